@@ -1,0 +1,173 @@
+"""Every check of this project, one session each; `nox -l` is the menu, plain `nox` the gate.
+
+`.ci/run` runs the same gate with CI=true. That changes two things: the tests run on each Python
+named in pyproject.toml's classifiers, and a test whose tool is missing (a browser, Redis, nginx,
+curl, the corpora) fails. Elsewhere the running Python is enough, and such a test is skipped.
+
+Rules: (1) what a session needs is declared in pyproject.toml. (2) A session with nothing to do
+yet skips and says so; a test run that finds no tests fails. (3) Words after `--` go to the tool.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+IN_CI = os.environ.get("CI") == "true"
+
+# None is the running Python, in which case the sessions' names carry no version.
+PYTHONS = nox.project.python_versions(PYPROJECT) if IN_CI else None
+
+EDITABLE = ("-e", ".[hub,client]")
+
+nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = IN_CI
+
+
+def group(name: str) -> list[str]:
+    """List the requirements of one dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def existing(*names: str) -> list[str]:
+    """Keep the paths that are there."""
+    return [name for name in names if (ROOT / name).exists()]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting (ruff)."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy and pyright on everything, and that the public API is fully typed."""
+    session.install(*EDITABLE, *group("typing"))
+    session.run("mypy", *existing("src", "tests", "examples", "benchmarks", "noxfile.py"))
+    session.run("pyright", *existing("src", "tests", "examples", "benchmarks", "noxfile.py"))
+    session.run("pyright", "--verifytypes", "h3trio", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the default tests: fast, in memory, without sockets."""
+    session.install(*EDITABLE, *group("tests"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the default tests with the oldest dependencies that pyproject.toml allows."""
+    session.install(*EDITABLE, *group("tests"), *floors())
+    session.run("pytest", *session.posargs)
+
+
+def floors() -> list[str]:
+    """Pin each dependency, those of the extras too, to the floor it declares."""
+    project = PYPROJECT["project"]
+    declared = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [needed.replace(">=", "==") for requirements in declared for needed in requirements]
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Start each example, talk to it, stop it."""
+    if not existing("tests/test_examples.py"):
+        session.skip("there is no tests/test_examples.py yet")
+    session.install(*EDITABLE, *group("tests"))
+    session.run("pytest", "-m", "", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Run what the default run leaves out: real sockets, processes, browsers, and slow tests."""
+    if not has_marked_tests():
+        session.skip("no test is marked slow or e2e yet")
+    session.install(*EDITABLE, *group("tests"))
+    # The examples have a session of their own.
+    options = ("--ignore=tests/test_examples.py", "-o", "faulthandler_timeout=300")
+    session.run("pytest", "-m", "slow or e2e", *options, *session.posargs)
+
+
+def has_marked_tests() -> bool:
+    """Tell whether any test is left out of the default run, the examples' aside."""
+    files = [path for path in ROOT.glob("tests/**/test_*.py") if path.name != "test_examples.py"]
+    marked = any("mark.slow" in path.read_text() for path in files)
+    return marked or any(ROOT / "tests" / "e2e" in path.parents for path in files)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel; compare the sdist with git; test the wheel where there is no src/."""
+    session.install(*group("package"))
+    with tempfile.TemporaryDirectory(prefix="h3trio-package-") as scratch:
+        here = Path(scratch)
+        session.run("python", "-m", "build", "--outdir", str(here))
+        (sdist,), (wheel,) = here.glob("*.tar.gz"), here.glob("*.whl")
+        tree = unpack(sdist, here)
+        compare_with_git(session, tree)
+        shutil.rmtree(tree / "src")
+        # Tests look for the corpora beside the tree.
+        if (shared := ROOT.parent / "shared").is_dir():
+            (here / "shared").symlink_to(shared)
+        # A wheel of the same version from an earlier run would be taken for this one.
+        session.run("python", "-m", "pip", "uninstall", "-qy", "h3trio")
+        session.install(f"{wheel}[hub,client]", *group("tests"))
+        with session.chdir(tree):
+            session.run("pytest", *session.posargs)
+
+
+def unpack(sdist: Path, into: Path) -> Path:
+    """Extract an sdist and return its one top folder."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(into, filter="data")
+    return into / sdist.name.removesuffix(".tar.gz")
+
+
+def compare_with_git(session: nox.Session, tree: Path) -> None:
+    """Fail unless the unpacked sdist holds the files that git tracks, and no others."""
+    if not (ROOT / ".git").exists():
+        session.warn("not a git checkout: the sdist's list of files goes unchecked")
+        return
+    listing = session.run("git", "ls-files", "-z", external=True, silent=True, log=False)
+    tracked = {name for name in str(listing).split("\0") if name}
+    packed = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    packed.discard("PKG-INFO")
+    if missing := sorted(tracked - packed):
+        session.error(f"tracked by git, not in the sdist: {', '.join(missing)}")
+    if extra := sorted(packed - tracked):
+        session.error(f"in the sdist, neither tracked nor ignored by git: {', '.join(extra)}")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure fan-out, encoding and connecting; `nox -s bench -- --help` lists the options."""
+    if not existing("benchmarks/__main__.py"):
+        session.skip("there is no benchmarks/__main__.py yet")
+    session.install(*EDITABLE)
+    session.run("python", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def dev(session: nox.Session) -> None:
+    """Make .venv, with everything for an editor and for running the tools by hand."""
+    session.run(sys.executable, "-m", "venv", ".venv", external=True)
+    python = str(ROOT / ".venv" / "bin" / "python")
+    session.run(python, "-m", "pip", "install", *EDITABLE, *group("dev"), external=True)
+
+
+if __name__ == "__main__":
+    nox.main()

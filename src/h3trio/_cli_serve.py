@@ -1,0 +1,245 @@
+"""`python -m h3trio serve`: load an app or take the hub, serve it until a signal.
+
+The first SIGTERM or SIGINT drains and exits 0; a second exits at once. If the
+drain is late by five seconds the process exits 70: a handler that swallows
+cancellation or blocks the loop can't keep it. Signals are therefore watched by
+a thread, for the loop may be what hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast, final
+
+import trio
+
+from ._options import fail, settings_from
+from ._server import Server, serve
+from .hubserver import Rights, create_app
+from .hubserver._rights import is_loopback
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable
+    from types import FrameType, ModuleType
+
+    from ._context import Handler
+    from ._options import Options
+
+    Serving = Callable[..., Awaitable[None]]
+
+logger = logging.getLogger("h3trio.server")
+
+EXIT_STUCK: Final = 70
+_GRACE: Final = 5.0
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def add_arguments(parser: Options) -> None:
+    """Add the options of `serve`."""
+    parser.set_defaults(run=run)
+    parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
+    parser.add_option("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
+    parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
+    parser.add_switch("--no-access-log", help="don't log requests")
+    parser.add_switch("--allow-anonymous-publish", help="hub: let anyone publish, from any machine")
+    parser.add_switch(
+        "--allow-anonymous-subscribe", help="hub: let anyone subscribe, from any machine"
+    )
+    parser.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
+    parser.add_settings()
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= 65535):  # noqa: PLR2004 - the range of TCP ports
+        raise ValueError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in logging.getLevelNamesMapping():
+        raise ValueError(f"{text!r} is not a log level")
+    return text.lower()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; return the exit status."""
+    settings = settings_from(arguments)
+    logging.basicConfig(level=arguments.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    if arguments.no_access_log:
+        logging.getLogger("h3trio.access").disabled = True
+    if arguments.app:
+        handler, what = load(arguments.app), arguments.app
+    else:
+        handler, what = _hub(arguments), "store: memory, events are lost at exit"
+    serving = partial(serve, handler, host=arguments.host, port=arguments.port, settings=settings)
+    stop = StopSignals(settings.drain_soft + settings.drain_hard + _GRACE)
+    if (failure := trio.run(_main, serving, what, stop)) is not None:
+        fail(f"can't start: {failure}")
+    return 0
+
+
+def _hub(arguments: argparse.Namespace) -> Handler:
+    rights = Rights(
+        allow_anonymous_publish=arguments.allow_anonymous_publish,
+        allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
+        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
+    )
+    open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
+    if not is_loopback(arguments.host) and not open_to_all:
+        fail(
+            f"--host {arguments.host} is reachable from other machines: say with "
+            "--allow-anonymous-subscribe or --allow-anonymous-publish what they may do"
+        )
+    return create_app(rights)
+
+
+# -- the app
+
+
+def load(target: str) -> Handler:
+    """Import `module:attribute` or `path.py:attribute`; exit 2 with one line if that fails."""
+    name, colon, attribute = target.rpartition(":")
+    if not colon or not name or not attribute:
+        fail(f"{target!r} is not of the form module:app or path.py:app")
+    handler = getattr(_import(name), attribute, None)
+    if handler is None:
+        fail(f"{name} has no attribute {attribute!r}")
+    if not callable(handler):
+        fail(f"{target} is not an app: {handler!r} can't be called")
+    return cast("Handler", handler)
+
+
+def _import(name: str) -> ModuleType:
+    path = Path(name) if name.endswith(".py") else None
+    if path is not None and not path.is_file():
+        fail(f"there is no file {name!r}")
+    try:
+        if path is not None:
+            return _import_file(path)
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    except SystemExit as exc:
+        fail(f"{name} ended the program while it was imported: exit status {exc.code}")
+    except Exception as exc:  # noqa: BLE001 - whatever the app's code raises is said in one line
+        if isinstance(exc, ModuleNotFoundError) and _is_part(exc.name, name):
+            fail(f"there is no module {exc.name!r}")
+        fail(f"{name} can't be imported: {describe(exc)}")
+
+
+def _is_part(missing: str | None, name: str) -> bool:
+    """Tell whether what is missing is the module asked for, and not one that it imports."""
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
+
+
+def _import_file(path: Path) -> ModuleType:
+    sys.path.insert(0, str(path.parent.absolute()))
+    # Under its own name, as the file's classes may be looked for there; but never in the place of
+    # a module that is in use.
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} (served)"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def describe(exc: BaseException) -> str:
+    """Say in one line what failed in the app's code, and where."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    if isinstance(exc, SyntaxError):
+        return f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, OSError) and exc.filename is None:
+        return str(exc.strerror or exc)
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(exc).__name__}: {exc}{where}"
+
+
+# -- running
+
+
+async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
+    """Serve until a signal; return what went wrong before the server was ready, if anything."""
+    asked = stop.watch()
+    async with trio.open_nursery() as nursery:
+        starting = trio.CancelScope()
+        nursery.start_soon(_cancel_when, asked, starting)
+        try:
+            with starting:
+                server: Server = await nursery.start(serving)
+        except Exception as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
+            nursery.cancel_scope.cancel(reason="the server didn't start")
+            return describe(exc)
+        if not starting.cancelled_caught:
+            print(f"h3trio: {' '.join(server.addresses)} ({what})", file=sys.stderr, flush=True)
+            await asked.wait()
+            await server.drain()
+    return None
+
+
+async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:
+    await asked.wait()
+    scope.cancel(reason="a signal asked to stop")
+
+
+@final
+class StopSignals:
+    """SIGTERM and SIGINT, and what to do when they aren't followed.
+
+    Python runs signal handlers between two instructions of the main thread, in
+    `time.sleep` too. Ours passes the signal to the thread and does nothing else.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        # Its `put` may interrupt another `put`, so it may be used in a signal handler.
+        self._numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def watch(self) -> trio.Event:
+        """Take over the signals for the life of the process; return what the first one sets."""
+        asked = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        # A daemon: it must outlive the loop, and may not keep the process.
+        threading.Thread(
+            target=self._watch, args=(token, asked), name="h3trio signals", daemon=True
+        ).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._pass_on)
+        return asked
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self._numbers.put(number)
+
+    def _watch(self, token: trio.lowlevel.TrioToken, asked: trio.Event) -> None:
+        self._numbers.get()
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(asked.set)
+        logger.info("draining; once more to exit at once")
+        try:
+            os._exit(128 + self._numbers.get(timeout=self._patience))
+        except queue.Empty:
+            logger.critical(
+                "the shutdown is %s s late; the main thread is at\n%s", _GRACE, _stack()
+            )
+            os._exit(EXIT_STUCK)
+
+
+def _stack() -> str:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way to a thread's stack
+    return "".join(traceback.format_stack(frame))

@@ -1,0 +1,53 @@
+"""Why and how an exchange ended: the same value for hook, log and statistics."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+class CloseReason(enum.StrEnum):
+    """Why a response or a stream ended. Its value is also Trio's cancel reason."""
+
+    COMPLETED = "completed"
+    """The handler finished and all of its answer was handed to the kernel."""
+    CLIENT_CLOSED = "client_closed"
+    """The client closed the connection (EOF)."""
+    CONNECTION_LOST = "connection_lost"
+    """The connection was reset or timed out in the network."""
+    SLOW = "slow"
+    """The client took nothing for `Settings.write_timeout`."""
+    LEASE = "lease"
+    """The stream's lease was over."""
+    DRAINING = "draining"
+    """The server is going away."""
+    KICKED = "kicked"
+    """The application ended the stream."""
+    HANDLER_ERROR = "handler_error"
+    """The handler raised."""
+    PROTOCOL_ERROR = "protocol_error"
+    """What the client sent is not HTTP, or beyond a limit."""
+    CANCELLED = "cancelled"
+    """The scope around the server was cancelled."""
+
+
+ENDED_BY_SERVER = frozenset({CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED})
+"""Endings after which a stream gets a farewell `retry:` and its final chunk."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """One finished exchange, as `H3Event.on_close` and the access log see it."""
+
+    reason: CloseReason
+    status: int
+    """The status sent, 0 if the client left before there was one."""
+    duration: float
+    """Seconds from the parsed head to the end."""
+    events: int
+    """Events written to the stream; 0 for a plain response."""
+    bytes_sent: int
+    """Bytes of the response handed to the transport, head and framing included."""

@@ -1,0 +1,339 @@
+"""One connection: a nursery with a task that reads and a task that handles.
+
+The reader feeds bytes to the framing and never stops while a stream runs, so
+the client's EOF or reset is seen at once and cancels the exchange. The handler
+task serves the exchanges one after the other, in order. `_advance` is the step
+both share: a synchronous pump from received bytes to values. The reader calls
+it when bytes arrive, the handler task when the next exchange may begin, so a
+request costs no task, and pipelined requests need no second wait.
+
+One deadline bounds the reader, set for what it waits for: a head, a body, the
+next request, or nothing at all while a handler works.
+
+Bounds: a head, and whatever a client sends ahead of its turn, is held up to
+`max_head_bytes`. Then a plain response makes the reader pause, and a stream,
+which would make it pause for ever and never see EOF, is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ._body import BodyStream
+from ._close import CloseReason
+from ._errors import HTTPError
+from ._exchange import Exchange
+from ._headers import Headers
+from ._http import error_response, split_target
+from ._http1 import Http1, ProtocolError, RequestHead, Signal
+
+if TYPE_CHECKING:
+    from ._context import Context
+    from ._outbox import Outbox
+    from ._transport import Transport
+
+logger = logging.getLogger("h3trio.connection")
+
+
+@final
+class Connection:
+    """One transport, one framing state, and the exchange under way."""
+
+    __slots__ = (
+        "_client",
+        "_closed_by_peer",
+        "_exchange",
+        "_head_since",
+        "_lingering",
+        "_no_more",
+        "_nursery",
+        "_read_scope",
+        "_refusal",
+        "_resume",
+        "_work",
+        "context",
+        "http",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        client: str,
+        context: Context,
+        refusal: HTTPError | None = None,
+    ) -> None:
+        self.transport = transport
+        self.context = context
+        self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
+        self._client = client
+        self._exchange: Exchange | None = None
+        # Given from the start where the server has no room: said, and closed.
+        self._refusal = refusal
+        self._no_more = refusal is not None
+        self._closed_by_peer = False
+        self._lingering = False
+        self._head_since: float | None = trio.current_time()
+        self._work = trio.lowlevel.ParkingLot()
+        self._resume = trio.lowlevel.ParkingLot()
+        self._read_scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection: {self._client}, {self._exchange!r}>"
+
+    async def run(self) -> None:
+        """Serve until either side closes; the transport is closed when this returns."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._serve, name=f"h3trio handler for {self._client}")
+                await self._read()
+        finally:
+            await self.transport.aclose()
+
+    def end_stream(self, reason: CloseReason) -> None:
+        """End a running stream with a farewell; a connection without one stays."""
+        if self._exchange is not None and self._exchange.is_streaming:
+            self._exchange.end(reason)
+
+    def drain(self) -> None:
+        """Close once the response under way is sent, or now if there is none."""
+        if self._exchange is None:
+            self._no_more = True
+            self._work.unpark()
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether an event stream is open."""
+        return self._exchange is not None and self._exchange.is_streaming
+
+    # -- the step both tasks share
+
+    def _advance(self) -> None:
+        """Parse what was received, as far as bounds and order allow."""
+        while not self._body_is_full():
+            try:
+                item = self.http.next()
+            except ProtocolError as exc:
+                self._refuse(HTTPError(exc.status, exc.detail))
+                return
+            if isinstance(item, RequestHead):
+                self._begin(item)
+            elif isinstance(item, bytes):
+                self._current.body.feed(item)
+            elif item is Signal.END_OF_REQUEST:
+                self._current.body.feed_eof()
+            else:
+                self._no_more = self._no_more or item is Signal.CLOSED
+                return
+
+    @property
+    def _current(self) -> Exchange:
+        assert self._exchange is not None, "h11 gives body only after a head"
+        return self._exchange
+
+    def _body_is_full(self) -> bool:
+        return self._exchange is not None and self._exchange.body.is_full
+
+    def _begin(self, head: RequestHead) -> None:
+        self._head_since = None
+        try:
+            target = split_target(head.target)
+        except HTTPError as error:
+            self._refuse(error)
+            return
+        body = BodyStream(
+            buffer_bytes=self.context.settings.body_buffer_bytes,
+            on_room=self._resume.unpark_all,
+            send_continue=self._send_continue,
+        )
+        self._exchange = Exchange(
+            self,
+            method=head.method,
+            target=target,
+            headers=Headers(head.headers),
+            http_version=head.http_version,
+            client=self._client,
+            body=body,
+        )
+
+    def _refuse(self, error: HTTPError) -> None:
+        """Take no more requests; the one under way hears it from its body."""
+        self._no_more = True
+        if self._exchange is None:
+            self._refusal = error
+        elif not self._exchange.body.complete:
+            self._exchange.body.fail(error)
+
+    # -- the reader
+
+    async def _read(self) -> None:
+        """Feed what arrives until EOF, loss of the connection, or the deadline."""
+        try:
+            with self._read_scope:
+                await self._read_until_eof()
+        except trio.BrokenResourceError:
+            self._lost()
+            return
+        if self._read_scope.cancelled_caught and not self._closed_by_peer:
+            self._timed_out()
+        self._work.unpark()
+
+    async def _read_until_eof(self) -> None:
+        while not self._closed_by_peer:
+            while self._must_pause():
+                self._read_scope.deadline = float("inf")
+                await self._resume.park()
+                self._advance()
+            self._set_deadline()
+            data = await self.transport.receive_some()
+            if self._lingering:
+                self._closed_by_peer = not data
+                continue
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        if self._exchange is None and self._head_since is None:
+            self._head_since = trio.current_time()
+        self.http.receive(data)
+        if not data:
+            self._closed_by_peer = True
+            self._eof()
+            return
+        self._advance()
+        self._work.unpark()
+
+    def _must_pause(self) -> bool:
+        if self._body_is_full():
+            return not self._lingering
+        if self._exchange is None or self._lingering or not self._exchange.body.complete:
+            return False
+        if self.http.buffered <= self.context.settings.max_head_bytes:
+            return False
+        if self._exchange.is_streaming:
+            self._exchange.end(CloseReason.PROTOCOL_ERROR)
+        return True
+
+    def _set_deadline(self) -> None:
+        settings, now = self.context.settings, trio.current_time()
+        if self._lingering:
+            return
+        if self._exchange is not None:
+            waiting = not self._exchange.body.complete and not self._exchange.body.failed
+            deadline = now + settings.body_timeout if waiting else float("inf")
+        elif self._head_since is not None:
+            deadline = self._head_since + settings.head_timeout
+        else:
+            deadline = now + settings.keepalive_timeout
+        self._read_scope.deadline = deadline
+
+    def _eof(self) -> None:
+        """The client sent all it will: what is complete may still be answered."""
+        exchange = self._exchange
+        if exchange is None:
+            self._no_more = True
+        elif not exchange.body.complete:
+            self._refuse(HTTPError(400, "the request body ended early"))
+            exchange.end(CloseReason.CLIENT_CLOSED)
+        else:
+            exchange.half_closed()
+
+    def _lost(self) -> None:
+        self._no_more = True
+        self._closed_by_peer = True
+        if self._exchange is not None:
+            self._refuse(HTTPError(400, "the connection was lost"))
+            self._exchange.end(CloseReason.CONNECTION_LOST)
+        self._work.unpark()
+
+    def _timed_out(self) -> None:
+        """Answer 408 where a request had begun; an idle connection just closes."""
+        if self._lingering:
+            return
+        if self._exchange is not None:
+            self._refuse(HTTPError(408, "the request body stalled"))
+        elif self._head_since is not None and self.http.buffered:
+            self._refuse(HTTPError(408, "the request head took too long"))
+        self._no_more = True
+
+    # -- the handler task
+
+    async def _serve(self) -> None:
+        while (exchange := await self._next_exchange()) is not None:
+            await exchange.run()
+            if not await self._next_cycle(exchange):
+                break
+        if self._refusal is not None and self.http.can_respond:
+            await self._respond_refusal(self._refusal)
+        await self._linger()
+        assert self._nursery is not None, "runs inside it"
+        self._nursery.cancel_scope.cancel(reason="the connection is done")
+
+    async def _next_exchange(self) -> Exchange | None:
+        while self._exchange is None and not self._no_more:
+            await self._work.park()
+        return self._exchange
+
+    async def _next_cycle(self, exchange: Exchange) -> bool:
+        """Discard what is left of the request; make room for the next one."""
+        if not await exchange.body.wait_discarded(self.context.settings.max_discard_bytes):
+            return False
+        if not self.http.next_cycle():
+            return False
+        self._exchange = None
+        self._no_more = self._no_more or (self.context.draining.is_set() and not self.http.buffered)
+        if self.http.buffered:
+            self._head_since = trio.current_time()
+            # A pipelining client gets its turn, not the whole loop.
+            await trio.lowlevel.checkpoint()
+        self._advance()
+        self._set_deadline()
+        self._resume.unpark_all()
+        return True
+
+    async def _respond_refusal(self, error: HTTPError) -> None:
+        response = error_response(error)
+        headers = [
+            (b"Date", self.context.date()),
+            *response.headers.raw,
+            (b"Content-Length", b"%d" % len(response.body)),
+            (b"Connection", b"close"),
+        ]
+        data = self.http.response(response.status, headers, response.body)
+        logger.info("%s: refused with %s", self._client, error)
+        try:
+            await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            self._closed_by_peer = True
+
+    async def _linger(self) -> None:
+        """Send FIN and read on for a while: closing now could reset what we sent."""
+        if self._closed_by_peer or not self.context.settings.linger_timeout:
+            return
+        self._lingering = True
+        self._read_scope.deadline = trio.current_time() + self.context.settings.linger_timeout
+        self._resume.unpark_all()
+        await self.transport.send_eof()
+        while not self._closed_by_peer and not self._read_scope.cancelled_caught:
+            await self._work.park()
+
+    # -- for the exchange and its body
+
+    async def _send_continue(self) -> None:
+        if self.http.wants_continue and self.http.can_respond:
+            data = self.http.continue_head()
+            await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
+
+    def start_owner(self, outbox: Outbox) -> None:
+        """Run the task that waits for the socket on this outbox's behalf."""
+        assert self._nursery is not None, "runs inside it"
+        self._nursery.start_soon(outbox.run_owner, name=f"h3trio writer for {self._client}")
+
+    def stream_opened(self) -> None:
+        """A paused reader must look again: a stream may not be left unwatched."""
+        self._resume.unpark_all()

@@ -1,0 +1,80 @@
+"""Every public error, on one page, each with the party at fault.
+
+The list is flat, and short because Trio's own errors are used where they fit:
+`trio.ClosedResourceError`, `trio.BrokenResourceError`, `trio.BusyResourceError` and
+`trio.WouldBlock` mean here what they mean there, and a bad argument is a `ValueError` or a
+`TypeError` at the call that passed it. This module imports nothing of h3trio, so that the HTTP
+rooms and the hub can both name their errors here without importing each other.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LOWEST_ERROR: Final = 400
+_HIGHEST_ERROR: Final = 599
+
+
+def reason_phrase(status: int) -> str:
+    """Return the standard phrase of a status code, such as `"Not Found"` for 404.
+
+    A code without a phrase of its own gets that of its class (499 → `"Bad Request"`), as RFC 9110
+    §15 has a client read it.
+
+    Raises:
+        ValueError: a number that is in none of the classes 1xx to 5xx.
+    """
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return HTTPStatus(status // 100 * 100).phrase
+
+
+@final
+class HTTPError(Exception):
+    """The request ends with this status.
+
+    Raised by handlers and middleware, and by h3trio's own request helpers. Whose fault: the
+    client's for 400 to 499, the server's for 500 to 599.
+
+    Raised anywhere before the first byte of the response it gives the true status; raised later it
+    ends the stream without the final chunk. `detail` is sent to the client as plain text, so it
+    must hold no secrets; it defaults to the standard reason phrase. `headers` are added to the
+    response (`Retry-After`, `WWW-Authenticate`); they are checked when the response is made.
+
+    Raises:
+        ValueError: a status outside 400 to 599: success is returned, not raised.
+    """
+
+    def __init__(
+        self, status: int, detail: str | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if not _LOWEST_ERROR <= status <= _HIGHEST_ERROR:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}")
+        self.status: Final = int(status)
+        self.detail: Final = reason_phrase(self.status) if detail is None else detail
+        self.headers: Final = dict(headers or {})
+        super().__init__(self.status, self.detail)
+
+    def __str__(self) -> str:
+        """Return `404 Not Found`, or `404 Not Found: detail` where a detail was given."""
+        reason = reason_phrase(self.status)
+        head = f"{self.status} {reason}"
+        return head if self.detail == reason else f"{head}: {self.detail}"
+
+    def __repr__(self) -> str:
+        """Return the call that makes this error, without the headers: they may hold secrets."""
+        return f"HTTPError({self.status}, {self.detail!r})"
+
+
+@final
+class ResponseStateError(RuntimeError):
+    """The response is past the point where this can be done.
+
+    Whose fault: the handler's, or middleware's. Raised when a stream is started a second time or
+    after a response, and when a header or the status is changed after the response head went out.
+    """

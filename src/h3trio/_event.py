@@ -1,0 +1,304 @@
+"""`H3Event`: one request and the place where its answer begins.
+
+A handler gets an event, reads the request from it, and either returns a value
+or starts a stream. Until the stream is entered, status and headers can change
+and any error still has a true status; entering it sends the head.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from ._close import CloseReason, Closing
+from ._errors import HTTPError, ResponseStateError
+from ._headers import Headers, MutableHeaders, QueryParams
+from ._http import Response, last_event_id, parse_form, parse_json, to_response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from ._body import BodyStream
+    from ._http import Target
+    from ._writer import SSEWriter
+
+    StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
+    CloseHook = Callable[[Closing], object]
+
+
+class ResponsePort(Protocol):
+    """What an event needs of the connection it came by."""
+
+    @property
+    def draining(self) -> trio.Event: ...
+    @property
+    def max_body_bytes(self) -> int: ...
+    async def open_stream(self) -> SSEWriter: ...
+    def end(self, reason: CloseReason) -> None: ...
+
+
+class ResponseState(enum.Enum):
+    """How far the answer to a request has come."""
+
+    NEW = "new"
+    STREAM_STARTED = "stream started"
+    STREAMING = "streaming"
+    RESPONDED = "responded"
+
+
+@final
+class H3Event:
+    """A request, and the status, headers and stream of its response."""
+
+    __slots__ = (
+        "_body",
+        "_content",
+        "_port",
+        "_query",
+        "_response_headers",
+        "_status",
+        "_target",
+        "client",
+        "close_hooks",
+        "headers",
+        "http_version",
+        "method",
+        "params",
+        "state",
+        "stream_callback",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        target: Target,
+        headers: Headers,
+        http_version: str,
+        client: str,
+        body: BodyStream,
+        port: ResponsePort,
+    ) -> None:
+        self.method = method
+        self._target = target
+        self.headers = headers
+        self.http_version = http_version
+        self.client = client
+        """The peer: an IP address, `"unix"`, or `"memory"`."""
+        self.params: dict[str, str] = {}
+        """What the route's `:names` and `*` matched, percent-decoded."""
+        self._body = body
+        self._port = port
+        self._content: bytes | None = None
+        self._query: QueryParams | None = None
+        self._status = 200
+        self._response_headers: MutableHeaders | None = None
+        self.state = ResponseState.NEW
+        self.stream_callback: StreamCallback | None = None
+        self.close_hooks: list[CloseHook] | None = None
+
+    def __repr__(self) -> str:
+        return f"<H3Event: {self.method} {self.path!r} from {self.client}, {self.state.value}>"
+
+    # -- the request
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+        return self._target.path
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as sent; only here do `%2F` and `/` differ."""
+        return self._target.raw_path
+
+    @property
+    def authority(self) -> str:
+        """Host and port the client asked for: from an absolute target, else `Host`."""
+        if self._target.authority is not None:
+            return self._target.authority.decode("latin-1")
+        return self.headers.get("host", "")
+
+    @property
+    def query(self) -> QueryParams:
+        """The query's fields.
+
+        Raises:
+            HTTPError: 400 when it has too many.
+        """
+        if self._query is None:
+            self._query = QueryParams(self._target.raw_query)
+        return self._query
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where a reconnecting client stands: `Last-Event-ID`, then the query's aliases."""
+        return last_event_id(self.headers, self.query)
+
+    @property
+    def draining(self) -> trio.Event:
+        """Set when the server begins to go away; wait for it to end in your own way."""
+        return self._port.draining
+
+    async def body(self, *, max_bytes: int | None = None) -> bytes:
+        """Return the whole body; a second call returns it again.
+
+        Raises:
+            HTTPError: 413 if it is longer than `max_bytes` (default:
+                `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
+        """
+        if self._content is None:
+            limit = self._port.max_body_bytes if max_bytes is None else max_bytes
+            content = None
+            if int(self.headers.get("content-length", "0")) <= limit:
+                content = await self._body.read(limit)
+            if content is None:
+                raise HTTPError(413, f"the body may have {limit} bytes")
+            self._content = content
+        return self._content
+
+    async def json(self) -> object:
+        """Return the body parsed as JSON.
+
+        Raises:
+            HTTPError: 400 if it isn't JSON; else as `body`.
+        """
+        return parse_json(await self.body())
+
+    async def form(self) -> QueryParams:
+        """Return the body parsed as `application/x-www-form-urlencoded`.
+
+        Raises:
+            HTTPError: 400 if it is malformed, 415 for another type; else as `body`.
+        """
+        return parse_form(await self.body(), self.headers.get("content-type"))
+
+    def stream(self) -> BodyStream:
+        """Return the body as a stream of pieces, without an end to its length."""
+        return self._body
+
+    # -- the response
+
+    @property
+    def status(self) -> int:
+        """The status of the response, 200 unless set; a returned `Response` has its own."""
+        return self._status
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self._require_unsent("the status")
+        if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:  # noqa: PLR2004 - the range of final statuses, RFC 9110 section 15
+            msg = f"status must be from 200 to 599, not {value!r}"
+            raise ValueError(msg)
+        self._status = value
+
+    @property
+    def response_headers(self) -> MutableHeaders:
+        """Headers to add to the response, until its head is sent."""
+        if self._response_headers is None:
+            self._response_headers = MutableHeaders()
+            if self.head_sent:
+                self._response_headers.freeze()
+        return self._response_headers
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether status and headers are out."""
+        return self.state in (ResponseState.STREAMING, ResponseState.RESPONDED)
+
+    def start_sse(self) -> SSEStream:
+        """Answer with an event stream: `async with event.start_sse() as writer`.
+
+        Entering the block sends the head. To stream after the handler has
+        returned instead, call this and then `set_stream_callback`.
+
+        Raises:
+            ResponseStateError: a stream was started before, or a response sent.
+        """
+        if self.state is not ResponseState.NEW:
+            msg = f"can't start a stream: {self.state.value} already"
+            raise ResponseStateError(msg)
+        self.state = ResponseState.STREAM_STARTED
+        return SSEStream(self._port)
+
+    def set_stream_callback(self, callback: StreamCallback) -> None:
+        """Run `await callback(writer)` once the handler has returned.
+
+        Raises:
+            ResponseStateError: `start_sse` wasn't called, or the stream is entered.
+        """
+        if self.state is not ResponseState.STREAM_STARTED:
+            msg = "call start_sse() first, and set the callback before the stream is entered"
+            raise ResponseStateError(msg)
+        self.stream_callback = callback
+
+    def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
+        """Cancel the handler and end its stream with a farewell and the final chunk."""
+        self._port.end(reason)
+
+    def on_close(self, hook: CloseHook) -> None:
+        """Call `hook(closing)` once, after the handler has finished unwinding."""
+        if self.close_hooks is None:
+            self.close_hooks = []
+        self.close_hooks.append(hook)
+
+    def response_from(self, result: object) -> Response | None:
+        """Return the response that a handler's result stands for, `None` after a stream.
+
+        Raises:
+            TypeError: the result is of no type a handler may return.
+        """
+        if self.state is not ResponseState.NEW:
+            return None
+        response = to_response(result)
+        if response is not result and self._status != 200:  # noqa: PLR2004 - OK, the default
+            return Response(response.body, status=self._status, headers=response.headers)
+        return response
+
+    def take_response_headers(self) -> list[tuple[bytes, bytes]]:
+        """Freeze the headers and return them; for the connection, as it sends the head."""
+        if self._response_headers is None:
+            return []
+        self._response_headers.freeze()
+        return self._response_headers.raw
+
+    def _require_unsent(self, what: str) -> None:
+        if self.head_sent:
+            msg = f"{what} can't change: the head was sent"
+            raise ResponseStateError(msg)
+
+
+@final
+class SSEStream:
+    """What `start_sse` returns: an async context manager that gives the writer.
+
+    Leaving the block normally sends what was accepted and the final chunk. An
+    error ends the stream without the final chunk, so that the client knows.
+    """
+
+    __slots__ = ("_port", "_writer")
+
+    def __init__(self, port: ResponsePort) -> None:
+        self._port = port
+        self._writer: SSEWriter | None = None
+
+    async def __aenter__(self) -> SSEWriter:
+        if self._writer is not None:
+            msg = "this stream was entered before"
+            raise ResponseStateError(msg)
+        self._writer = await self._port.open_stream()
+        return self._writer
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # After an error or a cancellation the connection decides how the stream
+        # ends: it alone knows whose doing that was.
+        if exc_type is None and self._writer is not None:
+            await self._writer.aclose()

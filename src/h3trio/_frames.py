@@ -1,0 +1,74 @@
+"""What passes between a hub and a stream: encoded frames, many at once.
+
+A hub knows nothing of HTTP and a stream knows nothing of topics. Both know
+these two: a `Batch` of frames, made once and shared by all who stand at the
+same cursor, and a `FrameSink` that takes it without waiting.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def chunk(payload: bytes) -> bytes:
+    """Frame a non-empty payload as one HTTP/1.1 chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+@final
+class Batch:
+    """Joined frames, and their chunked form made when it is first asked for.
+
+    Raises:
+        ValueError: no frames, or empty ones: an empty chunk would end the stream.
+    """
+
+    __slots__ = ("_chunked", "count", "payload")
+
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        self.count = len(frames)
+        self.payload = frames[0] if self.count == 1 else b"".join(frames)
+        if not self.payload:
+            msg = "a batch needs a frame that isn't empty"
+            raise ValueError(msg)
+        self._chunked: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Batch: {self.count} frames, {len(self.payload)} bytes>"
+
+    @property
+    def chunked(self) -> bytes:
+        """The payload as one HTTP/1.1 chunk."""
+        if self._chunked is None:
+            self._chunked = chunk(self.payload)
+        return self._chunked
+
+
+class FrameSink(Protocol):
+    """Where a hub puts frames. `SSEWriter` is one; tests and channels are others."""
+
+    def send_batch_nowait(self, batch: Batch) -> bool:
+        """Take the whole batch; `True` if the sink is idle after it.
+
+        `False` means that a part of it waits inside the sink, which is then not
+        idle until `flush` returns.
+
+        Raises:
+            trio.WouldBlock: the sink is not idle; nothing was taken.
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: the sink was closed on our side.
+        """
+
+    async def flush(self) -> None:
+        """Wait until nothing waits inside the sink.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: the sink was closed on our side.
+        """

@@ -1,0 +1,89 @@
+"""One task for the heartbeats of all streams of a server.
+
+Streams stand in a heap by the time of their next check. At that time a stream
+that was silent for the interval gets a comment; one that wasn't is checked
+again when it would have been. So each stream costs one heap move per interval,
+and no stream has a timer or a task of its own.
+
+The first check of each stream is drawn from the last fifth of the interval:
+streams that opened together don't beat together.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ._outbox import State
+
+if TYPE_CHECKING:
+    import random
+
+    from ._outbox import Outbox
+
+_SPREAD: Final = 0.2
+# Beats due within this part of the interval after a wake-up are done in it: ten
+# thousand streams cost some wake-ups a second, not ten thousand.
+_GRAIN: Final = 0.003
+
+
+@final
+class Heartbeat:
+    """The streams of one server and when each was last heard."""
+
+    __slots__ = ("_count", "_due", "_interval", "_random", "_streams", "_wake")
+
+    def __init__(self, interval: float, rng: random.Random) -> None:
+        self._interval = interval
+        self._random = rng
+        self._due: list[tuple[float, int, Outbox]] = []
+        self._streams: set[Outbox] = set()
+        self._count = 0
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def add(self, outbox: Outbox) -> None:
+        """Watch a stream that opened now."""
+        self._streams.add(outbox)
+        delay = self._interval * self._random.uniform(1 - _SPREAD, 1)
+        self._push(trio.current_time() + delay, outbox)
+
+    def discard(self, outbox: Outbox) -> None:
+        """Forget a stream; its place in the heap goes when half of the heap is such."""
+        self._streams.discard(outbox)
+        if len(self._due) > 2 * len(self._streams) + 64:
+            self._due = [entry for entry in self._due if entry[2] in self._streams]
+            heapq.heapify(self._due)
+
+    def _push(self, due: float, outbox: Outbox) -> None:
+        self._count += 1
+        heapq.heappush(self._due, (due, self._count, outbox))
+        if self._due[0][2] is outbox:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._wake = trio.Event()
+            next_due = self._due[0][0] if self._due else float("inf")
+            with trio.move_on_at(next_due):
+                await self._wake.wait()
+            self._beat(trio.current_time())
+
+    def _beat(self, now: float) -> None:
+        horizon = now + self._interval * _GRAIN
+        while self._due and self._due[0][0] <= horizon:
+            _due, _count, outbox = heapq.heappop(self._due)
+            if outbox not in self._streams:
+                continue
+            silent_since = outbox.last_write
+            if silent_since + self._interval > horizon + self._interval * _SPREAD:
+                self._push(silent_since + self._interval, outbox)
+                continue
+            if outbox.state is State.IDLE:
+                outbox.heartbeat_nowait()
+            self._push(now + self._interval, outbox)

@@ -1,0 +1,377 @@
+"""Who may write to a stream's socket, and what waits when it is full.
+
+An outbox is `IDLE`, `OWNED`, `BROKEN` or `ENDED`:
+
+* `IDLE`: nothing waits. Whoever comes (the handler's `send`, a hub's sweep, the
+  heartbeat) hands its bytes to the transport without waiting. What the
+  transport didn't take becomes `pending`, and the state is `OWNED`.
+* `OWNED`: one task, made for this and gone when all is sent, is the only one to
+  wait for the socket. Others queue behind `pending`, within two bounds (events
+  and bytes); the sweep and the heartbeat leave the stream alone.
+* `BROKEN`: the peer is gone. The owner of the connection is told first.
+* `ENDED`: closed on our side; the final chunk is out, or never will be.
+
+So there is no lock, no task per idle stream, and bytes of two events can't mix:
+only an `IDLE` outbox is written to from outside, and in one synchronous step.
+
+Senders that find the queue full wait in the order they came. The owner moves a
+waiter's frame into the queue on its behalf, so a cancelled `send` was not
+accepted, and a later, smaller event can't overtake an earlier, larger one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ._close import CloseReason
+from ._frames import LAST_CHUNK, chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._frames import Batch
+    from ._settings import Settings
+    from ._transport import Transport
+
+# What one turn of the owner joins into one chunk and one send.
+_JOIN_BYTES: Final = 64 * 1024
+HEARTBEAT: Final = b":\n"
+
+
+class State(enum.Enum):
+    """Who may write; see the top of this file."""
+
+    IDLE = "idle"
+    OWNED = "owned"
+    BROKEN = "broken"
+    ENDED = "ended"
+
+
+@final
+class _Waiter:
+    """A sender that waits for room, and whether its frame was let in."""
+
+    __slots__ = ("accepted", "frame")
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.accepted = False
+
+
+@final
+class Outbox:
+    """The sending side of one event stream."""
+
+    __slots__ = (
+        "_bytes_sent",
+        "_chunked",
+        "_closing",
+        "_events_sent",
+        "_flushers",
+        "_on_broken",
+        "_pending",
+        "_queue",
+        "_queued_bytes",
+        "_settings",
+        "_start_owner",
+        "_tail_written",
+        "_transport",
+        "_waiting",
+        "finished",
+        "last_write",
+        "state",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        chunked: bool,
+        settings: Settings,
+        start_owner: Callable[[Outbox], None],
+        on_broken: Callable[[CloseReason], None],
+    ) -> None:
+        self._transport = transport
+        self._chunked = chunked
+        self._settings = settings
+        self._start_owner = start_owner
+        self._on_broken = on_broken
+        self._pending: bytes | memoryview | None = None
+        # Made when first needed: an idle stream has neither queue nor waiters.
+        self._queue: deque[bytes] | None = None
+        self._queued_bytes = 0
+        self._waiting: OrderedDict[trio.lowlevel.Task, _Waiter] | None = None
+        self._flushers: trio.lowlevel.ParkingLot | None = None
+        self._closing = False
+        self._tail_written = False
+        self._events_sent = 0
+        self._bytes_sent = 0
+        self.finished = False
+        self.last_write = trio.current_time()
+        self.state = State.IDLE
+
+    def __repr__(self) -> str:
+        return f"<Outbox: {self.state.value}, {self.queued_events} queued>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an event would be accepted, now or after a wait."""
+        return not self._closing and self.state in (State.IDLE, State.OWNED)
+
+    @property
+    def queued_events(self) -> int:
+        return len(self._queue) if self._queue else 0
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._queued_bytes
+
+    @property
+    def events_sent(self) -> int:
+        return self._events_sent
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._bytes_sent
+
+    # -- writing while idle
+
+    def open(self, head: bytes) -> None:
+        """Send the response head and a first comment, so that `onopen` fires."""
+        first = chunk(HEARTBEAT) if self._chunked else HEARTBEAT
+        self._write(head + first)
+
+    def heartbeat_nowait(self) -> None:
+        """Send a comment line if nothing else is under way."""
+        if self.state is State.IDLE and not self._closing:
+            self._write(chunk(HEARTBEAT) if self._chunked else HEARTBEAT)
+
+    def send_batch_nowait(self, batch: Batch) -> bool:
+        """See `FrameSink.send_batch_nowait`."""
+        if self.state is not State.IDLE or self._closing:
+            self._raise_if_closed()
+            raise trio.WouldBlock
+        self._events_sent += batch.count
+        self._write(batch.chunked if self._chunked else batch.payload)
+        if self.state is State.BROKEN:
+            raise trio.BrokenResourceError
+        return self.state is State.IDLE
+
+    def _write(self, data: bytes) -> None:
+        """Hand bytes to the transport; only ever called while idle."""
+        self.last_write = trio.current_time()
+        try:
+            taken = self._transport.send_nowait(data)
+        except trio.BrokenResourceError:
+            self._break(CloseReason.CONNECTION_LOST)
+            return
+        self._bytes_sent += taken
+        if taken < len(data):
+            # A view: the bytes may be shared by a thousand stalled streams.
+            self._own(memoryview(data)[taken:] if taken else data)
+
+    # -- the queue
+
+    async def send_frame(self, frame: bytes) -> None:
+        """Accept one encoded event, waiting for room. A checkpoint.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: closed on our side.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._raise_if_closed()
+        if self.state is State.IDLE:
+            self._events_sent += 1
+            self._write(chunk(frame) if self._chunked else frame)
+            if self.state is State.BROKEN:
+                # The handler's scope was cancelled just now: it hears that first.
+                await trio.lowlevel.checkpoint()
+                raise trio.BrokenResourceError
+        elif self._waiting or not self._has_room(frame):
+            await self._wait_for_room(frame)
+            return
+        else:
+            self._push(frame)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_frame_nowait(self, frame: bytes) -> None:
+        """Queue one encoded event; a burst of them becomes few sends.
+
+        Raises:
+            trio.WouldBlock: the queue is full.
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: closed on our side.
+        """
+        self._raise_if_closed()
+        if self._waiting or not self._has_room(frame):
+            raise trio.WouldBlock
+        self._push(frame)
+
+    def _has_room(self, frame: bytes) -> bool:
+        if not self._queue:
+            return True
+        return (
+            len(self._queue) < self._settings.queue_events
+            and self._queued_bytes + len(frame) <= self._settings.queue_bytes
+        )
+
+    def _push(self, frame: bytes) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        if self.state is State.IDLE:
+            self._own(None)
+
+    async def _wait_for_room(self, frame: bytes) -> None:
+        task = trio.lowlevel.current_task()
+        if self._waiting is None:
+            self._waiting = OrderedDict()
+        waiting = self._waiting
+        entry = waiting[task] = _Waiter(frame)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            del waiting[task]
+            # Those behind may fit where this one didn't.
+            self._admit()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if not entry.accepted:
+            self._raise_if_closed()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            task, entry = next(iter(self._waiting.items()))
+            if not self._has_room(entry.frame):
+                return
+            del self._waiting[task]
+            entry.accepted = True
+            self._push(entry.frame)
+            trio.lowlevel.reschedule(task)
+
+    # -- the owner task
+
+    def _own(self, pending: bytes | memoryview | None) -> None:
+        self._pending = pending
+        self.state = State.OWNED
+        self._start_owner(self)
+
+    async def run_owner(self) -> None:
+        """Send what waits, then end; the only code that waits for the socket."""
+        stall = self._settings.write_timeout
+        try:
+            while (data := self._next()) is not None:
+                await self._transport.send_all(data, stall_timeout=stall)
+                self._bytes_sent += len(data)
+                self._pending = None
+        except trio.TooSlowError:
+            self._break(CloseReason.SLOW)
+        except trio.BrokenResourceError:
+            self._break(CloseReason.CONNECTION_LOST)
+
+    def _next(self) -> bytes | memoryview | None:
+        if self._pending is None and self._queue:
+            self._pending = self._join()
+            self._admit()
+        if self._pending is None and self.state is State.OWNED:
+            self.state = State.IDLE
+            self._queue = None
+            self._wake_flushers()
+        self.last_write = trio.current_time()
+        return self._pending
+
+    def _join(self) -> bytes:
+        queue = self._queue
+        assert queue, "only called with frames waiting"
+        frames = [queue.popleft()]
+        size = len(frames[0])
+        while queue and size + len(queue[0]) <= _JOIN_BYTES:
+            frames.append(queue.popleft())
+            size += len(frames[-1])
+        self._queued_bytes -= size
+        self._events_sent += len(frames)
+        payload = frames[0] if len(frames) == 1 else b"".join(frames)
+        return chunk(payload) if self._chunked else payload
+
+    # -- waiting and ending
+
+    async def flush(self) -> None:
+        """Wait until the transport has all that was accepted. A checkpoint."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.state is State.OWNED:
+            if self._flushers is None:
+                self._flushers = trio.lowlevel.ParkingLot()
+            await self._flushers.park()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if self.state in (State.BROKEN, State.ENDED):
+            self._raise_if_closed()
+
+    async def finish(self, farewell: bytes = b"") -> None:
+        """Take no more, send what was accepted, then the farewell and the last chunk.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: it had ended before.
+        """
+        if not self._closing:
+            self._closing = True
+            self._refuse_waiting()
+        await self.flush()
+        if not self._tail_written:
+            self._tail_written = True
+            if tail := self._tail(farewell):
+                self._write(tail)
+        await self.flush()
+        self.finished = True
+        self.state = State.ENDED
+
+    def _tail(self, farewell: bytes) -> bytes:
+        if not self._chunked:
+            return farewell
+        return chunk(farewell) + LAST_CHUNK if farewell else LAST_CHUNK
+
+    def abandon(self) -> None:
+        """End without a last chunk; what waits is dropped, who waits is told."""
+        if self.state is not State.BROKEN:
+            self.state = State.ENDED
+        self._closing = True
+        self._drop()
+
+    def _break(self, reason: CloseReason) -> None:
+        if self.state is State.ENDED:
+            return
+        self.state = State.BROKEN
+        self._on_broken(reason)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._pending = None
+        self._queue = None
+        self._queued_bytes = 0
+        self._refuse_waiting()
+        self._wake_flushers()
+
+    def _refuse_waiting(self) -> None:
+        """Wake all who wait for room; each finds its frame not accepted."""
+        while self._waiting:
+            task, _entry = self._waiting.popitem(last=False)
+            trio.lowlevel.reschedule(task)
+
+    def _wake_flushers(self) -> None:
+        if self._flushers:
+            self._flushers.unpark_all()
+
+    def _raise_if_closed(self) -> None:
+        if self.state is State.BROKEN:
+            msg = "the client is gone"
+            raise trio.BrokenResourceError(msg)
+        if self._closing or self.state is State.ENDED:
+            msg = "this event stream was closed"
+            raise trio.ClosedResourceError(msg)

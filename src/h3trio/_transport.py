@@ -1,0 +1,195 @@
+"""The byte stream below a connection, in two forms of one meaning.
+
+`SocketTransport` holds a non-blocking stdlib socket. It can *try* a send
+without waiting, which is what makes fan-out from one task possible.
+`StreamTransport` wraps any `trio.abc.Stream` (TLS, a memory stream, a foreign
+listener's). It can't try: there `send_nowait` takes nothing, and the writer
+task does the waiting.
+
+Rules:
+
+1. Every `OSError` and every foreign stream error is a
+   `trio.BrokenResourceError` from here on: also a foreign stream that somebody
+   closed, as nobody but its connection should.
+2. A send that was cancelled has left the stream in an unknown place; the only
+   thing to do with it afterwards is to close it.
+3. No send is shielded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import struct
+import termios
+from socket import SHUT_WR
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+import trio
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+RECEIVE_SIZE: Final = 64 * 1024
+# One slice of a long send over a foreign stream: each that is taken is progress.
+_SLICE: Final = 64 * 1024
+
+
+class Transport(Protocol):
+    """What a connection needs of the bytes below it."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hand over what fits without waiting; return how many bytes that was.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+        """
+
+    async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
+        """Send everything, however long that takes while there is progress.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+            trio.TooSlowError: nothing was taken for `stall_timeout` seconds.
+        """
+
+    async def receive_some(self) -> bytes:
+        """Return what has arrived, at least one byte, or `b""` at EOF.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+        """
+
+    async def send_eof(self) -> None:
+        """Close the sending side if the transport can, else do nothing."""
+
+    async def aclose(self) -> None:
+        """Close at once; never waits for the peer."""
+
+
+@final
+class SocketTransport:
+    """A connected, non-blocking TCP or unix socket."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __repr__(self) -> str:
+        return f"<SocketTransport: fd {self._sock.fileno()}>"
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
+        rest = memoryview(data)
+        while True:
+            rest = rest[self.send_nowait(rest) :]
+            if not rest:
+                await trio.lowlevel.checkpoint()
+                return
+            await self._wait_progress(stall_timeout)
+
+    async def _wait_progress(self, stall_timeout: float) -> None:
+        """Wait until writable; `TooSlowError` if the kernel's queue stood still."""
+        while True:
+            before = self._unacknowledged()
+            with trio.move_on_after(stall_timeout):
+                await self._wait(trio.lowlevel.wait_writable)
+                return
+            # Below the low-water mark the socket counts as writable only after a
+            # large part of the queue has gone, so a slow reader shows here first.
+            if self._unacknowledged() >= before:
+                msg = f"the peer took nothing for {stall_timeout} s"
+                raise trio.TooSlowError(msg)
+
+    def _unacknowledged(self) -> int:
+        """Bytes in the kernel's send queue (`SIOCOUTQ`)."""
+        with _translated():
+            answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        size: int = struct.unpack("i", answer)[0]
+        return size
+
+    async def receive_some(self) -> bytes:
+        # Waiting first is one system call less than trying first: between two
+        # requests there is nothing to read. It also makes this a checkpoint.
+        while True:
+            await self._wait(trio.lowlevel.wait_readable)
+            try:
+                return self._sock.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def _wait(self, condition: _Wait) -> None:
+        try:
+            await condition(self._sock)
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def send_eof(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(SHUT_WR)
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class _Wait(Protocol):
+    async def __call__(self, sock: socket.socket, /) -> None: ...
+
+
+@final
+class StreamTransport:
+    """Any Trio stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        return f"<StreamTransport: {self._stream!r}>"
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        del data
+        return 0
+
+    async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            with trio.fail_after(stall_timeout), _translated():
+                await self._stream.send_all(rest[:_SLICE])
+            rest = rest[_SLICE:]
+
+    async def receive_some(self) -> bytes:
+        with _translated():
+            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, OSError):
+            await trio.aclose_forcefully(self._stream)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what a stream may raise into `trio.BrokenResourceError`, once."""
+    try:
+        yield
+    except (OSError, trio.ClosedResourceError) as exc:
+        raise trio.BrokenResourceError(str(exc)) from exc

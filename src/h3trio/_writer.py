@@ -1,0 +1,182 @@
+"""`SSEWriter`: what a handler holds to send events.
+
+It turns what users say (strings, events, JSON) into encoded frames and hands
+them to the stream's outbox, which knows the socket. Each method says whether it
+waits: `send` waits for room, `send_nowait` never does, `flush` waits until the
+transport has everything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from ._outbox import State
+from ._sse import SSEEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
+    from ._frames import Batch
+    from ._outbox import Outbox
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterStatistics:
+    """A snapshot of one writer."""
+
+    state: str
+    """`idle`, `owned` (something waits for the socket), `broken` or `ended`."""
+    events_sent: int
+    """Events handed to the transport."""
+    bytes_sent: int
+    """Bytes handed to the transport, head and framing included."""
+    queued_events: int
+    """Events that wait for the socket."""
+    queued_bytes: int
+    """Their encoded size in bytes."""
+
+
+class _Closeable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+@final
+class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
+    """The sending end of one event stream, given by `async with event.start_sse()`.
+
+    Several tasks may send at once; events never interleave. It is also a
+    `FrameSink`, so that a hub can feed it.
+    """
+
+    __slots__ = ("_outbox", "flush", "send_batch_nowait")
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        # Bound once: a hub's sweep calls this for each subscriber and batch.
+        self.send_batch_nowait = outbox.send_batch_nowait
+        self.flush = outbox.flush
+
+    def __repr__(self) -> str:
+        return f"<SSEWriter: {self._outbox.state.value}, {self._outbox.events_sent} events sent>"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether events can still be sent."""
+        return self._outbox.is_open
+
+    async def send(
+        self,
+        value: str | SSEEvent,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        retry: int | None = None,
+    ) -> None:
+        """Send data with optional fields, or a ready event; wait while the queue is full.
+
+        Accepted is not delivered: `flush` waits for the transport.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+            TypeError: an event together with fields.
+            ValueError: a field can't be framed, see `SSEEvent`.
+        """
+        await self._outbox.send_frame(_frame(value, event, id, retry))
+
+    async def send_event(self, event: SSEEvent) -> None:
+        """Send a ready event; as `send`."""
+        await self._outbox.send_frame(event.encode())
+
+    async def send_json(
+        self,
+        obj: object,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        retry: int | None = None,
+    ) -> None:
+        """Send an object as compact JSON; as `send`.
+
+        Raises:
+            TypeError: the object has no JSON form.
+            ValueError: it holds NaN or an infinity, which JSON can't say.
+        """
+        data = json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        await self._outbox.send_frame(_frame(data, event, id, retry))
+
+    def send_nowait(
+        self,
+        value: str | SSEEvent,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        retry: int | None = None,
+    ) -> None:
+        """Queue an event without waiting. Many in a row leave in few packets.
+
+        Raises:
+            trio.WouldBlock: the queue is full.
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+        """
+        self._outbox.send_frame_nowait(_frame(value, event, id, retry))
+
+    async def send_comment(self, text: str = "") -> None:
+        """Send a comment, which clients ignore; as `send`."""
+        await self._outbox.send_frame(SSEEvent(comment=text).encode())
+
+    async def send_from(self, source: AsyncIterable[str | SSEEvent]) -> None:
+        """Send everything that an async iterable gives, then close the iterable.
+
+        The iterable's `aclose`, if it has one, is called however this ends, so an
+        async generator is never left to the garbage collector.
+        """
+        try:
+            async for value in source:
+                frame = _frame(value, None, None, None)
+                try:
+                    self._outbox.send_frame_nowait(frame)
+                except trio.WouldBlock:
+                    await self._outbox.send_frame(frame)
+        finally:
+            if (close := getattr(source, "aclose", None)) is not None:
+                await close()
+
+    async def aclose(self) -> None:
+        """End the stream: what was accepted is sent, then the final chunk.
+
+        If cancelled, the rest is dropped and the connection closes without the
+        final chunk, so that the client knows.
+        """
+        try:
+            await self._outbox.finish()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Over already; but `aclose` is a checkpoint, and a handler whose
+            # client left shall hear of its cancellation here.
+            await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> WriterStatistics:
+        """A snapshot; cheap."""
+        box = self._outbox
+        return WriterStatistics(
+            state=box.state.value,
+            events_sent=box.events_sent,
+            bytes_sent=box.bytes_sent,
+            queued_events=box.queued_events,
+            queued_bytes=box.queued_bytes,
+        )
+
+
+def _frame(value: str | SSEEvent, event: str | None, id_: str | None, retry: int | None) -> bytes:
+    if isinstance(value, SSEEvent):
+        if event is not None or id_ is not None or retry is not None:
+            msg = "an SSEEvent has its own event, id and retry"
+            raise TypeError(msg)
+        return value.encode()
+    return SSEEvent(value, event=event, id=id_, retry=retry).encode()

@@ -1,0 +1,28 @@
+"""What every test shares: fixtures and settings only; helpers live in helpers.py and tools.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+E2E = Path(__file__).parent / "e2e"
+
+# No deadline: it measures the machine. In CI the same examples each time, so that a failure there
+# is the change's doing; elsewhere new ones, so that they are found at all.
+IN_CI = os.environ.get("CI") == "true"
+for name, examples in (("quick", 50), ("thorough", 1000)):
+    hypothesis.settings.register_profile(
+        name, deadline=None, max_examples=examples, derandomize=IN_CI
+    )
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything under tests/e2e: no file there can slip into the default run."""
+    for item in items:
+        if E2E in item.path.parents:
+            item.add_marker("e2e")
