@@ -1,8 +1,8 @@
 """Each example starts, answers and stops: in memory for what it says, by curl for how it is run.
 
-In memory the whole server runs, lifespan and drain included, and the clock jumps, so what takes an
-example ten seconds is checked to the byte at once. The tests marked `e2e` run the command of the
-example's docstring as a process and read its stream with curl.
+In memory the clock jumps, so what takes an example ten seconds is checked to the byte at once. The
+tests marked `e2e` run the command of the example's docstring as a process, read its stream with
+curl, and end it with SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ import re
 import signal
 import subprocess
 import sys
-from collections import deque
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, final
 
-import h11
 import httpx
 import pytest
-import trio
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
-
-from h3trio import App, CloseReason, H3Event, Server, SSEEvent, SSEParser, serve
+from helpers import Client, connect, post, request
 from tools import require_tool
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import CloseReason, H3Event, SSEEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    import types
+    from collections.abc import AsyncIterator, Generator, Sequence
+
+    import trio
+    from trio.testing import MockClock
 
     from h3trio._context import Handler
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-PAGES = sorted(path.stem for path in EXAMPLES.glob("*.html"))
+NAMES = sorted(path.stem for path in EXAMPLES.glob("sse_*.py"))
+PAGES = sorted(path.stem for path in EXAMPLES.glob("sse_*.html"))
 
 FIRST = ":\n"  # the comment that opens every stream, so that `onopen` fires
-jumping_clock = pytest.mark.usefixtures("autojump_clock")
 
 
-def load(name: str) -> Any:
+def load(name: str) -> types.ModuleType:
     """Import an example afresh, as `serve` does."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
@@ -53,147 +53,68 @@ def load(name: str) -> Any:
     return module
 
 
-# -- a server and its clients in memory
+async def ask(nursery: trio.Nursery, handler: Handler, asked: bytes) -> tuple[int, str]:
+    """Ask on a connection of its own; return the answer's status and body."""
+    client = connect(nursery, handler)
+    await client.send(asked)
+    head, body = await client.response()
+    await leave(client)
+    return head.status, body.decode()
 
 
-@final
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Accepts the streams that `connect` made the other ends of."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
-
-    async def connect(self) -> trio.abc.Stream:
-        ours, theirs = memory_stream_pair()
-        await self._send.send(theirs)
-        return ours
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()
-
-    async def aclose(self) -> None:
-        await self._receive.aclose()
+async def listen(nursery: trio.Nursery, handler: Handler, asked: bytes) -> Client:
+    """Ask for a stream; return the client once the stream is open."""
+    client = connect(nursery, handler)
+    await client.send(asked)
+    assert (await client.head()).status == 200
+    return client
 
 
-@final
-class Client:
-    """One request on a connection of its own, and its answer as it comes."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self._http = h11.Connection(h11.CLIENT)
-        self._parser = SSEParser()
-        self._events: deque[SSEEvent] = deque()
-
-    async def ask(
-        self, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: str = ""
-    ) -> h11.Response:
-        """Send the request; return the head of the answer."""
-        fields = {"Host": "test", "Content-Length": str(len(body.encode())), **(headers or {})}
-        data = self._http.send(
-            h11.Request(method=method, target=target, headers=list(fields.items()))
-        )
-        data = (data or b"") + (self._http.send(h11.Data(data=body.encode())) or b"")
-        await self._stream.send_all(data + (self._http.send(h11.EndOfMessage()) or b""))
-        head = await self._next()
-        assert isinstance(head, h11.Response)
-        return head
-
-    async def _next(self) -> h11.Event:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._stream.receive_some())
-        assert not isinstance(event, type), f"the server sent {event} too early"
-        return event
-
-    async def piece(self) -> bytes:
-        """Return the next piece of the body, `b""` at its end."""
-        event = await self._next()
-        return bytes(event.data) if isinstance(event, h11.Data) else b""
-
-    async def text(self) -> str:
-        """Return the rest of the body."""
-        pieces = []
-        while piece := await self.piece():
-            pieces.append(piece)
-        return b"".join(pieces).decode()
-
-    async def event(self) -> SSEEvent:
-        """Return the next event of a stream."""
-        while not self._events:
-            piece = await self.piece()
-            assert piece, "the stream ended"
-            self._events += self._parser.feed(piece)
-        return self._events.popleft()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+async def leave(client: Client) -> None:
+    """Close the client's end, and wait until nothing of the server's is left."""
+    await client.stream.aclose()
+    await client.finished.wait()
 
 
-class Running(NamedTuple):
-    """A server that serves an app in memory."""
-
-    server: Server
-    listener: MemoryListener
-
-    async def connect(self) -> Client:
-        """Make a new connection."""
-        return Client(await self.listener.connect())
-
-    async def ask(
-        self, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: str = ""
-    ) -> tuple[int, str]:
-        """Ask on a new connection; return status and body."""
-        client = await self.connect()
-        head = await client.ask(method, target, headers=headers, body=body)
-        answer = head.status_code, await client.text()
-        await client.aclose()
-        return answer
+def closings(client: Client) -> dict[CloseReason, int]:
+    """Tell how the exchanges of a connection ended."""
+    return dict(client.context.counts.closings)
 
 
-@contextlib.asynccontextmanager
-async def running(handler: Handler) -> AsyncIterator[Running]:
-    """Serve a handler in memory; at the end drain, and see that nothing is left."""
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, handler, listeners=[listener]))
-        yield Running(server, listener)
-        await server.drain()
-        assert server.statistics().connections == 0
+EVENTS = request("/events")
 
 
 # -- what they have in common
 
 
 def test_every_example_is_tested() -> None:
-    """No example is without its tests here, and none of the tests is without its example."""
+    """No example is without its tests: those named sse_ here, others wherever they belong."""
     assert set(CURL) == set(NAMES)
-    tested = {name for name, value in globals().items() if name.startswith("test_sse_") and value}
     for name in NAMES:
-        assert any(test.startswith(f"test_{name}_") for test in tested), name
+        assert any(test.startswith(f"test_{name}_") for test in globals()), name
+    tests = [path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")]
+    for path in EXAMPLES.glob("*.py"):
+        assert any(path.stem in text for text in tests), path.stem
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_says_how_to_try_it(name: str) -> None:
     """An example opens with the command that serves it and a curl that reads its stream."""
-    doc = load(name).__doc__
+    doc = load(name).__doc__ or ""
     assert f"\n    python -m h3trio serve examples/{name}.py:app\n" in doc
     assert "\n    curl -N localhost:3000/events" in doc
     assert ("http://localhost:3000/ " in doc) == (name in PAGES)
 
 
 @pytest.mark.parametrize("name", PAGES)
-@jumping_clock
-async def test_page_is_served_at_the_root(name: str) -> None:
+async def test_page_is_served_at_the_root(name: str, nursery: trio.Nursery) -> None:
     """An example with a page sends it, as HTML, at `/`."""
-    async with running(load(name).app) as app:
-        client = await app.connect()
-        head = await client.ask("GET", "/")
-        assert (head.status_code, dict(head.headers)[b"content-type"]) == (
-            200,
-            b"text/html; charset=utf-8",
-        )
-        assert await client.text() == (EXAMPLES / f"{name}.html").read_text(encoding="utf-8")
-        await client.aclose()
+    client = connect(nursery, load(name).app)
+    await client.send(request("/"))
+    head, body = await client.response()
+    assert (head.status, head.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert body == (EXAMPLES / f"{name}.html").read_bytes()
+    await leave(client)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -210,85 +131,68 @@ def test_page_needs_nothing_from_elsewhere(name: str) -> None:
 # -- one by one
 
 
-@jumping_clock
-async def test_sse_minimal_says_hello() -> None:
+async def test_sse_minimal_says_hello(nursery: trio.Nursery) -> None:
     """The minimal example sends one event and ends."""
-    async with running(load("sse_minimal").app) as app:
-        assert await app.ask("GET", "/events") == (200, f"{FIRST}data: Hello!\n\n")
+    answer = await ask(nursery, load("sse_minimal").app, EVENTS)
+    assert answer == (200, f"{FIRST}data: Hello!\n\n")
 
 
-@jumping_clock
-async def test_sse_basic_sends_ten_events_in_ten_seconds() -> None:
+async def test_sse_basic_sends_ten_events_in_ten_seconds(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """The basic example sends ten numbered events of type `counter`, one a second."""
-    start = trio.current_time()
-    async with running(load("sse_basic").app) as app:
-        expected = "".join(f"event: counter\nid: {n}\ndata: {n}\n\n" for n in range(10))
-        assert await app.ask("GET", "/events") == (200, FIRST + expected)
-        assert trio.current_time() - start == pytest.approx(10)
+    expected = "".join(f"event: counter\nid: {n}\ndata: {n}\n\n" for n in range(10))
+    assert await ask(nursery, load("sse_basic").app, EVENTS) == (200, FIRST + expected)
+    assert autojump_clock.current_time() == pytest.approx(10)
 
 
-@jumping_clock
-async def test_sse_callback_sends_what_its_callback_says() -> None:
+async def test_sse_callback_sends_what_its_callback_says(nursery: trio.Nursery) -> None:
     """The callback example sends exactly `event: message`, `id: 1`, `data: Hello!`."""
-    async with running(load("sse_callback").app) as app:
-        answer = await app.ask("GET", "/events")
-        assert answer == (200, f"{FIRST}event: message\nid: 1\ndata: Hello!\n\n")
+    answer = await ask(nursery, load("sse_callback").app, EVENTS)
+    assert answer == (200, f"{FIRST}event: message\nid: 1\ndata: Hello!\n\n")
 
 
-@jumping_clock
-async def test_sse_text_streams_its_words() -> None:
+async def test_sse_text_streams_its_words(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """The text comes a word an event, and after the last word the event `done`."""
     module = load("sse_text")
-    async with running(module.app) as app:
-        client = await app.connect()
-        await client.ask("GET", "/events")
-        words, start = [], trio.current_time()
-        while (event := await client.event()).event == "message":
-            words.append(event.data or "")
-        assert "".join(words).rstrip() == module.TEXT
-        assert trio.current_time() - start == pytest.approx(0.1 * len(words))
-        assert (event.event, event.data, await client.text()) == ("done", "", "")
-        await client.aclose()
+    words = module.TEXT.split()
+    expected = "".join(f"data: {word} \n\n" for word in words) + "event: done\ndata: \n\n"
+    assert await ask(nursery, module.app, EVENTS) == (200, FIRST + expected)
+    assert autojump_clock.current_time() == pytest.approx(0.1 * len(words))
 
 
-@jumping_clock
-async def test_sse_counter_counts_seconds() -> None:
+async def test_sse_counter_counts_seconds(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """The counter sends one event a second, with type and id, from 1 on."""
-    async with running(load("sse_counter").app) as app:
-        client = await app.connect()
-        await client.ask("GET", "/events")
-        start = trio.current_time()
-        for n in range(1, 100):
-            assert await client.event() == SSEEvent(str(n), event="count", id=str(n))
-            assert trio.current_time() - start == pytest.approx(n - 1)
-        await client.aclose()
+    client = await listen(nursery, load("sse_counter").app, EVENTS)
+    for n in range(1, 100):
+        assert await client.event() == SSEEvent(str(n), event="count", id=str(n))
+        assert autojump_clock.current_time() == pytest.approx(n - 1)
+    await leave(client)
 
 
 @pytest.mark.parametrize(
     ("last", "following"),
     [("41", "42"), ("0", "1"), ("none", "1"), ("1.5", "1"), ("9" * 5000, "1")],
+    ids=["41", "0", "none", "fraction", "huge"],
 )
-@jumping_clock
-async def test_sse_counter_goes_on_after_the_last_event_id(last: str, following: str) -> None:
+async def test_sse_counter_goes_on_after_the_last_event_id(
+    last: str, following: str, nursery: trio.Nursery
+) -> None:
     """A client that comes back gets the next number; one with a strange id begins at 1."""
-    async with running(load("sse_counter").app) as app:
-        client = await app.connect()
-        await client.ask("GET", "/events", headers={"Last-Event-ID": last})
-        assert (await client.event()).id == following
-        await client.aclose()
+    asked = request("/events", f"Last-Event-ID: {last}")
+    client = await listen(nursery, load("sse_counter").app, asked)
+    first = await client.event()
+    assert first is not None
+    assert first.id == following
+    await leave(client)
 
 
-@jumping_clock
-async def test_sse_counter_ends_with_its_client() -> None:
+async def test_sse_counter_ends_with_its_client(nursery: trio.Nursery) -> None:
     """When the client leaves, the endless stream is over, and says why."""
-    async with running(load("sse_counter").app) as app:
-        client = await app.connect()
-        await client.ask("GET", "/events")
-        await client.event()
-        await client.aclose()
-        await wait_all_tasks_blocked()
-        statistics = app.server.statistics()
-        assert (statistics.streams, statistics.closings) == (0, {CloseReason.CLIENT_CLOSED: 1})
+    client = await listen(nursery, load("sse_counter").app, EVENTS)
+    await client.event()
+    await leave(client)
+    assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
 
 
 def prompt(text: str) -> str:
@@ -296,209 +200,209 @@ def prompt(text: str) -> str:
     return json.dumps({"prompt": text})
 
 
-@jumping_clock
-async def test_sse_chat_answers_and_says_that_it_is_done() -> None:
-    """A prompt is answered token by token, and the last event is `done`."""
-    expected = 'data: {"token":"You "}\n\ndata: {"token":"said: "}\n\ndata: {"token":"¿Qué? "}\n\n'
-    expected += 'event: done\ndata: {"reason":"stop"}\n\n'
-    async with running(load("sse_chat").app) as app:
-        answer = await app.ask("POST", "/events", body=prompt("¿Qué?"))
-        assert answer == (200, FIRST + expected)
+def tokens(*texts: str) -> str:
+    """Return what the chat streams for these tokens."""
+    return "".join(f'data: {{"token":"{text} "}}\n\n' for text in texts)
 
 
-@jumping_clock
-async def test_sse_chat_tells_when_the_model_fails() -> None:
-    """A model that fails midway makes an `error` event, after the tokens that came before it."""
-    expected = 'data: {"token":"You "}\n\ndata: {"token":"said: "}\n\ndata: {"token":"do "}\n\n'
-    expected += 'event: error\ndata: {"message":"the model lost its thread"}\n\n'
-    async with running(load("sse_chat").app) as app:
-        answer = await app.ask("POST", "/events", body=prompt("do fail now"))
-        assert answer == (200, FIRST + expected)
+DONE = 'event: done\ndata: {"reason":"stop"}\n\n'
+FAILED = 'event: error\ndata: {"message":"the model lost its thread"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("¿Qué tal?", tokens("You", "said:", "¿Qué", "tal?") + DONE),
+        ("", tokens("You", "said:") + DONE),
+        ("do fail now", tokens("You", "said:", "do") + FAILED),
+    ],
+    ids=["done", "empty", "error"],
+)
+async def test_sse_chat_streams_tokens_and_says_how_it_ended(
+    text: str, expected: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A prompt is answered token by token; then comes `done`, or `error` if the model failed."""
+    answer = await ask(nursery, load("sse_chat").app, post(prompt(text).encode(), "/events"))
+    assert answer == (200, FIRST + expected)
+    waits = expected.count("token") + ("error" in expected)
+    assert autojump_clock.current_time() == pytest.approx(0.05 * waits)
 
 
 @pytest.mark.parametrize("body", ["", "hi", "[]", "{}", '{"prompt": 1}', '{"prompt": null}'])
-@jumping_clock
-async def test_sse_chat_refuses_other_bodies(body: str) -> None:
+async def test_sse_chat_refuses_other_bodies(body: str, nursery: trio.Nursery) -> None:
     """What holds no prompt is answered 400, in words."""
-    async with running(load("sse_chat").app) as app:
-        status, detail = await app.ask("POST", "/events", body=body)
-        assert status == 400
-        assert "prompt" in detail or "not JSON" in detail
+    app = load("sse_chat").app
+    status, detail = await ask(nursery, app, post(body.encode(), "/events"))
+    assert status == 400
+    assert "prompt" in detail or "not JSON" in detail
 
 
-@jumping_clock
-async def test_sse_chat_cancels_the_model_of_a_client_that_left() -> None:
+async def test_sse_chat_cancels_the_model_of_a_client_that_left(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """The model of a client that left stops at once, not at the end of its answer."""
-    async with running(load("sse_chat").app) as app:
-        client = await app.connect()
-        await client.ask("POST", "/events", body=prompt("a very long story " * 100))
-        await client.event()
-        before = trio.current_time()
-        await client.aclose()
-        await wait_all_tasks_blocked()
-        assert app.server.statistics().closings == {CloseReason.CLIENT_CLOSED: 1}
-        assert trio.current_time() == before
+    asked = post(prompt("a long story " * 100).encode(), "/events")
+    client = await listen(nursery, load("sse_chat").app, asked)
+    await client.event()
+    await leave(client)
+    assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
+    assert autojump_clock.current_time() == pytest.approx(0.05)
 
 
-# -- the proxy, in front of another server in memory
+# -- the proxy, in front of another handler in memory
 
 
 @final
-class MemoryTransport(httpx.AsyncBaseTransport):
-    """Takes httpx's requests to a server in memory, and Trio's and h11's errors to httpx's."""
+class Upstream(httpx.AsyncBaseTransport):
+    """Takes httpx's requests to a handler in memory; without a handler nobody listens."""
 
-    def __init__(self, listener: MemoryListener) -> None:
-        self._listener = listener
+    def __init__(self, nursery: trio.Nursery, handler: Handler | None) -> None:
+        self._nursery = nursery
+        self._handler = handler
+        self.clients: list[Client] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            client = Client(await self._listener.connect())
-        except trio.BrokenResourceError as exc:
-            raise httpx.ConnectError("nobody listens") from exc
-        target = request.url.raw_path.decode()
-        head = await client.ask(request.method, target, headers=dict(request.headers))
-        return httpx.Response(
-            head.status_code, headers=list(head.headers), stream=MemoryBody(client)
-        )
+        """Send the request; return the answer once its head is there."""
+        if self._handler is None:
+            raise httpx.ConnectError("nobody listens")
+        client = connect(self._nursery, self._handler)
+        self.clients.append(client)
+        lines = [b": ".join(field) for field in request.headers.raw]
+        head = b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)
+        await client.send(b"\r\n".join([head, *lines, b"", b""]))
+        status, headers = await client.head()
+        stream = UpstreamBody(client) if status == httpx.codes.OK else None
+        return httpx.Response(status, headers=headers, stream=stream)
 
 
 @final
-class MemoryBody(httpx.AsyncByteStream):
-    """The body of an answer from memory; closing it closes the connection."""
+class UpstreamBody(httpx.AsyncByteStream):
+    """A stream from memory; closing it closes the connection."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            while piece := await self._client.piece():
-                yield piece
-        except h11.RemoteProtocolError as exc:
-            raise httpx.RemoteProtocolError(str(exc)) from exc
+            while chunk := await self._client.chunk():
+                yield chunk
+        except EOFError as exc:
+            raise httpx.RemoteProtocolError("the upstream was cut off") from exc
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        """Hang up."""
+        await self._client.stream.aclose()
 
 
-@contextlib.asynccontextmanager
-async def proxied(
-    upstream: Handler, path: str = "/events"
-) -> AsyncIterator[tuple[Running, Running]]:
-    """Serve an upstream and a proxy in front of it."""
-    create_app = load("sse_proxy").create_app
-    async with running(upstream) as behind:
-        client = httpx.AsyncClient(transport=MemoryTransport(behind.listener))
-        async with running(create_app(client, f"http://test{path}")) as proxy:
-            yield proxy, behind
-        assert client.is_closed
+def proxy_of(upstream: Upstream, path: str = "/events") -> Handler:
+    """Make the example's app, in front of an upstream."""
+    client = httpx.AsyncClient(transport=upstream)
+    app: Handler = load("sse_proxy").create_app(client, f"http://test{path}")
+    return app
 
 
-@jumping_clock
-async def test_sse_proxy_passes_events_on_in_upper_case() -> None:
+async def test_sse_proxy_passes_events_on_in_upper_case(nursery: trio.Nursery) -> None:
     """Each event comes through with type and id as they were, and its data in upper case."""
 
-    async def upstream(event: H3Event) -> None:
+    async def handler(event: H3Event) -> None:
         async with event.start_sse() as writer:
             await writer.send("one\ntwo", event="note", id="Id-1")
             await writer.send("straße")
 
     expected = "event: note\nid: Id-1\ndata: ONE\ndata: TWO\n\n"
     expected += "event: message\nid: Id-1\ndata: STRASSE\n\n"
-    async with proxied(upstream) as (proxy, _behind):
-        assert await proxy.ask("GET", "/events") == (200, FIRST + expected)
+    answer = await ask(nursery, proxy_of(Upstream(nursery, handler)), EVENTS)
+    assert answer == (200, FIRST + expected)
 
 
-@jumping_clock
-async def test_sse_proxy_resumes_through_the_upstream() -> None:
+async def test_sse_proxy_resumes_through_the_upstream(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """The id that a client comes back with goes up, so it gets what follows, at the same pace."""
-    async with proxied(load("sse_counter").app) as (proxy, _behind):
-        client = await proxy.connect()
-        await client.ask("GET", "/events", headers={"Last-Event-ID": "41"})
-        start = trio.current_time()
-        assert [(await client.event()).id for _ in range(3)] == ["42", "43", "44"]
-        assert trio.current_time() - start == pytest.approx(2)
-        await client.aclose()
+    upstream = Upstream(nursery, load("sse_counter").app)
+    asked = request("/events", "Last-Event-ID: 41")
+    client = await listen(nursery, proxy_of(upstream), asked)
+    for n in (42, 43, 44):
+        assert await client.event() == SSEEvent(str(n), event="count", id=str(n))
+        assert autojump_clock.current_time() == pytest.approx(n - 42)
+    await leave(client)
 
 
-@jumping_clock
-async def test_sse_proxy_sends_up_ids_that_are_not_ascii() -> None:
+async def test_sse_proxy_sends_ids_up_as_utf8_and_none_if_there_is_none(
+    nursery: trio.Nursery,
+) -> None:
     """An id goes up as the UTF-8 that it is, and without one there is no such header."""
-    seen = []
 
-    async def upstream(event: H3Event) -> None:
-        seen.append(event.headers.get("last-event-id"))
+    async def handler(event: H3Event) -> None:
         async with event.start_sse() as writer:
-            await writer.send(event.last_event_id or "none")
+            await writer.send(event.last_event_id or f"{'last-event-id' in event.headers}")
 
-    async with proxied(upstream) as (proxy, _behind):
-        _status, text = await proxy.ask("GET", "/events?last_event_id=%C3%BC")
-        assert "data: Ü\n" in text
-        _status, text = await proxy.ask("GET", "/events")
-        assert "data: NONE\n" in text
-    assert seen[1] is None
+    proxy = proxy_of(Upstream(nursery, handler))
+    answer = await ask(nursery, proxy, request("/events?last_event_id=%C3%BC"))
+    assert answer == (200, f"{FIRST}event: message\nid: \ndata: Ü\n\n")
+    answer = await ask(nursery, proxy, EVENTS)
+    assert answer == (200, f"{FIRST}event: message\nid: \ndata: FALSE\n\n")
 
 
-@jumping_clock
-async def test_sse_proxy_hangs_up_when_its_client_leaves() -> None:
+async def test_sse_proxy_hangs_up_when_its_client_leaves(nursery: trio.Nursery) -> None:
     """The stream from the upstream ends with the client that it was for."""
-    async with proxied(load("sse_counter").app) as (proxy, behind):
-        client = await proxy.connect()
-        await client.ask("GET", "/events")
-        await client.event()
-        assert behind.server.statistics().streams == 1
-        await client.aclose()
-        await wait_all_tasks_blocked()
-        assert behind.server.statistics().streams == 0
-        assert proxy.server.statistics().closings == {CloseReason.CLIENT_CLOSED: 1}
+    upstream = Upstream(nursery, load("sse_counter").app)
+    client = await listen(nursery, proxy_of(upstream), EVENTS)
+    await client.event()
+    (behind,) = upstream.clients
+    assert not behind.finished.is_set()
+    await leave(client)
+    await wait_all_tasks_blocked()
+    assert behind.finished.is_set()
+    assert closings(client) == closings(behind) == {CloseReason.CLIENT_CLOSED: 1}
 
 
-@jumping_clock
-async def test_sse_proxy_says_502_for_an_upstream_that_refuses() -> None:
+async def test_sse_proxy_says_502_for_an_upstream_that_refuses(nursery: trio.Nursery) -> None:
     """Whatever but a stream the upstream answers, the client gets a 502 that tells."""
-    async with proxied(load("sse_basic").app, path="/nothing") as (proxy, _behind):
-        assert await proxy.ask("GET", "/events") == (502, "the upstream answered 404\n")
+    proxy = proxy_of(Upstream(nursery, load("sse_basic").app), "/nothing")
+    assert await ask(nursery, proxy, EVENTS) == (502, "the upstream answered 404\n")
 
 
-@jumping_clock
-async def test_sse_proxy_says_502_when_the_upstream_is_away() -> None:
+async def test_sse_proxy_says_502_when_the_upstream_is_away(nursery: trio.Nursery) -> None:
     """An upstream that nobody can reach is a 502."""
-    async with proxied(load("sse_basic").app) as (proxy, behind):
-        await behind.listener.aclose()
-        status, detail = await proxy.ask("GET", "/events")
-        assert (status, "can't be reached" in detail) == (502, True)
+    status, detail = await ask(nursery, proxy_of(Upstream(nursery, None)), EVENTS)
+    assert (status, "can't be reached" in detail) == (502, True)
 
 
-@jumping_clock
-async def test_sse_proxy_cuts_off_a_stream_that_was_cut_off() -> None:
+async def test_sse_proxy_cuts_off_a_stream_that_was_cut_off(nursery: trio.Nursery) -> None:
     """If the upstream's stream breaks, so does the client's: no final chunk says it was whole."""
 
-    async def upstream(event: H3Event) -> None:
+    async def handler(event: H3Event) -> None:
         async with event.start_sse() as writer:
             await writer.send("one")
             raise RuntimeError("the upstream breaks")
 
-    async with proxied(upstream) as (proxy, _behind):
-        client = await proxy.connect()
-        await client.ask("GET", "/events")
-        assert (await client.event()).data == "ONE"
-        with pytest.raises(h11.RemoteProtocolError):
-            await client.text()
-        await client.aclose()
-        await wait_all_tasks_blocked()
-        assert proxy.server.statistics().closings == {CloseReason.HANDLER_ERROR: 1}
+    client = await listen(nursery, proxy_of(Upstream(nursery, handler)), EVENTS)
+    assert await client.event() == SSEEvent("ONE", event="message", id="")
+    with pytest.raises(EOFError):
+        await client.event()
+    await leave(client)
+    assert closings(client) == {CloseReason.HANDLER_ERROR: 1}
+
+
+async def test_sse_proxy_closes_its_client_with_the_app() -> None:
+    """What all requests share is open while the app is served, and closed after that."""
+    client = httpx.AsyncClient()
+    async with load("sse_proxy").create_app(client, "http://test/events").lifespan():
+        assert not client.is_closed
+    assert client.is_closed
 
 
 # -- as processes, with curl
 
 COUNT = "event: counter\nid: 0\ndata: 0\n\nevent: counter\nid: 1\ndata: 1\n\n"
 RESUMED = "event: count\nid: 42\ndata: 42\n\nevent: count\nid: 43\ndata: 43\n\n"
-TOKENS = 'data: {"token":"You "}\n\ndata: {"token":"said: "}\n\ndata: {"token":"hi "}\n\n'
 
 # What curl is told beside the address, and what its output begins with.
 CURL: dict[str, tuple[Sequence[str], str]] = {
     "sse_basic": ((), COUNT),
     "sse_callback": ((), "event: message\nid: 1\ndata: Hello!\n\n"),
-    "sse_chat": (("-d", prompt("hi")), f'{TOKENS}event: done\ndata: {{"reason":"stop"}}\n\n'),
+    "sse_chat": (("-d", prompt("hi")), tokens("You", "said:", "hi") + DONE),
     "sse_counter": (("-H", "Last-Event-ID: 41"), RESUMED),
     "sse_minimal": ((), "data: Hello!\n\n"),
     "sse_proxy": ((), COUNT),
@@ -507,7 +411,7 @@ CURL: dict[str, tuple[Sequence[str], str]] = {
 
 
 @contextlib.contextmanager
-def process(name: str, **environ: str) -> Iterator[str]:
+def process(name: str, **environ: str) -> Generator[str]:
     """Run an example as its docstring says, on a free port; give its address, then stop it."""
     command = [sys.executable, "-m", "h3trio", "serve", f"examples/{name}.py:app", "--port", "0"]
     with subprocess.Popen(

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_app",),
     ("__init__",),
     ("hub", "hub.*"),
-    ("testing",),
+    ("testing", "testing.*"),
     ("client",),
     ("hubserver", "hubserver.*"),
     ("_page", "_options"),

@@ -37,7 +37,7 @@ class BodyStream(trio.abc.ReceiveStream):
         self,
         *,
         buffer_bytes: int,
-        on_room: Callable[[], None],
+        on_room: Callable[[], object],
         send_continue: Callable[[], Awaitable[None]],
     ) -> None:
         self._buffer = bytearray()
@@ -99,8 +99,7 @@ class BodyStream(trio.abc.ReceiveStream):
             ValueError: `max_bytes` is less than 1.
         """
         if max_bytes is not None and max_bytes < 1:
-            msg = f"max_bytes must be at least 1, not {max_bytes!r}"
-            raise ValueError(msg)
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
         self._raise_if_closed()
         while not self._buffer and not self.complete:
             await self._wait_more()
@@ -129,8 +128,7 @@ class BodyStream(trio.abc.ReceiveStream):
 
     def _raise_if_closed(self) -> None:
         if self._discarding:
-            msg = "the request body was closed"
-            raise trio.ClosedResourceError(msg)
+            raise trio.ClosedResourceError("the request body was closed")
 
     async def read(self, max_bytes: int) -> bytes | None:
         """Return the whole body, or `None` if it is longer than `max_bytes`."""

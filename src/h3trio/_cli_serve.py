@@ -12,11 +12,13 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import math
 import os
-import queue
 import signal
+import socket
 import sys
 import threading
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -24,10 +26,10 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
+from . import _cli_hub
 from ._options import fail, settings_from
 from ._server import Server, serve
-from .hubserver import Rights, create_app
-from .hubserver._rights import is_loopback
+from .hub import HistoryError
 
 if TYPE_CHECKING:
     import argparse
@@ -43,6 +45,7 @@ logger = logging.getLogger("h3trio.server")
 
 EXIT_STUCK: Final = 70
 _GRACE: Final = 5.0
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -54,11 +57,7 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
     parser.add_switch("--no-access-log", help="don't log requests")
-    parser.add_switch("--allow-anonymous-publish", help="hub: let anyone publish, from any machine")
-    parser.add_switch(
-        "--allow-anonymous-subscribe", help="hub: let anyone subscribe, from any machine"
-    )
-    parser.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
+    _cli_hub.add_arguments(parser)
     parser.add_settings()
 
 
@@ -80,30 +79,20 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=arguments.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
+    handler: Handler
     if arguments.app:
         handler, what = load(arguments.app), arguments.app
     else:
-        handler, what = _hub(arguments), "store: memory, events are lost at exit"
+        handler, settings, what = _cli_hub.hub_from(arguments, settings)
     serving = partial(serve, handler, host=arguments.host, port=arguments.port, settings=settings)
     stop = StopSignals(settings.drain_soft + settings.drain_hard + _GRACE)
-    if (failure := trio.run(_main, serving, what, stop)) is not None:
+    failure = trio.run(_main, serving, what, stop)
+    for number in _STOP:
+        # What is left is the interpreter's own end: nothing to wait for.
+        signal.signal(number, signal.SIG_DFL)
+    if failure is not None:
         fail(f"can't start: {failure}")
     return 0
-
-
-def _hub(arguments: argparse.Namespace) -> Handler:
-    rights = Rights(
-        allow_anonymous_publish=arguments.allow_anonymous_publish,
-        allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
-        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
-    )
-    open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
-    if not is_loopback(arguments.host) and not open_to_all:
-        fail(
-            f"--host {arguments.host} is reachable from other machines: say with "
-            "--allow-anonymous-subscribe or --allow-anonymous-publish what they may do"
-        )
-    return create_app(rights)
 
 
 # -- the app
@@ -166,6 +155,8 @@ def describe(exc: BaseException) -> str:
         return f"{type(exc).__name__}: {exc}"
     if isinstance(exc, OSError) and exc.filename is None:
         return str(exc.strerror or exc)
+    if isinstance(exc, HistoryError):
+        return str(exc)
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {exc}{where}"
@@ -202,42 +193,57 @@ async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:
 class StopSignals:
     """SIGTERM and SIGINT, and what to do when they aren't followed.
 
-    Python runs signal handlers between two instructions of the main thread, in
-    `time.sleep` too. Ours passes the signal to the thread and does nothing else.
+    A signal handler of Python's runs when the main thread comes to it, which may be never. What
+    doesn't wait for that is the wakeup descriptor: the number of the signal is written there at
+    once. So a thread reads the descriptor, and the handlers do nothing.
     """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        # Its `put` may interrupt another `put`, so it may be used in a signal handler.
-        self._numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.settimeout(0)
 
     def watch(self) -> trio.Event:
-        """Take over the signals for the life of the process; return what the first one sets."""
+        """Take over the signals of a process in which Trio runs; return what the first one sets."""
         asked = trio.Event()
         token = trio.lowlevel.current_trio_token()
+        for number in _STOP:
+            signal.signal(number, _do_nothing)
+        # Trio's own; it is put back when Trio ends, with the handlers.
+        others = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # A daemon: it must outlive the loop, and may not keep the process.
         threading.Thread(
-            target=self._watch, args=(token, asked), name="h3trio signals", daemon=True
+            target=self._watch, args=(token, asked, others), name="h3trio signals", daemon=True
         ).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
         return asked
 
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        self._numbers.put(number)
-
-    def _watch(self, token: trio.lowlevel.TrioToken, asked: trio.Event) -> None:
-        self._numbers.get()
+    def _watch(self, token: trio.lowlevel.TrioToken, asked: trio.Event, others: int) -> None:
+        self._wait_stop(others, deadline=math.inf)
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(asked.set)
         logger.info("draining; once more to exit at once")
-        try:
-            os._exit(128 + self._numbers.get(timeout=self._patience))
-        except queue.Empty:
+        number = self._wait_stop(others, deadline=time.monotonic() + self._patience)
+        if number is None:
             logger.critical(
                 "the shutdown is %s s late; the main thread is at\n%s", _GRACE, _stack()
             )
-            os._exit(EXIT_STUCK)
+        os._exit(EXIT_STUCK if number is None else 128 + number)
+
+    def _wait_stop(self, others: int, *, deadline: float) -> int | None:
+        """Wait for a signal to stop, `None` if none came; pass on what is not for us."""
+        while (left := deadline - time.monotonic()) > 0:
+            self._reader.settimeout(None if left == math.inf else left)
+            with contextlib.suppress(TimeoutError):
+                number = self._reader.recv(1)[0]
+                if number in _STOP:
+                    return number
+                with contextlib.suppress(OSError):
+                    os.write(others, bytes([number]))
+        return None
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Be a handler: without one, the signal would end the process before it is written."""
 
 
 def _stack() -> str:

@@ -10,6 +10,11 @@ request costs no task, and pipelined requests need no second wait.
 One deadline bounds the reader, set for what it waits for: a head, a body, the
 next request, or nothing at all while a handler works.
 
+EOF is interpreted here and not by the framing: it ends a stream and an incomplete
+request, and lets a complete one have its answer. Bytes that can't be a request any
+more (after a protocol error, a timeout, the last response) are read and dropped, so
+that EOF is still seen, and our last bytes aren't lost to a reset.
+
 Bounds: a head, and whatever a client sends ahead of its turn, is held up to
 `max_head_bytes`. Then a plain response makes the reader pause, and a stream,
 which would make it pause for ever and never see EOF, is closed.
@@ -23,7 +28,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._body import BodyStream
-from ._close import CloseReason
+from ._close import CloseReason, Closing
 from ._errors import HTTPError
 from ._exchange import Exchange
 from ._headers import Headers
@@ -45,12 +50,15 @@ class Connection:
     __slots__ = (
         "_client",
         "_closed_by_peer",
+        "_cut",
+        "_deaf",
         "_exchange",
         "_head_since",
         "_lingering",
         "_no_more",
         "_nursery",
         "_read_scope",
+        "_reading",
         "_refusal",
         "_resume",
         "_work",
@@ -74,9 +82,11 @@ class Connection:
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
         self._refusal = refusal
-        self._no_more = refusal is not None
+        self._no_more = self._deaf = refusal is not None
+        self._reading = True
         self._closed_by_peer = False
         self._lingering = False
+        self._cut = False
         self._head_since: float | None = trio.current_time()
         self._work = trio.lowlevel.ParkingLot()
         self._resume = trio.lowlevel.ParkingLot()
@@ -94,6 +104,8 @@ class Connection:
                 nursery.start_soon(self._serve, name=f"h3trio handler for {self._client}")
                 await self._read()
         finally:
+            if self._exchange is not None and not self._exchange.body.complete:
+                self._exchange.body.fail(HTTPError(400, "the connection is closed"))
             await self.transport.aclose()
 
     def end_stream(self, reason: CloseReason) -> None:
@@ -115,30 +127,33 @@ class Connection:
     # -- the step both tasks share
 
     def _advance(self) -> None:
-        """Parse what was received, as far as bounds and order allow."""
-        while not self._body_is_full():
-            try:
-                item = self.http.next()
-            except ProtocolError as exc:
-                self._refuse(HTTPError(exc.status, exc.detail))
-                return
-            if isinstance(item, RequestHead):
-                self._begin(item)
-            elif isinstance(item, bytes):
-                self._current.body.feed(item)
-            elif item is Signal.END_OF_REQUEST:
-                self._current.body.feed_eof()
-            else:
-                self._no_more = self._no_more or item is Signal.CLOSED
-                return
+        """Parse all that was received of the request under way, or the next one's head."""
+        while not self._deaf and self._step():
+            pass
+        if self._closed_by_peer:
+            self._at_eof()
+
+    def _step(self) -> bool:
+        """Take one value from the framing; `False` if it has none for now."""
+        try:
+            item = self.http.next()
+        except ProtocolError as exc:
+            self._refuse(HTTPError(exc.status, exc.detail))
+            return False
+        if isinstance(item, RequestHead):
+            self._begin(item)
+        elif isinstance(item, bytes):
+            self._current.body.feed(item)
+        elif item is Signal.END_OF_REQUEST:
+            self._current.body.feed_eof()
+        else:
+            return False
+        return True
 
     @property
     def _current(self) -> Exchange:
         assert self._exchange is not None, "h11 gives body only after a head"
         return self._exchange
-
-    def _body_is_full(self) -> bool:
-        return self._exchange is not None and self._exchange.body.is_full
 
     def _begin(self, head: RequestHead) -> None:
         self._head_since = None
@@ -165,6 +180,7 @@ class Connection:
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
         self._no_more = True
+        self._deaf = True
         if self._exchange is None:
             self._refusal = error
         elif not self._exchange.body.complete:
@@ -175,13 +191,16 @@ class Connection:
     async def _read(self) -> None:
         """Feed what arrives until EOF, loss of the connection, or the deadline."""
         try:
-            with self._read_scope:
-                await self._read_until_eof()
+            while self._reading:
+                with self._read_scope:
+                    await self._read_until_eof()
+                    break
+                self._reading = self._timed_out()
+                self._read_scope = trio.CancelScope()
+                self._work.unpark()
         except trio.BrokenResourceError:
             self._lost()
-            return
-        if self._read_scope.cancelled_caught and not self._closed_by_peer:
-            self._timed_out()
+        self._reading = False
         self._work.unpark()
 
     async def _read_until_eof(self) -> None:
@@ -189,30 +208,26 @@ class Connection:
             while self._must_pause():
                 self._read_scope.deadline = float("inf")
                 await self._resume.park()
-                self._advance()
             self._set_deadline()
-            data = await self.transport.receive_some()
-            if self._lingering:
-                self._closed_by_peer = not data
-                continue
-            self._received(data)
+            self._received(await self.transport.receive_some())
 
     def _received(self, data: bytes) -> None:
-        if self._exchange is None and self._head_since is None:
-            self._head_since = trio.current_time()
-        self.http.receive(data)
         if not data:
             self._closed_by_peer = True
-            self._eof()
+        elif self._deaf:
             return
+        else:
+            if self._exchange is None and self._head_since is None:
+                self._head_since = trio.current_time()
+            self.http.receive(data)
         self._advance()
         self._work.unpark()
 
     def _must_pause(self) -> bool:
-        if self._body_is_full():
-            return not self._lingering
-        if self._exchange is None or self._lingering or not self._exchange.body.complete:
+        if self._deaf or self._exchange is None:
             return False
+        if not self._exchange.body.complete:
+            return self._exchange.body.is_full
         if self.http.buffered <= self.context.settings.max_head_bytes:
             return False
         if self._exchange.is_streaming:
@@ -223,8 +238,11 @@ class Connection:
         settings, now = self.context.settings, trio.current_time()
         if self._lingering:
             return
-        if self._exchange is not None:
-            waiting = not self._exchange.body.complete and not self._exchange.body.failed
+        if self._deaf:
+            deadline = float("inf")
+        elif self._exchange is not None:
+            # A client that waits for our "continue" isn't the one that is late.
+            waiting = not self._exchange.body.complete and not self.http.wants_continue
             deadline = now + settings.body_timeout if waiting else float("inf")
         elif self._head_since is not None:
             deadline = self._head_since + settings.head_timeout
@@ -232,16 +250,16 @@ class Connection:
             deadline = now + settings.keepalive_timeout
         self._read_scope.deadline = deadline
 
-    def _eof(self) -> None:
+    def _at_eof(self) -> None:
         """The client sent all it will: what is complete may still be answered."""
         exchange = self._exchange
         if exchange is None:
             self._no_more = True
-        elif not exchange.body.complete:
+        elif exchange.body.complete:
+            exchange.half_closed()
+        else:
             self._refuse(HTTPError(400, "the request body ended early"))
             exchange.end(CloseReason.CLIENT_CLOSED)
-        else:
-            exchange.half_closed()
 
     def _lost(self) -> None:
         self._no_more = True
@@ -249,17 +267,17 @@ class Connection:
         if self._exchange is not None:
             self._refuse(HTTPError(400, "the connection was lost"))
             self._exchange.end(CloseReason.CONNECTION_LOST)
-        self._work.unpark()
 
-    def _timed_out(self) -> None:
-        """Answer 408 where a request had begun; an idle connection just closes."""
+    def _timed_out(self) -> bool:
+        """Answer 408 where a request had begun, else close; `True` to read on until then."""
         if self._lingering:
-            return
+            return False
         if self._exchange is not None:
             self._refuse(HTTPError(408, "the request body stalled"))
         elif self._head_since is not None and self.http.buffered:
             self._refuse(HTTPError(408, "the request head took too long"))
         self._no_more = True
+        return self._deaf
 
     # -- the handler task
 
@@ -281,6 +299,8 @@ class Connection:
 
     async def _next_cycle(self, exchange: Exchange) -> bool:
         """Discard what is left of the request; make room for the next one."""
+        if not self.http.keeps_alive:
+            return False
         if not await exchange.body.wait_discarded(self.context.settings.max_discard_bytes):
             return False
         if not self.http.next_cycle():
@@ -301,33 +321,47 @@ class Connection:
         headers = [
             (b"Date", self.context.date()),
             *response.headers.raw,
-            (b"Content-Length", b"%d" % len(response.body)),
             (b"Connection", b"close"),
         ]
         data = self.http.response(response.status, headers, response.body)
         logger.info("%s: refused with %s", self._client, error)
+        if error.status != 503:  # noqa: PLR2004 - no room, which the server counts itself
+            self._count_refusal(error, len(data))
         try:
             await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
         except (trio.BrokenResourceError, trio.TooSlowError):
-            self._closed_by_peer = True
+            self._cut = True
+
+    def _count_refusal(self, error: HTTPError, size: int) -> None:
+        reason, now = CloseReason.PROTOCOL_ERROR, trio.current_time()
+        since = now if self._head_since is None else self._head_since
+        closing = Closing(
+            reason=reason, status=error.status, duration=now - since, events=0, bytes_sent=size
+        )
+        self.context.counts.add(closing)
 
     async def _linger(self) -> None:
         """Send FIN and read on for a while: closing now could reset what we sent."""
-        if self._closed_by_peer or not self.context.settings.linger_timeout:
+        timeout = self.context.settings.linger_timeout
+        if self._closed_by_peer or self._cut or not timeout:
             return
-        self._lingering = True
-        self._read_scope.deadline = trio.current_time() + self.context.settings.linger_timeout
+        self._lingering = self._deaf = True
+        self._read_scope.deadline = trio.current_time() + timeout
         self._resume.unpark_all()
         await self.transport.send_eof()
-        while not self._closed_by_peer and not self._read_scope.cancelled_caught:
+        while self._reading:
             await self._work.park()
 
     # -- for the exchange and its body
 
     async def _send_continue(self) -> None:
-        if self.http.wants_continue and self.http.can_respond:
-            data = self.http.continue_head()
-            await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
+        if self.http.wants_continue:
+            await self._current.send_continue()
+            self._set_deadline()
+
+    def cut(self) -> None:
+        """A message was sent in part: nothing may follow it, not even an orderly end."""
+        self._cut = True
 
     def start_owner(self, outbox: Outbox) -> None:
         """Run the task that waits for the socket on this outbox's behalf."""

@@ -5,6 +5,7 @@ One value per server; nothing of it lives in a module.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from ._access_log import log_exchange
 from ._heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ._settings import Settings
 
     Handler = Callable[[H3Event], Awaitable[object]]
+
+logger = logging.getLogger("h3trio.server")
 
 
 @final
@@ -70,6 +74,16 @@ class Context:
         self.heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self._date = b""
         self._date_second = 0
+
+    def closed(self, event: H3Event, closing: Closing) -> None:
+        """Count and log a finished exchange, and call its hooks."""
+        self.counts.add(closing)
+        log_exchange(event, closing)
+        for hook in event.close_hooks or ():
+            try:
+                hook(closing)
+            except Exception:
+                logger.exception("%s: an on_close hook raised", event)
 
     def date(self) -> bytes:
         """The `Date` header's value, formatted once a second (RFC 9110 section 6.6.1)."""

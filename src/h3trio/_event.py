@@ -8,18 +8,19 @@ and any error still has a true status; entering it sends the head.
 from __future__ import annotations
 
 import enum
+import inspect
 from typing import TYPE_CHECKING, Protocol, final
-
-import trio
 
 from ._close import CloseReason, Closing
 from ._errors import HTTPError, ResponseStateError
 from ._headers import Headers, MutableHeaders, QueryParams
-from ._http import Response, last_event_id, parse_form, parse_json, to_response
+from ._http import Response, last_event_id, parse_form, parse_json, parse_query, to_response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+    import trio
 
     from ._body import BodyStream
     from ._http import Target
@@ -37,6 +38,7 @@ class ResponsePort(Protocol):
     @property
     def max_body_bytes(self) -> int: ...
     async def open_stream(self) -> SSEWriter: ...
+    def fail_stream(self) -> None: ...
     def end(self, reason: CloseReason) -> None: ...
 
 
@@ -47,6 +49,7 @@ class ResponseState(enum.Enum):
     STREAM_STARTED = "stream started"
     STREAMING = "streaming"
     RESPONDED = "responded"
+    CLOSED = "closed"
 
 
 @final
@@ -130,7 +133,7 @@ class H3Event:
             HTTPError: 400 when it has too many.
         """
         if self._query is None:
-            self._query = QueryParams(self._target.raw_query)
+            self._query = parse_query(self._target.raw_query)
         return self._query
 
     @property
@@ -191,8 +194,7 @@ class H3Event:
     def status(self, value: int) -> None:
         self._require_unsent("the status")
         if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:  # noqa: PLR2004 - the range of final statuses, RFC 9110 section 15
-            msg = f"status must be from 200 to 599, not {value!r}"
-            raise ValueError(msg)
+            raise ValueError(f"status must be from 200 to 599, not {value!r}")
         self._status = value
 
     @property
@@ -207,7 +209,7 @@ class H3Event:
     @property
     def head_sent(self) -> bool:
         """Whether status and headers are out."""
-        return self.state in (ResponseState.STREAMING, ResponseState.RESPONDED)
+        return self.state not in (ResponseState.NEW, ResponseState.STREAM_STARTED)
 
     def start_sse(self) -> SSEStream:
         """Answer with an event stream: `async with event.start_sse() as writer`.
@@ -219,8 +221,7 @@ class H3Event:
             ResponseStateError: a stream was started before, or a response sent.
         """
         if self.state is not ResponseState.NEW:
-            msg = f"can't start a stream: {self.state.value} already"
-            raise ResponseStateError(msg)
+            raise ResponseStateError(f"can't start a stream: {self.state.value} already")
         self.state = ResponseState.STREAM_STARTED
         return SSEStream(self._port)
 
@@ -228,19 +229,32 @@ class H3Event:
         """Run `await callback(writer)` once the handler has returned.
 
         Raises:
-            ResponseStateError: `start_sse` wasn't called, or the stream is entered.
+            ResponseStateError: `start_sse` wasn't called, or the stream was entered;
+                entering it afterwards raises it too.
         """
         if self.state is not ResponseState.STREAM_STARTED:
-            msg = "call start_sse() first, and set the callback before the stream is entered"
-            raise ResponseStateError(msg)
+            raise ResponseStateError(
+                "call start_sse() first, and set the callback before the stream is entered"
+            )
         self.stream_callback = callback
 
     def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
-        """Cancel the handler and end its stream with a farewell and the final chunk."""
+        """Cancel the handler and end its stream with a farewell and the final chunk.
+
+        Where no stream was entered yet, the answer is 503.
+        """
         self._port.end(reason)
 
     def on_close(self, hook: CloseHook) -> None:
-        """Call `hook(closing)` once, after the handler has finished unwinding."""
+        """Call `hook(closing)` once, after the handler has finished unwinding.
+
+        What it raises is logged.
+
+        Raises:
+            TypeError: the hook is an async function, which nobody would wait for.
+        """
+        if inspect.iscoroutinefunction(hook):
+            raise TypeError("an on_close hook can't be async: the exchange is over when it runs")
         if self.close_hooks is None:
             self.close_hooks = []
         self.close_hooks.append(hook)
@@ -267,8 +281,7 @@ class H3Event:
 
     def _require_unsent(self, what: str) -> None:
         if self.head_sent:
-            msg = f"{what} can't change: the head was sent"
-            raise ResponseStateError(msg)
+            raise ResponseStateError(f"{what} can't change: the head was sent")
 
 
 @final
@@ -276,7 +289,8 @@ class SSEStream:
     """What `start_sse` returns: an async context manager that gives the writer.
 
     Leaving the block normally sends what was accepted and the final chunk. An
-    error ends the stream without the final chunk, so that the client knows.
+    error that leaves it ends the stream without the final chunk, so that the client
+    knows, also where the handler catches it outside.
     """
 
     __slots__ = ("_port", "_writer")
@@ -287,8 +301,7 @@ class SSEStream:
 
     async def __aenter__(self) -> SSEWriter:
         if self._writer is not None:
-            msg = "this stream was entered before"
-            raise ResponseStateError(msg)
+            raise ResponseStateError("this stream was entered before")
         self._writer = await self._port.open_stream()
         return self._writer
 
@@ -298,7 +311,10 @@ class SSEStream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # After an error or a cancellation the connection decides how the stream
-        # ends: it alone knows whose doing that was.
-        if exc_type is None and self._writer is not None:
-            await self._writer.aclose()
+        if exc_type is None:
+            if self._writer is not None:
+                await self._writer.aclose()
+        elif issubclass(exc_type, Exception):
+            self._port.fail_stream()
+        # After a cancellation the connection decides how the stream ends: it alone
+        # knows whose doing that was.

@@ -8,31 +8,39 @@ outbox that lost its client, the lease, the drain, the application) calls
 
 Where the handler's failure goes: before the head it is a response with a true
 status; after it, the stream ends without its final chunk.
+
+A send that was cancelled or failed leaves a cut message behind: then the
+connection is told to close, and nothing else is sent on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import TYPE_CHECKING, Protocol, final
+from functools import partial
+from typing import TYPE_CHECKING, Never, Protocol, final
 
 import trio
 
-from ._access_log import log_exchange
 from ._close import ENDED_BY_SERVER, CloseReason, Closing
 from ._errors import HTTPError, ResponseStateError
 from ._event import H3Event, ResponseState
 from ._http import error_response
-from ._outbox import Outbox
+from ._outbox import Outbox, State
 from ._sse import SSEEvent
 from ._writer import SSEWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from ._body import BodyStream
     from ._context import Context
     from ._headers import Headers
     from ._http import Response, Target
     from ._http1 import Http1
     from ._transport import Transport
+
+    Fields = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger("h3trio.server")
 
@@ -54,6 +62,7 @@ class ConnectionPort(Protocol):
     def transport(self) -> Transport: ...
     def start_owner(self, outbox: Outbox) -> None: ...
     def stream_opened(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 @final
@@ -74,7 +83,7 @@ class Exchange:
         "event",
     )
 
-    def __init__(  # noqa: PLR0913 - the parts of a request, made in one place
+    def __init__(
         self,
         connection: ConnectionPort,
         *,
@@ -122,17 +131,22 @@ class Exchange:
         """Cancel the handler; the first reason counts."""
         if self._reason is None:
             self._reason = reason
-            self._scope.cancel(reason=reason.value)
+        self._scope.cancel(reason=reason.value)
+
+    def fail_stream(self) -> None:
+        """An error left the stream's block: it is to end without its final chunk."""
+        if self._reason is None and not (self._outbox and self._outbox.finished):
+            self._reason = CloseReason.HANDLER_ERROR
 
     async def open_stream(self) -> SSEWriter:
         """Send the head and a first comment; give the writer."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         event, context = self.event, self._connection.context
-        if event.head_sent:
-            msg = "can't stream: the response was sent"
-            raise ResponseStateError(msg)
+        self._require_streamable()
+        headers = self._headers(event.take_response_headers(), _STREAM_HEADERS)
+        head = self._connection.http.stream_head(event.status, headers)
         event.state = ResponseState.STREAMING
         self._status = event.status
-        head = self._connection.http.stream_head(self._status, self._stream_headers())
         if event.method == "HEAD":
             await self._end_head_request(head)
         self._outbox = Outbox(
@@ -153,18 +167,41 @@ class Exchange:
         await trio.lowlevel.checkpoint()
         return SSEWriter(self._outbox)
 
-    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
-        own = self.event.take_response_headers()
-        names = {name.lower() for name, _ in own}
-        defaults = [field for field in _STREAM_HEADERS if field[0].lower() not in names]
-        return [(b"Date", self._connection.context.date()), *defaults, *own]
+    def _require_streamable(self) -> None:
+        event = self.event
+        if event.head_sent:
+            raise ResponseStateError(f"can't stream: {event.state.value} already")
+        if event.stream_callback is not None:
+            raise ResponseStateError("a stream that has a callback can't be entered as well")
+        self._require_writable()
 
-    async def _end_head_request(self, head: bytes) -> None:
+    def _require_writable(self) -> None:
+        if not self._connection.http.can_respond:
+            raise ResponseStateError(
+                "can't respond: an earlier send on this connection was cancelled"
+            )
+
+    def _headers(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
+        """Join headers, the first to name one wins, with those that every response has."""
+        context, headers = self._connection.context, [*own]
+        for fields in filter(None, others):
+            names = {name.lower() for name, _ in headers}
+            headers += [field for field in fields if field[0].lower() not in names]
+        if not any(name.lower() == b"date" for name, _ in headers):
+            headers.insert(0, (b"Date", context.date()))
+        if context.draining.is_set():
+            headers.append((b"Connection", b"close"))
+        return headers
+
+    async def _end_head_request(self, head: bytes) -> Never:
         """Answer HEAD with the head alone, and unwind the handler: nothing streams."""
         self._connection.http.stream_ended()
         await self._send(head)
         self.end(CloseReason.COMPLETED)
         await trio.lowlevel.checkpoint()
+        raise ResponseStateError(
+            "HEAD is answered with the head alone, and a shield kept the handler from ending"
+        )
 
     # -- for the connection
 
@@ -179,10 +216,10 @@ class Exchange:
         It may still read: a plain response is finished, within the write
         timeout. A stream has no end to wait for.
         """
-        self._half_closed = True
         if self._outbox is not None:
             self.end(CloseReason.CLIENT_CLOSED)
-        else:
+        elif not self._half_closed:
+            self._half_closed = True
             timeout = self._connection.context.settings.write_timeout
             self._scope.deadline = trio.current_time() + timeout
 
@@ -192,7 +229,7 @@ class Exchange:
             with self._scope:
                 try:
                     await self._handle()
-                except* Exception as group:
+                except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
                     self._error = _single(group)
             await self._settle()
         finally:
@@ -202,38 +239,42 @@ class Exchange:
         event = self.event
         result = await self._connection.context.handler(event)
         if (response := event.response_from(result)) is not None:
-            await self._respond(response)
+            await self._respond(response, event.take_response_headers())
+        elif result is not None:
+            raise ResponseStateError(
+                f"a handler that started a stream returned {type(result).__name__}, not None"
+            )
         elif event.state is ResponseState.STREAM_STARTED:
             await self._run_callback()
-        elif result is not None:
-            msg = f"a handler that streamed returned {type(result).__name__}, not None"
-            raise ResponseStateError(msg)
 
     async def _run_callback(self) -> None:
-        callback = self.event.stream_callback
+        callback, self.event.stream_callback = self.event.stream_callback, None
         if callback is None:
-            msg = "start_sse() was called, but the stream was neither entered nor given a callback"
-            raise ResponseStateError(msg)
+            raise ResponseStateError(
+                "start_sse() was called, but the stream was neither entered nor given a callback"
+            )
         writer = await self.open_stream()
         await callback(writer)
         await writer.aclose()
 
-    async def _respond(self, response: Response) -> None:
-        """Send a whole response."""
-        event, context = self.event, self._connection.context
-        fields = response.headers.raw
-        names = {name.lower() for name, _ in fields}
-        extra = [field for field in event.take_response_headers() if field[0].lower() not in names]
-        headers = [(b"Date", context.date()), *fields, *extra]
-        if response.status not in (204, 304) and b"content-length" not in names:
-            headers.append((b"Content-Length", b"%d" % len(response.body)))
-        # A client that was never told to continue may or may not send its body:
-        # nothing behind it can be trusted to be a request.
-        if context.draining.is_set() or self._connection.http.wants_continue:
-            headers.append((b"Connection", b"close"))
-        event.state = ResponseState.RESPONDED
+    async def _respond(self, response: Response, extra: Fields) -> None:
+        """Send a whole response, with those extra headers that it has no own ones for.
+
+        Raises:
+            ValueError: its headers contradict its framing; nothing was sent.
+        """
+        self._require_writable()
+        headers = self._headers(response.headers.raw, extra)
+        data = self._connection.http.response(response.status, headers, response.body)
+        self.event.state = ResponseState.RESPONDED
         self._status = response.status
-        await self._send(self._connection.http.response(response.status, headers, response.body))
+        await self._send(data)
+
+    async def send_continue(self) -> None:
+        """Tell the client to send its body, if it waits for that."""
+        http = self._connection.http
+        if http.wants_continue and http.can_respond:
+            await self._send(http.continue_head())
 
     async def _send(self, data: bytes) -> None:
         transport = self._connection.transport
@@ -245,18 +286,20 @@ class Exchange:
                 await transport.send_all(memoryview(data)[taken:], stall_timeout=stall)
                 taken = len(data)
         except trio.TooSlowError:
-            self._fail_send(CloseReason.SLOW)
+            self._cut(CloseReason.SLOW)
         except trio.BrokenResourceError:
-            self._fail_send(CloseReason.CONNECTION_LOST)
+            self._cut(CloseReason.CONNECTION_LOST)
         except trio.Cancelled:
-            self._connection.http.abandoned()
+            self._cut(None)
             raise
         finally:
             self._bytes_sent += taken
 
-    def _fail_send(self, reason: CloseReason) -> None:
+    def _cut(self, reason: CloseReason | None) -> None:
         self._connection.http.abandoned()
-        self.end(reason)
+        self._connection.cut()
+        if reason is not None:
+            self.end(reason)
 
     # -- after the handler
 
@@ -274,56 +317,64 @@ class Exchange:
         self._reason = self._reason or CloseReason.COMPLETED
 
     async def _settle_error(self, error: BaseException) -> None:
-        known = isinstance(error, HTTPError)
-        if self.event.head_sent or not known:
+        answer = isinstance(error, HTTPError) and not self.event.head_sent
+        # A handler may meet its lost client before its cancellation, or shielded
+        # from it; the reason says it all.
+        expected = isinstance(error, trio.BrokenResourceError) and self._reason is not None
+        if not answer and not expected:
             logger.error("%s: the handler raised", self.event, exc_info=error)
-        if self._reason is None and not (known and not self.event.head_sent):
+        if self._reason is None and not answer:
             self._reason = CloseReason.HANDLER_ERROR
-        if not self.event.head_sent and self._connection.http.can_respond:
+        if not self.event.head_sent:
             await self._respond_error(error if isinstance(error, HTTPError) else HTTPError(500))
 
     async def _respond_error(self, error: HTTPError) -> None:
+        if not self._connection.http.can_respond:
+            return
         try:
             response = error_response(error)
+            if error.status == 503:  # noqa: PLR2004 - Service Unavailable
+                retry_after = str(self._connection.context.retry_after())
+                response.headers.setdefault("Retry-After", retry_after)
+            await self._respond(response, self.event.take_response_headers())
         except ValueError:
-            logger.exception("%s: the error's headers can't be sent", self.event)
-            response = error_response(HTTPError(500))
-        if error.status == 503:  # noqa: PLR2004 - Service Unavailable
-            retry_after = str(self._connection.context.retry_after())
-            response.headers.setdefault("Retry-After", retry_after)
-        await self._respond(response)
+            logger.exception("%s: the headers of the error can't be sent", self.event)
+            await self._respond(error_response(HTTPError(500)), ())
 
     async def _end_stream(self, outbox: Outbox) -> None:
         context = self._connection.context
         if self._reason in ENDED_BY_SERVER:
             farewell = SSEEvent(retry=context.reconnect_milliseconds()).encode()
-            await self._finish(outbox, farewell)
+            await self._last(partial(outbox.finish, farewell))
         elif self._reason is CloseReason.HANDLER_ERROR:
-            await self._flush(outbox)
+            await self._last(outbox.flush)
+        elif self._reason is None and not outbox.finished:
+            # A timeout of the handler's own ended the block, and it returned as usual.
+            await self._last(outbox.finish)
         if outbox.finished:
             self._connection.http.stream_ended()
         else:
-            outbox.abandon()
-            self._connection.http.abandoned()
+            self._abandon(outbox)
 
-    async def _finish(self, outbox: Outbox, farewell: bytes) -> None:
-        with trio.move_on_after(self._connection.context.settings.farewell_timeout):
-            try:
-                await outbox.finish(farewell)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+    def _abandon(self, outbox: Outbox) -> None:
+        """End without the final chunk, and without another byte if a frame may be cut."""
+        if outbox.state is not State.IDLE:
+            self._connection.cut()
+        self._reason = self._reason or CloseReason.SLOW
+        outbox.abandon()
+        self._connection.http.abandoned()
 
-    async def _flush(self, outbox: Outbox) -> None:
-        """Let the client have what was accepted before the handler failed."""
-        with trio.move_on_after(self._connection.context.settings.farewell_timeout):
-            try:
-                await outbox.flush()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+    async def _last(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Let the client have what was accepted, if it takes it in time."""
+        over = (trio.BrokenResourceError, trio.ClosedResourceError)
+        timeout = self._connection.context.settings.farewell_timeout
+        with trio.move_on_after(timeout), contextlib.suppress(*over):
+            await step()
 
     def _close(self) -> None:
-        """Count, log and tell; runs however the exchange ended, and never waits."""
+        """Tell how it ended; runs however that was, and never waits."""
         context = self._connection.context
+        self.event.state = ResponseState.CLOSED
         events = 0
         if self._outbox is not None:
             context.heartbeat.discard(self._outbox)
@@ -337,13 +388,7 @@ class Exchange:
             events=events,
             bytes_sent=self._bytes_sent,
         )
-        context.counts.add(closing)
-        log_exchange(self.event, closing)
-        for hook in self.event.close_hooks or ():
-            try:
-                hook(closing)
-            except Exception:
-                logger.exception("%s: an on_close hook raised", self.event)
+        context.closed(self.event, closing)
 
 
 def _single(error: BaseException) -> BaseException:

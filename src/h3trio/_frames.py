@@ -35,8 +35,7 @@ class Batch:
         self.count = len(frames)
         self.payload = frames[0] if self.count == 1 else b"".join(frames)
         if not self.payload:
-            msg = "a batch needs a frame that isn't empty"
-            raise ValueError(msg)
+            raise ValueError("a batch needs a frame that isn't empty")
         self._chunked: bytes | None = None
 
     def __repr__(self) -> str:

@@ -66,9 +66,10 @@ class _Twin(NamedTuple):
 class Options(argparse.ArgumentParser):
     """An argument parser whose errors are one line each."""
 
-    def __init__(self, *, prog: str, description: str | None = None) -> None:
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - argparse's own, which grow
         # An abbreviation would change its meaning when an option is added.
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        kwargs["allow_abbrev"] = False
+        super().__init__(**kwargs)
         self._twins: list[_Twin] = []
 
     def error(self, message: str) -> NoReturn:

@@ -124,18 +124,22 @@ class Outbox:
 
     @property
     def queued_events(self) -> int:
+        """Events that wait; those being sent aren't among them."""
         return len(self._queue) if self._queue else 0
 
     @property
     def queued_bytes(self) -> int:
+        """Their encoded size, framing not counted."""
         return self._queued_bytes
 
     @property
     def events_sent(self) -> int:
+        """Events whose sending has begun."""
         return self._events_sent
 
     @property
     def bytes_sent(self) -> int:
+        """Bytes that the transport took, head and framing included."""
         return self._bytes_sent
 
     # -- writing while idle
@@ -156,23 +160,23 @@ class Outbox:
             self._raise_if_closed()
             raise trio.WouldBlock
         self._events_sent += batch.count
-        self._write(batch.chunked if self._chunked else batch.payload)
-        if self.state is State.BROKEN:
-            raise trio.BrokenResourceError
+        if not self._write(batch.chunked if self._chunked else batch.payload):
+            self._raise_if_closed()
         return self.state is State.IDLE
 
-    def _write(self, data: bytes) -> None:
-        """Hand bytes to the transport; only ever called while idle."""
+    def _write(self, data: bytes) -> bool:
+        """Hand bytes to the transport, `False` if it broke; only ever called while idle."""
         self.last_write = trio.current_time()
         try:
             taken = self._transport.send_nowait(data)
         except trio.BrokenResourceError:
             self._break(CloseReason.CONNECTION_LOST)
-            return
+            return False
         self._bytes_sent += taken
         if taken < len(data):
             # A view: the bytes may be shared by a thousand stalled streams.
             self._own(memoryview(data)[taken:] if taken else data)
+        return True
 
     # -- the queue
 
@@ -187,11 +191,10 @@ class Outbox:
         self._raise_if_closed()
         if self.state is State.IDLE:
             self._events_sent += 1
-            self._write(chunk(frame) if self._chunked else frame)
-            if self.state is State.BROKEN:
+            if not self._write(chunk(frame) if self._chunked else frame):
                 # The handler's scope was cancelled just now: it hears that first.
                 await trio.lowlevel.checkpoint()
-                raise trio.BrokenResourceError
+                self._raise_if_closed()
         elif self._waiting or not self._has_room(frame):
             await self._wait_for_room(frame)
             return
@@ -246,7 +249,8 @@ class Outbox:
             self._raise_if_closed()
 
     def _admit(self) -> None:
-        while self._waiting:
+        # Not into a stream that just broke, while its waiting senders are cancelled.
+        while self._waiting and self.state is State.OWNED:
             task, entry = next(iter(self._waiting.items()))
             if not self._has_room(entry.frame):
                 return
@@ -338,7 +342,11 @@ class Outbox:
         return chunk(farewell) + LAST_CHUNK if farewell else LAST_CHUNK
 
     def abandon(self) -> None:
-        """End without a last chunk; what waits is dropped, who waits is told."""
+        """End without a last chunk; what waits is dropped, who waits is told.
+
+        If the state was `OWNED`, a frame may be cut in half: nothing more can be sent
+        on this connection.
+        """
         if self.state is not State.BROKEN:
             self.state = State.ENDED
         self._closing = True
@@ -370,8 +378,6 @@ class Outbox:
 
     def _raise_if_closed(self) -> None:
         if self.state is State.BROKEN:
-            msg = "the client is gone"
-            raise trio.BrokenResourceError(msg)
+            raise trio.BrokenResourceError("the client is gone")
         if self._closing or self.state is State.ENDED:
-            msg = "this event stream was closed"
-            raise trio.ClosedResourceError(msg)
+            raise trio.ClosedResourceError("this event stream was closed")

@@ -107,8 +107,7 @@ class SocketTransport:
             # Below the low-water mark the socket counts as writable only after a
             # large part of the queue has gone, so a slow reader shows here first.
             if self._unacknowledged() >= before:
-                msg = f"the peer took nothing for {stall_timeout} s"
-                raise trio.TooSlowError(msg)
+                raise trio.TooSlowError(f"the peer took nothing for {stall_timeout} s")
 
     def _unacknowledged(self) -> int:
         """Bytes in the kernel's send queue (`SIOCOUTQ`)."""

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._outbox import State
 from ._sse import SSEEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Awaitable, Callable
 
-    from ._frames import Batch
     from ._outbox import Outbox
 
 
@@ -32,17 +30,13 @@ class WriterStatistics:
     state: str
     """`idle`, `owned` (something waits for the socket), `broken` or `ended`."""
     events_sent: int
-    """Events handed to the transport."""
+    """Events whose sending has begun."""
     bytes_sent: int
-    """Bytes handed to the transport, head and framing included."""
+    """Bytes that the transport took, head and framing included."""
     queued_events: int
-    """Events that wait for the socket."""
+    """Events that wait behind those being sent."""
     queued_bytes: int
-    """Their encoded size in bytes."""
-
-
-class _Closeable(Protocol):
-    async def aclose(self) -> None: ...
+    """Their encoded size in bytes, framing not counted."""
 
 
 @final
@@ -74,7 +68,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         value: str | SSEEvent,
         *,
         event: str | None = None,
-        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        id: str | None = None,
         retry: int | None = None,
     ) -> None:
         """Send data with optional fields, or a ready event; wait while the queue is full.
@@ -98,7 +92,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         obj: object,
         *,
         event: str | None = None,
-        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        id: str | None = None,
         retry: int | None = None,
     ) -> None:
         """Send an object as compact JSON; as `send`.
@@ -115,7 +109,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         value: str | SSEEvent,
         *,
         event: str | None = None,
-        id: str | None = None,  # noqa: A002 - the name of the field in the standard
+        id: str | None = None,
         retry: int | None = None,
     ) -> None:
         """Queue an event without waiting. Many in a row leave in few packets.
@@ -134,25 +128,32 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     async def send_from(self, source: AsyncIterable[str | SSEEvent]) -> None:
         """Send everything that an async iterable gives, then close the iterable.
 
-        The iterable's `aclose`, if it has one, is called however this ends, so an
-        async generator is never left to the garbage collector.
+        The `aclose` of the iterable and of its iterator, where they have one, is
+        called however this ends, so an async generator is never left to the garbage
+        collector. Raises as `send`.
         """
+        iterator = aiter(source)
         try:
-            async for value in source:
+            await trio.lowlevel.checkpoint()
+            async for value in iterator:
                 frame = _frame(value, None, None, None)
                 try:
                     self._outbox.send_frame_nowait(frame)
                 except trio.WouldBlock:
                     await self._outbox.send_frame(frame)
         finally:
-            if (close := getattr(source, "aclose", None)) is not None:
-                await close()
+            try:
+                await _close(iterator)
+            finally:
+                if iterator is not source:
+                    await _close(source)
 
     async def aclose(self) -> None:
         """End the stream: what was accepted is sent, then the final chunk.
 
-        If cancelled, the rest is dropped and the connection closes without the
-        final chunk, so that the client knows.
+        If cancelled, nothing more is accepted; what was is still sent while the
+        handler runs, and for `Settings.farewell_timeout` after it. What isn't out by
+        then is dropped, with the final chunk, so that the client knows.
         """
         try:
             await self._outbox.finish()
@@ -173,10 +174,15 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         )
 
 
+async def _close(source: object) -> None:
+    close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
+    if close is not None:
+        await close()
+
+
 def _frame(value: str | SSEEvent, event: str | None, id_: str | None, retry: int | None) -> bytes:
     if isinstance(value, SSEEvent):
         if event is not None or id_ is not None or retry is not None:
-            msg = "an SSEEvent has its own event, id and retry"
-            raise TypeError(msg)
+            raise TypeError("an SSEEvent has its own event, id and retry")
         return value.encode()
     return SSEEvent(value, event=event, id=id_, retry=retry).encode()

@@ -1,78 +1,130 @@
-"""The hub's routes, over a plain hub in memory: every event to every subscriber now."""
+"""The hub's routes: HTTP in front of one `Hub`.
+
+    GET    /events              everything public, or `?topic=a&topic=b`
+    GET    /events/TOPIC        one topic
+    POST   /events/TOPIC        publish
+    DELETE /events/TOPIC        purge
+    GET    /healthz/live, /healthz/ready
+    GET    /                    a page that shows the stream
+
+The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 
-import trio
-
-from h3trio import App, H3Event, HTTPError, Response, SSEEvent, SSEWriter
+from h3trio import App, CloseReason, H3Event, HTTPError, Response
+from h3trio.hub import EndReason, Hub
 
 from ._page import PAGE
+from ._publish import publish
 from ._rights import Rights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
-ALL = "*"
+_EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
-def create_app(rights: Rights | None = None) -> App:
-    """Make the hub's app; each has topics of its own."""
+def create_app(hub: Hub | None = None, *, rights: Rights | None = None) -> App:
+    """Make the app of a hub; serving it runs the hub.
+
+    Args:
+        hub: not yet running; one in memory if not given.
+        rights: what may be done without a key; nothing beyond this machine if
+            not given.
+    """
+    hub = hub or Hub()
     rights = rights or Rights()
-    app = App()
-    topics: dict[str, set[SSEWriter]] = defaultdict(set)
-    numbers = itertools.count(1)
 
-    async def subscribe(event: H3Event, wanted: Iterable[str]) -> None:
-        rights.check_subscribe(event)
-        async with event.start_sse() as writer:
-            try:
-                for topic in wanted:
-                    topics[topic].add(writer)
-                await trio.sleep_forever()
-            finally:
-                for topic in wanted:
-                    topics[topic].discard(writer)
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with hub:
+            yield
 
-    @app.get("/")
-    async def page(_event: H3Event) -> Response:
-        return Response.html(PAGE)
-
-    @app.get("/events")
-    async def some(event: H3Event) -> None:
-        await subscribe(event, event.query.get_list("topic") or [ALL])
-
-    @app.get("/events/*")
-    async def one(event: H3Event) -> None:
-        await subscribe(event, [_topic(event)])
-
-    @app.post("/events/*")
-    async def publish(event: H3Event) -> dict[str, str]:
-        rights.check_publish(event)
-        update = await _update(event, str(next(numbers)))
-        for writer in topics[_topic(event)] | topics[ALL]:
-            try:
-                writer.send_nowait(update)
-            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-                continue
-        return {"id": update.id or ""}
-
+    app = App(lifespan=lifespan)
+    _add_events(app, hub, rights)
+    _add_operation(app, hub, rights)
     return app
 
 
-def _topic(event: H3Event) -> str:
-    return unquote_to_bytes(event.raw_path.removeprefix(b"/events/")).decode()
+def _add_events(app: App, hub: Hub, rights: Rights) -> None:
+    @app.get("/events")
+    async def subscribe_to_some(event: H3Event) -> None:
+        rights.check_subscribe(event)
+        await _subscribe(hub, event, event.query.get_list("topic") or ["*"])
+
+    @app.get("/events/*")
+    async def subscribe_to_one(event: H3Event) -> None:
+        rights.check_subscribe(event)
+        await _subscribe(hub, event, [event.params["*"]])
+
+    @app.post("/events/*")
+    async def publish_to_one(event: H3Event) -> Response:
+        rights.check_publish(event)
+        return await publish(hub, event, event.params["*"])
+
+    @app.delete("/events/*")
+    async def purge(event: H3Event) -> dict[str, int]:
+        rights.check_publish(event)
+        return {"purged": await hub.purge(event.params["*"])}
 
 
-async def _update(event: H3Event, default_id: str) -> SSEEvent:
-    query = event.query
+async def _subscribe(hub: Hub, event: H3Event, topics: Iterable[str]) -> None:
+    _check_accept(event)
     try:
-        retry = int(query["retry"]) if "retry" in query else None
-        data = (await event.body()).decode()
-        return SSEEvent(data, event=query.get("event"), id=query.get("id", default_id), retry=retry)
+        hub.check_topics(topics)
+        first = _first(event.query.get("first"))
     except ValueError as exc:
         raise HTTPError(400, str(exc)) from exc
+    async with event.start_sse() as writer:
+        reason = await hub.subscribe(
+            writer,
+            topics,
+            last_event_id=event.last_event_id,
+            first=first,
+            info={"client": event.client},
+        )
+        if reason is EndReason.KICKED:
+            event.end(CloseReason.KICKED)
+
+
+def _first(text: str | None) -> int | str | None:
+    if text is None or text in ("oldest", "newest"):
+        return text
+    if text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - more than any history holds
+        return int(text)
+    msg = f"first must be a number, oldest or newest, not {text!r}"
+    raise ValueError(msg)
+
+
+def _check_accept(event: H3Event) -> None:
+    """406 for a client that says it can't take an event stream (RFC 9110 section 12.5.1)."""
+    accept = event.headers.get("accept", "*/*")
+    accepted = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    if accept.strip() and not any(part in _EVENT_STREAM for part in accepted):
+        raise HTTPError(406, "this is a text/event-stream")
+
+
+def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
+    @app.get("/")
+    async def page(event: H3Event) -> Response:
+        rights.check_operate(event)
+        return Response.html(PAGE)
+
+    @app.get("/healthz/live")
+    async def live(event: H3Event) -> Response:
+        rights.check_operate(event)
+        return Response("ok\n", headers={"Cache-Control": "no-store"})
+
+    @app.get("/healthz/ready")
+    async def ready(event: H3Event) -> Response:
+        rights.check_operate(event)
+        headers = {"Cache-Control": "no-store"}
+        if event.draining.is_set():
+            return Response("draining\n", status=503, headers=headers)
+        if (failure := hub.statistics().failure) is not None:
+            return Response(f"history: {failure}\n", status=503, headers=headers)
+        return Response("ready\n", headers=headers)

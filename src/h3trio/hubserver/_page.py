@@ -8,6 +8,7 @@ PAGE: Final = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>h3trio hub</title>
+<link rel="icon" href="data:,">
 <style>
   :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
   body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
@@ -34,8 +35,11 @@ curl -d hi <span class="base"></span>/events/news</pre>
   for (const span of document.querySelectorAll(".base")) span.textContent = location.host
   const state = document.querySelector("#state"), list = document.querySelector("#events")
   const source = new EventSource("events")
-  source.onopen = () => { state.textContent = "live: every public event appears here" }
-  source.onerror = () => { state.textContent = "connection lost; the browser is reconnecting…" }
+  source.onopen = () => { state.textContent = "live: public events appear here" }
+  source.onerror = () => {
+    state.textContent = source.readyState === EventSource.CLOSED
+      ? "the hub refused this stream" : "connection lost; the browser is reconnecting…"
+  }
   source.onmessage = (message) => {
     const item = document.createElement("li"), id = document.createElement("small")
     id.textContent = ` ${message.lastEventId}`

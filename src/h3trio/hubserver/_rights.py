@@ -31,6 +31,7 @@ class Rights:
 
     allow_anonymous_publish: bool = False
     allow_anonymous_subscribe: bool = False
+    allow_anonymous_operate: bool = False
     allowed_origins: frozenset[str] = frozenset()
 
     def check_publish(self, event: H3Event) -> None:
@@ -42,6 +43,11 @@ class Rights:
         """Raise `HTTPError` 403 unless this request may subscribe."""
         if not self.allow_anonymous_subscribe:
             self._check(event, "--allow-anonymous-subscribe")
+
+    def check_operate(self, event: H3Event) -> None:
+        """Raise `HTTPError` 403 unless this request may see the page and the health."""
+        if not self.allow_anonymous_operate:
+            self._check(event, "--allow-anonymous-operate")
 
     def _check(self, event: H3Event, flag: str) -> None:
         if (why := self._foreign(event)) is not None:

@@ -1,0 +1,44 @@
+"""A hub inside an application, on a file: what is acknowledged survives `kill -9`.
+
+python -m h3trio serve examples/hub_durable.py:app
+curl -N localhost:3000/news/sport
+curl -d goal localhost:3000/news/sport
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from h3trio import App, H3Event, SSEEvent
+from h3trio.hub import Hub, SQLiteHistory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+hub = Hub(SQLiteHistory(os.environ.get("HUB_DB", "hub.db"), durability="durable"))
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncGenerator[None]:
+    """Run the hub while the app is served."""
+    async with hub:
+        yield
+
+
+app = App(lifespan=lifespan)
+
+
+@app.get("/news/:topic")
+async def news(event: H3Event) -> None:
+    """Stream a topic, from where the client stands."""
+    async with event.start_sse() as writer:
+        await hub.subscribe(writer, [event.params["topic"]], last_event_id=event.last_event_id)
+
+
+@app.post("/news/:topic")
+async def publish(event: H3Event) -> dict[str, str]:
+    """Publish the body; answer once it is on disk."""
+    data = await event.body()
+    return {"id": await hub.publish(SSEEvent(data), topics=[event.params["topic"]])}

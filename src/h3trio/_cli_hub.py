@@ -1,0 +1,110 @@
+"""What `python -m h3trio serve` runs when no app is named: the hub, from its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Final
+
+from ._options import fail
+from .hub import Hub
+from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ._app import App
+    from ._options import Options
+    from ._settings import Settings
+
+LEASE: Final = 3600.0
+"""Seconds a stream of the hub lasts unless told otherwise. A client that is gone
+behind a proxy which keeps acknowledging for it is found out by nothing else."""
+
+_UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_PERIODS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_arguments(parser: Options) -> None:
+    """Add the options of the hub."""
+    group = parser
+    group.add_option("--store", default="memory", help="hub: memory or sqlite:PATH")
+    group.add_option(
+        "--durability", default="durable", type=_durability, help="hub, sqlite: durable or fast"
+    )
+    group.add_option("--max-events", type=_count, metavar="N", help="hub: events kept")
+    group.add_option("--max-bytes", type=_size, metavar="N[k|m|g]", help="hub: bytes kept")
+    group.add_option(
+        "--max-age", type=_period, metavar="N[s|m|h|d]", help="hub: age of events kept"
+    )
+    group.add_option(
+        "--max-topic-events", type=_count, metavar="N", help="hub: events kept of one topic"
+    )
+    group.add_switch("--allow-anonymous-publish", help="hub: let anyone publish, from any machine")
+    group.add_switch(
+        "--allow-anonymous-subscribe", help="hub: let anyone subscribe, from any machine"
+    )
+    group.add_switch(
+        "--allow-anonymous-operate", help="hub: show anyone the page and the health, on any machine"
+    )
+    group.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
+
+
+def _durability(text: str) -> str:
+    if text not in ("durable", "fast"):
+        raise ValueError(f"{text!r} is neither durable nor fast")
+    return text
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise ValueError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    return _scaled(text, _UNITS)
+
+
+def _period(text: str) -> int:
+    return _scaled(text, _PERIODS)
+
+
+def _scaled(text: str, units: dict[str, int]) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})([a-z]?)", text.lower())
+    if found is None or found[2] not in units or not int(found[1]):
+        suffixes = ", ".join(filter(None, units))
+        raise ValueError(f"{text!r} is not a positive number, with {suffixes} behind it if need be")
+    return int(found[1]) * units[found[2]]
+
+
+def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Settings, str]:
+    """Make the hub's app, its settings, and what the ready line says of the store."""
+    rights = Rights(
+        allow_anonymous_publish=arguments.allow_anonymous_publish,
+        allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
+        allow_anonymous_operate=arguments.allow_anonymous_operate,
+        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
+    )
+    open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
+    if not is_loopback(arguments.host) and not open_to_all:
+        fail(
+            f"--host {arguments.host} is reachable from other machines: say with "
+            "--allow-anonymous-subscribe or --allow-anonymous-publish what they may do"
+        )
+    retention = Retention(
+        max_events=arguments.max_events,
+        max_bytes=arguments.max_bytes,
+        max_age=arguments.max_age,
+        max_topic_events=arguments.max_topic_events,
+    )
+    try:
+        history = make_history(
+            arguments.store, durability=arguments.durability, retention=retention
+        )
+    except ValueError as exc:
+        fail(str(exc))
+    if settings.lease is None:
+        settings = dataclasses.replace(settings, lease=LEASE)
+    app = create_app(Hub(history), rights=rights)
+    return app, settings, describe(arguments.store, history)

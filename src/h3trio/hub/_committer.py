@@ -1,0 +1,185 @@
+"""The one way into the log: updates in, ids out, in one order.
+
+A history that can append at once is asked inline, without a checkpoint. For one
+that waits for a disk or a network, publishers queue and one task commits: it
+takes all who wait in one call (group commit), then puts the records into the
+log and the feeds, in log order and without a checkpoint, and then wakes the
+publishers. Were each publisher to do that last step after its own wait, the
+scheduler would decide the order of the log.
+
+Cancelling a publisher abandons the wait, not the event.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+
+import trio
+
+from ._errors import HistoryError, OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._history import History
+    from ._record import Appended, Record, Update
+
+
+@runtime_checkable
+class AppendsNowait(Protocol):
+    """A history that never waits."""
+
+    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:
+        """As `History.append`."""
+
+
+@final
+class _Commit:
+    """Updates of one publish call, and the task that waits for their ids."""
+
+    __slots__ = ("error", "ids", "task", "updates")
+
+    def __init__(self, updates: Sequence[Update], task: trio.lowlevel.Task) -> None:
+        self.updates = updates
+        self.task: trio.lowlevel.Task | None = task
+        self.ids: list[str] | None = None
+        self.error: Exception | None = None
+
+    def wake(self) -> None:
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+
+@final
+class Committer:
+    """Brings updates into a history, its log, and the feeds."""
+
+    __slots__ = (
+        "_closed",
+        "_commits",
+        "_deliver",
+        "_history",
+        "_idle",
+        "_max_waiting",
+        "failure",
+        "waiting",
+    )
+
+    def __init__(
+        self, history: History, deliver: Callable[[Record], None], *, max_waiting: int
+    ) -> None:
+        self._history = history
+        self._deliver = deliver
+        self._max_waiting = max_waiting
+        self._commits: deque[_Commit] = deque()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._closed = True
+        self.waiting = 0
+        """Updates that wait for the history."""
+        self.failure: str | None = None
+        """What the history said when it last failed."""
+
+    def append_nowait(self, updates: Sequence[Update]) -> list[str]:
+        """Commit at once.
+
+        Raises:
+            trio.WouldBlock: this history has to wait.
+            trio.ClosedResourceError: the hub isn't running.
+            HistoryError: none was stored.
+        """
+        self._check_open()
+        if not isinstance(self._history, AppendsNowait):
+            raise trio.WouldBlock
+        return self._publish(self._history.append_nowait(updates))
+
+    async def append(self, updates: Sequence[Update]) -> list[str]:
+        """Commit, and return the ids once the history keeps its promise. A checkpoint.
+
+        Raises:
+            OverloadedError: too many wait; nothing was sent to the store.
+            OutcomeUnknownError: the store didn't answer.
+            HistoryError: none was stored.
+            trio.ClosedResourceError: the hub isn't running.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            ids = self.append_nowait(updates)
+        except trio.WouldBlock:
+            return await self._wait(updates)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return ids
+
+    async def _wait(self, updates: Sequence[Update]) -> list[str]:
+        if self.waiting + len(updates) > self._max_waiting:
+            msg = f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
+            raise OverloadedError(msg)
+        commit = _Commit(updates, trio.lowlevel.current_task())
+        self._commits.append(commit)
+        self.waiting += len(updates)
+        self._idle.unpark()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            commit.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if commit.error is not None:
+            raise commit.error
+        if commit.ids is None:
+            self._check_open()
+            msg = "the hub was closed"
+            raise trio.ClosedResourceError(msg)
+        return commit.ids
+
+    async def run(self) -> None:
+        """Commit what publishers bring until cancelled."""
+        while True:
+            while not self._commits:
+                await self._idle.park()
+            commits, self._commits = self._commits, deque()
+            await self._commit(commits)
+
+    async def _commit(self, commits: Sequence[_Commit]) -> None:
+        updates = [update for commit in commits for update in commit.updates]
+        try:
+            appended = await self._history.append(updates)
+        except HistoryError as exc:
+            self.failure = str(exc)
+            for commit in commits:
+                commit.error = type(exc)(*exc.args)
+                commit.error.__cause__ = exc
+        else:
+            self.failure = None
+            ids = iter(self._publish(appended))
+            for commit in commits:
+                commit.ids = [next(ids) for _ in commit.updates]
+        self.waiting -= len(updates)
+        for commit in commits:
+            commit.wake()
+
+    def _publish(self, appended: Sequence[Appended]) -> list[str]:
+        """Put committed records into the log and the feeds: no checkpoint in here."""
+        log = self._history.log
+        for _id, record in appended:
+            if record is not None:
+                log.append(record)
+                self._deliver(record)
+        return [id_ for id_, _record in appended]
+
+    def close(self) -> None:
+        """Take no more; who waits is told."""
+        self._closed = True
+        for commit in self._commits:
+            commit.wake()
+        self._commits.clear()
+
+    def open(self) -> None:
+        """The history is open: take updates."""
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            msg = "the hub isn't running: enter `async with hub`, or start `hub.run`"
+            raise trio.ClosedResourceError(msg)

@@ -1,0 +1,392 @@
+"""`Hub`: publish, subscribe, and the tasks between.
+
+    publish ─▶ Committer ─▶ History ─▶ Log, Feeds ─▶ Sweep ─▶ every ready sink
+                                              ▲
+    subscribe ─▶ Replay ──────────────────────┘  (from its cursor, then ready)
+
+The hub owns two tasks, the sweep and the committer, and one more where records
+have an age limit. A subscription is run by the task that called `subscribe`,
+which sleeps while the sweep does the work.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Self, final
+
+import trio
+
+from h3trio._sse import SSEEvent
+
+from ._channel import EventChannel
+from ._committer import Committer
+from ._feeds import Feeds
+from ._memory import MemoryHistory
+from ._replay import Replay
+from ._selection import Selection
+from ._settings import HubSettings
+from ._statistics import HubStatistics
+from ._subscriber import EndReason, Subscriber, Subscription
+from ._sweep import Sweep
+from ._topics import make_update, selection_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from h3trio._frames import FrameSink
+
+    from ._history import History
+    from ._record import Record, Update
+    from ._selection import TopicMatcher
+    from ._subscriber import Policy
+
+_NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
+# How often records are checked against an age limit, as a share of it, and the bounds of that.
+_TRIM_SHARE: Final = 0.05
+_TRIM_SECONDS: Final = (0.5, 60.0)
+
+
+@final
+class Hub:
+    """Topics, their subscribers, and one log of everything published.
+
+    Use it as an async context manager, or run it by `nursery.start(hub.run)`.
+
+    Args:
+        history: where updates are kept; `MemoryHistory()` if not given.
+        settings: limits.
+    """
+
+    def __init__(
+        self, history: History | None = None, *, settings: HubSettings | None = None
+    ) -> None:
+        self._history = MemoryHistory() if history is None else history
+        self._settings = settings or HubSettings()
+        self._sweep = Sweep()
+        self._feeds = Feeds(self._sweep, max_window_records=self._settings.max_window_records)
+        self._replay = Replay(self._history)
+        self._committer = Committer(
+            self._history, self._deliver, max_waiting=self._settings.max_waiting
+        )
+        self._subscribers: dict[FrameSink, Subscriber] = {}
+        self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
+        self._stack = AsyncExitStack()
+        self._running = False
+        self._published = 0
+        self._kicked = 0
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "not running"
+        return f"<Hub: {state}, {len(self._subscribers)} subscribers>"
+
+    # -- running
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(exc_type, exc, traceback)
+
+    async def run(self, *, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; started once the history is open.
+
+        Raises:
+            HistoryError: the history can't be opened.
+        """
+        async with self._run():
+            task_status.started(self)
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncGenerator[None]:
+        if self._running:
+            msg = "this hub runs already"
+            raise trio.BusyResourceError(msg)
+        self._running = True
+        try:
+            async with self._history, trio.open_nursery() as nursery:
+                self._committer.open()
+                nursery.start_soon(self._sweep.run, name="h3trio hub sweep")
+                nursery.start_soon(self._committer.run, name="h3trio hub committer")
+                if self._history.max_age is not None:
+                    nursery.start_soon(self._trim, self._history.max_age, name="h3trio hub trim")
+                yield
+                nursery.cancel_scope.cancel(reason="the hub is closed")
+        finally:
+            self._running = False
+            self._committer.close()
+            for subscriber in list(self._subscribers.values()):
+                subscriber.end(EndReason.CLOSED)
+
+    async def _trim(self, max_age: float) -> None:
+        low, high = _TRIM_SECONDS
+        while True:
+            await trio.sleep(min(max(max_age * _TRIM_SHARE, low), high))
+            await self._history.trim()
+
+    # -- publishing
+
+    async def publish(
+        self,
+        event: SSEEvent | str,
+        *,
+        topics: Iterable[str],
+        private: bool = False,
+        dedup: str | None = None,
+    ) -> str:
+        """Store an event and give it to the subscribers of its topics; return its id.
+
+        Never waits for a subscriber. Cancelling it abandons the wait, not the event.
+
+        Args:
+            event: what to send; its own `id`, if any, is kept.
+            topics: one or more; the first is the canonical one.
+            private: whether only subscribers with the right may see it.
+            dedup: a key under which a repeated publish is the same publish.
+
+        Raises:
+            ValueError: topics, id, type or size aren't allowed.
+            OverloadedError: too many publishes wait; nothing was sent to the store.
+            OutcomeUnknownError: the store didn't answer; try again with `dedup`.
+            HistoryError: it couldn't be stored.
+            trio.ClosedResourceError: the hub isn't running.
+        """
+        return (await self.publish_all([event], topics=topics, private=private, dedup=dedup))[0]
+
+    async def publish_all(
+        self,
+        events: Sequence[SSEEvent | str],
+        *,
+        topics: Iterable[str],
+        private: bool = False,
+        dedup: str | None = None,
+    ) -> list[str]:
+        """Publish several events in one step, all or none; as `publish`."""
+        return await self._committer.append(self._updates(events, topics, private, dedup))
+
+    def publish_nowait(
+        self,
+        event: SSEEvent | str,
+        *,
+        topics: Iterable[str],
+        private: bool = False,
+        dedup: str | None = None,
+    ) -> str:
+        """Publish without waiting; as `publish`.
+
+        Raises:
+            trio.WouldBlock: the history has to wait for a disk or a network.
+        """
+        return self._committer.append_nowait(self._updates([event], topics, private, dedup))[0]
+
+    def _updates(
+        self,
+        events: Sequence[SSEEvent | str],
+        topics: Iterable[str],
+        private: bool,  # noqa: FBT001 - internal, named at the doors
+        dedup: str | None,
+    ) -> list[Update]:
+        return [
+            make_update(event, topics=topics, private=private, dedup=dedup, settings=self._settings)
+            for event in events
+        ]
+
+    def _deliver(self, record: Record) -> None:
+        self._published += 1
+        self._feeds.append(record)
+
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's events from the history; return how many there were."""
+        count = await self._history.purge(topic)
+        self._replay.forget_pages()
+        return count
+
+    # -- subscribing
+
+    async def subscribe(
+        self,
+        writer: FrameSink,
+        topics: Iterable[str | TopicMatcher],
+        *,
+        last_event_id: str | None = None,
+        first: int | str | None = None,
+        policy: Policy = "resync",
+        allow: Iterable[str | TopicMatcher] = (),
+        info: Mapping[str, object] = _NO_INFO,
+    ) -> EndReason:
+        """Send a writer what is published to some topics, until it ends; return why.
+
+        It starts behind `last_event_id`, or with what comes. The stream opens
+        with a block that has no data but a cursor and a `retry`. Where history
+        is missing, an event of type `reset` tells so: its data is JSON with
+        `reason` and the `id` that was asked for.
+
+        Args:
+            writer: an `SSEWriter`, or another `FrameSink`.
+            topics: exact topics, `"*"` for all, or matchers.
+            last_event_id: the last event that the client has.
+            first: without an id, start with the last so many events, or with
+                `"oldest"`. Default `None`, or `"newest"`: with what comes.
+            policy: what if the client falls out of the history while connected:
+                `"resync"` tells it and goes on at the head; `"disconnect"` ends.
+            allow: topics whose private events it may see.
+            info: anything, for `kick` and `subscriptions`.
+
+        Raises:
+            ValueError: a topic isn't valid, or there are none or too many.
+            trio.BusyResourceError: the writer has a subscription.
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the writer was closed, or the hub isn't running.
+        """
+        self._check_free(writer)
+        subscriber = Subscriber(
+            writer,
+            selection=selection_of(topics, self._settings),
+            allow=Selection(allow),
+            info=info,
+        )
+        self._subscribers[writer] = subscriber
+        try:
+            with subscriber.scope:
+                await self._begin(subscriber, last_event_id, first)
+                await self._feed(subscriber, policy)
+        finally:
+            del self._subscribers[writer]
+            subscriber.leave_feed()
+            self._feeds.forget_if_empty(subscriber.selection, subscriber.allow)
+        assert subscriber.end_reason is not None, "only `end` gets here"
+        return subscriber.end_reason
+
+    def check_topics(self, topics: Iterable[str | TopicMatcher]) -> None:
+        """Raise the `ValueError` that subscribing or publishing to these would raise."""
+        selection_of(topics, self._settings)
+
+    def _check_free(self, writer: FrameSink) -> None:
+        if not self._running:
+            msg = "the hub isn't running: enter `async with hub`, or start `hub.run`"
+            raise trio.ClosedResourceError(msg)
+        if writer in self._subscribers:
+            msg = "this writer has a subscription"
+            raise trio.BusyResourceError(msg)
+
+    @asynccontextmanager
+    async def subscription(
+        self,
+        topics: Iterable[str | TopicMatcher],
+        *,
+        last_event_id: str | None = None,
+        first: int | str | None = None,
+        policy: Policy = "resync",
+        allow: Iterable[str | TopicMatcher] = (),
+        info: Mapping[str, object] = _NO_INFO,
+    ) -> AsyncGenerator[EventChannel]:
+        """Subscribe from code: `async with hub.subscription(["news"]) as events`.
+
+        The arguments and errors are those of `subscribe`; the channel gives the
+        events, `reset` among them.
+        """
+        channel = EventChannel(max_event_size=self._settings.max_event_bytes)
+
+        async def feed() -> None:
+            try:
+                await self.subscribe(
+                    channel,
+                    topics,
+                    last_event_id=last_event_id,
+                    first=first,
+                    policy=policy,
+                    allow=allow,
+                    info=info,
+                )
+            except trio.BrokenResourceError:
+                return  # the reader closed the channel
+            finally:
+                channel.end()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed, name="h3trio hub subscription")
+            yield channel
+            nursery.cancel_scope.cancel(reason="the reader is done")
+
+    async def _begin(
+        self, subscriber: Subscriber, last_event_id: str | None, first: int | str | None
+    ) -> None:
+        """Find the cursor and send it: for a client that drops before its first event."""
+        lost = await self._replay.start(subscriber, last_event_id=last_event_id, first=first)
+        cursor = self._history.epochs.format(subscriber.position)
+        retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
+        await self._replay.give(subscriber, SSEEvent(id=cursor, retry=retry))
+        if lost is not None:
+            await self._replay.tell_reset(subscriber, lost, last_event_id)
+
+    async def _feed(self, subscriber: Subscriber, policy: Policy) -> None:
+        """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
+        at_start = True
+        while True:
+            if await self._replay.catch_up(subscriber, behind_since_start=at_start):
+                at_start = False
+                subscriber.position = self._history.log.head
+                self._feeds.join(subscriber)
+                await subscriber.park()
+            elif policy == "disconnect":
+                subscriber.end(EndReason.LAGGED)
+                await trio.lowlevel.checkpoint()
+            else:
+                subscriber.position = self._history.log.head
+                await self._replay.tell_reset(subscriber, "lagged", None)
+
+    # -- looking and steering
+
+    def kick(
+        self,
+        predicate: Callable[[Subscription], bool],
+        reason: EndReason = EndReason.KICKED,
+    ) -> int:
+        """End the subscriptions that a predicate chooses; return how many."""
+        chosen = [s for s in self._subscribers.values() if predicate(self._snapshot(s))]
+        for subscriber in chosen:
+            subscriber.end(reason)
+        self._kicked += len(chosen)
+        return len(chosen)
+
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """A snapshot of all subscriptions."""
+        return tuple(map(self._snapshot, self._subscribers.values()))
+
+    def _snapshot(self, subscriber: Subscriber) -> Subscription:
+        return Subscription(
+            topics=subscriber.selection,
+            allow=subscriber.allow,
+            info=subscriber.info,
+            cursor=self._history.epochs.format(subscriber.position),
+            ready=subscriber.feed is not None,
+            since=subscriber.since,
+        )
+
+    @property
+    def last_event_id(self) -> str:
+        """The cursor at the head of the log."""
+        return self._history.epochs.format(self._history.log.head)
+
+    def statistics(self) -> HubStatistics:
+        """A snapshot; its cost grows with the feeds, not with the subscribers."""
+        return HubStatistics(
+            published=self._published,
+            subscribers=len(self._subscribers),
+            ready=sum(len(feed.ready) for feed in self._feeds),
+            feeds=len(self._feeds),
+            waiting=self._committer.waiting,
+            resets=self._replay.resets,
+            kicked=self._kicked,
+            failure=self._committer.failure,
+            history=self._history.statistics(),
+        )

@@ -1,0 +1,88 @@
+"""What goes into the log and what comes out of it: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from h3trio._frames import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from h3trio._sse import SSEEvent
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a publisher asks for: one event for one or more topics."""
+
+    event: SSEEvent
+    """Its `id`, if any, becomes the id on the wire."""
+    topics: tuple[str, ...]
+    """At least one; the first is the canonical one."""
+    private: bool = False
+    """Whether only subscribers with the right for a topic may see it."""
+    dedup: str | None = None
+    """A key under which a repeated publish is the same publish."""
+
+
+@final
+class Record:
+    """One update with its place in the log."""
+
+    __slots__ = ("_batch", "frame", "id", "position", "private", "published", "topics")
+
+    def __init__(
+        self,
+        *,
+        position: int,
+        id: str,
+        topics: tuple[str, ...],
+        private: bool,
+        published: float,
+        frame: bytes,
+    ) -> None:
+        self.position = position
+        """Its place: 1 for the first, and each later one higher."""
+        self.id = id
+        """What stands on the wire: the publisher's id, else `<epoch>-<position>`."""
+        self.topics = topics
+        self.private = private
+        self.published = published
+        """Unix time in seconds."""
+        self.frame = frame
+        """The event as it is sent, with its id."""
+        self._batch: Batch | None = None
+
+    def __repr__(self) -> str:
+        return f"<Record {self.position}: {self.id} on {', '.join(self.topics)}>"
+
+    @property
+    def batch(self) -> Batch:
+        """The frame alone as a batch, made once however many feeds it lands in."""
+        if self._batch is None:
+            self._batch = Batch((self.frame,))
+        return self._batch
+
+
+@final
+class Appended(NamedTuple):
+    """What became of one update."""
+
+    id: str
+    """The id on the wire; of the first publish, where this one repeated its key."""
+    record: Record | None
+    """`None` if the update was a repetition and nothing was stored."""
+
+
+@final
+class Page(NamedTuple):
+    """Some records of the log, in order."""
+
+    records: Sequence[Record]
+    last: int
+    """The position up to which the page answers: where the next one goes on."""
+    more: bool
+    """Whether the log went on after `last` when the page was read."""

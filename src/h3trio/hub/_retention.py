@@ -1,0 +1,73 @@
+"""How much of a log is kept: the limits that every history of ours has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Final, final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Limits of one log. What is beyond them is removed, oldest first.
+
+    A record under several topics goes as soon as one of them is over its limit. The
+    newest record of a log or a topic stays, however large: what was just published
+    can be read.
+
+    Raises:
+        ValueError: a limit is zero, negative or not a number.
+        TypeError: a limit is of another type.
+    """
+
+    max_events: int
+    """Records in all."""
+
+    max_bytes: int
+    """Bytes of their frames in all. What stands around a frame in memory or in a file
+    is counted by `max_events`."""
+
+    max_age: float | None = None
+    """Seconds since a record was published. Looked after by `History.trim`, not by each
+    append."""
+
+    max_topic_events: int | None = None
+    """Records of one topic."""
+
+    max_topic_bytes: int | None = None
+    """Bytes of the frames of one topic."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.name in ("max_events", "max_bytes"):
+                check_limit(field.name, value, whole=field.name != "max_age")
+
+    def is_exceeded(self, events: int, size: int) -> bool:
+        """Whether so many records of so many bytes are too much in all."""
+        return events > 1 and (events > self.max_events or size > self.max_bytes)
+
+    def is_topic_exceeded(self, events: int, size: int) -> bool:
+        """Whether so many records of so many bytes are too much for one topic."""
+        most_events, most_bytes = self.max_topic_events, self.max_topic_bytes
+        return events > 1 and (
+            (most_events is not None and events > most_events)
+            or (most_bytes is not None and size > most_bytes)
+        )
+
+
+def check_limit(name: str, value: object, *, whole: bool = True) -> None:
+    """Check that a limit is a positive number, a whole one unless said otherwise."""
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = "an integer" if whole else "a number"
+        msg = f"{name} must be {wanted}, not {value!r}"
+        raise TypeError(msg)
+    if not value > 0 or math.isinf(value):
+        msg = f"{name} must be positive, not {value!r}"
+        raise ValueError(msg)

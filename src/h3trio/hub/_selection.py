@@ -1,0 +1,84 @@
+"""Which updates a subscriber means: exact topics, matchers, or everything.
+
+A selection is a value: two subscribers with equal selections (and equal rights)
+share one feed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+EVERYTHING = "*"
+
+
+@runtime_checkable
+class TopicMatcher(Protocol):
+    """A pattern over topics. Hashable, and equal to matchers that match alike."""
+
+    def matches(self, topic: str, /) -> bool:
+        """Whether the topic is meant; pure, so its answer may be cached."""
+
+    def __hash__(self) -> int: ...
+
+
+@final
+class Selection:
+    """A set of topics.
+
+    Args:
+        topics: exact topics, `"*"` for every topic, and matchers.
+    """
+
+    __slots__ = ("_hash", "everything", "matchers", "topics")
+
+    def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
+        if isinstance(topics, str):
+            msg = f"topics must be several, not the string {topics!r}"
+            raise TypeError(msg)
+        found = set(topics)
+        self.everything = EVERYTHING in found
+        exact = () if self.everything else (t for t in found if isinstance(t, str))
+        self.topics = frozenset(exact)
+        matchers = () if self.everything else (t for t in found if not isinstance(t, str))
+        self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
+        self._hash = hash((self.everything, self.topics, self.matchers))
+
+    def __repr__(self) -> str:
+        names = ["*"] if self.everything else [*sorted(self.topics), *map(repr, self.matchers)]
+        return f"<Selection: {', '.join(names) or 'nothing'}>"
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Selection):
+            return NotImplemented
+        return (self.everything, self.topics, self.matchers) == (
+            other.everything,
+            other.topics,
+            other.matchers,
+        )
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.topics) or bool(self.matchers)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an index of topics is enough to find its updates."""
+        return not self.everything and not self.matchers
+
+    def matches_topic(self, topic: str) -> bool:
+        """Whether one topic is selected."""
+        if self.everything or topic in self.topics:
+            return True
+        return any(matcher.matches(topic) for matcher in self.matchers)
+
+    def matches(self, topics: Sequence[str]) -> bool:
+        """Whether one of an update's topics is selected."""
+        return any(map(self.matches_topic, topics))
+
+
+NOTHING = Selection()

@@ -1,0 +1,134 @@
+"""One subscription inside the hub: a cursor, a sink, and the task that waits.
+
+A subscriber is *ready* (it stands in a feed, and the sweep writes to its sink)
+or it is not: then its own task, parked in `Hub.subscribe`, is awake and brings
+it forward at its client's pace. `feed` says which.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from h3trio._frames import FrameSink
+
+    from ._selection import Selection
+
+Policy = Literal["resync", "disconnect"]
+"""What becomes of a subscriber that fell out of the history: it is told by
+`reset` and goes on, or its subscription ends."""
+
+
+@final
+class EndReason(enum.StrEnum):
+    """Why a subscription ended, as `Hub.subscribe` returns it."""
+
+    KICKED = "kicked"
+    """`Hub.kick` chose it."""
+    LAGGED = "lagged"
+    """It fell out of the history, under the policy `disconnect`."""
+    CLOSED = "closed"
+    """The hub was closed."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A snapshot of one subscription."""
+
+    topics: Selection
+    allow: Selection
+    info: Mapping[str, object]
+    """What the subscriber's handler said of it."""
+    cursor: str
+    """The id up to which it was given everything."""
+    ready: bool
+    """Whether it is fed live; otherwise it is catching up."""
+    since: float
+    """Unix time in seconds at which it began."""
+
+
+class Place(Protocol):
+    """Where a ready subscriber stands: a feed."""
+
+    def remove(self, subscriber: Subscriber, /) -> None:
+        """Take it out."""
+
+
+@final
+class Subscriber:
+    """The hub's side of one subscription."""
+
+    __slots__ = (
+        "_task",
+        "allow",
+        "end_reason",
+        "feed",
+        "info",
+        "position",
+        "scope",
+        "selection",
+        "send",
+        "since",
+        "sink",
+        "told",
+    )
+
+    def __init__(
+        self,
+        sink: FrameSink,
+        *,
+        selection: Selection,
+        allow: Selection,
+        info: Mapping[str, object],
+    ) -> None:
+        self.sink = sink
+        # Bound once: the sweep calls it for each batch.
+        self.send = sink.send_batch_nowait
+        self.selection = selection
+        self.allow = allow
+        self.info = info
+        self.position = 0
+        self.told = 0
+        """The newest trimmed position that its client knows of."""
+        self.feed: Place | None = None
+        self.end_reason: EndReason | None = None
+        self.scope = trio.CancelScope()
+        self.since = time.time()
+        self._task: trio.lowlevel.Task | None = None
+
+    def __repr__(self) -> str:
+        state = "ready" if self.feed else "catching up"
+        return f"<Subscriber to {self.selection!r}: at {self.position}, {state}>"
+
+    def end(self, reason: EndReason) -> None:
+        """End the subscription, whatever its task waits for; the first reason counts."""
+        if self.end_reason is None:
+            self.end_reason = reason
+            self.scope.cancel(reason=reason.value)
+
+    def leave_feed(self) -> None:
+        """Be ready no more; the parked task takes over."""
+        if self.feed is not None:
+            self.feed.remove(self)
+            self.feed = None
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def park(self) -> None:
+        """Wait, as the subscription's own task, while the sweep does the work."""
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -1,0 +1,105 @@
+"""What a topic may be, and what an update may hold: checked where it comes in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from h3trio._parser import EventTooLargeError
+from h3trio._sse import SSEEvent
+
+from ._epochs import check_publisher_id
+from ._record import Update
+from ._selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._selection import TopicMatcher
+    from ._settings import HubSettings
+
+RESET: Final = "reset"
+"""The type of the event that tells a subscriber of a gap."""
+
+
+def check_topic(topic: str, settings: HubSettings) -> None:
+    """Raise `ValueError` unless a topic is non-empty, printable and not too long."""
+    if not topic:
+        msg = "a topic may not be empty"
+        raise ValueError(msg)
+    if len(topic) > settings.max_topic_length:
+        msg = f"a topic may have {settings.max_topic_length} characters, not {len(topic)}"
+        raise ValueError(msg)
+    if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in topic):  # noqa: PLR2004 - C0, DEL, C1 and surrogates
+        msg = f"a topic may not hold control characters or surrogates: {topic!r}"
+        raise ValueError(msg)
+
+
+def selection_of(topics: Iterable[str | TopicMatcher], settings: HubSettings) -> Selection:
+    """Check and gather what a subscriber selects.
+
+    Raises:
+        ValueError: a topic is invalid, or there are none or too many.
+        TypeError: a single string instead of several.
+    """
+    selection = Selection(topics)
+    if not selection:
+        msg = "a subscription needs at least one topic"
+        raise ValueError(msg)
+    _check_count(len(selection.topics) + len(selection.matchers), settings)
+    for topic in selection.topics:
+        check_topic(topic, settings)
+    return selection
+
+
+def make_update(
+    event: SSEEvent | str,
+    *,
+    topics: Iterable[str],
+    private: bool,
+    dedup: str | None,
+    settings: HubSettings,
+) -> Update:
+    """Check and gather what a publisher brings.
+
+    Raises:
+        ValueError: a topic, the id, the type or the size is not allowed.
+        TypeError: topics is a single string.
+    """
+    if isinstance(topics, str):
+        msg = f"topics must be several, not the string {topics!r}"
+        raise TypeError(msg)
+    names = tuple(dict.fromkeys(topics))
+    if not names:
+        msg = "an update needs at least one topic"
+        raise ValueError(msg)
+    _check_count(len(names), settings)
+    for name in names:
+        check_topic(name, settings)
+        if name == EVERYTHING:
+            msg = "the topic * means every topic; it can be subscribed to, not published to"
+            raise ValueError(msg)
+    if isinstance(event, str):
+        event = SSEEvent(event)
+    _check_event(event, settings)
+    return Update(event=event, topics=names, private=private, dedup=dedup)
+
+
+def _check_count(count: int, settings: HubSettings) -> None:
+    if count > settings.max_topics:
+        msg = f"at most {settings.max_topics} topics, not {count}"
+        raise ValueError(msg)
+
+
+def _check_event(event: SSEEvent, settings: HubSettings) -> None:
+    if event.event == RESET:
+        msg = "the type reset is the hub's own: it tells subscribers of a gap"
+        raise ValueError(msg)
+    if event.data is None and event.retry is None and event.id is None:
+        msg = "an event needs data, an id or a retry to be published"
+        raise ValueError(msg)
+    if event.id is not None:
+        check_publisher_id(event.id)
+    size = len(event.encode())
+    if size > settings.max_event_bytes:
+        msg = f"an event may have {settings.max_event_bytes} bytes, this one has {size}"
+        raise EventTooLargeError(msg, limit=settings.max_event_bytes)

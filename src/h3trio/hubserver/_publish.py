@@ -1,0 +1,110 @@
+"""`POST /events/TOPIC`: one event, or a stream of them.
+
+Any body is the data of one event, whatever its type; `event`, `id` and `retry`
+come by the query. A body of type `text/event-stream` is a stream of events,
+published as they arrive: what one read brought is one step into the log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from h3trio import EventTooLargeError, H3Event, HTTPError, Response, SSEEvent, SSEParser
+from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STREAM_TYPE: Final = "text/event-stream"
+
+
+async def publish(hub: Hub, event: H3Event, topic: str) -> Response:
+    """Publish what a request brings; answer once it is stored.
+
+    Raises:
+        HTTPError: 400, 413 or 503, saying what is wrong.
+    """
+    try:
+        hub.check_topics([topic])
+        if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
+            return await _Stream(hub, event, topic).publish()
+        update = await _single(event)
+        dedup = event.headers.get("idempotency-key")
+        return Response.json({"id": await hub.publish(update, topics=[topic], dedup=dedup)})
+    except (ValueError, HistoryError, OverloadedError) as exc:
+        raise as_http_error(exc) from exc
+
+
+async def _single(event: H3Event) -> SSEEvent:
+    query = event.query
+    retry = query.get("retry")
+    if retry is not None and not (retry.isascii() and retry.isdigit()):
+        raise HTTPError(400, f"retry must be a number of milliseconds, not {retry!r}")
+    return SSEEvent(
+        await event.body(),
+        event=query.get("event"),
+        id=query.get("id"),
+        retry=None if retry is None else int(retry),
+    )
+
+
+def as_http_error(error: Exception) -> HTTPError:
+    """Return the status that tells a publisher what to do next."""
+    if isinstance(error, EventTooLargeError):
+        return HTTPError(413, str(error))
+    if isinstance(error, ValueError):
+        return HTTPError(400, str(error))
+    if isinstance(error, OutcomeUnknownError):
+        return HTTPError(500, f"{error}; it may be stored: repeat it with an Idempotency-Key")
+    return HTTPError(503, str(error))
+
+
+class _Stream:
+    """A request body of events on its way into the hub."""
+
+    def __init__(self, hub: Hub, event: H3Event, topic: str) -> None:
+        self._hub = hub
+        self._event = event
+        self._topic = topic
+        self._parser = SSEParser()
+        self._published = 0
+        self._last = ""
+        self._id_in_force = ""
+
+    async def publish(self) -> Response:
+        """Publish until the body ends; on an error say how far it came."""
+        try:
+            async for piece in self._event.stream():
+                await self._feed(bytes(piece))
+        except (ValueError, HistoryError, OverloadedError, HTTPError) as exc:
+            error = exc if isinstance(exc, HTTPError) else as_http_error(exc)
+            return Response.json(
+                {**self._result(), "error": error.detail},
+                status=error.status,
+                headers=error.headers,
+            )
+        return Response.json(self._result())
+
+    def _result(self) -> dict[str, object]:
+        return {"published": self._published, "id": self._last}
+
+    async def _feed(self, piece: bytes) -> None:
+        try:
+            await self._publish(self._parser.feed(piece))
+        except EventTooLargeError as exc:
+            await self._publish(exc.events)
+            raise
+
+    async def _publish(self, parsed: Sequence[SSEEvent]) -> None:
+        if parsed:
+            events = [self._own(event) for event in parsed]
+            ids = await self._hub.publish_all(events, topics=[self._topic])
+            self._published += len(ids)
+            self._last = ids[-1]
+
+    def _own(self, parsed: SSEEvent) -> SSEEvent:
+        """Undo what parsing adds: the default type, and the id of an earlier event."""
+        own_id = None if parsed.id == self._id_in_force else parsed.id
+        self._id_in_force = parsed.id or ""
+        name = None if parsed.event == "message" else parsed.event
+        return SSEEvent(parsed.data, event=name, id=own_id or None)

@@ -1,0 +1,67 @@
+"""Where the hub keeps its events, as the command line says it.
+
+    memory              nothing is left at exit
+    sqlite:PATH         a file, durable unless told otherwise
+
+Retention has one set of names for all stores; what isn't set is the store's own
+default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, final
+
+from h3trio.hub import History, MemoryHistory, SQLiteHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HINT = {
+    "memory": "events are lost at exit",
+    "fast": "survives a crash of the process",
+    "durable": "survives a power cut",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Bounds on what a store keeps; `None` is the store's default."""
+
+    max_events: int | None = None
+    max_bytes: int | None = None
+    max_age: float | None = None
+    max_topic_events: int | None = None
+
+    def given(self) -> Mapping[str, float]:
+        """Those that are set, as keyword arguments of a history."""
+        names = ("max_events", "max_bytes", "max_age", "max_topic_events")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def make_history(
+    store: str,
+    *,
+    durability: Literal["durable", "fast"] = "durable",
+    retention: Retention | None = None,
+) -> History:
+    """Make the history that a `--store` names; nothing is opened yet.
+
+    Raises:
+        ValueError: there is no such store, or a bound isn't positive.
+    """
+    bounds: dict[str, float] = dict((retention or Retention()).given())
+    kind, _, path = store.partition(":")
+    if store == "memory":
+        return MemoryHistory(**bounds)  # type: ignore[arg-type]  # checked where they came in
+    if kind == "sqlite" and path:
+        return SQLiteHistory(path, durability=durability, **bounds)  # type: ignore[arg-type]  # as above
+    msg = f"--store is memory or sqlite:PATH, not {store!r}"
+    raise ValueError(msg)
+
+
+def describe(store: str, history: History) -> str:
+    """Say what an acknowledged publish survives, for the ready line."""
+    return f"store: {store}, {history.durability}: {_HINT[history.durability]}"

@@ -1,0 +1,106 @@
+"""How the checks of a history use it, and hold what comes out against the rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from h3trio._sse import SSEEvent
+from h3trio.hub._record import Update
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from h3trio.hub._history import History
+    from h3trio.hub._record import Appended, Page, Record
+    from h3trio.hub._selection import Selection
+
+AMPLE: Final = 1_000_000
+
+
+def expect(condition: bool, rule: str, seen: object) -> None:  # noqa: FBT001 - it reads like `assert`
+    """Raise unless a rule holds, under `python -O` too."""
+    if not condition:
+        raise AssertionError(f"{rule}; seen: {seen!r}")
+
+
+def update(
+    data: str,
+    *topics: str,
+    id: str | None = None,
+    dedup: str | None = None,
+    private: bool = False,
+) -> Update:
+    event = SSEEvent(data, event="test", id=id)
+    return Update(event=event, topics=topics or ("a",), private=private, dedup=dedup)
+
+
+async def publish(history: History, *updates: Update) -> list[Appended]:
+    """Append as a hub does."""
+    appended = await history.append(updates)
+    for _id, record in appended:
+        if record is not None:
+            history.log.append(record)
+    return appended
+
+
+async def fill(history: History, count: int, *topics: str) -> list[Record]:
+    """Publish so many updates one by one, the topics in turn."""
+    names = topics or ("a",)
+    records = []
+    for number in range(count):
+        (appended,) = await publish(history, update(str(number), names[number % len(names)]))
+        expect(appended.record is not None, "an update without a `dedup` key is stored", appended)
+        records += [appended.record] if appended.record else []
+    return records
+
+
+def fields_of(record: Record) -> tuple[object, ...]:
+    """Return what has to be the same when a record is read again."""
+    return (
+        record.position,
+        record.id,
+        record.topics,
+        record.private,
+        record.published,
+        record.frame,
+    )
+
+
+def positions(records: Sequence[Record]) -> list[int]:
+    return [record.position for record in records]
+
+
+async def read_all(
+    history: History,
+    selection: Selection,
+    after: int = 0,
+    *,
+    max_records: int = AMPLE,
+    max_bytes: int = AMPLE,
+) -> list[Record]:
+    """Read page by page to the end, and hold every page against its rules."""
+    records: list[Record] = []
+    more = True
+    while more:
+        page = await history.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+        _check_page(page, after, max_records, max_bytes)
+        expect(page.last > after or not page.more, "a page with `more` goes forward", page)
+        expect(page.last <= max(history.log.head, after), "a page ends at the log's head", page)
+        records += page.records
+        after, more = page.last, page.more
+    expect(after >= history.log.head, "the last page reaches the log's head", after)
+    return records
+
+
+def _check_page(page: Page, after: int, max_records: int, max_bytes: int) -> None:
+    records, last = page.records, page.last
+    places = positions(records)
+    expect(places == sorted(set(places)), "a page is in order, each record once", places)
+    inside = all(after < position <= last for position in places)
+    expect(inside, "a page's records lie behind `after` and not behind `last`", places)
+    expect(len(records) <= max_records, "a page keeps to `max_records`", len(records))
+    size = sum(len(record.frame) for record in records)
+    fits = size <= max_bytes or len(records) == 1
+    expect(fits, "a page keeps to `max_bytes`, or has one record", size)

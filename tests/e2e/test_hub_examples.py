@@ -1,0 +1,43 @@
+"""The hub's examples, as anyone runs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from e2e.process import ServeProcess, connect, fetch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.slow
+async def test_survive_kill_loses_nothing() -> None:
+    """`examples/survive_kill.py` kills a hub under load, and finds all that was acknowledged."""
+    script = [sys.executable, str(EXAMPLES / "survive_kill.py")]
+    with trio.fail_after(60):
+        done = await trio.run_process(script, capture_stdout=True, check=False)
+    text = done.stdout.decode()
+    assert done.returncode == 0, text
+    assert "read back in order: True; lost: 0" in text
+
+
+@pytest.mark.slow
+async def test_hub_durable_keeps_events_over_a_restart(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """`examples/hub_durable.py` gives a client that reconnects what it missed, after a restart."""
+    environ = {"HUB_DB": str(tmp_path / "hub.db")}
+    app = f"{EXAMPLES / 'hub_durable.py'}:app"
+    first = await ServeProcess.start(nursery, app, environ=environ)
+    seen = (await fetch(first.port, "POST", "/news/sport", body=b"seen")).body
+    await fetch(first.port, "POST", "/news/sport", body=b"missed")
+    assert await first.stop() == 0
+    second = await ServeProcess.start(nursery, app, environ=environ)
+    last_id = seen.decode().split('"')[3]
+    async with await connect(second.port) as connection:
+        await connection.ask("GET", "/news/sport", headers={"Last-Event-ID": last_id})
+        got = await connection.until(b"data: missed\n\n")
+        assert b"seen" not in got
+    assert await second.stop() == 0

@@ -1,0 +1,147 @@
+"""An HTTP client in memory.
+
+`connect` runs a real `Connection` and gives a `Client`: raw request bytes in; status, headers,
+body and events out. It reads strictly: a chunk that isn't framed as RFC 9112 says is an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+from trio.testing import memory_stream_pair
+
+from h3trio import Settings, SSEEvent, SSEParser
+from h3trio._connection import Connection
+from h3trio._context import Context
+from h3trio._transport import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fakes import FakeTransport
+
+    from h3trio._context import Handler
+
+    Send = Callable[[bytes], Awaitable[None]]
+    Receive = Callable[[], Awaitable[bytes | bytearray]]
+    Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.HalfCloseableStream]]
+
+
+def request(path: str = "/", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """Write the head of a request."""
+    head = [f"{method} {path} HTTP/{version}", "Host: test", *lines, "", ""]
+    return "\r\n".join(head).encode("latin-1")
+
+
+def post(body: bytes, path: str = "/", *lines: str) -> bytes:
+    """Write a request with a body."""
+    return request(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
+
+
+class Head(NamedTuple):
+    """The head of a response; names in lower case, the values of a repeated one joined."""
+
+    status: int
+    headers: dict[str, str]
+
+
+class Client:
+    """The client's end of one connection; EOFError for what is cut off while it is read."""
+
+    stream: trio.abc.HalfCloseableStream  # there is one unless the transport is a fake
+
+    def __init__(self, connection: Connection, send: Send, receive: Receive) -> None:
+        self.connection = connection
+        self.context = connection.context
+        self.send = send
+        self.finished = trio.Event()  # the server's side has ended
+        self._receive = receive
+        self._buffer = b""
+        self._parser = SSEParser()
+        self._events: list[SSEEvent] = []
+
+    async def run(self) -> None:
+        """Run the server's side."""
+        await self.connection.run()
+        self.finished.set()
+
+    async def _take(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            if not (data := await self._receive()):
+                raise EOFError(self._buffer)
+            self._buffer += data
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
+    async def _line(self) -> str:
+        line = ""
+        while not line.endswith("\r\n"):
+            line += (await self._take(1)).decode("latin-1")
+        return line[:-2]
+
+    async def head(self) -> Head:
+        """Return the head of the next response."""
+        status = int((await self._line()).split()[1])
+        headers: dict[str, str] = {}
+        while line := await self._line():
+            name, value = line.lower().split(": ", 1)
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return Head(status, headers)
+
+    async def chunk(self) -> bytes:
+        """Return the next chunk of a stream; the last one is empty."""
+        payload = await self._take(int(await self._line(), 16))
+        assert await self._line() == ""
+        return payload
+
+    async def response(self) -> tuple[Head, bytes]:
+        """Return the next response whole, by its length or its chunks."""
+        head, body = await self.head(), b""
+        if "transfer-encoding" not in head.headers:
+            return head, await self._take(int(head.headers.get("content-length", "0")))
+        while piece := await self.chunk():
+            body += piece
+        return head, body
+
+    async def event(self) -> SSEEvent:
+        """Return the next event of a stream."""
+        while not self._events:
+            self._events += self._parser.feed(await self.chunk())
+        return self._events.pop(0)
+
+    async def events(self) -> list[SSEEvent]:
+        """Return the events that are left up to the stream's last chunk."""
+        events, self._events = self._events, []
+        while payload := await self.chunk():
+            events += self._parser.feed(payload)
+        return events
+
+    async def rest(self) -> bytes:
+        """Return all that comes until EOF."""
+        while data := await self._receive():
+            self._buffer += data
+        return await self._take(len(self._buffer))
+
+
+def connect(
+    nursery: trio.Nursery,
+    handler: Handler,
+    *,
+    settings: Settings | None = None,
+    transport: FakeTransport | None = None,
+    pair: Pair = memory_stream_pair,
+) -> Client:
+    """Connect a client to a handler, over memory streams or a fake transport."""
+    context = Context(handler, settings or Settings())
+    if transport is not None:
+        connection = Connection(transport, client="memory", context=context)
+        client = Client(connection, transport.client_sends, transport.client_receives)
+    else:
+        ours, theirs = pair()
+        connection = Connection(StreamTransport(ours), client="memory", context=context)
+        client = Client(connection, theirs.send_all, theirs.receive_some)
+        client.stream = theirs
+    nursery.start_soon(context.heartbeat.run)
+    nursery.start_soon(client.run)
+    return client

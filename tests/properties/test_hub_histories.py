@@ -1,0 +1,313 @@
+"""Histories of a hub: whatever happens, a subscriber sees its topics' log, or was told of a gap.
+
+Hypothesis makes a list of actions: publish, subscribe with every kind of id, stall, resume,
+vanish, reconnect, purge, restart. They are played against a hub under Trio's shuffled scheduling,
+and then every stream is compared with a plain list of what was published.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from hub_helpers import FakeSink
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import SSEEvent
+from h3trio.hub import History, Hub, MemoryHistory, SQLiteHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+TOPICS = ("a", "b", "c")
+
+topics = st.lists(st.sampled_from(TOPICS), min_size=1, max_size=2, unique=True)
+selections = st.one_of(topics, st.just(["*"]))
+which = st.integers(min_value=0, max_value=5)
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), topics, st.none() | st.sampled_from(["x", "y"])),
+        st.tuples(st.just("burst"), topics, st.integers(min_value=2, max_value=8)),
+        st.tuples(st.just("repeat"), topics, st.sampled_from(["k", "l"])),
+        st.tuples(
+            st.just("subscribe"),
+            selections,
+            st.sampled_from(["none", "oldest", "last", "x", "unknown"]),
+        ),
+        st.tuples(st.sampled_from(["stall", "resume", "vanish", "reconnect"]), which, st.none()),
+        st.tuples(st.just("purge"), st.sampled_from(TOPICS), st.none()),
+        st.tuples(st.just("restart"), st.none(), st.none()),
+        st.tuples(st.just("settle"), st.none(), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class Published:
+    """What the log should hold, by position."""
+
+    topics: list[frozenset[str]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    removed: bool = False
+
+    def selected(self, selection: Sequence[str]) -> list[int]:
+        """The numbers of the events that a selection means."""
+        if "*" in selection:
+            return list(range(len(self.topics)))
+        return [n for n, names in enumerate(self.topics) if not names.isdisjoint(selection)]
+
+
+@dataclass
+class Session:
+    """One connection of a client, and what was published before it could see anything."""
+
+    selection: list[str]
+    sink: FakeSink
+    after: int | None
+    """The number of the last event that the client has; None if its id isn't known."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Play:
+    """Plays actions against a hub."""
+
+    def __init__(self, make: Callable[[], History], *, bounded: bool) -> None:
+        self.make = make
+        self.bounded = bounded
+        self.log = Published()
+        self.sessions: list[Session] = []
+        self.keys: dict[str, str] = {}
+
+    async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
+        """Play all; a restart closes the hub and opens another on the same history."""
+        history = self.make()
+        rest = list(script)
+        while True:
+            async with trio.open_nursery() as nursery:
+                async with Hub(history) as hub:
+                    clients, self.sessions = self.sessions, []
+                    for session in clients:
+                        self.come_back(hub, nursery, session)
+                    rest = await self.play_until_restart(hub, nursery, rest)
+                nursery.cancel_scope.cancel()
+            if not rest:
+                return
+            if isinstance(history, SQLiteHistory):
+                history = self.make()
+
+    async def play_until_restart(
+        self, hub: Hub, nursery: trio.Nursery, script: list[tuple[str, Any, Any]]
+    ) -> list[tuple[str, Any, Any]]:
+        """Play, let everybody catch up, compare; return what is left of the script."""
+        while script:
+            (name, first, second), *script = script
+            if name == "restart":
+                break
+            await getattr(self, f"do_{name}")(hub, nursery, first, second)
+        for session in self.sessions:
+            session.sink.resume()
+        await wait_all_tasks_blocked()
+        self.check()
+        return script
+
+    def come_back(self, hub: Hub, nursery: trio.Nursery, session: Session) -> None:
+        """Connect a client anew, with the cursor that it has."""
+        cursor = session.sink.last_event_id
+        seen = [int(e.data or "") for e in session.sink.events if e.event != "reset"]
+        # A publisher's id may have been given again since: then it is the newest that counts.
+        same = [n for n, event_id in enumerate(self.log.ids) if event_id == cursor]
+        after = max(same) if same else (seen[-1] if seen else session.after)
+        again = Session(session.selection, FakeSink(), after)
+        self.start(
+            hub, nursery, again, {"last_event_id": cursor} if cursor else {"first": "oldest"}
+        )
+
+    async def do_publish(
+        self, hub: Hub, _: trio.Nursery, names: list[str], own: str | None
+    ) -> None:
+        """Publish one event, numbered, perhaps with an id of its own."""
+        event = SSEEvent(str(len(self.log.topics)), id=own)
+        self.log.topics.append(frozenset(names))
+        self.log.ids.append(await hub.publish(event, topics=names))
+
+    async def do_burst(self, hub: Hub, _: trio.Nursery, names: list[str], count: int) -> None:
+        """Publish from several tasks at once: their order is the log's, whatever it is."""
+        start = len(self.log.topics)
+        self.log.topics += [frozenset(names)] * count
+        self.log.ids += [""] * count
+        order: list[int] = []
+
+        async def one() -> None:
+            # Numbered as it is stored: the first checkpoint of `publish` is before that.
+            await trio.lowlevel.checkpoint()
+            number = start + len(order)
+            order.append(number)
+            self.log.ids[number] = await hub.publish(str(number), topics=names)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(one)
+
+    async def do_repeat(self, hub: Hub, _: trio.Nursery, names: list[str], key: str) -> None:
+        """Publish under a key; a repetition gives the first id and stores nothing."""
+        known = self.keys.get(key)
+        number = len(self.log.topics)
+        event_id = await hub.publish(str(number), topics=names, dedup=key)
+        if event_id == known:
+            return
+        assert known is None or self.bounded or self.log.removed
+        self.keys[key] = event_id
+        self.log.topics.append(frozenset(names))
+        self.log.ids.append(event_id)
+
+    async def do_subscribe(
+        self, hub: Hub, nursery: trio.Nursery, selection: list[str], start: str
+    ) -> None:
+        """Subscribe with one of the kinds of ids."""
+        newest = len(self.log.topics) - 1
+        known = [n for n, event_id in enumerate(self.log.ids) if event_id == "x"]
+        if start == "none":
+            self.start(hub, nursery, Session(selection, FakeSink(), newest), {})
+        elif start == "oldest":
+            self.start(hub, nursery, Session(selection, FakeSink(), None), {"first": "oldest"})
+        elif start == "last" and newest >= 0:
+            after = max(n for n, i in enumerate(self.log.ids) if i == self.log.ids[newest])
+            option = {"last_event_id": self.log.ids[newest]}
+            self.start(hub, nursery, Session(selection, FakeSink(), after), option)
+        elif start == "x" and known:
+            self.start(
+                hub, nursery, Session(selection, FakeSink(), known[-1]), {"last_event_id": "x"}
+            )
+        else:
+            self.start(hub, nursery, Session(selection, FakeSink(), None), {"last_event_id": "?"})
+        await wait_all_tasks_blocked()
+
+    def start(
+        self, hub: Hub, nursery: trio.Nursery, session: Session, options: dict[str, Any]
+    ) -> None:
+        """Run a session in a task."""
+
+        async def run() -> None:
+            with session.scope:
+                try:
+                    await hub.subscribe(session.sink, session.selection, **options)
+                except trio.BrokenResourceError:
+                    return
+
+        self.sessions.append(session)
+        nursery.start_soon(run)
+
+    def one(self, index: int) -> Session | None:
+        """One of the sessions, if there are any."""
+        return self.sessions[index % len(self.sessions)] if self.sessions else None
+
+    async def do_stall(self, _hub: Hub, _n: trio.Nursery, index: int, _: None) -> None:
+        """A client stops reading."""
+        if session := self.one(index):
+            session.sink.stalled = True
+
+    async def do_resume(self, _hub: Hub, _n: trio.Nursery, index: int, _: None) -> None:
+        """A client reads again."""
+        if session := self.one(index):
+            session.sink.resume()
+
+    async def do_vanish(self, _hub: Hub, _n: trio.Nursery, index: int, _: None) -> None:
+        """A client is gone; what it got until then must be right."""
+        if session := self.one(index):
+            session.sink.vanish()
+            await wait_all_tasks_blocked()
+            self.check_order(session)
+            self.sessions.remove(session)
+
+    async def do_reconnect(self, hub: Hub, nursery: trio.Nursery, index: int, _: None) -> None:
+        """A client comes back with its cursor."""
+        session = self.one(index)
+        if session is None:
+            return
+        session.scope.cancel()
+        await wait_all_tasks_blocked()
+        self.check_order(session)
+        self.sessions.remove(session)
+        self.come_back(hub, nursery, session)
+        await wait_all_tasks_blocked()
+
+    async def do_purge(self, hub: Hub, _: trio.Nursery, topic: str, _none: None) -> None:
+        """Remove a topic."""
+        self.log.removed = True
+        await hub.purge(topic)
+
+    async def do_settle(self, _hub: Hub, _n: trio.Nursery, _a: None, _b: None) -> None:
+        """Let every task do what it can."""
+        await wait_all_tasks_blocked()
+
+    # -- what must hold
+
+    def check(self) -> None:
+        """Every session that lives has all of its log, or was told."""
+        for session in self.sessions:
+            self.check_order(session)
+            self.check_complete(session)
+
+    def check_order(self, session: Session) -> None:
+        """In order, selected, and without a hole unless a `reset` stands in it."""
+        wanted = self.log.selected(session.selection)
+        last, told = session.after, session.after is None
+        for event in session.sink.events:
+            if event.event == "reset":
+                told = True
+                continue
+            number = int(event.data or "")
+            assert number in wanted
+            if last is not None:
+                assert last < number, "doubled or out of order"
+            if not told:
+                missed = [n for n in wanted if (last is None or n > last) and n < number]
+                assert missed == [], "a hole that nobody was told of"
+            last, told = number, False
+
+    def check_complete(self, session: Session) -> None:
+        """Up to the end of the log; and no `reset` where nothing was ever removed."""
+        wanted = self.log.selected(session.selection)
+        kinds = [event.event for event in session.sink.events]
+        numbers = [int(e.data or "") for e in session.sink.events if e.event != "reset"]
+        if "reset" not in kinds[-1:] and session.after is not None:
+            last = numbers[-1] if numbers else session.after
+            assert [n for n in wanted if n > last] == [], "the end is missing"
+        if session.after is not None and not self.bounded and not self.log.removed:
+            assert "reset" not in kinds, "a gap that isn't one"
+
+
+@given(actions)
+def test_an_unbounded_memory_hub_never_tells_a_false_gap(
+    script: list[tuple[str, Any, Any]],
+) -> None:
+    """Nothing is trimmed: every stream is exactly its topics' log from its cursor."""
+    trio.run(Play(MemoryHistory, bounded=False).run, script)
+
+
+@given(actions)
+def test_a_small_memory_hub_tells_every_gap(script: list[tuple[str, Any, Any]]) -> None:
+    """With room for four events in all and two a topic, no hole goes untold."""
+    play = Play(lambda: MemoryHistory(max_events=4, max_topic_events=2), bounded=True)
+    trio.run(play.run, script)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(actions, st.booleans())
+def test_a_hub_on_sqlite_does_the_same(script: list[tuple[str, Any, Any]], bounded: bool) -> None:  # noqa: FBT001 - drawn
+    """Also where the store waits for a disk, and over restarts of the hub."""
+    with tempfile.TemporaryDirectory() as folder:
+        limits: dict[str, Any] = {"max_events": 4} if bounded else {}
+
+        def make() -> History:
+            return SQLiteHistory(Path(folder, "hub.db"), durability="fast", **limits)
+
+        trio.run(Play(make, bounded=bounded).run, script)

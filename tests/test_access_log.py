@@ -1,0 +1,72 @@
+"""The access log's one line per exchange."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from h3trio import CloseReason, Closing, H3Event
+from h3trio._access_log import log_exchange
+from h3trio._headers import Headers
+from h3trio._http import split_target
+
+if TYPE_CHECKING:
+    from h3trio._body import BodyStream
+    from h3trio._event import ResponsePort
+
+CLOSING = Closing(
+    reason=CloseReason.CLIENT_CLOSED, status=200, duration=1.23456, events=7, bytes_sent=890
+)
+
+
+def request(target: bytes) -> H3Event:
+    """Make a request that tells a secret in its headers."""
+    return H3Event(
+        method="GET",
+        target=split_target(target),
+        headers=Headers([(b"authorization", b"Bearer secret")]),
+        http_version="1.1",
+        client="192.0.2.1",
+        # Nothing of these is needed before the body is read or the answer begins.
+        body=cast("BodyStream", None),
+        port=cast("ResponsePort", None),
+    )
+
+
+def logged(caplog: pytest.LogCaptureFixture, target: bytes) -> str:
+    """Log one exchange; return its line."""
+    with caplog.at_level(logging.INFO, "h3trio.access"):
+        log_exchange(request(target), CLOSING)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("h3trio.access", logging.INFO)
+    return record.getMessage()
+
+
+def test_a_line_tells_who_what_and_how_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """One line has client, method, path, status, reason, seconds, events and bytes."""
+    assert logged(caplog, b"/events/news") == (
+        '192.0.2.1 "GET /events/news" 200 client_closed 1.235s 7 events 890 bytes'
+    )
+
+
+def test_secrets_stay_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the query nor a header is in the log: they may hold tokens."""
+    assert "secret" not in logged(caplog, b"/events?token=secret")
+
+
+@pytest.mark.parametrize("path", [b"/a%0Ab", b"/a%22%20200", b"/%E2%82%AC"])
+def test_a_path_cannot_forge_a_line(caplog: pytest.LogCaptureFixture, path: bytes) -> None:
+    """A path is logged as it was sent, in ASCII, so it neither ends the line nor its quotes."""
+    line = logged(caplog, path)
+    assert f'"GET {path.decode()}" 200' in line
+    assert line.isprintable()
+    assert line.isascii()
+
+
+def test_nothing_is_logged_when_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """Above its level nothing is formatted, let alone written."""
+    with caplog.at_level(logging.WARNING, "h3trio.access"):
+        log_exchange(request(b"/"), CLOSING)
+    assert caplog.records == []

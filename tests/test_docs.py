@@ -1,0 +1,264 @@
+"""The documentation is true: its code runs, its commands parse, its tables are those of the code.
+
+Strategy: a page is read as text, and each kind of statement in it is held against its source: code
+against the files under examples/ (which tests/test_examples.py runs), commands against the command
+line's own parser, limits against `Settings`, names against the package's door.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import shlex
+import textwrap
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import h3trio
+from h3trio import _cli_serve
+from h3trio._options import Options
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+SHELL = ("console", "sh", "bash", "shell")
+FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`(python -m h3trio [^`\n]+)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def page_id(page: Path) -> str:
+    """Name a page in test ids."""
+    return page.relative_to(ROOT).as_posix()
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
+
+
+def blocks(text: str, *languages: str) -> Iterator[str]:
+    """Yield the fenced blocks in these languages, without the indentation they stand in."""
+    for _indent, language, content in FENCE.findall(text):
+        if language in languages:
+            yield textwrap.dedent(content).strip("\n")
+
+
+# -- code
+
+
+def occurs(snippet: str, source: str) -> bool:
+    """Tell whether a snippet is some consecutive lines of a source, which may be indented more."""
+    lines, size = source.splitlines(), len(snippet.splitlines())
+    windows = ("\n".join(lines[at : at + size]) for at in range(len(lines) - size + 1))
+    return any(textwrap.dedent(window) == snippet for window in windows)
+
+
+def without_docstrings(source: str) -> str:
+    """Drop the docstrings of functions: a page may say in its own words what one does."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            docstring = node.body[0]
+            for at in range(docstring.lineno - 1, docstring.end_lineno or 0):
+                lines[at] = "\0"
+    return "\n".join(line for line in lines if line != "\0")
+
+
+def is_in_an_example(snippet: str) -> bool:
+    """Tell whether a snippet is code of an example, with its functions' docstrings or without."""
+    sources = [path.read_text(encoding="utf-8") for path in EXAMPLES]
+    return any(
+        occurs(snippet, source) or occurs(snippet, without_docstrings(source)) for source in sources
+    )
+
+
+@every_page
+def test_python_is_code_of_an_example(page: Path) -> None:
+    """Each Python block of a page occurs line for line in a file that the tests run."""
+    for snippet in blocks(page.read_text(encoding="utf-8"), "python", "py"):
+        assert is_in_an_example(snippet), snippet
+
+
+def test_other_python_would_be_noticed() -> None:
+    """A snippet counts only if each line of it is there, in order, with nothing in between."""
+    source = 'async def f() -> None:\n    """Wait."""\n    await a()\n    await b()\n'
+    assert occurs("await a()\nawait b()", source)
+    assert occurs("async def f() -> None:\n    await a()", without_docstrings(source))
+    assert not occurs("async def f() -> None:\n    await a()", source)
+    assert not occurs("await b()\nawait a()", source)
+    assert not occurs("await a() ", source)
+    assert list(blocks("```python\na\n```\n  ```py\n  b\n  ```\n", "python", "py")) == ["a", "b"]
+
+
+# -- commands
+
+
+def commands(line: str) -> Iterator[Sequence[str]]:
+    """Yield the arguments of each `python -m h3trio` in a line of shell."""
+    lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if word not in (";", "&", "&&", "|", "||"):
+            words.append(word)
+            continue
+        while words and "=" in words[0]:
+            del words[0]
+        if words[:3] == ["python", "-m", "h3trio"]:
+            yield words[3:]
+        words = []
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command's arguments with what the modules `_cli_<command>` say of them.
+
+    Raises:
+        SystemExit: they are wrong.
+    """
+    parser = Options(prog="h3trio")
+    subparsers = parser.add_subparsers(required=True, parser_class=Options)
+    for found in pkgutil.iter_modules(h3trio.__path__, "h3trio."):
+        command = found.name.partition("._cli_")[2]
+        if command and hasattr(module := importlib.import_module(found.name), "add_arguments"):
+            module.add_arguments(subparsers.add_parser(command))
+    return parser.parse_args(arguments)
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """See that a command's arguments are right, and that the example it names is there."""
+    path, _, attribute = (getattr(parse(arguments), "app", None) or "").partition(":")
+    if path.startswith("examples/"):
+        assert (ROOT / path).is_file(), path
+        assert attribute == "app"
+
+
+@every_page
+def test_command_is_understood(page: Path) -> None:
+    """Each `python -m h3trio` in shell blocks and code spans has flags and examples that exist."""
+    text = page.read_text(encoding="utf-8")
+    shell = "\n".join(blocks(text, *SHELL)).splitlines()
+    for line in [*shell, *SPAN.findall(text)]:
+        for arguments in commands(line):
+            check_command(arguments)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=page_id)
+def test_command_of_an_example_is_understood(path: Path) -> None:
+    """Each `python -m h3trio` in an example's docstring has flags and examples that exist."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+    for line in re.findall(r"^    (.+)$", docstring, re.MULTILINE):
+        for arguments in commands(line):
+            check_command(arguments)
+
+
+def test_wrong_command_would_be_noticed() -> None:
+    """A command is found behind others and behind variables, and a flag too many ends it."""
+    line = "$ pip install . && A=1 python -m h3trio serve --port 0 | cat"
+    assert list(commands(line)) == [["serve", "--port", "0"]]
+    for wrong in (["serve", "--no-such-flag"], ["serve", "--port", "x"], ["no-such-command"]):
+        with pytest.raises(SystemExit):
+            check_command(wrong)
+    with pytest.raises(AssertionError):
+        check_command(["serve", "examples/no_such_file.py:app"])
+
+
+# -- links
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link leads to a file, and its anchor to a heading in it."""
+    for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if anchor:
+            text = target.read_text(encoding="utf-8")
+            assert anchor in map(slug, re.findall(r"^#+ (.+)$", text, re.MULTILINE)), anchor
+
+
+def test_index_leads_to_every_page() -> None:
+    """Whoever begins at the index of docs/ finds every page of it."""
+    found, new = set[Path](), {DOCS / "index.md"}
+    while new:
+        page = new.pop()
+        found.add(page)
+        links = LINK.findall(page.read_text(encoding="utf-8"))
+        pages = {(page.parent / path).resolve() for path, _ in links if path.endswith(".md")}
+        new |= {page for page in pages - found if DOCS in page.parents}
+    assert set(DOCS.rglob("*.md")) <= found
+
+
+def test_examples_readme_names_every_example() -> None:
+    """The list of examples is complete."""
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\[`(\w+)`\]", text)) == {path.stem for path in EXAMPLES}
+
+
+# -- tables
+
+
+def shown(name: str, value: float | None) -> str:
+    """Write a setting's value as the page does."""
+    if value is None:
+        return "none"
+    if name.endswith("_jitter"):
+        return f"± {value:.0%}"
+    if name.endswith("_bytes") or name == "notsent_lowat":
+        mebibytes, rest = divmod(value, 2**20)
+        return f"{value / 2**10:g} KiB" if rest else f"{mebibytes:g} MiB"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g} s"
+
+
+def test_settings_are_documented_with_their_defaults() -> None:
+    """The page on the server's behaviour has a row for each setting, with its true default."""
+    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+ \|$", text, re.MULTILINE)
+    defaults = h3trio.Settings()
+    names = [field.name for field in fields(h3trio.Settings)]
+    expected = {name: shown(name, getattr(defaults, name)) for name in names}
+    assert dict(rows) == expected
+
+
+def test_close_reasons_are_documented() -> None:
+    """The page on the server's behaviour has a row for each reason of a stream's end."""
+    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", text, re.MULTILINE)
+    assert set(rows) == set(h3trio.CloseReason)
+
+
+def test_public_names_are_in_the_reference() -> None:
+    """The reference has a heading or a row for each public name, and for nothing else."""
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    public = {
+        name
+        for name, value in vars(h3trio).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == "h3trio"
+    }
+    assert set(re.findall(r"^(?:#+|\|) `(\w+)[`(]", text, re.MULTILINE)) == public
+
+
+def test_flags_are_in_the_reference() -> None:
+    """The reference has a row for each flag of `serve` that is no setting, and for nothing else."""
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    parser = Options(prog="h3trio serve")
+    _cli_serve.add_arguments(parser)
+    flags = set(re.findall(r"--[\w-]+", parser.format_usage())) - {"--help"}
+    settings = {f"--{field.name.replace('_', '-')}" for field in fields(h3trio.Settings)}
+    assert settings <= flags
+    first_cells = " ".join(re.findall(r"^\| (`--[^|]+) \|", text, re.MULTILINE))
+    assert set(re.findall(r"--[\w-]+", first_cells)) == flags - settings

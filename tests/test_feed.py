@@ -1,0 +1,188 @@
+"""Feeds: one window, shared by those who are up to date with it."""
+
+from __future__ import annotations
+
+from hub_helpers import FakeSink, record
+
+from h3trio.hub._feed import MAX_BATCH_BYTES, Feed, Windows
+from h3trio.hub._selection import NOTHING, Selection
+from h3trio.hub._subscriber import Subscriber
+
+
+def make_feed(*, max_records: int = 1000, allow: Selection = NOTHING) -> Feed:
+    """A feed of the topic `news`."""
+    return Feed(Selection(["news"]), allow, Windows(max_records))
+
+
+def join(feed: Feed, position: int = 0) -> tuple[Subscriber, FakeSink]:
+    """Make a new subscriber ready."""
+    sink = FakeSink()
+    subscriber = Subscriber(sink, selection=feed.selection, allow=feed.allow, info={})
+    subscriber.position = position
+    feed.add(subscriber)
+    return subscriber, sink
+
+
+def sweep_all(feed: Feed) -> None:
+    """Sweep in short turns until nothing waits."""
+    while feed.is_waiting:
+        feed.sweep(2)
+
+
+async def test_a_pass_gives_every_ready_subscriber_everything_in_one_send() -> None:
+    """Three records that wait are one batch, the same object for all at the same cursor."""
+    feed = make_feed()
+    sinks = [join(feed)[1] for _ in range(5)]
+    for position in (1, 2, 3):
+        feed.append(record(position))
+    sweep_all(feed)
+    assert [sink.data for sink in sinks] == [["1", "2", "3"]] * 5
+    assert len({id(batch) for sink in sinks for batch in sink.batches}) == 1
+
+
+async def test_the_head_of_a_pass_is_frozen() -> None:
+    """A record that comes during a pass waits for the next, for everybody."""
+    feed = make_feed()
+    sinks = [join(feed)[1] for _ in range(4)]
+    feed.append(record(1))
+    assert feed.sweep(2) == 2
+    feed.append(record(2))
+    feed.sweep(4)
+    assert [sink.data for sink in sinks] == [["1"]] * 4
+    sweep_all(feed)
+    assert [sink.data for sink in sinks] == [["1", "2"]] * 4
+
+
+async def test_who_joins_at_the_head_gets_only_what_comes_later() -> None:
+    """A subscriber that joined while records waited isn't given those."""
+    feed = make_feed()
+    _, early = join(feed)
+    feed.append(record(1))
+    feed.append(record(2))
+    _, late = join(feed, position=2)
+    feed.append(record(3))
+    sweep_all(feed)
+    assert early.data == ["1", "2", "3"]
+    assert late.data == ["3"]
+
+
+async def test_who_joins_during_a_pass_misses_nothing() -> None:
+    """Joining between two turns of a pass loses no later record and doubles none."""
+    feed = make_feed()
+    sinks = [join(feed)[1] for _ in range(3)]
+    feed.append(record(1))
+    feed.sweep(1)
+    _, late = join(feed, position=1)
+    feed.append(record(2))
+    sweep_all(feed)
+    assert [sink.data for sink in sinks] == [["1", "2"]] * 3
+    assert late.data == ["2"]
+
+
+async def test_a_sink_that_took_less_than_all_leaves_the_ready_set() -> None:
+    """The batch it is owed is inside the sink; the cursor stands behind it."""
+    feed = make_feed()
+    subscriber, sink = join(feed)
+    _, other = join(feed)
+    sink.stalled = True
+    feed.append(record(1))
+    sweep_all(feed)
+    feed.append(record(2))
+    sweep_all(feed)
+    assert subscriber.feed is None
+    assert subscriber.position == 1
+    assert sink.data == ["1"]
+    assert other.data == ["1", "2"]
+
+
+async def test_a_busy_or_broken_sink_leaves_without_moving() -> None:
+    """What a sink refused isn't counted as given, and the others go on."""
+    feed = make_feed()
+    busy, busy_sink = join(feed)
+    gone, gone_sink = join(feed)
+    closed, closed_sink = join(feed)
+    _, other = join(feed)
+    busy_sink.stalled = True
+    busy_sink.send_batch_nowait(record(99).batch)
+    gone_sink.broken = True
+    closed_sink.closed = True
+    feed.append(record(1))
+    sweep_all(feed)
+    assert [s.feed for s in (busy, gone, closed)] == [None] * 3
+    assert [s.position for s in (busy, gone, closed)] == [0] * 3
+    assert other.data == ["1"]
+
+
+async def test_a_batch_has_a_bound_in_bytes() -> None:
+    """More than a batch may hold is sent in several, in order; one large event goes alone."""
+    feed = make_feed()
+    _, sink = join(feed)
+    big = "x" * (MAX_BATCH_BYTES // 2 + 1)
+    for position in (1, 2):
+        feed.append(record(position, data=big))
+    feed.append(record(3, data="y" * 3 * MAX_BATCH_BYTES))
+    feed.append(record(4))
+    sweep_all(feed)
+    assert [len(batch.payload) > MAX_BATCH_BYTES for batch in sink.batches] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [event.id for event in sink.events] == ["e-1", "e-2", "e-3", "e-4"]
+
+
+async def test_without_subscribers_nothing_is_kept() -> None:
+    """A feed that nobody stands in takes no record."""
+    feed = make_feed()
+    assert not feed.append(record(1))
+    assert not feed.is_waiting
+
+
+async def test_full_windows_send_their_subscribers_to_the_log() -> None:
+    """Where the windows of the hub are full, this one is dropped and its subscribers leave."""
+    feed = make_feed(max_records=2)
+    subscriber, sink = join(feed)
+    assert feed.append(record(1))
+    assert feed.append(record(2))
+    assert not feed.append(record(3))
+    assert subscriber.feed is None
+    assert subscriber.position == 0
+    sweep_all(feed)
+    assert sink.batches == []
+
+
+async def test_the_bound_on_windows_counts_all_feeds() -> None:
+    """Records that were swept make room for others, in any feed."""
+    windows = Windows(2)
+    feeds = [Feed(Selection([topic]), NOTHING, windows) for topic in "ab"]
+    for feed in feeds:
+        join(feed)
+        assert feed.append(record(1))
+    assert windows.records == 2
+    sweep_all(feeds[0])
+    assert windows.records == 1
+    assert feeds[1].append(record(2))
+    feeds[1].clear()
+    assert windows.records == 0
+
+
+async def test_the_same_records_in_many_feeds_are_joined_once() -> None:
+    """Feeds of one subscriber each share the batch of what they have in common."""
+    windows = Windows(1000)
+    feeds = [Feed(Selection([str(n)]), NOTHING, windows) for n in range(10)]
+    sinks = [join(feed)[1] for feed in feeds]
+    records = [record(1), record(2)]
+    for feed in feeds:
+        for each in records:
+            feed.append(each)
+    for feed in feeds:
+        sweep_all(feed)
+    assert len({id(sink.batches[0]) for sink in sinks}) == 1
+
+
+async def test_private_records_need_the_right() -> None:
+    """A feed allows a private record where one of its topics is allowed."""
+    assert make_feed(allow=Selection(["news"])).allows(record(1, private=True))
+    assert not make_feed(allow=Selection(["sport"])).allows(record(1, private=True))
+    assert make_feed().allows(record(1))

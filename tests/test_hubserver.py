@@ -1,0 +1,325 @@
+"""The hub over HTTP, in memory: the contract of `/events`, health and the page."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import Client, Head, connect, post, request
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import CloseReason
+from h3trio.hub import Hub, HubSettings, MemoryHistory
+from h3trio.hubserver import Rights, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import trio
+
+    from h3trio import App
+
+LOCAL = "Host: localhost"
+
+
+class HubClient:
+    """A hub's app, and connections to it as from this machine."""
+
+    def __init__(self, nursery: trio.Nursery, app: App, hub: Hub) -> None:
+        self._nursery = nursery
+        self._app = app
+        self.hub = hub
+
+    def connect(self) -> Client:
+        """Open a connection."""
+        return connect(self._nursery, self._app)
+
+    async def ask(self, raw: bytes) -> tuple[Head, Any]:
+        """Make one request; return the head and the body, parsed if it is JSON."""
+        client = self.connect()
+        await client.send(local(raw))
+        head, body = await client.response()
+        if "json" in head.headers.get("content-type", ""):
+            return head, json.loads(body)
+        return head, body.decode()
+
+    async def subscribe(self, path: str, *lines: str) -> Client:
+        """Open a stream and read its opening block away."""
+        client = self.connect()
+        await client.send(local(request(path, *lines)))
+        assert (await client.head()).status == 200
+        assert await client.chunk() == b":\n"
+        assert (await client.chunk()).startswith(b"id: ")
+        await wait_all_tasks_blocked()
+        return client
+
+
+def local(raw: bytes) -> bytes:
+    """The same request, asking for this machine."""
+    return raw.replace(b"Host: test", LOCAL.encode(), 1)
+
+
+@pytest.fixture
+async def hub(nursery: trio.Nursery) -> AsyncGenerator[HubClient]:
+    """A hub that keeps eight events."""
+    running = Hub(MemoryHistory(max_events=8), settings=HubSettings(max_event_bytes=1000))
+    app = create_app(running)
+    async with app.lifespan():
+        yield HubClient(nursery, app, running)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_posted_arrives(hub: HubClient) -> None:
+    """The body is the data whatever its type; the answer has the id on the wire."""
+    client = await hub.subscribe("/events/news")
+    head, answer = await hub.ask(
+        post(b"hi", "/events/news", "Content-Type: application/x-www-form-urlencoded")
+    )
+    event = await client.event()
+    assert event is not None
+    assert (head.status, answer, event.data) == (200, {"id": event.id}, "hi")
+
+
+async def test_query_sets_the_fields(hub: HubClient) -> None:
+    """`?event=&id=&retry=` are those fields; an empty body is an event with empty data."""
+    client = await hub.subscribe("/events/news")
+    await hub.ask(post(b"", "/events/news?event=note&id=own&retry=99"))
+    assert await client.chunk() == b"event: note\nid: own\nretry: 99\ndata: \n\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "topic"),
+    [
+        ("/events/a/b", "a/b"),
+        ("/events/a%2Fb", "a/b"),
+        ("/events/caf%C3%A9", "café"),
+        ("/events/https://example.com/x%3Fy%23z", "https://example.com/x?y#z"),
+        ("/events/https%3A%2F%2Fexample.com%2F%2Fx", "https://example.com//x"),
+        ("/events/%2A%2A", "**"),
+    ],
+)
+async def test_the_topic_is_the_rest_of_the_path(hub: HubClient, path: str, topic: str) -> None:
+    """Slashes, percent-encoded ones and whole IRIs work."""
+    client = await hub.subscribe("/events")
+    assert (await hub.ask(post(b"x", path)))[0].status == 200
+    event = await client.event()
+    assert event is not None
+    async with hub.hub.subscription([topic], first="oldest") as events:
+        assert (await events.receive()).id == event.id
+
+
+async def test_several_topics_and_everything(hub: HubClient) -> None:
+    """`?topic=a&topic=b` is those two, no topic is everything public."""
+    some = await hub.subscribe("/events?topic=a&topic=b")
+    everything = await hub.subscribe("/events")
+    for topic in "abc":
+        await hub.ask(post(topic.encode(), f"/events/{topic}"))
+    await hub.hub.publish("secret", topics=["a"], private=True)
+    await hub.ask(post(b"end", "/events/b"))
+    assert [getattr(await some.event(), "data", None) for _ in range(3)] == ["a", "b", "end"]
+    assert [getattr(await everything.event(), "data", None) for _ in range(4)] == [
+        *"abc",
+        "end",
+    ]
+
+
+@pytest.mark.parametrize("how", ["Last-Event-ID", "last_event_id", "lastEventID", "lastEventId"])
+async def test_reconnecting_goes_on_behind_the_id(hub: HubClient, how: str) -> None:
+    """The header, then the query's aliases."""
+    ids = [(await hub.ask(post(str(n).encode(), "/events/news")))[1]["id"] for n in range(3)]
+    if how == "Last-Event-ID":
+        client = await hub.subscribe("/events/news", f"Last-Event-ID: {ids[0]}")
+    else:
+        client = await hub.subscribe(f"/events/news?{how}={ids[0]}")
+    assert [getattr(await client.event(), "data", None) for _ in range(2)] == ["1", "2"]
+
+
+async def test_the_header_counts_before_the_query(hub: HubClient) -> None:
+    """A browser that reconnects knows better than the URL it was opened with."""
+    ids = [(await hub.ask(post(str(n).encode(), "/events/news")))[1]["id"] for n in range(3)]
+    client = await hub.subscribe(f"/events/news?last_event_id={ids[0]}", f"Last-Event-ID: {ids[1]}")
+    assert getattr(await client.event(), "data", None) == "2"
+
+
+async def test_first_asks_for_what_was(hub: HubClient) -> None:
+    """`?first=2` and `?first=oldest` begin in the past; anything else is a 400."""
+    for n in range(3):
+        await hub.ask(post(str(n).encode(), "/events/news"))
+    last_two = await hub.subscribe("/events/news?first=2")
+    oldest = await hub.subscribe("/events/news?first=oldest")
+    assert [getattr(await last_two.event(), "data", None) for _ in range(2)] == ["1", "2"]
+    assert getattr(await oldest.event(), "data", None) == "0"
+    for bad in ("x", "-1", "1e3", "9" * 30):
+        assert (await hub.ask(request(f"/events/news?first={bad}")))[0].status == 400
+
+
+async def test_an_unknown_id_is_a_reset(hub: HubClient) -> None:
+    """The client is told which id wasn't known."""
+    client = await hub.subscribe("/events/news", "Last-Event-ID: gone")
+    event = await client.event()
+    assert event is not None
+    assert event.event == "reset"
+    assert json.loads(event.data or "") == {"reason": "unknown", "id": "gone"}
+
+
+async def test_a_stream_of_events_is_published_as_it_arrives(hub: HubClient) -> None:
+    """Types and ids are kept; the answer counts, and names the last id."""
+    client = await hub.subscribe("/events/news")
+    publisher = hub.connect()
+    body = b"data: one\n\n", b"id: own\nevent: x\ndata: two\n\ndata: three\n\n"
+    head = f"Content-Type: text/event-stream\r\nContent-Length: {len(b''.join(body))}"
+    await publisher.send(local(request("/events/news", head, method="POST")) + body[0])
+    first = await client.event()
+    await publisher.send(body[1])
+    second, third = await client.event(), await client.event()
+    _, answer = await publisher.response()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.data, second.data, third.data) == ("one", "two", "three")
+    assert (second.id, second.event) == ("own", "x")
+    assert third.id not in ("own", first.id)
+    assert json.loads(answer) == {"published": 3, "id": third.id}
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [(b"event: reset\ndata: x\n\n", 400), (b"data: " + b"x" * 1000 + b"\n\n", 413)],
+)
+async def test_an_error_in_a_stream_says_what_stands(
+    hub: HubClient, bad: bytes, status: int
+) -> None:
+    """Events before the one that was refused are published, and counted."""
+    publisher = hub.connect()
+    body = b"data: good\n\n"
+    head = f"Content-Type: text/event-stream\r\nContent-Length: {len(body + bad)}"
+    await publisher.send(local(request("/events/news", head, method="POST")) + body)
+    await wait_all_tasks_blocked()
+    await publisher.send(bad)
+    response, answer = await publisher.response()
+    found = json.loads(answer)
+    assert response.status == status
+    assert (found["published"], found["id"]) == (1, hub.hub.last_event_id)
+    assert found["error"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (post(b"\xff", "/events/news"), 400),
+        (post(b"x", "/events/news?id=a%0Ab"), 400),
+        (post(b"x", "/events/news?event=reset"), 400),
+        (post(b"x", "/events/news?retry=soon"), 400),
+        (post(b"x", "/events/a%0Ab"), 400),
+        (post(b"x", "/events/"), 400),
+        (post(b"x", "/events/*"), 400),
+        (post(b"x", "/events/" + "t" * 1025), 400),
+        (post(b"x" * 1000, "/events/news"), 413),
+        (post(b"x", "/events"), 405),
+        (request("/events/"), 400),
+        (request("/events/a%00b"), 400),
+        (request("/events?" + "&".join(f"topic={n}" for n in range(1001))), 400),
+        (request("/events/news", "Accept: text/html"), 406),
+    ],
+)
+async def test_what_is_refused(hub: HubClient, raw: bytes, status: int) -> None:
+    """Bad topics, fields and sizes get a clear error and store nothing."""
+    head, text = await hub.ask(raw)
+    assert head.status == status
+    assert len(text) > 4
+    assert hub.hub.statistics().published == 0
+
+
+async def test_an_idempotency_key_is_published_once(hub: HubClient) -> None:
+    """A retry of a publish whose answer was lost changes nothing."""
+    raw = post(b"x", "/events/news", "Idempotency-Key: k1")
+    first, second = (await hub.ask(raw))[1], (await hub.ask(raw))[1]
+    assert first == second
+    assert hub.hub.statistics().published == 1
+
+
+async def test_delete_purges_a_topic(hub: HubClient) -> None:
+    """The answer says how many events there were."""
+    for _ in range(3):
+        await hub.ask(post(b"x", "/events/news"))
+    assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 3}
+    assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 0}
+
+
+async def test_head_of_a_stream_subscribes_nobody(hub: HubClient) -> None:
+    """HEAD gets the head of the stream and nothing more."""
+    client = hub.connect()
+    await client.send(local(request("/events/news", method="HEAD")))
+    head = await client.head()
+    assert head.headers["content-type"] == "text/event-stream"
+    await wait_all_tasks_blocked()
+    assert hub.hub.statistics().subscribers == 0
+
+
+async def test_a_kicked_client_gets_a_farewell(hub: HubClient) -> None:
+    """It is told when to come back, and the log says that it was kicked."""
+    client = await hub.subscribe("/events/news")
+    assert hub.hub.kick(lambda _subscription: True) == 1
+    assert (await client.chunk()).startswith(b"retry: ")
+    assert await client.chunk() == b""
+    await wait_all_tasks_blocked()
+    assert client.context.counts.closings == {CloseReason.KICKED: 1}
+
+
+async def test_a_client_that_leaves_is_forgotten(hub: HubClient) -> None:
+    """EOF ends the subscription."""
+    client = await hub.subscribe("/events/news")
+    await client.stream.aclose()
+    await client.finished.wait()
+    assert hub.hub.statistics().subscribers == 0
+
+
+async def test_health(hub: HubClient) -> None:
+    """Alive and ready; not ready once the server drains."""
+    assert (await hub.ask(request("/healthz/live")))[0].status == 200
+    assert (await hub.ask(request("/healthz/ready")))[0].status == 200
+    client = hub.connect()
+    client.context.draining.set()
+    for path, status in (("/healthz/live", 200), ("/healthz/ready", 503)):
+        client = hub.connect()
+        client.context.draining.set()
+        await client.send(local(request(path)))
+        assert (await client.head()).status == status
+
+
+async def test_the_page_is_for_this_machine(hub: HubClient) -> None:
+    """The page is HTML; through a proxy it is a 403 that names the flag."""
+    head, text = await hub.ask(request("/"))
+    assert (head.status, head.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "EventSource" in text
+    head, text = await hub.ask(request("/", "X-Forwarded-For: 10.0.0.1"))
+    assert head.status == 403
+    assert "--allow-anonymous-operate" in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "flag"),
+    [
+        (post(b"x", "/events/news", "Origin: https://evil.example"), "--allow-anonymous-publish"),
+        (request("/events/news", "Via: 1.1 proxy", method="DELETE"), "--allow-anonymous-publish"),
+        (request("/events", "Forwarded: for=10.0.0.1"), "--allow-anonymous-subscribe"),
+    ],
+)
+async def test_anonymous_rights_end_at_this_machine(hub: HubClient, raw: bytes, flag: str) -> None:
+    """Every route asks, and the 403 names the flag to set."""
+    head, text = await hub.ask(raw)
+    assert head.status == 403
+    assert flag in text
+
+
+async def test_flags_open_the_routes(nursery: trio.Nursery) -> None:
+    """With the flags anyone may publish and subscribe."""
+    rights = Rights(allow_anonymous_publish=True, allow_anonymous_subscribe=True)
+    running = Hub()
+    app = create_app(running, rights=rights)
+    async with app.lifespan():
+        client = connect(nursery, app)
+        await client.send(post(b"x", "/events/news", "Via: 1.1 proxy"))
+        assert (await client.response())[0].status == 200
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,92 @@
+"""The sweep: short turns, fair between feeds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import trio
+from hub_helpers import FakeSink, record
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio.hub._feed import Feed, Windows
+from h3trio.hub._selection import NOTHING, Selection
+from h3trio.hub._subscriber import Subscriber
+from h3trio.hub._sweep import TURN_SENDS, Sweep
+
+if TYPE_CHECKING:
+    from h3trio._frames import Batch
+
+
+class NotingSink(FakeSink):
+    """A sink that notes in a list that it was written to."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        super().__init__()
+        self._name = name
+        self._notes = notes
+
+    def send_batch_nowait(self, batch: Batch) -> bool:
+        """Note, and take it."""
+        self._notes.append(self._name)
+        return super().send_batch_nowait(batch)
+
+
+def feed_of(name: str, count: int, notes: list[str], windows: Windows) -> Feed:
+    """A feed with so many ready subscribers."""
+    feed = Feed(Selection([name]), NOTHING, windows)
+    for _ in range(count):
+        sink = NotingSink(name, notes)
+        feed.add(Subscriber(sink, selection=feed.selection, allow=NOTHING, info={}))
+    return feed
+
+
+async def test_a_small_feed_is_not_held_up_by_a_large_one(nursery: trio.Nursery) -> None:
+    """One subscriber beside a thousand is written to after one turn, not after the thousand."""
+    notes: list[str] = []
+    windows = Windows(1000)
+    sweep = Sweep()
+    for feed in (feed_of("large", 1000, notes, windows), feed_of("small", 1, notes, windows)):
+        feed.append(record(1))
+        sweep.add(feed)
+    nursery.start_soon(sweep.run)
+    await wait_all_tasks_blocked()
+    assert notes.index("small") == TURN_SENDS
+    assert notes.count("large") == 1000
+
+
+async def test_other_tasks_run_between_turns(nursery: trio.Nursery) -> None:
+    """A task that only yields never waits for more than two turns, however Trio shuffles."""
+    notes: list[str] = []
+    sweep = Sweep()
+    feed = feed_of("large", 10 * TURN_SENDS, notes, Windows(1000))
+    turns: list[int] = []
+
+    async def other() -> None:
+        while len(notes) < 10 * TURN_SENDS:
+            turns.append(len(notes))
+            await trio.lowlevel.checkpoint()
+
+    feed.append(record(1))
+    sweep.add(feed)
+    nursery.start_soon(sweep.run)
+    nursery.start_soon(other)
+    await wait_all_tasks_blocked()
+    waits = [after - before for before, after in pairwise([0, *turns])]
+    assert max(waits) <= 2 * TURN_SENDS
+
+
+async def test_the_sweep_sleeps_until_a_feed_comes(nursery: trio.Nursery) -> None:
+    """An idle sweep is woken by the next record, as often as one comes."""
+    notes: list[str] = []
+    sweep = Sweep()
+    feed = feed_of("one", 1, notes, Windows(1000))
+    nursery.start_soon(sweep.run)
+    for position in (1, 2, 3):
+        await wait_all_tasks_blocked()
+        feed.append(record(position))
+        assert not feed.dirty
+        sweep.add(feed)
+    await wait_all_tasks_blocked()
+    assert notes == ["one"] * 3
+    assert len(sweep) == 0
