@@ -24,6 +24,7 @@ class Prefix:
         self.prefix = prefix
 
     def matches(self, topic: str, /) -> bool:
+        """Whether the topic starts so."""
         return topic.startswith(self.prefix)
 
     def __hash__(self) -> int:
@@ -47,7 +48,8 @@ def record(position: int, *topics: str, id: str | None = None, size: int = 10) -
 
 def log_of(*records: Record, **options: int) -> Log:
     """Make a log that holds everything, unless told otherwise."""
-    log = Log(**{"max_events": AMPLE, "max_bytes": AMPLE, **options})
+    options = {"max_events": AMPLE, "max_bytes": AMPLE, **options}
+    log = Log(**options)  # type: ignore[arg-type]  # none of them is `forget`
     for one in records:
         log.append(one)
     return log

@@ -17,6 +17,7 @@ class Prefix:
         self.asked = 0
 
     def matches(self, topic: str, /) -> bool:
+        """Whether the topic starts so."""
         self.asked += 1
         return topic.startswith(self.prefix)
 

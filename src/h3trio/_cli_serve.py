@@ -9,6 +9,7 @@ a thread, for the loop may be what hangs.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import importlib.util
 import logging
@@ -149,8 +150,7 @@ def _import_file(path: Path) -> ModuleType:
 
 def describe(exc: BaseException) -> str:
     """Say in one line what failed in the app's code, and where."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
+    exc = _unwrap(exc)
     if isinstance(exc, SyntaxError):
         return f"{type(exc).__name__}: {exc}"
     if isinstance(exc, OSError) and exc.filename is None:
@@ -162,6 +162,12 @@ def describe(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {exc}{where}"
 
 
+def _unwrap(exc: BaseException) -> BaseException:
+    """Take an error out of the groups that nurseries put around it."""
+    inner: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
+    return _unwrap(inner[0]) if len(inner) == 1 else exc
+
+
 # -- running
 
 
@@ -169,15 +175,16 @@ async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
     """Serve until a signal; return what went wrong before the server was ready, if anything."""
     asked = stop.watch()
     async with trio.open_nursery() as nursery:
+        server: Server | None = None
         starting = trio.CancelScope()
         nursery.start_soon(_cancel_when, asked, starting)
         try:
             with starting:
-                server: Server = await nursery.start(serving)
+                server = await nursery.start(serving)
         except Exception as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
             nursery.cancel_scope.cancel(reason="the server didn't start")
             return describe(exc)
-        if not starting.cancelled_caught:
+        if server is not None:
             print(f"h3trio: {' '.join(server.addresses)} ({what})", file=sys.stderr, flush=True)
             await asked.wait()
             await server.drain()
@@ -224,9 +231,8 @@ class StopSignals:
         logger.info("draining; once more to exit at once")
         number = self._wait_stop(others, deadline=time.monotonic() + self._patience)
         if number is None:
-            logger.critical(
-                "the shutdown is %s s late; the main thread is at\n%s", _GRACE, _stack()
-            )
+            logger.critical("the shutdown is %s s late; this is where each thread is:", _GRACE)
+            faulthandler.dump_traceback()
         os._exit(EXIT_STUCK if number is None else 128 + number)
 
     def _wait_stop(self, others: int, *, deadline: float) -> int | None:
@@ -244,8 +250,3 @@ class StopSignals:
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
     """Be a handler: without one, the signal would end the process before it is written."""
-
-
-def _stack() -> str:
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way to a thread's stack
-    return "".join(traceback.format_stack(frame))

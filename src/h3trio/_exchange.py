@@ -128,9 +128,10 @@ class Exchange:
         return self._connection.context.settings.max_body_bytes
 
     def end(self, reason: CloseReason) -> None:
-        """Cancel the handler; the first reason counts."""
+        """Cancel the handler; the first reason counts, and a stream that is complete has its own."""
         if self._reason is None:
-            self._reason = reason
+            is_complete = self._outbox is not None and self._outbox.finished
+            self._reason = CloseReason.COMPLETED if is_complete else reason
         self._scope.cancel(reason=reason.value)
 
     def fail_stream(self) -> None:

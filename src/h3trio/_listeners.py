@@ -67,6 +67,7 @@ class Source(Protocol):
     @property
     def address(self) -> str:
         """`http://host:port`, or another name of the listener."""
+        ...
 
     async def accept(self) -> tuple[Transport, str]:
         """Wait for a connection; return its transport and the client's name.
@@ -74,9 +75,11 @@ class Source(Protocol):
         Raises:
             trio.ClosedResourceError: the source was closed.
         """
+        ...
 
     async def aclose(self) -> None:
         """Stop listening."""
+        ...
 
 
 @final
@@ -122,11 +125,10 @@ class ListenerSource:
     def __init__(self, listener: trio.abc.Listener[trio.abc.Stream], settings: Settings) -> None:
         self._listener = listener
         self._failures = _Failures()
-        scheme, inner = "http", _below_tls(listener)
-        if inner is not listener:
-            scheme = "https"
-        sock = getattr(inner, "socket", None)
-        self.address = _name(listener, scheme, sock)
+        # What has another listener below it is TLS.
+        below = getattr(listener, "transport_listener", None)
+        sock = getattr(below or listener, "socket", None)
+        self.address = _name(listener, "https" if below else "http", sock)
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             set_stream_options(sock, settings)
 
@@ -169,10 +171,6 @@ class _Failures:
             logger.error("can't accept connections for now: %s", exc.strerror)
 
 
-def _below_tls(listener: object) -> object:
-    return listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
-
-
 def _name(listener: object, scheme: str, sock: _Named | None) -> str:
     if sock is None:
         return repr(listener)
@@ -185,17 +183,17 @@ def _host_port(name: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _text(name: object) -> str:
+def _text(name: str | bytes) -> str:
     """The path of a unix socket; an abstract one (bytes that begin with NUL) as `@name`."""
     if isinstance(name, bytes):
         return name.decode("utf-8", "backslashreplace").replace("\0", "@")
-    return str(name)
+    return name
 
 
 def _peer(stream: object) -> str:
     """Name the client: its IP address, `unix`, `memory`, or `unknown` where it isn't sure."""
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
+    while (below := getattr(stream, "transport_stream", None)) is not None:  # TLS
+        stream = below
     sock: _Named | None = getattr(stream, "socket", None)
     if sock is None:
         return "memory" if _is_memory(stream) else _UNKNOWN
@@ -217,8 +215,8 @@ def _is_memory(stream: object) -> bool:
 class _Named(Protocol):
     """A socket, Python's or Trio's, as far as its names go."""
 
-    def getsockname(self) -> object: ...
-    def getpeername(self) -> object: ...
+    def getsockname(self) -> tuple[object, ...] | str | bytes: ...
+    def getpeername(self) -> tuple[object, ...] | str | bytes: ...
 
 
 async def open_sources(host: str | None, port: int, settings: Settings) -> list[SocketSource]:

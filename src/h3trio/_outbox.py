@@ -286,6 +286,8 @@ class Outbox:
         if self._pending is None and self.state is State.OWNED:
             self.state = State.IDLE
             self._queue = None
+            if self._tail_written:
+                self._end()
             self._wake_flushers()
         self.last_write = trio.current_time()
         return self._pending
@@ -306,7 +308,17 @@ class Outbox:
     # -- waiting and ending
 
     async def flush(self) -> None:
-        """Wait until the transport has all that was accepted. A checkpoint."""
+        """Wait until the transport has all that was accepted. A checkpoint.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: it had ended before.
+        """
+        await self._wait_not_owned()
+        if self.state in (State.BROKEN, State.ENDED):
+            self._raise_if_closed()
+
+    async def _wait_not_owned(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.state is State.OWNED:
             if self._flushers is None:
@@ -314,8 +326,6 @@ class Outbox:
             await self._flushers.park()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        if self.state in (State.BROKEN, State.ENDED):
-            self._raise_if_closed()
 
     async def finish(self, farewell: bytes = b"") -> None:
         """Take no more, send what was accepted, then the farewell and the last chunk.
@@ -332,7 +342,14 @@ class Outbox:
             self._tail_written = True
             if tail := self._tail(farewell):
                 self._write(tail)
-        await self.flush()
+            if self.state is State.IDLE:
+                self._end()
+        await self._wait_not_owned()
+        if not self.finished:
+            self._raise_if_closed()
+
+    def _end(self) -> None:
+        """The transport has the last chunk: an EOF from now on is the client's answer to it."""
         self.finished = True
         self.state = State.ENDED
 

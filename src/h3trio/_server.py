@@ -81,6 +81,7 @@ class HasLifespan(Protocol):
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
         """Entered before the server listens, left after its last task is gone."""
+        ...
 
 
 @final
@@ -298,8 +299,9 @@ async def serve(
     raise_open_file_limit(settings.max_connections)
     sources: Sequence[Source]
     async with contextlib.AsyncExitStack() as stack:
-        if isinstance(handler, HasLifespan):
-            await stack.enter_async_context(handler.lifespan())
+        app: object = handler
+        if isinstance(app, HasLifespan):
+            await stack.enter_async_context(app.lifespan())
         if listeners is None:
             sources = await open_sources(host, port, settings)
         else:

@@ -173,7 +173,7 @@ class Connection(trio.abc.AsyncResource):
     async def _next(self) -> type[h11.PAUSED | h11.NEED_DATA] | h11.Event:
         with trio.fail_after(PATIENCE):
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(await self.stream.receive_some())
+                self._http.receive_data(bytes(await self.stream.receive_some()))
             return event
 
     async def piece(self) -> bytes:

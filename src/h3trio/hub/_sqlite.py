@@ -70,7 +70,7 @@ class SQLiteHistory(History):
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
         max_db_bytes: size of the file above which updates are refused. Off by default:
-            that is `max_bytes` and about a third more.
+            `max_bytes` bounds it too, to about twice as much.
         reserve_bytes: disk space held back for removing on a full disk, 0 for none. The
             write-ahead log's usual 2 MiB have to fit twice.
         tail_events: newest updates that are in memory too: some minutes of a busy hub.

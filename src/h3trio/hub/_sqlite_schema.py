@@ -94,12 +94,12 @@ def check_file(path: Path) -> None:
     application, version = header[68:72], header[60:64]
     if not header.startswith(_MAGIC) or int.from_bytes(application, "big") != APPLICATION_ID:
         raise HistoryError(f"{path} is no history of h3trio; it was left as it is")
-    _check_version(path, int.from_bytes(version, "big"))
+    _check_version(path, int.from_bytes(version, "big"), SCHEMA_VERSION)
 
 
-def _check_version(path: Path, version: int) -> None:
-    if version > SCHEMA_VERSION:
-        problem = f"was written by a newer h3trio (schema {version}, known is {SCHEMA_VERSION})"
+def _check_version(path: Path, version: int, known: int) -> None:
+    if version > known:
+        problem = f"was written by a newer h3trio (schema {version}, known is {known})"
         raise HistoryError(f"{path} {problem}; it was left as it is")
 
 
@@ -139,7 +139,7 @@ def prepare(
     if _pragma(connection, "page_count") and version:
         if _pragma(connection, "application_id") != APPLICATION_ID:
             raise HistoryError(f"{path} is no history of h3trio; it was left as it is")
-        _check_version(path, version)
+        _check_version(path, version, len(migrations))
         _look_for_damage(path, connection)
     _migrate(connection, version, migrations)
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]

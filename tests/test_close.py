@@ -1,0 +1,29 @@
+"""Reasons and what is told about an ending."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from h3trio import CloseReason, Closing
+from h3trio._close import ENDED_BY_SERVER
+
+
+def test_reasons_are_strings() -> None:
+    """A reason is its own label in logs and metrics, in lower case."""
+    assert f"{CloseReason.CLIENT_CLOSED}" == "client_closed"
+    assert all(reason.value == reason.name.lower() for reason in CloseReason)
+
+
+def test_farewells() -> None:
+    """The endings that we choose are those with a farewell."""
+    assert {"lease", "draining", "kicked"} == ENDED_BY_SERVER
+
+
+def test_closing() -> None:
+    """A closing is a frozen value."""
+    closing = Closing(reason=CloseReason.LEASE, status=200, duration=1.5, events=2, bytes_sent=100)
+    assert closing == dataclasses.replace(closing)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        closing.events = 3  # type: ignore[misc]  # because the error is the point

@@ -1,0 +1,70 @@
+"""Every setting has a sound default, and a bad one fails when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from h3trio import Settings
+
+FIELDS = [field.name for field in dataclasses.fields(Settings)]
+
+
+def made(name: str, value: object) -> Settings:
+    """Make settings with one other value."""
+    values: dict[str, Any] = {name: value}
+    return Settings(**values)
+
+
+def test_defaults() -> None:
+    """The defaults are the documented ones that others rely on."""
+    settings = Settings()
+    assert (settings.queue_events, settings.queue_bytes) == (256, 64 * 1024)
+    assert (settings.max_body_bytes, settings.notsent_lowat) == (1024**2, 128 * 1024)
+    assert (settings.heartbeat_interval, settings.write_timeout) == (15, 30)
+    assert settings.lease is None
+
+
+def test_frozen() -> None:
+    """Settings don't change once made."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().backlog = 1  # type: ignore[misc]  # because the error is the point
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", [-1, math.nan])
+def test_not_a_size_or_a_time(name: str, value: float) -> None:
+    """A negative number or NaN is refused by name."""
+    with pytest.raises(ValueError, match=f"^{name} must be positive"):
+        made(name, value)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", ["1", True, b"1"])
+def test_not_a_number(name: str, value: object) -> None:
+    """What is no number is refused by name, bools included."""
+    with pytest.raises(TypeError, match=f"^{name} must be a number"):
+        made(name, value)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_zero(name: str) -> None:
+    """Zero is refused but where it means "none of that"."""
+    if name in {"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"}:
+        assert getattr(made(name, 0), name) == 0
+    else:
+        with pytest.raises(ValueError, match=f"^{name} must be positive"):
+            made(name, 0)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_none(name: str) -> None:
+    """None is for the lease alone."""
+    if name == "lease":
+        assert Settings(lease=None).lease is None
+    else:
+        with pytest.raises(TypeError, match=f"^{name} must be a number"):
+            made(name, None)
