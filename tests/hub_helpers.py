@@ -46,6 +46,11 @@ class FakeSink:
         if self.closed:
             raise trio.ClosedResourceError
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the peer has yet to take a batch."""
+        return self._busy
+
     def resume(self) -> None:
         """The peer reads again."""
         self.stalled = self._busy = False

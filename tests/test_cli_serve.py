@@ -140,7 +140,7 @@ def test_an_app_that_is_not_python(capsys: pytest.CaptureFixture[str], tmp_path:
     """A syntax error is one line that says where it is."""
     path = write(tmp_path, "seven_app.py", "\ndef")
     line = refusal(capsys, f"{path}:app")
-    assert "SyntaxError: invalid syntax (seven_app.py, line 2)" in line
+    assert line.endswith("can't be imported: SyntaxError: invalid syntax (seven_app.py, line 2)")
 
 
 def test_an_app_that_exits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

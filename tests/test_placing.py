@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from h3trio import SSEEvent, SSEParser
 from h3trio.hub._placing import check_dedup, check_update, place
@@ -23,6 +25,31 @@ def test_an_id_is_made_of_epoch_and_position() -> None:
     assert (record.id, record.position, record.published) == ("bcdf2345-7", 7, 1.5)
     assert record.frame == event.replace(id="bcdf2345-7").encode()
     assert SSEParser().feed(record.frame)[0].id == "bcdf2345-7"
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=9)
+LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=9)
+
+
+@given(
+    data=TEXT,
+    event=st.none() | LINE,
+    retry=st.none() | st.integers(0, 99),
+    comment=st.none() | TEXT,
+)
+def test_the_id_stands_where_the_event_would_have_it(
+    data: str, event: str | None, retry: int | None, comment: str | None
+) -> None:
+    """The frame is that of the event with the id as a field, whatever its other fields."""
+    whole = SSEEvent(data, event=event, retry=retry, comment=comment)
+    record = place(update(event=whole), position=7, epoch="bcdf2345", published=0.0)
+    assert record.frame == whole.replace(id="bcdf2345-7").encode()
+
+
+def test_a_mere_cursor_gets_an_id() -> None:
+    """An event without data is stored like any other."""
+    record = place(update(event=SSEEvent(retry=5)), position=7, epoch="e", published=0.0)
+    assert record.frame == b"id: e-7\nretry: 5\n\n"
 
 
 def test_a_publishers_id_is_kept() -> None:

@@ -17,7 +17,7 @@ from h3trio import CloseReason, H3Event, Server, Settings, serve
 from h3trio._server import raise_open_file_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from trio.testing import MockClock
 
@@ -219,6 +219,16 @@ async def test_an_internal_error_hurts_no_other(
     running.scope.cancel()
 
 
+async def test_idle_streams_get_heartbeats(running: Running, autojump_clock: MockClock) -> None:
+    """The server keeps silent streams alive."""
+    await running.start(endless, PLAIN)
+    stream = await running.request()
+    await head(stream)
+    assert await head(stream) == "2\r\n:\n\r\n"
+    assert 10 <= autojump_clock.current_time() <= 15
+    running.scope.cancel()
+
+
 # -- the limit
 
 
@@ -263,6 +273,36 @@ async def test_a_burst_above_the_limit(running: Running) -> None:
     running.scope.cancel()
 
 
+@final
+class _Burst(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that has all its connections at once."""
+
+    def __init__(self, streams: Sequence[trio.abc.Stream]) -> None:
+        self._streams = list(streams)
+
+    async def accept(self) -> trio.abc.Stream:
+        if not self._streams:
+            await trio.sleep_forever()
+        return self._streams.pop(0)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_burst_without_a_pause(nursery: trio.Nursery) -> None:
+    """Connections count from the moment they are accepted, before their tasks have begun."""
+    pairs = [memory_stream_pair() for _ in range(5)]
+    listener = _Burst([theirs for _, theirs in pairs])
+    settings = Settings(max_connections=2)
+    server: Server = await nursery.start(
+        partial(serve, hello, listeners=[listener], settings=settings)
+    )
+    await wait_all_tasks_blocked()
+    now = server.statistics()
+    assert (now.connections, now.accepted, now.refused) == (2, 5, 3)
+    nursery.cancel_scope.cancel()
+
+
 async def test_too_many_to_be_told(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     """Refusing has a bound as well: beyond it a connection is closed without a word."""
     await running.start(endless, Settings(max_connections=1))
@@ -281,9 +321,11 @@ async def test_too_many_to_be_told(running: Running, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(("connections", "warned"), [(1, False), (10**9, True)])
 def test_open_files(caplog: pytest.LogCaptureFixture, connections: int, *, warned: bool) -> None:
     """The limit of open files is raised as far as it may; too few for the connections is said."""
+    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 1000), most))
     raise_open_file_limit(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert soft == hard
+    assert soft == hard == most
     assert bool(caplog.records) is warned
 
 

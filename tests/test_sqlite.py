@@ -384,11 +384,12 @@ async def test_an_append_cancelled_before_it_began_stores_nothing(
     history: Callable[..., SQLiteHistory],
 ) -> None:
     """Waiting for another's transaction can be given up."""
-    async with history() as one:
-        async with trio.open_nursery() as nursery, one._writing:  # noqa: SLF001 - as an append holds it
-            nursery.start_soon(one.append, [update()])
-            await wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+    one = history()
+    writing = one._writing  # noqa: SLF001 - to hold it as an append does
+    async with one, trio.open_nursery() as nursery, writing:
+        nursery.start_soon(one.append, [update()])
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
     assert one.statistics().newest == 0
 
 

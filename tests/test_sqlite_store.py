@@ -107,6 +107,7 @@ def test_a_failed_append_leaves_the_sums(store: Store, tmp_path: Path) -> None:
     assert summed(store) == counted(tmp_path / "x.db")
 
 
+@pytest.mark.slow
 def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
     """The table in the file is the one in memory."""
     names = []

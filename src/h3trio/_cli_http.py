@@ -86,9 +86,9 @@ def say(message: str) -> None:
 
 def one_line(text: str) -> str:
     """Cut a text of anybody's to one line that a terminal only shows."""
-    joined = " ".join(text[: 2 * MAX_MESSAGE].split())
-    shown = "".join(char if char.isprintable() else "?" for char in joined)
-    return shown if len(shown) <= MAX_MESSAGE else shown[:MAX_MESSAGE] + "…"
+    words = " ".join(text.split())
+    shown = "".join(char if char.isprintable() else "?" for char in words[:MAX_MESSAGE])
+    return shown + "…" * (len(words) > MAX_MESSAGE)
 
 
 def reason_of(error: BaseException) -> str:
@@ -96,8 +96,7 @@ def reason_of(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            # Trio puts "Error connecting to ('127.0.0.1', 3000): " before it.
-            return cause.strerror.rpartition("): ")[2]
+            return cause.strerror.rpartition("): ")[2]  # Trio puts the address before it
         cause = next(iter(_members(cause)), cause.__cause__ or cause.__context__)
     return str(error) or type(error).__name__
 
@@ -350,7 +349,7 @@ def last_id(answer: Answer) -> str:
     """
     fields = json_object(answer.body)
     published, event_id = fields.get("published"), fields.get("id")
-    if answer.status != 200:  # noqa: PLR2004 - OK, the contract's only status
+    if answer.status != 200 or "error" in fields:  # noqa: PLR2004 - OK
         said = str(fields.get("error", answer.text))
         progress = f" ({published} published, the last as {event_id})" if published else ""
         raise refusal(answer.status, said + progress, answer.location)
@@ -364,6 +363,8 @@ def last_id(answer: Answer) -> str:
 
 def run_command(command: Callable[[], Awaitable[None]]) -> int:
     """Run a command to its end; return the exit status, with one line if it is `EXIT_FAILED`."""
+    if sys.stdout is None:
+        fail("standard output is closed")
     try:
         trio.run(command)
     except (CommandError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup) as exc:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
@@ -22,24 +23,7 @@ from urllib.parse import urlencode
 
 import trio
 
-from ._cli_http import (
-    DEFAULT_URL,
-    STATUSES,
-    CommandError,
-    Connection,
-    base_url,
-    checked,
-    last_id,
-    open_client,
-    post,
-    quoted,
-    require_httpx,
-    run_command,
-    seconds,
-    topic,
-    whole,
-    write_line,
-)
+from . import _cli_http as http
 from ._options import fail
 from ._sse import SSEEvent
 
@@ -63,35 +47,24 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `publish`."""
     parser.set_defaults(run=run)
     parser.description = "Publish to a hub; print the id of each event once it is stored."
-    parser.epilog = STATUSES
-    parser.add_argument("topic", metavar="TOPIC", type=checked(topic), help="any text; IRIs too")
-    parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="the data of one event; standard input if - or none"
-    )
-    parser.add_option(
-        "--url", default=DEFAULT_URL, type=base_url, metavar="URL", help="address of the hub"
-    )
+    parser.epilog = http.STATUSES
+    topic, number, key = map(http.checked, (http.topic, http.whole, _key))
+    parser.add_argument("topic", metavar="TOPIC", type=topic, help="any text; IRIs too")
+    what = "data of one event; standard input if - or none"
+    parser.add_argument("data", metavar="DATA", nargs="?", help=what)
+    parser.add_option("--url", default=http.DEFAULT_URL, type=http.base_url, help="the hub")
     parser.add_argument("--event", metavar="TYPE", help="type of the event, or of each")
-    parser.add_argument("--id", metavar="ID", help="id of the one event; the hub gives it one")
-    parser.add_argument(
-        "--retry", metavar="MS", type=checked(whole), help="reconnection time for subscribers"
-    )
-    parser.add_argument(
-        "--key", metavar="KEY", type=checked(_key), help="Idempotency-Key: publish once only"
-    )
+    parser.add_argument("--id", help="id of the one event; else the hub gives it one")
+    parser.add_argument("--retry", metavar="MS", type=number, help="reconnection time to pass on")
+    parser.add_argument("--key", type=key, help="Idempotency-Key: publish once only")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--lines", action="store_true", help="each line of standard input is an event (default)"
-    )
+    how.add_argument("--lines", action="store_true", help="an event for each line (the default)")
     how.add_argument("--sse", action="store_true", help="standard input is a text/event-stream")
     parser.add_switch("--quiet", help="print no ids")
-    parser.add_option(
-        "--timeout", default=TIMEOUT, type=seconds, metavar="S", help="longest wait for an answer"
-    )
-    parser.add_option(
-        "--heartbeat", default=HEARTBEAT, type=seconds, metavar="S",
-        help="--sse: seconds of silence before a comment is sent",
-    )  # fmt: skip
+    what = "seconds to wait for an answer"
+    parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
+    what = "--sse: seconds of silence before a comment is sent"
+    parser.add_option("--heartbeat", default=HEARTBEAT, type=http.seconds, metavar="S", help=what)
 
 
 def _key(text: str) -> str:
@@ -118,8 +91,10 @@ class Job:
 def run(arguments: argparse.Namespace) -> int:
     """Publish; return the exit status."""
     job = job_from(arguments)
-    require_httpx(job.url)
-    return run_command(partial(_publish, job))
+    if job.data is None and sys.stdin is None:
+        fail("standard input is closed: give DATA")
+    http.require_httpx(job.url)
+    return http.run_command(partial(_publish, job))
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
@@ -151,7 +126,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
 def publish_url(base: str, topic: str, fields: Mapping[str, str | int | None]) -> str:
     """Return where to post an event: the topic as one segment, its fields in the query."""
     query = urlencode({name: value for name, value in fields.items() if value is not None})
-    return f"{base}/events/{quoted(topic)}{'?' if query else ''}{query}"
+    return f"{base}/events/{http.quoted(topic)}{'?' if query else ''}{query}"
 
 
 # -- input
@@ -172,7 +147,7 @@ class Input:
         """Return what is there, at most `READ_BYTES`, after waiting for it; `b""` at the end.
 
         Raises:
-            CommandError: it can't be read.
+            http.CommandError: it can't be read.
         """
         while True:
             try:
@@ -183,7 +158,7 @@ class Input:
                 # Whoever started us made it non-blocking, and so it stays.
                 await trio.lowlevel.wait_readable(self._fd)
             except OSError as exc:
-                raise CommandError(f"can't read standard input: {exc.strerror}") from exc
+                raise http.CommandError(f"can't read standard input: {exc.strerror}") from exc
 
 
 @final
@@ -198,7 +173,7 @@ class LineSplitter:
         """Take the next bytes; return the lines that they complete.
 
         Raises:
-            CommandError: a line is longer than the limit.
+            http.CommandError: a line is longer than the limit.
         """
         first, *others = chunk.split(b"\n")
         self._held += first
@@ -234,7 +209,7 @@ class WholeLines:
         """Take the next bytes; return the whole lines there are now.
 
         Raises:
-            CommandError: a line is longer than the limit.
+            http.CommandError: a line is longer than the limit.
         """
         if self._drops_lf:
             self._drops_lf = False
@@ -262,7 +237,7 @@ class WholeLines:
 
 def _check_line(line: bytearray, limit: int) -> None:
     if len(line) > limit:
-        raise CommandError(f"a line of standard input is longer than {limit} bytes")
+        raise http.CommandError(f"a line of standard input is longer than {limit} bytes")
 
 
 @final
@@ -327,7 +302,7 @@ class StreamBody:
 
 
 async def _publish(job: Job) -> None:
-    async with open_client(timeout=job.timeout, follow_redirects=False) as client:
+    async with http.open_client(timeout=job.timeout, follow_redirects=False) as client:
         publisher = Publisher(client, job)
         if job.sse:
             await publisher.publish_stream(Input(_STDIN))
@@ -348,15 +323,15 @@ class Publisher:
     def print_id(self, event_id: str) -> None:
         """Print an id, unless told to be quiet."""
         if not self._job.quiet:
-            write_line(event_id)
+            http.write_line(event_id)
 
     async def publish(self, data: bytes) -> str:
         """Publish one event; return its id."""
         job, headers = self._job, {"Content-Type": "text/plain; charset=utf-8"}
         if job.key is not None:
             headers["Idempotency-Key"] = job.key
-        answer = await post(self._client, job.url, data, headers=headers)
-        return last_id(answer)
+        answer = await http.post(self._client, job.url, data, headers=headers)
+        return http.last_id(answer)
 
     async def publish_lines(self, source: Input) -> None:
         """Publish each line when it is there."""
@@ -370,24 +345,26 @@ class Publisher:
     async def _publish_line(self, number: int, line: bytes) -> None:
         try:
             event_id = await self.publish(line)
-        except CommandError as exc:
-            raise CommandError(f"line {number}: {exc}") from exc
+        except http.CommandError as exc:
+            raise http.CommandError(f"line {number}: {exc}") from exc
         self.print_id(event_id)
 
     async def publish_stream(self, source: Input) -> None:
         """Publish what an event stream holds, in one request."""
-        job, connection = self._job, Connection()
+        job, connection = self._job, http.Connection()
         send, receive = trio.open_memory_channel[bytes](0)
         body = StreamBody(receive, heartbeat=job.heartbeat, answered=connection.wait_readable)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_feed, source, send)
             headers = {"Content-Type": "text/event-stream"}
-            answer = await post(self._client, job.url, body, headers=headers, connection=connection)
+            answer = await http.post(
+                self._client, job.url, body, headers=headers, connection=connection
+            )
             nursery.cancel_scope.cancel(reason="the server answered")
-        event_id = last_id(answer)
+        event_id = http.last_id(answer)
         if body.answered:
             said = f"the last event is {event_id}" if event_id else "nothing is published"
-            raise CommandError(f"the server ended the stream early: {said}")
+            raise http.CommandError(f"the server ended the stream early: {said}")
         if event_id:
             self.print_id(event_id)
 

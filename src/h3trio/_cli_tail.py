@@ -12,44 +12,25 @@ in the arguments. Once there was a stream, only an answer that means "don't come
 from __future__ import annotations
 
 import enum
+import errno
 import json
+import os
 import random
+import stat
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._cli_http import (
-    DEFAULT_URL,
-    STATUSES,
-    CommandError,
-    LostError,
-    base_url,
-    check_url,
-    checked,
-    json_object,
-    open_client,
-    quoted,
-    read_answer,
-    read_body,
-    refusal,
-    require_httpx,
-    run_command,
-    say,
-    seconds,
-    topic,
-    translated,
-    whole,
-    without_secret,
-    write_line,
-)
+from . import _cli_http as http
 from ._options import fail
 from ._parser import EventTooLargeError, SSEParser
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import httpx
 
@@ -72,36 +53,27 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `tail`."""
     parser.set_defaults(run=run)
     parser.description = "Print the data of each event of some topics, or of any event stream."
-    parser.epilog = STATUSES
-    parser.add_argument(
-        "topics", metavar="TOPIC|URL", nargs="+", type=checked(topic),
-        help="topics of the hub, * for all; or one http:// URL of a stream, if --url is not given",
-    )  # fmt: skip
-    parser.add_option(
-        "--url", type=base_url, metavar="URL", help=f"address of the hub, else {DEFAULT_URL}"
-    )
+    parser.epilog = http.STATUSES
+    topic, number = http.checked(http.topic), http.checked(_counted)
+    what = "topics, * for all; or one http:// URL of a stream, if --url is not given"
+    parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=topic, help=what)
+    parser.add_option("--url", type=http.base_url, help=f"the hub, else {http.DEFAULT_URL}")
     parser.add_switch("--json", help="print a JSON object for each event: id, event, data")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--since", metavar="ID", type=checked(_last_id), default="", help="begin behind this event"
-    )
-    start.add_argument(
-        "--first", metavar="N|oldest", type=checked(_first),
-        help="begin with the last N events, or the oldest one there is; else only new ones",
-    )  # fmt: skip
-    parser.add_argument(
-        "--count", metavar="N", type=checked(_counted), help="end after so many events"
-    )
+    start, last_id = parser.add_mutually_exclusive_group(), http.checked(_last_id)
+    start.add_argument("--since", metavar="ID", type=last_id, default="", help="begin behind it")
+    what = "begin with the last N events, or the oldest there is; else only new ones"
+    start.add_argument("--first", metavar="N|oldest", type=http.checked(_first), help=what)
+    parser.add_argument("--count", metavar="N", type=number, help="end after so many events")
     parser.add_switch("--no-reconnect", help="end with the first stream")
     parser.add_switch("--quiet", help="don't say when the connection is made or lost")
+    what = "seconds of silence after which the connection counts as lost"
     parser.add_option(
-        "--idle-timeout", default=IDLE_TIMEOUT, type=seconds, metavar="S",
-        help="silence after which the connection counts as lost",
-    )  # fmt: skip
+        "--idle-timeout", default=IDLE_TIMEOUT, type=http.seconds, metavar="S", help=what
+    )
+    what = "largest event that is taken, in bytes"
     parser.add_option(
-        "--max-event-size", default=MAX_EVENT_SIZE, type=_counted, metavar="BYTES",
-        help="largest event that is taken",
-    )  # fmt: skip
+        "--max-event-size", default=MAX_EVENT_SIZE, type=_counted, metavar="N", help=what
+    )
 
 
 def _last_id(text: str) -> str:
@@ -111,7 +83,7 @@ def _last_id(text: str) -> str:
 
 
 def _counted(text: str) -> int:
-    if (value := whole(text)) == 0:
+    if (value := http.whole(text)) == 0:
         raise ValueError("must be at least 1")
     return value
 
@@ -120,7 +92,7 @@ def _first(text: str) -> str:
     if text == "oldest":
         return text
     try:
-        return str(whole(text))
+        return str(http.whole(text))
     except ValueError:
         raise ValueError(f"{text!r} is neither a whole number nor oldest") from None
 
@@ -144,8 +116,8 @@ class Job:
 def run(arguments: argparse.Namespace) -> int:
     """Print a stream; return the exit status."""
     job = job_from(arguments)
-    require_httpx(job.url)
-    return run_command(partial(_tail, job))
+    http.require_httpx(job.url)
+    return http.run_command(partial(_tail, job))
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
@@ -182,11 +154,11 @@ def stream_url(base: str | None, topics: Sequence[str]) -> str:
     if base is None and any(map(_is_url, topics)):
         if len(topics) > 1:
             raise ValueError("an URL stands alone; are these topics? then give --url as well")
-        check_url(topics[0])
+        http.check_url(topics[0])
         return topics[0].partition("#")[0]
     # In the query, as some proxies decode what a path holds.
-    query = "&".join(f"topic={quoted(topic)}" for topic in topics)
-    return f"{base or DEFAULT_URL}/events?{query}"
+    query = "&".join(f"topic={http.quoted(topic)}" for topic in topics)
+    return f"{base or http.DEFAULT_URL}/events?{query}"
 
 
 def _is_url(text: str) -> bool:
@@ -195,7 +167,7 @@ def _is_url(text: str) -> bool:
 
 def with_query(url: str, name: str, value: str) -> str:
     """Return an URL with one more field in its query."""
-    return f"{url}{'&' if '?' in url else '?'}{name}={quoted(value)}"
+    return f"{url}{'&' if '?' in url else '?'}{name}={http.quoted(value)}"
 
 
 def request_for(
@@ -258,7 +230,7 @@ def reconnect_delay(asked: float, failures: int, draw: Callable[[], float]) -> f
 def retry_after(value: str) -> float:
     """Return the seconds of a `Retry-After` header, 0 if it has none, at most `MAX_RETRY_AFTER`."""
     try:
-        return float(min(whole(value), MAX_RETRY_AFTER))
+        return float(min(http.whole(value), MAX_RETRY_AFTER))
     except ValueError:
         return 0.0
 
@@ -281,19 +253,58 @@ def reset_notice(event: SSEEvent) -> str | None:
     """
     if event.event != "reset":
         return None
-    fields = json_object(event.data or "")
+    fields = http.json_object(event.data or "")
     reason, asked = fields.get("reason"), fields.get("id")
     if not isinstance(reason, str):
         return None
     return f"reset ({reason}): events{f' after {asked}' if asked else ''} may be missing"
 
 
+@final
+class Printer:
+    """Prints events, and counts them; warns of each reset, which isn't one of them."""
+
+    def __init__(self, *, as_json: bool, count: int | None) -> None:
+        self._as_json = as_json
+        self._count = count
+        self._printed = 0
+
+    def print(self, events: Iterable[SSEEvent]) -> bool:
+        """Print events, up to the last one wanted; True if that was among them."""
+        return any(map(self._print, events))
+
+    def _print(self, event: SSEEvent) -> bool:
+        if (notice := reset_notice(event)) is not None:
+            http.say(f"warning: {notice}")
+            return False
+        http.write_line(format_event(event, as_json=self._as_json))
+        self._printed += 1
+        return self._printed == self._count
+
+
 # -- the stream
 
 
 async def _tail(job: Job) -> None:
-    async with open_client(timeout=job.idle_timeout, follow_redirects=True) as client:
+    async with (
+        http.open_client(timeout=job.idle_timeout, follow_redirects=True) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(end_with_reader, sys.stdout.fileno())
         await Tail(client, job).run()
+        nursery.cancel_scope.cancel(reason="there is no more to print")
+
+
+async def end_with_reader(fd: int) -> None:
+    """Fail as soon as nobody reads a pipe any more: its next event may be far away.
+
+    Raises:
+        BrokenPipeError: the other end is closed.
+    """
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        # The end for writing never becomes readable; but an error wakes whoever waits for anything.
+        await trio.lowlevel.wait_readable(fd)
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 @final
@@ -308,13 +319,13 @@ class Tail:
         self._failures = 0
         self._not_before = 0.0
         self._was_connected = False
-        self._printed = 0
+        self._printer = Printer(as_json=job.json, count=job.count)
 
     async def run(self) -> None:
         """Print events until there are enough, or no more will come.
 
         Raises:
-            CommandError: the stream was refused, can't be reached, or can't be read further.
+            http.CommandError: the stream was refused, can't be reached, or can't be read further.
         """
         while True:
             self._not_before = 0.0
@@ -322,7 +333,7 @@ class Tail:
                 if await self._read_stream() or not self._job.reconnect:
                     return
                 why = "the server ended the stream"
-            except LostError as exc:
+            except http.LostError as exc:
                 if not (self._was_connected and self._job.reconnect):
                     raise
                 why = str(exc)
@@ -337,13 +348,13 @@ class Tail:
 
     def _notice(self, message: str) -> None:
         if not self._job.quiet:
-            say(message)
+            http.say(message)
 
     async def _read_stream(self) -> bool:
         """Print what comes over one connection; True if that was all there is to print."""
         job = self._job
         url, headers = request_for(job.url, last_event_id=self._last_id, first=job.first)
-        with translated(self._client, url):
+        with http.translated(self._client, url):
             async with self._client.stream("GET", url, headers=headers) as response:
                 verdict = judge(response.status_code, response.headers.get("content-type", ""))
                 if verdict is Verdict.STREAM:
@@ -353,22 +364,22 @@ class Tail:
         self._notice("the server answered 204: there is no more")
         return True
 
-    async def _failure(self, response: httpx.Response, verdict: Verdict) -> CommandError:
+    async def _failure(self, response: httpx.Response, verdict: Verdict) -> http.CommandError:
         if response.status_code == 200:  # noqa: PLR2004 - OK
             found = response.headers.get("content-type") or "nothing said"
-            return CommandError(f"the server answered 200, but no {_MIME_TYPE}: {found}")
-        answer = await read_answer(response)
-        error = refusal(answer.status, answer.text, answer.location)
+            return http.CommandError(f"the server answered 200, but no {_MIME_TYPE}: {found}")
+        answer = await http.read_answer(response)
+        error = http.refusal(answer.status, answer.text, answer.location)
         self._not_before = retry_after(response.headers.get("retry-after", ""))
-        return LostError(str(error)) if verdict is Verdict.LATER else error
+        return http.LostError(str(error)) if verdict is Verdict.LATER else error
 
     async def _print(self, response: httpx.Response) -> bool:
         self._was_connected = True
         self._failures = 0
-        self._notice(f"connected to {without_secret(str(response.url))}")
+        self._notice(f"connected to {http.without_secret(str(response.url))}")
         size = self._job.max_event_size
         parser = SSEParser(max_event_size=size, last_event_id=self._last_id)
-        return await read_body(response, partial(self._take, parser))
+        return await http.read_body(response, partial(self._take, parser))
 
     def _take(self, parser: SSEParser, chunk: bytes) -> bool:
         """Print the events that a chunk completes; True if they were enough."""
@@ -380,18 +391,9 @@ class Tail:
         self._last_id = parser.last_event_id
         if parser.retry is not None:
             self._asked = parser.retry / 1000
-        if any(map(self._print_event, events)):
+        if self._printer.print(events):
             return True
         if too_large is not None:
             # To come back would bring the same event again.
-            raise CommandError(f"{too_large}; see --max-event-size") from too_large
+            raise http.CommandError(f"{too_large}; see --max-event-size") from too_large
         return False
-
-    def _print_event(self, event: SSEEvent) -> bool:
-        """Print an event; True if it was the last one wanted."""
-        if (notice := reset_notice(event)) is not None:
-            say(f"warning: {notice}")
-            return False
-        write_line(format_event(event, as_json=self._job.json))
-        self._printed += 1
-        return self._printed == self._job.count

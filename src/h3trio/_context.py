@@ -40,7 +40,7 @@ class Counts:
     requests: int = 0
     events: int = 0
     bytes_sent: int = 0
-    closings: Counter[CloseReason] = field(default_factory=Counter)
+    closings: Counter[CloseReason] = field(default_factory=Counter["CloseReason"])
 
     def add(self, closing: Closing) -> None:
         """Count one finished exchange."""

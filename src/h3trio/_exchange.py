@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Never, Protocol, final
+from typing import TYPE_CHECKING, Never, Protocol, cast, final
 
 import trio
 
@@ -98,7 +98,7 @@ class Exchange:
         self._scope = trio.CancelScope()
         self._outbox: Outbox | None = None
         self._reason: CloseReason | None = None
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._half_closed = False
         self._started = trio.current_time()
         self._status = 0
@@ -128,15 +128,18 @@ class Exchange:
         return self._connection.context.settings.max_body_bytes
 
     def end(self, reason: CloseReason) -> None:
-        """Cancel the handler; the first reason counts, and a stream that is complete has its own."""
+        """Cancel the handler; the first reason counts, and that of a complete stream is its own."""
         if self._reason is None:
-            is_complete = self._outbox is not None and self._outbox.finished
-            self._reason = CloseReason.COMPLETED if is_complete else reason
+            self._reason = CloseReason.COMPLETED if self._is_complete else reason
         self._scope.cancel(reason=reason.value)
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._outbox is not None and self._outbox.finished
 
     def fail_stream(self) -> None:
         """An error left the stream's block: it is to end without its final chunk."""
-        if self._reason is None and not (self._outbox and self._outbox.finished):
+        if self._reason is None and not self._is_complete:
             self._reason = CloseReason.HANDLER_ERROR
 
     async def open_stream(self) -> SSEWriter:
@@ -259,11 +262,7 @@ class Exchange:
         await writer.aclose()
 
     async def _respond(self, response: Response, extra: Fields) -> None:
-        """Send a whole response, with those extra headers that it has no own ones for.
-
-        Raises:
-            ValueError: its headers contradict its framing; nothing was sent.
-        """
+        """Send a whole response; ValueError if its headers contradict its framing."""
         self._require_writable()
         headers = self._headers(response.headers.raw, extra)
         data = self._connection.http.response(response.status, headers, response.body)
@@ -308,19 +307,18 @@ class Exchange:
         """Turn the way the handler ended into the end of the answer."""
         if self._error is not None:
             await self._settle_error(self._error)
-        elif self._scope.cancelled_caught and self._reason is None:
-            # Nobody called `end`: the scope's deadline passed.
-            self._reason = CloseReason.LEASE if self._outbox else CloseReason.CLIENT_CLOSED
+        elif self._scope.cancelled_caught:
+            # If nobody called `end`, the scope's deadline passed.
+            self.end(CloseReason.LEASE if self._outbox else CloseReason.CLIENT_CLOSED)
         if self._outbox is not None:
             await self._end_stream(self._outbox)
         elif not self.event.head_sent and self._reason in ENDED_BY_SERVER:
             await self._respond_error(HTTPError(503))
         self._reason = self._reason or CloseReason.COMPLETED
 
-    async def _settle_error(self, error: BaseException) -> None:
+    async def _settle_error(self, error: Exception) -> None:
         answer = isinstance(error, HTTPError) and not self.event.head_sent
-        # A handler may meet its lost client before its cancellation, or shielded
-        # from it; the reason says it all.
+        # A shielded handler may meet its lost client; the reason says it all.
         expected = isinstance(error, trio.BrokenResourceError) and self._reason is not None
         if not answer and not expected:
             logger.error("%s: the handler raised", self.event, exc_info=error)
@@ -392,8 +390,11 @@ class Exchange:
         context.closed(self.event, closing)
 
 
-def _single(error: BaseException) -> BaseException:
+def _single(group: ExceptionGroup[Exception]) -> Exception:
     """Unwrap groups of one: a nursery around one error doesn't change what it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    if len(group.exceptions) != 1:
+        return group
+    only = group.exceptions[0]
+    if isinstance(only, ExceptionGroup):
+        return _single(cast("ExceptionGroup[Exception]", only))
+    return only

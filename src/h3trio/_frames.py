@@ -63,6 +63,7 @@ class FrameSink(Protocol):
             trio.BrokenResourceError: the peer is gone.
             trio.ClosedResourceError: the sink was closed on our side.
         """
+        raise NotImplementedError
 
     async def flush(self) -> None:
         """Wait until nothing waits inside the sink.

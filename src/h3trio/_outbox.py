@@ -311,8 +311,7 @@ class Outbox:
         """Wait until the transport has all that was accepted. A checkpoint.
 
         Raises:
-            trio.BrokenResourceError: the peer is gone.
-            trio.ClosedResourceError: it had ended before.
+            trio.BrokenResourceError, trio.ClosedResourceError: as `send_frame`.
         """
         await self._wait_not_owned()
         if self.state in (State.BROKEN, State.ENDED):
@@ -331,20 +330,22 @@ class Outbox:
         """Take no more, send what was accepted, then the farewell and the last chunk.
 
         Raises:
-            trio.BrokenResourceError: the peer is gone.
-            trio.ClosedResourceError: it had ended before.
+            trio.BrokenResourceError, trio.ClosedResourceError: as `send_frame`.
         """
+        if self.state in (State.BROKEN, State.ENDED):
+            self._raise_if_closed()
         if not self._closing:
             self._closing = True
             self._refuse_waiting()
-        await self.flush()
-        if not self._tail_written:
+        await self._wait_not_owned()
+        if self.state is State.IDLE and not self._tail_written:
             self._tail_written = True
             if tail := self._tail(farewell):
                 self._write(tail)
             if self.state is State.IDLE:
                 self._end()
-        await self._wait_not_owned()
+        if self.state is State.OWNED:
+            await self._wait_not_owned()
         if not self.finished:
             self._raise_if_closed()
 

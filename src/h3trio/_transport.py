@@ -29,11 +29,12 @@ import trio
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 RECEIVE_SIZE: Final = 64 * 1024
 # One slice of a long send over a foreign stream: each that is taken is progress.
 _SLICE: Final = 64 * 1024
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Transport(Protocol):
@@ -45,6 +46,7 @@ class Transport(Protocol):
         Raises:
             trio.BrokenResourceError: the connection is gone.
         """
+        raise NotImplementedError
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         """Send everything, however long that takes while there is progress.
@@ -60,6 +62,7 @@ class Transport(Protocol):
         Raises:
             trio.BrokenResourceError: the connection is gone.
         """
+        raise NotImplementedError
 
     async def send_eof(self) -> None:
         """Close the sending side if the transport can, else do nothing."""
@@ -177,16 +180,16 @@ class StreamTransport:
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            with contextlib.suppress(*_GONE):
                 await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, OSError):
+        with contextlib.suppress(*_GONE):
             await trio.aclose_forcefully(self._stream)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated() -> Generator[None]:
     """Turn what a stream may raise into `trio.BrokenResourceError`, once."""
     try:
         yield

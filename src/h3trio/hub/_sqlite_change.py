@@ -118,9 +118,9 @@ class Change:
         self.sums.bytes -= size
 
     def added_topics(self) -> list[Topic]:
-        """List each topic that gets a record."""
-        numbers = {number for _record, _dedup, numbers in self._added for number in numbers}
-        return [self._by_number[number] for number in numbers]
+        """List each topic that gets a record, in the order in which they do."""
+        added = dict.fromkeys(n for _record, _dedup, numbers in self._added for n in numbers)
+        return [self._by_number[number] for number in added]
 
     def number_of(self, name: str) -> int | None:
         """Return a topic's number, if it is known."""

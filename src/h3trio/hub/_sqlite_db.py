@@ -29,7 +29,9 @@ HEADROOM_PAGES: Final = 64
 MAX_WAL_BYTES: Final = 8 * MIB
 """Size of the write-ahead log above which the writer waits for readers to empty it."""
 
+# How long the writer waits for that, and at each how many of its transactions.
 _IMPATIENT_MS: Final = 100
+_WAL_ATTEMPTS: Final = 100
 
 # What SQLite says when there is no room: on the disk, for a page, for its shared index.
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -73,7 +75,7 @@ class Database:
     ) -> None:
         self.path = path
         self._wal = path.with_name(f"{path.name}-wal")
-        self._wal_limit = MAX_WAL_BYTES
+        self._wal_overdue = 0
         self._max_bytes = max_bytes
         self._reserve = Reserve(path, reserve_bytes)
         self._failure: str | None = None
@@ -166,14 +168,17 @@ class Database:
     def bound_wal(self) -> None:
         """Cut the write-ahead log down where readers kept it from starting anew."""
         size = self._wal.stat().st_size if self._wal.exists() else 0
-        if size <= self._wal_limit:
+        if size <= MAX_WAL_BYTES:
+            return
+        self._wal_overdue += 1
+        if self._wal_overdue % _WAL_ATTEMPTS != 1:
             return
         # Not the usual patience: somebody's backup may read for minutes, and updates wait.
         self.connection.execute(f"PRAGMA busy_timeout = {_IMPATIENT_MS}")
-        is_cut = self.checkpoint("TRUNCATE")
+        if self.checkpoint("TRUNCATE"):
+            self._wal_overdue = 0
         usual = round(1000 * _sqlite_schema.BUSY_SECONDS)
         self.connection.execute(f"PRAGMA busy_timeout = {usual}")
-        self._wal_limit = MAX_WAL_BYTES if is_cut else size + MAX_WAL_BYTES
 
 
 def failure_of_commit(path: Path, error: sqlite3.Error) -> str | None:

@@ -148,6 +148,9 @@ def prepare(
     synchronous = "FULL" if durability == "durable" else "NORMAL"
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    # Some distributions build SQLite to write zeros over all it frees: removing would take as
+    # much of the write-ahead log as adding did, which a full disk has no room for.
+    connection.execute("PRAGMA secure_delete = FAST")
 
 
 def _migrate(

@@ -1,0 +1,264 @@
+"""`tail` up to the socket: what it asks for, what answers mean, how long it waits, what it prints.
+
+The command as a process, with servers that restart and break: tests/e2e/test_cli_publish_tail.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import SSEEvent, SSEParser
+from h3trio import _cli_http as http
+from h3trio._cli import main
+from h3trio._cli_tail import (
+    MAX_DELAY,
+    MIN_DELAY,
+    Printer,
+    Verdict,
+    end_with_reader,
+    format_event,
+    judge,
+    reconnect_delay,
+    request_for,
+    reset_notice,
+    retry_after,
+    stream_url,
+    with_query,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IRI = "https://example.com/a?b#c"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "the following arguments are required: TOPIC|URL"),
+        (("",), "argument TOPIC|URL: a topic is not empty"),
+        (("t", "--since", "a\nb"), "argument --since: last_event_id must not contain LF: index 1"),
+        (("t", "--first", "-1"), "argument --first: '-1' is neither a whole number nor oldest"),
+        (("t", "--first", "new"), "argument --first: 'new' is neither a whole number nor oldest"),
+        (("t", "--since", "1", "--first", "1"), "--first: not allowed with argument --since"),
+        (("t", "--count", "0"), "argument --count: must be at least 1"),
+        (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a positive number"),
+        (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
+        (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
+        (("http://h/", "t"), "an URL stands alone; are these topics? then give --url as well"),
+        (("http://",), "'http://' is not of the form http://HOST:PORT"),
+        (("http://h:x/",), "Port could not be cast"),
+    ],
+)
+def test_wrong_arguments(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
+) -> None:
+    """Arguments that are wrong or don't fit together are one line, and status 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(["tail", *argv], environ={})
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("h3trio: error: ")
+    assert message in err
+
+
+# -- requests
+
+
+@pytest.mark.parametrize(
+    ("base", "topics", "url"),
+    [
+        (None, ["news"], "http://localhost:3000/events?topic=news"),
+        ("http://h/hub", ["a", "b/c"], "http://h/hub/events?topic=a&topic=b%2Fc"),
+        (None, ["*"], "http://localhost:3000/events?topic=%2A"),
+        (None, ["http://h:1/stream?x=1#part"], "http://h:1/stream?x=1"),
+        (None, ["HTTPS://h/"], "HTTPS://h/"),
+        (
+            "http://h",
+            [IRI],
+            "http://h/events?topic=https%3A%2F%2Fexample.com%2Fa%3Fb%23c",
+        ),
+        ("http://h", [IRI, "&="], f"http://h/events?topic={http.quoted(IRI)}&topic=%26%3D"),
+    ],
+)
+def test_stream_url(base: str | None, topics: list[str], url: str) -> None:
+    """Topics go to the hub's address; an URL is a stream's own unless that address is given."""
+    assert stream_url(base, topics) == url
+    assert str(httpx.URL(url)).lower() == url.lower()
+
+
+def test_with_query() -> None:
+    """A field is added to the query that there is."""
+    assert with_query("http://h/a", "n", "x y") == "http://h/a?n=x%20y"
+    assert with_query("http://h/a?b=c", "n", "&") == "http://h/a?b=c&n=%26"
+
+
+def asked(last_event_id: str, first: str | None = None) -> tuple[str, bytes | None]:
+    """Return what a request asks for: its query, and the id in its headers."""
+    url, headers = request_for("http://h/s", last_event_id=last_event_id, first=first)
+    assert dict(headers)[b"Accept"] == b"text/event-stream"
+    return url.removeprefix("http://h/s"), dict(headers).get(b"Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "first", "expected"),
+    [
+        ("", None, ("", None)),
+        ("", "oldest", ("?first=oldest", None)),
+        ("7", None, ("", b"7")),
+        ("7", "5", ("", b"7")),
+        ("\u00fc a", None, ("", b"\xc3\xbc a")),
+        (" 7", None, ("?last_event_id=%207", None)),
+        ("7 ", "5", ("?last_event_id=7%20", None)),
+        ("a\tb", None, ("?last_event_id=a%09b", None)),
+    ],
+)
+def test_requests(
+    last_event_id: str, first: str | None, expected: tuple[str, bytes | None]
+) -> None:
+    """The last id goes into its header, or into the query if no header can hold it."""
+    assert asked(last_event_id, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "verdict"),
+    [
+        (200, "text/event-stream", Verdict.STREAM),
+        (200, "Text/Event-Stream ; charset=utf-8", Verdict.STREAM),
+        (200, "text/html", Verdict.REFUSED),
+        (200, "", Verdict.REFUSED),
+        (204, "", Verdict.OVER),
+        (206, "text/event-stream", Verdict.REFUSED),
+        (304, "", Verdict.REFUSED),
+        (403, "text/event-stream", Verdict.REFUSED),
+        (429, "", Verdict.REFUSED),
+        (500, "", Verdict.LATER),
+        (503, "text/event-stream", Verdict.LATER),
+    ],
+)
+def test_verdicts(status: int, content_type: str, verdict: Verdict) -> None:
+    """Only 200 with the right type is a stream; only what a server fails at is tried again."""
+    assert judge(status, content_type) is verdict
+
+
+# -- waiting
+
+
+def test_delays_double_up_to_a_limit() -> None:
+    """The wait doubles with each failure, up to half a minute."""
+    delays = [reconnect_delay(1, failures, lambda: 1.0) for failures in range(8)]
+    assert delays == [2, 4, 8, 16, 30, 30, 30, 30]
+    assert [reconnect_delay(1, failures, lambda: 0.0) for failures in range(5)] == [1, 2, 4, 8, 15]
+
+
+@given(st.floats(0, 1e13), st.integers(0, 10_000), st.floats(0, 1))
+def test_delays_keep_their_bounds(wanted: float, failures: int, drawn: float) -> None:
+    """The wait is never shorter than asked for, never nothing, never longer than need be."""
+    delay = reconnect_delay(wanted, failures, lambda: drawn)
+    assert max(wanted, MIN_DELAY) <= delay <= max(wanted, MAX_DELAY)
+    assert delay <= reconnect_delay(wanted, failures + 1, lambda: 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", 0), ("7", 7), ("-1", 0), ("1.5", 0), ("99999", 3600), ("9" * 5000, 0), ("Fri, 31", 0)],
+)
+def test_retry_after(value: str, seconds: float) -> None:
+    """Seconds are taken, up to an hour; anything else counts for nothing."""
+    assert retry_after(value) == seconds
+
+
+# -- events
+
+
+def test_format_of_data() -> None:
+    """The data is printed as it is, over as many lines as it has."""
+    assert format_event(SSEEvent("a\nb", event="e", id="1"), as_json=False) == "a\nb"
+    assert format_event(SSEEvent(""), as_json=False) == ""
+
+
+def test_format_as_json() -> None:
+    """JSON is one line an event, with id, type and data."""
+    (event,) = SSEParser().feed('id: 1\nevent: e\ndata: é\ndata: "b"\n\n'.encode())
+    line = format_event(event, as_json=True)
+    assert line == '{"id": "1", "event": "e", "data": "é\\n\\"b\\""}'
+    (event,) = SSEParser().feed(b"data:\n\n")
+    assert json.loads(format_event(event, as_json=True)) == {
+        "id": "",
+        "event": "message",
+        "data": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "notice"),
+    [
+        ('{"reason":"unknown","id":"a-1"}', "reset (unknown): events after a-1 may be missing"),
+        ('{"reason":"lagged","id":null}', "reset (lagged): events may be missing"),
+        ('{"reason":1}', None),
+        ("[]", None),
+        ("reset!", None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_reset_notices(data: str, notice: str | None) -> None:
+    """A hub's reset is a warning; what others call reset is an event."""
+    assert reset_notice(SSEEvent(data, event="reset")) == notice
+    assert reset_notice(SSEEvent(data)) is None
+
+
+STREAM = b'id: 1\ndata: one\n\nevent: reset\ndata: {"reason":"x","id":null}\n\ndata: two\n\n'
+
+
+def test_events_are_printed_and_resets_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """Events go to standard output; a reset goes to standard error, and isn't counted."""
+    printer = Printer(as_json=False, count=3)
+    assert not printer.print(SSEParser().feed(STREAM))
+    assert capsys.readouterr() == (
+        "one\ntwo\n",
+        "h3trio: warning: reset (x): events may be missing\n",
+    )
+    assert printer.print(SSEParser().feed(STREAM))
+    assert capsys.readouterr() == ("one\n", "")
+
+
+def test_json_is_printed_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With no count there is no end, and each event is one line."""
+    printer = Printer(as_json=True, count=None)
+    assert not printer.print([SSEEvent("a\nb", event="e", id=str(n)) for n in range(3)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"id": str(n), "event": "e", "data": "a\nb"} for n in range(3)]
+
+
+async def test_ends_when_nobody_reads(nursery: trio.Nursery) -> None:
+    """A pipe whose reader leaves is noticed though nothing is written."""
+    reader, writer = os.pipe()
+    broken = trio.Event()
+
+    async def watch() -> None:
+        with pytest.raises(BrokenPipeError):
+            await end_with_reader(writer)
+        broken.set()
+
+    nursery.start_soon(watch)
+    await wait_all_tasks_blocked(0.01)
+    assert not broken.is_set()
+    os.close(reader)
+    await broken.wait()
+    os.close(writer)
+
+
+async def test_files_have_no_reader(tmp_path: Path) -> None:
+    """What is no pipe can't be left by its reader."""
+    fd = os.open(tmp_path / "output", os.O_CREAT | os.O_WRONLY)
+    await end_with_reader(fd)
+    os.close(fd)
