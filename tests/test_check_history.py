@@ -138,7 +138,8 @@ class IgnoresBytes(Wrapped):
 
     async def read(self, after: int, **options: Any) -> Page:  # noqa: ANN401 - handed on
         """Read without the bound."""
-        return await super().read(after, **{**options, "max_bytes": 10**9})
+        options["max_bytes"] = 10**9
+        return await super().read(after, **options)
 
 
 class FindsOldest(Wrapped):

@@ -27,7 +27,7 @@ PACKAGE = "h3trio"
 # Bottom first. A module may import from the rows below its own, and from its own row as long as
 # the imports make no circle. `hub` is the folder's `__init__`, `hub.*` are the modules inside.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version",),
+    ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
     ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
     ("_transport", "_http1"),
@@ -54,7 +54,7 @@ H11_DOOR = {"_http1"}
 WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing"}
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
-HUB_MAY_IMPORT = ("_version", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")
+HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")
 
 # ... nor HTTP of publish/subscribe: these are the rows below the package's own door.
 HTTP_ROOMS = {name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row}

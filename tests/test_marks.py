@@ -114,6 +114,8 @@ def test_a_matcher_is_asked_of_new_marks_only() -> None:
     prefix = Prefix("x/")
     assert marks.newest(Selection([prefix])) == 0
     first = prefix.asked
+    assert marks.newest(Selection([prefix])) == 0
+    assert prefix.asked == first
     marks.note("x/1", 1001)
     assert marks.newest(Selection([prefix])) == 1001
     assert prefix.asked <= first + 2

@@ -32,7 +32,7 @@ class Stream:
         **limits: int,
     ) -> None:
         self.nursery = nursery
-        self.transport = FakeTransport(room=room)
+        self.transport = transport or FakeTransport(room=room)
         self.reasons: list[CloseReason] = []
         self.scope = trio.CancelScope()
         self.outbox = Outbox(
@@ -292,6 +292,24 @@ async def test_a_send_that_was_cancelled_before(nursery: trio.Nursery, room: int
     assert scope.cancelled_caught
     stream.transport.change(room=None)
     assert await stream.sent() == b"sent"
+
+
+async def test_an_accepted_send_is_not_cancelled(nursery: trio.Nursery) -> None:
+    """A send that is cancelled just after it was accepted returns as if it weren't."""
+    scope, returned = trio.CancelScope(), list[bytes]()
+
+    class Cancelling(FakeTransport):
+        def send_nowait(self, data: bytes | memoryview) -> int:
+            scope.cancel()
+            return super().send_nowait(data)
+
+    stream = Stream(nursery, transport=Cancelling())
+    with scope:
+        await stream.outbox.send_frame(b"x")
+        returned.append(bytes(stream.transport.sent))
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert returned == [b"x"]
 
 
 # -- the client goes, or takes nothing

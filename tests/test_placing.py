@@ -15,7 +15,8 @@ from h3trio.hub._record import Update
 
 def update(**fields: Any) -> Update:  # noqa: ANN401 - a bad one too
     """Make an update, complete but for what is given."""
-    return Update(**{"event": SSEEvent("1"), "topics": ("a",), **fields})
+    whole: dict[str, Any] = {"event": SSEEvent("1"), "topics": ("a",), **fields}
+    return Update(**whole)
 
 
 def test_an_id_is_made_of_epoch_and_position() -> None:

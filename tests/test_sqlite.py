@@ -248,6 +248,15 @@ async def test_bytes_are_bounded(history: Callable[..., SQLiteHistory]) -> None:
         assert await read(one) == [10]
 
 
+async def test_a_record_over_two_limits_goes_once(history: Callable[..., SQLiteHistory]) -> None:
+    """What a topic's limit takes away counts for the limit of all."""
+    async with history(max_events=3, max_topic_events=1) as one:
+        await fill(one, 3, "a", "b", "c")
+        await fill(one, 2, "a", "d")
+        assert await read(one) == [3, 4, 5]
+        assert one.statistics().events == 3
+
+
 async def test_an_append_never_removes_its_own_records(
     history: Callable[..., SQLiteHistory],
 ) -> None:
@@ -311,6 +320,17 @@ async def test_reading_stops_at_the_logs_head(history: Callable[..., SQLiteHisto
         assert await read(one) == [1, 2, 3]
         assert await one.find("x") is None
         assert await one.position_before_last(2, selection=EVERYTHING) == 1
+
+
+async def test_of_records_with_one_id_the_newest_is_found(
+    history: Callable[..., SQLiteHistory],
+) -> None:
+    """In the file as in memory."""
+    async with history(tail_events=1) as one:
+        await put(one, update(id="x"), update("b", id="x"), update("b", id="x"), update())
+        assert await one.find("x") == 3
+        await one.purge("b")
+        assert await one.find("x") == 1
 
 
 async def test_a_long_search_ends_its_page(history: Callable[..., SQLiteHistory]) -> None:
@@ -536,7 +556,7 @@ async def test_a_path_that_cant_be_a_file_is_refused(tmp_path: Path, name: str) 
 def test_options_are_checked(options: dict[str, Any], problem: str) -> None:
     """An option that makes no sense is refused by name, before a file is touched."""
     with pytest.raises(ValueError, match=problem):
-        SQLiteHistory(**{"path": "hub.db", **options})
+        SQLiteHistory(options.pop("path", "hub.db"), **options)
 
 
 # -- a full file, a failing disk

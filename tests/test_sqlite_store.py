@@ -107,7 +107,6 @@ def test_a_failed_append_leaves_the_sums(store: Store, tmp_path: Path) -> None:
     assert summed(store) == counted(tmp_path / "x.db")
 
 
-@pytest.mark.slow
 def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
     """The table in the file is the one in memory."""
     names = []
@@ -119,7 +118,9 @@ def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
         rows = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
         assert rows == [(name, 1) for name in names]
         filler = ((f"bcdf{n:04}", 1) for n in range(1000))
+        db.execute("BEGIN")
         db.executemany("INSERT INTO epochs (name, first) VALUES (?, ?)", filler)
+        db.execute("COMMIT")
     store, loaded = open_store(tmp_path / "x.db")
     store.close()
     assert len(loaded.epochs) == 1000

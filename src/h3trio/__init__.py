@@ -8,6 +8,7 @@ is left.
 from ._app import App as App
 from ._close import CloseReason as CloseReason
 from ._close import Closing as Closing
+from ._doors import own as _own
 from ._errors import HTTPError as HTTPError
 from ._errors import ResponseStateError as ResponseStateError
 from ._event import H3Event as H3Event
@@ -23,7 +24,5 @@ from ._version import __version__ as __version__
 from ._writer import SSEWriter as SSEWriter
 from ._writer import WriterStatistics as WriterStatistics
 
-for _name, _value in dict(globals()).items():
-    if getattr(_value, "__module__", "").startswith("h3trio._"):
-        _value.__module__ = __name__
-del _name, _value
+_own(globals(), __name__)
+del _own

@@ -47,8 +47,8 @@ class BodyStream(trio.abc.ReceiveStream):
         self._lot: trio.lowlevel.ParkingLot | None = None
         self._discarding = False
         self._error: HTTPError | None = None
-        self.complete = False
-        self.discarded = 0
+        self.complete: bool = False
+        self.discarded: int = 0
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "open"

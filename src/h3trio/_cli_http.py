@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, final
 from urllib.parse import quote, urlsplit
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
         Generator,
         Mapping,
     )
+    from types import FrameType
 
     import httpx
+
+    OnStep = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 T = TypeVar("T")
 
@@ -258,10 +262,17 @@ async def read_body(response: httpx.Response, take: Callable[[bytes], bool]) -> 
     It is stopped by a cancellation, which ends httpx's nested generators from within: those that
     are left behind are finalised with a warning.
     """
+    failure: Exception | None = None
     with trio.CancelScope() as scope:
         async for piece in response.aiter_bytes():
-            if not scope.cancel_called and take(piece):
+            try:
+                enough = scope.cancel_called or take(piece)
+            except Exception as exc:  # noqa: BLE001 - it is raised below
+                failure, enough = exc, True
+            if enough:
                 scope.cancel(reason="that was enough")
+    if failure is not None:
+        raise failure
     return scope.cancel_called
 
 
@@ -277,43 +288,20 @@ async def read_answer(response: httpx.Response) -> Answer:
     return Answer(response.status_code, bytes(body[:MAX_ANSWER_BYTES]), location)
 
 
-@final
-class Connection:
-    """The connection of one request, as far as httpcore's `trace` extension shows it."""
-
-    def __init__(self) -> None:
-        self._socket: trio.socket.SocketType | None = None
-
-    async def on_step(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take the socket when it is there."""
-        if name == "connection.connect_tcp.complete":
-            self._socket = info["return_value"].get_extra_info("socket")
-        elif "start_tls" in name:
-            # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
-            self._socket = None
-
-    async def wait_readable(self) -> None:
-        """Wait until the server sends something; for ever, if that can't be told."""
-        if self._socket is None:
-            await trio.sleep_forever()
-        else:
-            await trio.lowlevel.wait_readable(self._socket)
-
-
 async def post(
     client: httpx.AsyncClient,
     url: str,
     content: bytes | AsyncIterable[bytes],
     *,
     headers: dict[str, str],
-    connection: Connection | None = None,
+    on_step: OnStep | None = None,
 ) -> Answer:
-    """Post, and read the answer.
+    """Post, and read the answer; httpcore calls `on_step` at each step on the way.
 
     Raises:
         CommandError: there is no answer.
     """
-    extensions = {} if connection is None else {"trace": connection.on_step}
+    extensions = {} if on_step is None else {"trace": on_step}
     try:
         with translated(client, url):
             async with client.stream(
@@ -365,12 +353,15 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
     """Run a command to its end; return the exit status, with one line if it is `EXIT_FAILED`."""
     if sys.stdout is None:
         fail("standard output is closed")
+    takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if takes_over:
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         trio.run(command)
-    except (CommandError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup) as exc:
-        leaf = _leaf(exc)
-        if isinstance(leaf, KeyboardInterrupt):
-            return EXIT_INTERRUPTED
+    except (CommandError, BrokenPipeError, ExceptionGroup) as exc:
+        leaf: BaseException = exc
+        while inner := _members(leaf):
+            leaf = inner[0]
         if isinstance(leaf, BrokenPipeError):
             _forget_output()
             return EXIT_BROKEN_PIPE
@@ -378,13 +369,18 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
             say(f"error: {leaf}")
             return EXIT_FAILED
         raise
+    finally:
+        if takes_over:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     return 0
 
 
-def _leaf(error: BaseException) -> BaseException:
-    """Return what ended the command, out of the nurseries that it passed."""
-    leaves = [_leaf(member) for member in _members(error)] or [error]
-    return next((leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt)), leaves[0])
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """End at once: an exception might come at a place where it leaves words behind.
+
+    Nothing is lost by it: each line is written when it is printed, and the system closes the rest.
+    """
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:

@@ -18,7 +18,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import urlencode
 
 import trio
@@ -298,6 +298,29 @@ class StreamBody:
         waiting.cancel(reason="the server answered before the body's end")
 
 
+@final
+class _Connection:
+    """The connection of one request, as far as httpcore's `trace` extension shows it."""
+
+    def __init__(self) -> None:
+        self._socket: trio.socket.SocketType | None = None
+
+    async def on_step(self, name: str, info: Mapping[str, Any]) -> None:
+        """Take the socket when it is there."""
+        if name == "connection.connect_tcp.complete":
+            self._socket = info["return_value"].get_extra_info("socket")
+        elif "start_tls" in name:
+            # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
+            self._socket = None
+
+    async def wait_readable(self) -> None:
+        """Wait until the server sends something; for ever, if that can't be told."""
+        if self._socket is None:
+            await trio.sleep_forever()
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
+
+
 # -- publishing
 
 
@@ -351,14 +374,14 @@ class Publisher:
 
     async def publish_stream(self, source: Input) -> None:
         """Publish what an event stream holds, in one request."""
-        job, connection = self._job, http.Connection()
+        job, connection = self._job, _Connection()
         send, receive = trio.open_memory_channel[bytes](0)
         body = StreamBody(receive, heartbeat=job.heartbeat, answered=connection.wait_readable)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_feed, source, send)
             headers = {"Content-Type": "text/event-stream"}
             answer = await http.post(
-                self._client, job.url, body, headers=headers, connection=connection
+                self._client, job.url, body, headers=headers, on_step=connection.on_step
             )
             nursery.cancel_scope.cancel(reason="the server answered")
         event_id = http.last_id(answer)

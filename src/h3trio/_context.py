@@ -66,12 +66,12 @@ class Context:
     )
 
     def __init__(self, handler: Handler, settings: Settings) -> None:
-        self.handler = handler
-        self.settings = settings
-        self.counts = Counts()
-        self.draining = trio.Event()
+        self.handler: Handler = handler
+        self.settings: Settings = settings
+        self.counts: Counts = Counts()
+        self.draining: trio.Event = trio.Event()
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
-        self.heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
+        self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self._date = b""
         self._date_second = 0
 

@@ -85,11 +85,11 @@ class H3Event:
         body: BodyStream,
         port: ResponsePort,
     ) -> None:
-        self.method = method
+        self.method: str = method
         self._target = target
-        self.headers = headers
-        self.http_version = http_version
-        self.client = client
+        self.headers: Headers = headers
+        self.http_version: str = http_version
+        self.client: str = client
         """The peer: an IP address, `"unix"`, or `"memory"`."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
@@ -99,7 +99,7 @@ class H3Event:
         self._query: QueryParams | None = None
         self._status = 200
         self._response_headers: MutableHeaders | None = None
-        self.state = ResponseState.NEW
+        self.state: ResponseState = ResponseState.NEW
         self.stream_callback: StreamCallback | None = None
         self.close_hooks: list[CloseHook] | None = None
 

@@ -32,8 +32,8 @@ class Batch:
     __slots__ = ("_chunked", "count", "payload")
 
     def __init__(self, frames: Sequence[bytes]) -> None:
-        self.count = len(frames)
-        self.payload = frames[0] if self.count == 1 else b"".join(frames)
+        self.count: int = len(frames)
+        self.payload: bytes = frames[0] if self.count == 1 else b"".join(frames)
         if not self.payload:
             raise ValueError("a batch needs a frame that isn't empty")
         self._chunked: bytes | None = None

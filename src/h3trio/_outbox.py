@@ -110,9 +110,9 @@ class Outbox:
         self._tail_written = False
         self._events_sent = 0
         self._bytes_sent = 0
-        self.finished = False
-        self.last_write = trio.current_time()
-        self.state = State.IDLE
+        self.finished: bool = False
+        self.last_write: float = trio.current_time()
+        self.state: State = State.IDLE
 
     def __repr__(self) -> str:
         return f"<Outbox: {self.state.value}, {self.queued_events} queued>"
@@ -362,8 +362,7 @@ class Outbox:
     def abandon(self) -> None:
         """End without a last chunk; what waits is dropped, who waits is told.
 
-        If the state was `OWNED`, a frame may be cut in half: nothing more can be sent
-        on this connection.
+        If it was `OWNED`, a frame may be cut in half: the connection can't be used again.
         """
         if self.state is not State.BROKEN:
             self.state = State.ENDED

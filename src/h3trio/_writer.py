@@ -19,6 +19,7 @@ from ._sse import SSEEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable
 
+    from ._frames import Batch
     from ._outbox import Outbox
 
 
@@ -47,13 +48,13 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     `FrameSink`, so that a hub can feed it.
     """
 
-    __slots__ = ("_outbox", "flush", "send_batch_nowait")
+    __slots__ = ("_outbox", "send_batch_nowait")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         # Bound once: a hub's sweep calls this for each subscriber and batch.
-        self.send_batch_nowait = outbox.send_batch_nowait
-        self.flush = outbox.flush
+        self.send_batch_nowait: Callable[[Batch], bool] = outbox.send_batch_nowait
+        """See `FrameSink.send_batch_nowait`."""
 
     def __repr__(self) -> str:
         return f"<SSEWriter: {self._outbox.state.value}, {self._outbox.events_sent} events sent>"
@@ -147,6 +148,15 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             finally:
                 if iterator is not source:
                     await _close(source)
+
+    async def flush(self) -> None:
+        """Wait until the transport has all that was accepted.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+        """
+        await self._outbox.flush()
 
     async def aclose(self) -> None:
         """End the stream: what was accepted is sent, then the final chunk.

@@ -174,6 +174,30 @@ async def test_a_signal_before_it_is_ready(nursery: trio.Nursery, tmp_path: Path
     assert "Traceback" not in "".join(served.log)
 
 
+async def test_an_apps_own_signals(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """An app may receive other signals, as in any program of Trio's."""
+    (tmp_path / "listens.py").write_text(
+        "import contextlib, logging, signal, trio\n"
+        "from h3trio import App\n"
+        "async def listen(*, task_status):\n"
+        "    with trio.open_signal_receiver(signal.SIGHUP) as signals:\n"
+        "        task_status.started()\n"
+        "        async for number in signals:\n"
+        "            logging.getLogger('app').info('reloading')\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def lifespan():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        await nursery.start(listen)\n"
+        "        yield\n"
+        "        nursery.cancel_scope.cancel()\n"
+        "app = App(lifespan=lifespan)\n"
+    )
+    served = await ServeProcess.start(nursery, "listens:app", folder=tmp_path)
+    served.send_signal(signal.SIGHUP)
+    await served.wait_line("reloading")
+    assert await served.stop() == 0
+
+
 async def test_what_does_not_end_is_named_and_left(nursery: trio.Nursery, app: str) -> None:
     """Five seconds after the hard deadline the process exits 70, blocked loop or not."""
     timing = ("--drain-soft", "0.1", "--drain-hard", "0.1")

@@ -1,5 +1,7 @@
 """Publish and subscribe: one log, many feeds, no gap between replay and live."""
 
+from h3trio._doors import own as _own
+
 from ._channel import EventChannel as EventChannel
 from ._errors import HistoryError as HistoryError
 from ._errors import HistoryFullError as HistoryFullError
@@ -23,7 +25,5 @@ from ._subscriber import EndReason as EndReason
 from ._subscriber import Policy as Policy
 from ._subscriber import Subscription as Subscription
 
-for _name, _value in dict(globals()).items():
-    if getattr(_value, "__module__", "").startswith("h3trio.hub._"):
-        _value.__module__ = __name__
-del _name, _value
+_own(globals(), __name__)
+del _own

@@ -32,6 +32,7 @@ class AppendsNowait(Protocol):
 
     def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:
         """As `History.append`."""
+        ...
 
 
 @final

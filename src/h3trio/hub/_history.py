@@ -104,9 +104,12 @@ class History(ABC):
     async def read(
         self, after: int, *, selection: Selection, max_records: int, max_bytes: int
     ) -> Page:
-        """Read selected records behind a position, at least one if there is one.
+        """Read selected records behind a position, up to the head of `log`.
 
-        Private records are among them; the hub filters.
+        At least one if there is one; but a long search for what matchers match may end
+        with an empty page that says there is more. Private records are among them; the
+        hub filters. Retention goes on meanwhile: look at `marks` after reading, not
+        before, and no gap is missed.
         """
 
     @abstractmethod

@@ -93,9 +93,9 @@ class Log:
         self._max_topic_events = max_topic_events
         self._max_topic_bytes = max_topic_bytes
         self._forget = forget
-        self.floor = floor
+        self.floor: int = floor
         """Of what is kept at all, everything behind this position is in here."""
-        self.head = head
+        self.head: int = head
         """The last position that was given, whether its record is still here or not."""
         self._records: dict[int, Record] = {}
         self._line = _Line()

@@ -43,7 +43,7 @@ class Marks:
     __slots__ = ("_answers", "_marks", "_max_topics", "_newest", "_serial", "floor")
 
     def __init__(self, *, floor: int = 0, max_topics: int = MAX_MARKED_TOPICS) -> None:
-        self.floor = floor
+        self.floor: int = floor
         """Cursors below it count as having a gap, whatever they select."""
         self._max_topics = max_topics
         self._newest = floor

@@ -67,17 +67,17 @@ class MemoryHistory(History):
             max_topic_events=max_topic_events,
             max_topic_bytes=max_topic_bytes,
         )
-        self.max_age = max_age
+        self.max_age: float | None = max_age
         self._clock = clock
-        self.log = Log(
+        self.log: Log = Log(
             max_events=max_events,
             max_bytes=max_bytes,
             max_topic_events=max_topic_events,
             max_topic_bytes=max_topic_bytes,
             forget=self._forget,
         )
-        self.marks = Marks()
-        self.epochs = Epochs()
+        self.marks: Marks = Marks()
+        self.epochs: Epochs = Epochs()
         self._is_open = False
         self._last = 0
         self._trimmed = 0

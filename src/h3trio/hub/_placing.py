@@ -39,7 +39,7 @@ def _check_topic(topic: str) -> None:
         msg = "a topic must not be empty"
         raise ValueError(msg)
     try:
-        topic.isascii() or topic.encode()
+        topic.encode()
     except UnicodeEncodeError:
         msg = f"a topic must not contain a lone surrogate: {topic!r}"
         raise ValueError(msg) from None

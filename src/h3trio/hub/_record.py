@@ -44,15 +44,15 @@ class Record:
         published: float,
         frame: bytes,
     ) -> None:
-        self.position = position
+        self.position: int = position
         """Its place: 1 for the first, and each later one higher."""
-        self.id = id
+        self.id: str = id
         """What stands on the wire: the publisher's id, else `<epoch>-<position>`."""
-        self.topics = topics
-        self.private = private
-        self.published = published
+        self.topics: tuple[str, ...] = topics
+        self.private: bool = private
+        self.published: float = published
         """Unix time in seconds."""
-        self.frame = frame
+        self.frame: bytes = frame
         """The event as it is sent, with its id."""
         self._batch: Batch | None = None
 

@@ -20,6 +20,7 @@ class TopicMatcher(Protocol):
 
     def matches(self, topic: str, /) -> bool:
         """Whether the topic is meant; pure, so its answer may be cached."""
+        ...
 
     def __hash__(self) -> int: ...
 
@@ -39,9 +40,9 @@ class Selection:
             msg = f"topics must be several, not the string {topics!r}"
             raise TypeError(msg)
         found = set(topics)
-        self.everything = EVERYTHING in found
+        self.everything: bool = EVERYTHING in found
         exact = () if self.everything else (t for t in found if isinstance(t, str))
-        self.topics = frozenset(exact)
+        self.topics: frozenset[str] = frozenset(exact)
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
         self._hash = hash((self.everything, self.topics, self.matchers))

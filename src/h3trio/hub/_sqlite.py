@@ -101,7 +101,7 @@ class SQLiteHistory(History):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
         _check_sizes(max_db_bytes, reserve_bytes, tail_events, tail_bytes)
         self.durability: Durability = durability
-        self.max_age = max_age
+        self.max_age: float | None = max_age
         self.path: Final = _resolved(path)
         self._tail_events = tail_events
         self._tail_bytes = tail_bytes
@@ -119,9 +119,9 @@ class SQLiteHistory(History):
             max_db_bytes=max_db_bytes,
             reserve_bytes=reserve_bytes,
         )
-        self.log = Log(max_events=tail_events, max_bytes=tail_bytes)
-        self.marks = Marks()
-        self.epochs = Epochs()
+        self.log: Log = Log(max_events=tail_events, max_bytes=tail_bytes)
+        self.marks: Marks = Marks()
+        self.epochs: Epochs = Epochs()
         self._is_open = False
         # Held while the writer's thread works and until what it did is known here.
         self._writing = trio.Lock()
@@ -161,7 +161,7 @@ class SQLiteHistory(History):
         self.marks = Marks(floor=loaded.marks_floor)
         for topic, position in loaded.marks:
             self.marks.note(topic, position)
-        self.epochs = loaded.epochs
+        self.epochs: Epochs = loaded.epochs
         self._trims_noted = self._store.sums.trims
         self._trimmed = 0
         self._is_open = True

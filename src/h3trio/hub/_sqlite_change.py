@@ -48,8 +48,8 @@ class Sums:
 class Removed:
     """What one or more transactions removed, for `log` and `marks`."""
 
-    positions: list[int] = field(default_factory=list)
-    marks: dict[str, int] = field(default_factory=dict)
+    positions: list[int] = field(default_factory=list[int])
+    marks: dict[str, int] = field(default_factory=dict[str, int])
     """The newest removed position of each topic."""
 
 

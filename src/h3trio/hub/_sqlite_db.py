@@ -18,7 +18,7 @@ from ._retention import MIB
 from ._sqlite_files import Reserve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from ._history import Durability
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Generator[None]:
     """Raise SQLite's errors as those of histories."""
     try:
         yield
@@ -99,7 +99,7 @@ class Database:
     # -- transactions
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Generator[sqlite3.Connection]:
         """Change the database: all of it, or nothing if the block or the commit fails.
 
         Raises:

@@ -23,7 +23,7 @@ from ._sqlite_db import Database, translated
 from ._sqlite_files import OwnerLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from ._history import Durability
@@ -76,7 +76,7 @@ class Store:
         max_empty_topics: int = MAX_MARKED_TOPICS,
     ) -> None:
         self._path = path
-        self._durability = durability
+        self._durability: Durability = durability
         self._retention = retention
         self._max_db_bytes = max_db_bytes
         self._reserve_bytes = reserve_bytes
@@ -290,7 +290,7 @@ class Store:
         return self.trim(before=before, published_before=published_before)
 
     @contextmanager
-    def _change(self) -> Iterator[Change]:
+    def _change(self) -> Generator[Change]:
         with self._db.transaction() as db:
             change = Change(db, self.sums, max_empty_topics=self._max_empty_topics)
             yield change

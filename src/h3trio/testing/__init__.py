@@ -2,7 +2,4 @@
 
 from ._check_history import check_history as check_history
 
-for _name, _value in dict(globals()).items():
-    if getattr(_value, "__module__", "").startswith("h3trio.testing._"):
-        _value.__module__ = __name__
-del _name, _value
+check_history.__module__ = __name__

@@ -46,7 +46,7 @@ async def publish(history: History, *updates: Update) -> list[Appended]:
 async def fill(history: History, count: int, *topics: str) -> list[Record]:
     """Publish so many updates one by one, the topics in turn."""
     names = topics or ("a",)
-    records = []
+    records: list[Record] = []
     for number in range(count):
         (appended,) = await publish(history, update(str(number), names[number % len(names)]))
         expect(appended.record is not None, "an update without a `dedup` key is stored", appended)

@@ -1,0 +1,19 @@
+"""What a public package does with the names it re-exports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def own(names: Mapping[str, object], door: str) -> None:
+    """Make classes and functions say that they live where users import them from.
+
+    A traceback, a pickle and a page of documentation then name `h3trio.SSEEvent`,
+    not the private module.
+    """
+    for value in names.values():
+        if getattr(value, "__module__", "").startswith(f"{door}._"):
+            value.__module__ = door
