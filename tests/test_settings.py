@@ -38,15 +38,26 @@ def test_frozen() -> None:
 @pytest.mark.parametrize("value", [-1, math.nan])
 def test_not_a_size_or_a_time(name: str, value: float) -> None:
     """A negative number or NaN is refused by name."""
-    with pytest.raises(ValueError, match=f"^{name} must be positive"):
+    # NaN is a float, and a field for whole numbers says so first.
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be (positive|a whole number)"):
         made(name, value)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_part_of_a_thing(name: str) -> None:
+    """What is counted is a whole number; what is measured need not be."""
+    if isinstance(getattr(Settings(), name), int):
+        with pytest.raises(TypeError, match=f"^{name} must be a whole number"):
+            made(name, 2.5)
+    else:
+        made(name, 2.5)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("value", ["1", True, b"1"])
 def test_not_a_number(name: str, value: object) -> None:
     """What is no number is refused by name, bools included."""
-    with pytest.raises(TypeError, match=f"^{name} must be a number"):
+    with pytest.raises(TypeError, match=f"^{name} must be a (whole )?number"):
         made(name, value)
 
 
@@ -66,5 +77,5 @@ def test_none(name: str) -> None:
     if name == "lease":
         assert Settings(lease=None).lease is None
     else:
-        with pytest.raises(TypeError, match=f"^{name} must be a number"):
+        with pytest.raises(TypeError, match=f"^{name} must be a (whole )?number"):
             made(name, None)

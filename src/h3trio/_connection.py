@@ -114,8 +114,8 @@ class Connection:
             self._exchange.end(reason)
 
     def drain(self) -> None:
-        """Close once the response under way is sent, or now if there is none."""
-        if self._exchange is None:
+        """Close once the response under way is sent, or now if no request has begun."""
+        if self._exchange is None and not self.http.buffered:
             self._no_more = True
             self._work.unpark()
 

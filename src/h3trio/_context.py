@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._access_log import log_exchange
+from ._close import CloseReason
 from ._heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._close import CloseReason, Closing
+    from ._close import Closing
     from ._event import H3Event
     from ._settings import Settings
 
@@ -40,7 +41,7 @@ class Counts:
     requests: int = 0
     events: int = 0
     bytes_sent: int = 0
-    closings: Counter[CloseReason] = field(default_factory=Counter["CloseReason"])
+    closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
 
     def add(self, closing: Closing) -> None:
         """Count one finished exchange."""
@@ -74,6 +75,11 @@ class Context:
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self._date = b""
         self._date_second = 0
+
+    @property
+    def cancel_reason(self) -> CloseReason:
+        """Why an exchange that nobody ended was cancelled: by a drain, or from outside."""
+        return CloseReason.DRAINING if self.draining.is_set() else CloseReason.CANCELLED
 
     def closed(self, event: H3Event, closing: Closing) -> None:
         """Count and log a finished exchange, and call its hooks."""

@@ -90,7 +90,7 @@ class H3Event:
         self.headers: Headers = headers
         self.http_version: str = http_version
         self.client: str = client
-        """The peer: an IP address, `"unix"`, or `"memory"`."""
+        """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body

@@ -381,7 +381,7 @@ class Exchange:
             events = self._outbox.events_sent
             self._bytes_sent += self._outbox.bytes_sent
         closing = Closing(
-            reason=self._reason or CloseReason.CANCELLED,
+            reason=self._reason or context.cancel_reason,
             status=self._status,
             duration=trio.current_time() - self._started,
             events=events,

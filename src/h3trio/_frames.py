@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def chunk(payload: bytes) -> bytes:
@@ -52,18 +52,20 @@ class Batch:
 class FrameSink(Protocol):
     """Where a hub puts frames. `SSEWriter` is one; tests and channels are others."""
 
-    def send_batch_nowait(self, batch: Batch) -> bool:
-        """Take the whole batch; `True` if the sink is idle after it.
+    @property
+    def send_batch_nowait(self) -> Callable[[Batch], bool]:
+        """`sink.send_batch_nowait(batch)`: take the whole batch; `True` if idle after it.
 
         `False` means that a part of it waits inside the sink, which is then not
-        idle until `flush` returns.
+        idle until `flush` returns. A method will do; it is typed as a property so
+        that a sink may hand out a callable from further down, bound once.
 
-        Raises:
+        Raises, when called:
             trio.WouldBlock: the sink is not idle; nothing was taken.
             trio.BrokenResourceError: the peer is gone.
             trio.ClosedResourceError: the sink was closed on our side.
         """
-        raise NotImplementedError
+        ...
 
     async def flush(self) -> None:
         """Wait until nothing waits inside the sink.

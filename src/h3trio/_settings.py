@@ -103,15 +103,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name))
+            _check(field.name, getattr(self, field.name), whole=field.type == "int")
 
 
-def _check(name: str, value: object) -> None:
+def _check(name: str, value: object, *, whole: bool) -> None:
     if value is None and name in _MAY_BE_NONE:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        msg = f"{name} must be a number, not {value!r}"
-        raise TypeError(msg)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise TypeError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
     if math.isnan(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
         msg = f"{name} must be positive, not {value!r}"
         raise ValueError(msg)

@@ -48,13 +48,10 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     `FrameSink`, so that a hub can feed it.
     """
 
-    __slots__ = ("_outbox", "send_batch_nowait")
+    __slots__ = ("_outbox",)
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        # Bound once: a hub's sweep calls this for each subscriber and batch.
-        self.send_batch_nowait: Callable[[Batch], bool] = outbox.send_batch_nowait
-        """See `FrameSink.send_batch_nowait`."""
 
     def __repr__(self) -> str:
         return f"<SSEWriter: {self._outbox.state.value}, {self._outbox.events_sent} events sent>"
@@ -148,6 +145,11 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             finally:
                 if iterator is not source:
                     await _close(source)
+
+    @property
+    def send_batch_nowait(self) -> Callable[[Batch], bool]:
+        """See `FrameSink`. The outbox's own: a hub calls it for each subscriber and batch."""
+        return self._outbox.send_batch_nowait
 
     async def flush(self) -> None:
         """Wait until the transport has all that was accepted.

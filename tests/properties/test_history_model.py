@@ -134,7 +134,7 @@ STEPS = st.lists(
         st.builds(Trim, st.integers(0, 30)),
         st.builds(Reopen, st.sampled_from(["nothing", "copy", "put back"])),
     ),
-    max_size=25,
+    max_size=20,
 )
 
 

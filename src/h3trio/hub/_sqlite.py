@@ -161,7 +161,7 @@ class SQLiteHistory(History):
         self.marks = Marks(floor=loaded.marks_floor)
         for topic, position in loaded.marks:
             self.marks.note(topic, position)
-        self.epochs: Epochs = loaded.epochs
+        self.epochs = loaded.epochs
         self._trims_noted = self._store.sums.trims
         self._trimmed = 0
         self._is_open = True
