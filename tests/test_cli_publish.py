@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
@@ -206,12 +206,12 @@ def test_a_line_has_a_limit() -> None:
         split([b"12", b"345"], limit=4)
 
 
-def whole_lines(chunks: Iterable[bytes], *, comments: Callable[[], bool]) -> bytes:
-    """Pass chunks on, with comments between some."""
+def whole_lines(chunks: Iterable[tuple[bytes, bool]]) -> bytes:
+    """Pass chunks on, with a comment behind those that are to have one."""
     lines, passed = WholeLines(), b""
-    for chunk in chunks:
+    for chunk, commented in chunks:
         passed += lines.feed(chunk)
-        if comments():
+        if commented:
             passed += lines.comment()
     return passed + lines.rest()
 
@@ -222,26 +222,22 @@ def parsed(stream: bytes) -> tuple[list[SSEEvent], str]:
     return parser.feed(stream), parser.last_event_id
 
 
-@given(
-    st.lists(
-        st.sampled_from([b"data", b":", b" ", b"id: 1", b"x", b"\r", b"\n", b"\r\n", b"\n\n"])
-    ),
-    st.lists(st.integers(0)),
-    st.lists(st.booleans()),
-)
-def test_comments_change_no_event(
-    parts: list[bytes], places: list[int], wanted: list[bool]
-) -> None:
+PIECES = st.sampled_from([b"data", b":", b"id: 1", b"\r", b"\n", b"\r\n", b"\n\n", b"data: x\r"])
+
+
+@given(st.lists(st.tuples(PIECES, st.booleans())))
+@example([(b"data: a\r", True), (b"\ndata: b\n\n", False)])
+@example([(b"data: a\r", True), (b"\n", True), (b"\n", False)])
+@example([(b"data: a\r", False), (b"\n", True), (b"\n", False)])
+def test_comments_change_no_event(chunks: list[tuple[bytes, bool]]) -> None:
     """Wherever comments go out, the events are those of the stream as it came in."""
-    data, answers = b"".join(parts), iter(wanted)
-    passed = whole_lines(cut(data, places), comments=lambda: next(answers, False))
-    assert parsed(passed) == parsed(data)
+    assert parsed(whole_lines(chunks)) == parsed(b"".join(chunk for chunk, _ in chunks))
 
 
 @given(st.binary(), st.lists(st.integers(0)))
 def test_streams_pass_unchanged(data: bytes, places: list[int]) -> None:
     """Without a comment, all bytes are passed on as they came."""
-    assert whole_lines(cut(data, places), comments=lambda: False) == data
+    assert whole_lines((chunk, False) for chunk in cut(data, places)) == data
 
 
 def test_whole_lines_only() -> None:
@@ -357,29 +353,37 @@ async def test_input_leaves_the_flags_alone(
     """Blocking or not, a descriptor is read, and stays as it was: others share its flags."""
     reader, writer = os.pipe()
     os.set_blocking(reader, blocking)
-    flags, read = fcntl.fcntl(reader, fcntl.F_GETFL), []
+    flags, read, done = fcntl.fcntl(reader, fcntl.F_GETFL), [], trio.Event()
 
     async def receive() -> None:
         read.append(await Input(reader).receive_some())
+        done.set()
 
     nursery.start_soon(receive)
     await wait_all_tasks_blocked()
     assert fcntl.fcntl(reader, fcntl.F_GETFL) == flags
     os.write(writer, b"late")
-    while not read:
-        await trio.lowlevel.checkpoint()
+    await done.wait()
     assert (read, fcntl.fcntl(reader, fcntl.F_GETFL)) == ([b"late"], flags)
     os.close(writer)
     os.close(reader)
 
 
-async def test_input_can_be_cancelled() -> None:
+async def test_input_can_be_cancelled(nursery: trio.Nursery) -> None:
     """A read that waits doesn't keep the program."""
     reader, writer = os.pipe()
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await Input(reader).receive_some()
-    assert scope.cancelled_caught
+    scope, over = trio.CancelScope(), trio.Event()
+
+    async def receive() -> None:
+        with scope:
+            await Input(reader).receive_some()
+        over.set()
+
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    assert over.is_set()
     os.close(writer)
     os.close(reader)
 

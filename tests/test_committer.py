@@ -18,7 +18,7 @@ from h3trio.hub import (
     OverloadedError,
     Update,
 )
-from h3trio.hub._committer import Committer
+from h3trio.hub._committer import MAX_COMMIT_BYTES, Committer
 from h3trio.hub._history import History, HistoryStatistics
 
 if TYPE_CHECKING:
@@ -133,6 +133,19 @@ async def test_publishers_that_wait_share_a_commit(nursery: trio.Nursery) -> Non
     assert bench.history.calls == [1, 63]
     assert committer.waiting == 0
     assert len(set(ids)) == 64
+
+
+async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
+    """Large events that wait are several commits; one beyond the bound goes alone."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    for size in (1, MAX_COMMIT_BYTES // 2, MAX_COMMIT_BYTES // 3, MAX_COMMIT_BYTES * 2, 1):
+        nursery.start_soon(committer.append, [update("x" * size)])
+        await wait_all_tasks_blocked()
+    for _ in range(5):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert bench.history.calls == [1, 2, 1, 1]
 
 
 async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:

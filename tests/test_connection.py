@@ -70,6 +70,7 @@ async def test_keep_alive(nursery: trio.Nursery, transport: FakeTransport | None
             assert body == f"GET {path} ".encode()
     await wait_all_tasks_blocked()
     assert client.context.counts.closings == {CloseReason.COMPLETED: 4}
+    assert len(client.context.heartbeat) == 0
 
 
 PIPELINE = request("/1") + post(b"two", "/2") + request("/stream") + post(b"", "/3") + request("/4")

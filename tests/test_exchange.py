@@ -385,6 +385,44 @@ async def test_error_behind_a_stream(
     assert "KeyError" in caplog.text
 
 
+async def test_error_in_the_block_of_a_complete_stream(nursery: trio.Nursery) -> None:
+    """A stream that was closed before an error left its block is complete, if that is caught."""
+
+    async def handler(event: H3Event) -> None:
+        with contextlib.suppress(KeyError):
+            async with event.start_sse() as writer:
+                await writer.aclose()
+                raise KeyError("x")
+
+    client = connect(nursery, handler)
+    await client.send(request("/"))
+    await client.head()
+    assert await client.events() == []
+    await wait_all_tasks_blocked()
+    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+
+
+async def test_client_that_leaves_with_the_last_chunk(nursery: trio.Nursery) -> None:
+    """EOF behind a complete stream is its client's answer: the handler is cancelled, no more."""
+    unwound = trio.Event()
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse():
+            pass
+        try:
+            await trio.sleep_forever()
+        finally:
+            unwound.set()
+
+    client = connect(nursery, handler)
+    await client.send(request("/"))
+    await client.response()
+    await client.stream.send_eof()
+    await unwound.wait()
+    await client.finished.wait()
+    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+
+
 async def test_error_before_the_rest_is_taken(
     nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -174,6 +174,13 @@ async def test_the_same_key_is_the_same_publish(hub: Hub, nursery: trio.Nursery)
     assert client.data == ["1"]
 
 
+@pytest.mark.parametrize("key", ["", "k" * 256, "a\nb"])
+async def test_a_bad_key_is_refused(hub: Hub, key: str) -> None:
+    """A `dedup` key that can't be kept is a ValueError at the call."""
+    with pytest.raises(ValueError, match="dedup"):
+        await hub.publish("x", topics=["news"], dedup=key)
+
+
 async def test_a_hub_that_does_not_run_says_so() -> None:
     """Publishing and subscribing before or after the hub's block is a ClosedResourceError."""
     hub = Hub()

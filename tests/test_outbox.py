@@ -29,6 +29,7 @@ class Stream:
         *,
         room: int | None = None,
         chunked: bool = False,
+        transport: FakeTransport | None = None,
         **limits: int,
     ) -> None:
         self.nursery = nursery

@@ -363,7 +363,6 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
         while inner := _members(leaf):
             leaf = inner[0]
         if isinstance(leaf, BrokenPipeError):
-            _forget_output()
             return EXIT_BROKEN_PIPE
         if isinstance(leaf, CommandError):
             say(f"error: {leaf}")
@@ -387,10 +386,3 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).exceptions
     return ()
-
-
-def _forget_output() -> None:
-    """Let Python flush into the void at exit, without a word about the broken pipe."""
-    void = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(void, sys.stdout.fileno())
-    os.close(void)

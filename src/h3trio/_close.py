@@ -33,6 +33,12 @@ class CloseReason(enum.StrEnum):
     """The scope around the server was cancelled."""
 
 
+def lost(error: BaseException) -> CloseReason:
+    """Why a connection broke: `TCP_USER_TIMEOUT` is our write timeout, watched by the kernel."""
+    is_timeout = isinstance(error.__cause__, TimeoutError)
+    return CloseReason.SLOW if is_timeout else CloseReason.CONNECTION_LOST
+
+
 ENDED_BY_SERVER = frozenset({CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED})
 """Endings after which a stream gets a farewell `retry:` and its final chunk."""
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._body import BodyStream
-from ._close import CloseReason, Closing
+from ._close import CloseReason, Closing, lost
 from ._errors import HTTPError
 from ._exchange import Exchange
 from ._headers import Headers
@@ -198,8 +198,8 @@ class Connection:
                 self._reading = self._timed_out()
                 self._read_scope = trio.CancelScope()
                 self._work.unpark()
-        except trio.BrokenResourceError:
-            self._lost()
+        except trio.BrokenResourceError as exc:
+            self._lost(lost(exc))
         self._reading = False
         self._work.unpark()
 
@@ -261,12 +261,12 @@ class Connection:
             self._refuse(HTTPError(400, "the request body ended early"))
             exchange.end(CloseReason.CLIENT_CLOSED)
 
-    def _lost(self) -> None:
+    def _lost(self, reason: CloseReason) -> None:
         self._no_more = True
         self._closed_by_peer = True
         if self._exchange is not None:
             self._refuse(HTTPError(400, "the connection was lost"))
-            self._exchange.end(CloseReason.CONNECTION_LOST)
+            self._exchange.end(reason)
 
     def _timed_out(self) -> bool:
         """Answer 408 where a request had begun, else close; `True` to read on until then."""

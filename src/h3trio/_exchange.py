@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Never, Protocol, cast, final
 
 import trio
 
-from ._close import ENDED_BY_SERVER, CloseReason, Closing
+from ._close import ENDED_BY_SERVER, CloseReason, Closing, lost
 from ._errors import HTTPError, ResponseStateError
 from ._event import H3Event, ResponseState
 from ._http import error_response
@@ -287,8 +287,8 @@ class Exchange:
                 taken = len(data)
         except trio.TooSlowError:
             self._cut(CloseReason.SLOW)
-        except trio.BrokenResourceError:
-            self._cut(CloseReason.CONNECTION_LOST)
+        except trio.BrokenResourceError as exc:
+            self._cut(lost(exc))
         except trio.Cancelled:
             self._cut(None)
             raise

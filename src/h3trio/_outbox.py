@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._close import CloseReason
+from ._close import CloseReason, lost
 from ._frames import LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ class Outbox:
         self.last_write = trio.current_time()
         try:
             taken = self._transport.send_nowait(data)
-        except trio.BrokenResourceError:
-            self._break(CloseReason.CONNECTION_LOST)
+        except trio.BrokenResourceError as exc:
+            self._break(lost(exc))
             return False
         self._bytes_sent += taken
         if taken < len(data):
@@ -276,8 +276,8 @@ class Outbox:
                 self._pending = None
         except trio.TooSlowError:
             self._break(CloseReason.SLOW)
-        except trio.BrokenResourceError:
-            self._break(CloseReason.CONNECTION_LOST)
+        except trio.BrokenResourceError as exc:
+            self._break(lost(exc))
 
     def _next(self) -> bytes | memoryview | None:
         if self._pending is None and self._queue:

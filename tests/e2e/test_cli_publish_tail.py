@@ -476,8 +476,16 @@ async def test_tail_comes_back_with_its_cursor(nursery: trio.Nursery) -> None:
         resume,
         answering("204 No Content"),
     )
-    status, out, err = await run("tail", f"{url}/stream?x=1", "--since", "6", "--quiet")
-    assert (status, out, err) == (0, "one\ntwo\n", "")
+    status, out, err = await run("tail", f"{url}/stream?x=1", "--since", "6")
+    assert (status, out) == (0, "one\ntwo\n")
+    assert re.fullmatch(
+        rf"h3trio: connected to {url}/stream\?x=1\n"
+        r"h3trio: the server ended the stream; again in 0\.[12] s\n"
+        rf"h3trio: connected to {url}/stream\?x=1\n"
+        r"h3trio: the server ended the stream; again in 0\.[12] s\n"
+        r"h3trio: the server answered 204: there is no more\n",
+        err,
+    )
     assert heads[0].startswith("GET /stream?x=1 HTTP/1.1\r\n")
     assert "\r\nlast-event-id: ü7\r\n" in heads[0].lower()
     assert "\r\naccept: text/event-stream\r\n" in heads[0].lower()

@@ -13,7 +13,7 @@ Cancelling a publisher abandons the wait, not the event.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from ._history import History
     from ._record import Appended, Record, Update
+
+
+MAX_COMMIT_BYTES: Final = 1024 * 1024
+"""Events of one commit: many small ones, and still little beside a write-ahead log."""
 
 
 @runtime_checkable
@@ -39,10 +43,11 @@ class AppendsNowait(Protocol):
 class _Commit:
     """Updates of one publish call, and the task that waits for their ids."""
 
-    __slots__ = ("error", "ids", "task", "updates")
+    __slots__ = ("error", "ids", "size", "task", "updates")
 
     def __init__(self, updates: Sequence[Update], task: trio.lowlevel.Task) -> None:
         self.updates = updates
+        self.size = sum(len(update.event.encode()) for update in updates)
         self.task: trio.lowlevel.Task | None = task
         self.ids: list[str] | None = None
         self.error: Exception | None = None
@@ -58,6 +63,7 @@ class Committer:
     """Brings updates into a history, its log, and the feeds."""
 
     __slots__ = (
+        "_append_nowait",
         "_closed",
         "_commits",
         "_deliver",
@@ -72,6 +78,8 @@ class Committer:
         self, history: History, deliver: Callable[[Record], None], *, max_waiting: int
     ) -> None:
         self._history = history
+        # Asked once: a check against a protocol costs more than the publish.
+        self._append_nowait = history.append_nowait if isinstance(history, AppendsNowait) else None
         self._deliver = deliver
         self._max_waiting = max_waiting
         self._commits: deque[_Commit] = deque()
@@ -91,9 +99,9 @@ class Committer:
             HistoryError: none was stored.
         """
         self._check_open()
-        if not isinstance(self._history, AppendsNowait):
+        if self._append_nowait is None:
             raise trio.WouldBlock
-        return self._publish(self._history.append_nowait(updates))
+        return self._publish(self._append_nowait(updates))
 
     async def append(self, updates: Sequence[Update]) -> list[str]:
         """Commit, and return the ids once the history keeps its promise. A checkpoint.
@@ -139,8 +147,16 @@ class Committer:
         while True:
             while not self._commits:
                 await self._idle.park()
-            commits, self._commits = self._commits, deque()
-            await self._commit(commits)
+            await self._commit(self._take())
+
+    def _take(self) -> list[_Commit]:
+        """Take who waits, in order, up to the size of one commit, but at least one."""
+        taken: list[_Commit] = []
+        size = 0
+        while self._commits and (not taken or size + self._commits[0].size <= MAX_COMMIT_BYTES):
+            taken.append(self._commits.popleft())
+            size += taken[-1].size
+        return taken
 
     async def _commit(self, commits: Sequence[_Commit]) -> None:
         updates = [update for commit in commits for update in commit.updates]

@@ -8,6 +8,7 @@ from h3trio._parser import EventTooLargeError
 from h3trio._sse import SSEEvent
 
 from ._epochs import check_publisher_id
+from ._placing import check_dedup
 from ._record import Update
 from ._selection import EVERYTHING, Selection
 
@@ -62,7 +63,7 @@ def make_update(
     """Check and gather what a publisher brings.
 
     Raises:
-        ValueError: a topic, the id, the type or the size is not allowed.
+        ValueError: a topic, the id, the type, the size or the `dedup` key isn't allowed.
         TypeError: topics is a single string.
     """
     if isinstance(topics, str):
@@ -81,6 +82,8 @@ def make_update(
     if isinstance(event, str):
         event = SSEEvent(event)
     _check_event(event, settings)
+    if dedup is not None:
+        check_dedup(dedup)
     return Update(event=event, topics=names, private=private, dedup=dedup)
 
 
