@@ -54,7 +54,7 @@ IRI = "https://example.com/a?b#c"
         (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a positive number"),
         (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
         (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
-        (("http://h/", "t"), "an URL stands alone; are these topics? then give --url as well"),
+        (("http://h/", "t"), "a URL stands alone; are these topics? then give --url as well"),
         (("http://",), "'http://' is not of the form http://HOST:PORT"),
         (("http://h:x/",), "Port could not be cast"),
     ],
@@ -91,7 +91,7 @@ def test_wrong_arguments(
     ],
 )
 def test_stream_url(base: str | None, topics: list[str], url: str) -> None:
-    """Topics go to the hub's address; an URL is a stream's own unless that address is given."""
+    """Topics go to the hub's address; a URL is a stream's own unless that address is given."""
     assert stream_url(base, topics) == url
     assert str(httpx.URL(url)).lower() == url.lower()
 

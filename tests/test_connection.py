@@ -107,6 +107,23 @@ async def test_one_request_at_a_time(nursery: trio.Nursery) -> None:
     assert [(await client.response())[1] for _ in range(2)] == [b"/1", b"/2"]
 
 
+async def test_pipelining_is_fair(nursery: trio.Nursery) -> None:
+    """A client that pipelines many requests doesn't keep the loop from others."""
+    order: list[str] = []
+
+    async def handler(event: H3Event) -> str:
+        order.append(event.path)
+        return ""
+
+    clients = [connect(nursery, handler, transport=FakeTransport()) for _ in range(2)]
+    for number, client in enumerate(clients):
+        await client.send(request(f"/{number}") * 50)
+    await wait_all_tasks_blocked()
+    assert len(order) == 100
+    assert "/1" in order[:10]
+    assert "/0" in order[-60:]
+
+
 async def test_chunked_request(nursery: trio.Nursery) -> None:
     """A chunked request body arrives as one, and the connection goes on behind it."""
     client = connect(nursery, echo)
@@ -495,7 +512,10 @@ async def test_reset_while_idle(nursery: trio.Nursery) -> None:
     assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
 
 
-async def test_a_body_whose_connection_is_gone_fails(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("eof", [True, False])
+async def test_a_body_whose_connection_is_gone_fails(
+    nursery: trio.Nursery, autojump_clock: MockClock, *, eof: bool
+) -> None:
     """A task outside the exchange that still reads the body hears that the rest won't come."""
     heard: list[HTTPError] = []
 
@@ -513,10 +533,12 @@ async def test_a_body_whose_connection_is_gone_fails(nursery: trio.Nursery) -> N
     client = connect(nursery, handler)
     await client.send(request("/", "Content-Length: 3", method="POST"))
     assert (await client.response())[0].status == 403
-    await client.stream.send_eof()
+    if eof:
+        await client.stream.send_eof()
     await client.finished.wait()
     await wait_all_tasks_blocked()
     assert [error.status for error in heard] == [400]
+    assert autojump_clock.current_time() == pytest.approx(0 if eof else 2)
 
 
 # -- timeouts
@@ -538,6 +560,18 @@ async def test_head_timeout(
     assert await client.rest() == b""
     await client.finished.wait()
     assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+
+
+async def test_head_timeout_of_a_client_that_takes_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A client that doesn't take its 408 is let go after `write_timeout`."""
+    transport = FakeTransport(room=0)
+    client = connect(nursery, echo, transport=transport)
+    await client.send(b"GET")
+    await client.finished.wait()
+    assert autojump_clock.current_time() == pytest.approx(40)
+    assert not transport.eof_sent
 
 
 async def test_head_timeout_without_a_byte(
@@ -585,6 +619,18 @@ async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) ->
     assert autojump_clock.current_time() == pytest.approx(105, abs=0.1)
     await client.stream.send_eof()
     assert await client.rest() == b""
+
+
+async def test_body_timeout_after_continue(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A client that was told to continue, and doesn't, has `body_timeout` from then on."""
+    client = connect(nursery, echo)
+    head = request("/a", "Content-Length: 3", "Expect: 100-continue", method="POST")
+    await client.send(head)
+    assert (await client.head()).status == 100
+    assert (await client.response())[0].status == 408
+    assert autojump_clock.current_time() == pytest.approx(30)
 
 
 async def test_body_timeout_while_discarding(
@@ -722,17 +768,18 @@ async def test_what_comes_behind_broken_framing_is_dropped(nursery: trio.Nursery
 
 
 async def test_refusal_from_the_start(nursery: trio.Nursery) -> None:
-    """A connection that the server has no room for is told so, whatever it asks."""
+    """A connection that the server has no room for is told so, whatever it asks, however early."""
     context = Context(echo, Settings())
-    transport = FakeTransport()
     error = HTTPError(503, "full", headers={"Retry-After": "3"})
-    connection = Connection(transport, client="memory", context=context, refusal=error)
-    nursery.start_soon(connection.run)
-    await transport.client_sends(request("/"))
-    await wait_all_tasks_blocked()
-    assert transport.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-    assert b"\r\nRetry-After: 3\r\n" in transport.sent
-    assert transport.eof_sent
+    for _ in range(10):
+        transport = FakeTransport()
+        await transport.client_sends(request("/"))
+        connection = Connection(transport, client="memory", context=context, refusal=error)
+        nursery.start_soon(connection.run)
+        await wait_all_tasks_blocked()
+        assert transport.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 3\r\n" in transport.sent
+        assert transport.eof_sent
     assert context.counts.requests == 0
 
 
@@ -820,6 +867,18 @@ async def test_end_stream(nursery: trio.Nursery) -> None:
     await wait_all_tasks_blocked()
     assert not client.connection.is_streaming
     assert not client.finished.is_set()
+
+
+async def test_drain_of_a_stream_closes_the_connection(nursery: trio.Nursery) -> None:
+    """A connection whose stream is ended by a drain closes, though it didn't say so before."""
+    client = connect(nursery, endless)
+    await client.send(request("/"))
+    await client.head()
+    await wait_all_tasks_blocked()
+    client.context.draining.set()
+    client.connection.end_stream(CloseReason.DRAINING)
+    assert await client.events() == []
+    assert await client.rest() == b""
 
 
 async def test_cancelling_the_server_side() -> None:

@@ -11,10 +11,11 @@ from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
-from h3trio.hub import EndReason, Hub, HubSettings, MemoryHistory
+from h3trio.hub import EndReason, Hub, HubSettings, MemoryHistory, SQLiteHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -179,6 +180,39 @@ async def test_a_bad_key_is_refused(hub: Hub, key: str) -> None:
     """A `dedup` key that can't be kept is a ValueError at the call."""
     with pytest.raises(ValueError, match="dedup"):
         await hub.publish("x", topics=["news"], dedup=key)
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_64_publishers_at_once_make_one_order(
+    nursery: trio.Nursery, tmp_path: Path, store: str
+) -> None:
+    """However Trio shuffles them, all subscribers see one order: that of the log."""
+    is_file = store == "sqlite"
+    history = SQLiteHistory(tmp_path / "hub.db", durability="fast") if is_file else None
+    async with Hub(history) as hub:
+        clients = [Client(nursery, hub, ["*"]) for _ in range(3)]
+        await settle()
+        ids: list[str] = []
+
+        async def publish(n: int) -> None:
+            ids.extend([await hub.publish(f"{n}.{m}", topics=[f"t{n % 4}"]) for m in range(3)])
+
+        async with trio.open_nursery() as publishers:
+            for n in range(64):
+                publishers.start_soon(publish, n)
+        await settle()
+        log = [(event.id, event.data) for event in clients[0].sink.events]
+        assert len(log) == 64 * 3
+        assert {event_id for event_id, _ in log} == set(ids)
+        positions = [int((event_id or "").rpartition("-")[2]) for event_id, _ in log]
+        assert positions == list(range(1, 64 * 3 + 1))
+        for client in clients:
+            assert [(event.id, event.data) for event in client.sink.events] == log
+        late = Client(nursery, hub, ["*"], first="oldest")
+        await settle()
+        assert [(event.id, event.data) for event in late.sink.events] == log
+        for client in (*clients, late):
+            client.scope.cancel()
 
 
 async def test_a_hub_that_does_not_run_says_so() -> None:

@@ -187,16 +187,21 @@ async def test_a_stream_of_events_is_published_as_it_arrives(hub: HubClient) -> 
     ("bad", "status"),
     [(b"event: reset\ndata: x\n\n", 400), (b"data: " + b"x" * 1000 + b"\n\n", 413)],
 )
+@pytest.mark.parametrize("together", [True, False])
 async def test_an_error_in_a_stream_says_what_stands(
-    hub: HubClient, bad: bytes, status: int
+    hub: HubClient, *, bad: bytes, status: int, together: bool
 ) -> None:
     """Events before the one that was refused are published, and counted."""
     publisher = hub.connect()
     body = b"data: good\n\n"
     head = f"Content-Type: text/event-stream\r\nContent-Length: {len(body + bad)}"
-    await publisher.send(local(request("/events/news", head, method="POST")) + body)
-    await wait_all_tasks_blocked()
-    await publisher.send(bad)
+    request_head = local(request("/events/news", head, method="POST"))
+    if together:
+        await publisher.send(request_head + body + bad)
+    else:
+        await publisher.send(request_head + body)
+        await wait_all_tasks_blocked()
+        await publisher.send(bad)
     response, answer = await publisher.response()
     found = json.loads(answer)
     assert response.status == status

@@ -543,6 +543,16 @@ async def test_a_drain_without_phases(running: Running, autojump_clock: MockCloc
     assert autojump_clock.current_time() == 0
 
 
+async def test_a_drain_without_a_soft_phase(running: Running, autojump_clock: MockClock) -> None:
+    """Streams get their farewell all the same, at once."""
+    await running.start(endless, Settings(drain_soft=0, drain_hard=10))
+    stream = await running.request()
+    await head(stream)
+    await running.server.drain()
+    assert (await rest(stream)).endswith("0\r\n\r\n")
+    assert autojump_clock.current_time() < 10
+
+
 # -- what doesn't end
 
 

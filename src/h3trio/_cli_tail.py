@@ -145,15 +145,15 @@ def job_from(arguments: argparse.Namespace) -> Job:
 def stream_url(base: str | None, topics: Sequence[str]) -> str:
     """Return the URL of the stream asked for.
 
-    Without a `base` a topic that is an URL for HTTP is the stream's own. With one it is a topic
+    Without a `base` a topic that is a URL for HTTP is the stream's own. With one it is a topic
     like any other: IRIs are usual topics.
 
     Raises:
-        ValueError: such an URL is none, or isn't alone.
+        ValueError: such a URL is none, or isn't alone.
     """
     if base is None and any(map(_is_url, topics)):
         if len(topics) > 1:
-            raise ValueError("an URL stands alone; are these topics? then give --url as well")
+            raise ValueError("a URL stands alone; are these topics? then give --url as well")
         http.check_url(topics[0])
         return topics[0].partition("#")[0]
     # In the query, as some proxies decode what a path holds.
@@ -166,7 +166,7 @@ def _is_url(text: str) -> bool:
 
 
 def with_query(url: str, name: str, value: str) -> str:
-    """Return an URL with one more field in its query."""
+    """Return a URL with one more field in its query."""
     return f"{url}{'&' if '?' in url else '?'}{name}={http.quoted(value)}"
 
 

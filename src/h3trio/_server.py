@@ -159,6 +159,9 @@ class Server:
                 nursery.start_soon(self._end_connections, settings.drain_soft)
                 await self._wait_empty()
                 nursery.cancel_scope.cancel(reason="nothing is left to end")
+        for connection in self._connections:
+            # Those whose turn the phase was too short for.
+            connection.end_stream(CloseReason.DRAINING)
         for source in self._sources:
             await source.aclose()
         with trio.move_on_after(settings.drain_hard):

@@ -253,7 +253,7 @@ async def restarted(nursery: trio.Nursery, served: ServeProcess, *args: str) -> 
 
 async def test_restart_of_a_hub_in_memory(nursery: trio.Nursery) -> None:
     """`tail` comes back to a hub that lost its events, and says so."""
-    served = await ServeProcess.start(nursery, "--reconnect-delay", "0.2", "--drain-soft", "0")
+    served = await ServeProcess.start(nursery, "--reconnect-delay", "0.2", "--drain-soft", "0.1")
     tail = await Command.tail(nursery, "news", "--json", "--url", served.url)
     (before,) = await published(served.url, "news", "before")
     assert events(await tail.out.next()) == [(before, "message", "before")]
@@ -268,7 +268,7 @@ async def test_restart_of_a_hub_in_memory(nursery: trio.Nursery) -> None:
 async def test_restart_of_a_hub_with_a_file(nursery: trio.Nursery, tmp_path: Path) -> None:
     """`tail` comes back with its cursor: nothing is missing, nothing comes twice."""
     store = f"sqlite:{tmp_path / 'hub.db'}"
-    args = ("--reconnect-delay", "0.2", "--drain-soft", "0", "--store", store)
+    args = ("--reconnect-delay", "0.2", "--drain-soft", "0.1", "--store", store)
     served = await ServeProcess.start(nursery, *args)
     tail = await Command.tail(nursery, "news", "--url", served.url)
     await published(served.url, "news", "1")

@@ -96,6 +96,18 @@ class _Stream:
             raise
 
     async def _publish(self, parsed: Sequence[SSEEvent]) -> None:
+        before = self._id_in_force
+        try:
+            await self._publish_step(parsed)
+        except ValueError:
+            if len(parsed) < 2:  # noqa: PLR2004 - nothing stands before the only one
+                raise
+            # One of them is refused, so none was stored: those before it shall stand.
+            self._id_in_force = before
+            for event in parsed:
+                await self._publish_step([event])
+
+    async def _publish_step(self, parsed: Sequence[SSEEvent]) -> None:
         if parsed:
             events = [self._own(event) for event in parsed]
             ids = await self._hub.publish_all(events, topics=[self._topic])
