@@ -18,6 +18,7 @@ class FakeTransport:
         self.sent = bytearray()
         self.incoming: list[bytes] = []
         self.closed = self.eof_sent = self.broken = False
+        self.cause: OSError = ConnectionResetError()
         self._lot = trio.lowlevel.ParkingLot()
 
     def change(self, **state: object) -> None:
@@ -37,7 +38,7 @@ class FakeTransport:
         assert not self.closed
         assert not self.eof_sent
         if self.broken:
-            raise trio.BrokenResourceError("reset")
+            raise trio.BrokenResourceError("reset") from self.cause
         size = len(data) if self.room is None else min(self.room, len(data))
         self.sent += data[:size]
         self.change(room=None if self.room is None else self.room - size)
@@ -54,7 +55,7 @@ class FakeTransport:
         """Give what the client sent."""
         await self._until(lambda: self.incoming or self.broken)
         if self.broken:
-            raise trio.BrokenResourceError("reset")
+            raise trio.BrokenResourceError("reset") from self.cause
         return self.incoming.pop(0)
 
     async def send_eof(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import trio
 
 from h3trio import CloseReason, Closing
-from h3trio._close import ENDED_BY_SERVER
+from h3trio._close import ENDED_BY_SERVER, lost
 
 
 def test_reasons_are_strings() -> None:
@@ -19,6 +20,21 @@ def test_reasons_are_strings() -> None:
 def test_farewells() -> None:
     """The endings that we choose are those with a farewell."""
     assert {"lease", "draining", "kicked"} == ENDED_BY_SERVER
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (TimeoutError(), CloseReason.SLOW),
+        (ConnectionResetError(), CloseReason.CONNECTION_LOST),
+        (None, CloseReason.CONNECTION_LOST),
+    ],
+)
+def test_lost(cause: Exception | None, reason: CloseReason) -> None:
+    """A connection that the kernel's timeout ended was slow; any other was lost."""
+    error = trio.BrokenResourceError()
+    error.__cause__ = cause
+    assert lost(error) is reason
 
 
 def test_closing() -> None:

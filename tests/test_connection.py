@@ -488,17 +488,42 @@ async def sleep(_event: H3Event) -> None:
     await trio.sleep_forever()
 
 
+LOSSES = [
+    (ConnectionResetError(), CloseReason.CONNECTION_LOST),
+    (TimeoutError(), CloseReason.SLOW),
+]
+
+
+@pytest.mark.parametrize(("cause", "reason"), LOSSES)
 @pytest.mark.parametrize("handler", [endless, sleep])
-async def test_reset_cancels_the_handler(nursery: trio.Nursery, handler: Handler) -> None:
+async def test_reset_cancels_the_handler(
+    nursery: trio.Nursery, handler: Handler, cause: OSError, reason: CloseReason
+) -> None:
     """A lost connection cancels the handler, whether it streams or not."""
     transport = FakeTransport()
+    transport.cause = cause
     client = connect(nursery, handler, transport=transport)
     await client.send(request("/"))
     await wait_all_tasks_blocked()
     transport.change(broken=True)
     await client.finished.wait()
     assert transport.closed
-    assert client.context.counts.closings == {CloseReason.CONNECTION_LOST: 1}
+    assert client.context.counts.closings == {reason: 1}
+
+
+@pytest.mark.parametrize(("cause", "reason"), LOSSES)
+async def test_reset_while_an_answer_is_sent(
+    nursery: trio.Nursery, cause: OSError, reason: CloseReason
+) -> None:
+    """A connection that is lost while its answer waits to be taken ends at once."""
+    transport = FakeTransport(room=10)
+    transport.cause = cause
+    client = connect(nursery, echo, transport=transport)
+    await client.send(request("/"))
+    await wait_all_tasks_blocked()
+    transport.change(broken=True)
+    await client.finished.wait()
+    assert client.context.counts.closings == {reason: 1}
 
 
 async def test_reset_while_idle(nursery: trio.Nursery) -> None:
@@ -701,6 +726,8 @@ REFUSED = {
     "bad target with a body": (post(b"body", "/%zz"), 400),
     "other form of target": (request("test:80"), 400),
     "tunnel": (request("/", method="CONNECT"), 501),
+    "server-wide GET": (request("*"), 400),
+    "HTTP/2.0": (request(version="2.0"), 505),
     "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 501),
     "two framings": (
         request("/", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST")

@@ -365,3 +365,23 @@ def test_query_reads_any_bytes(raw: bytes) -> None:
     query = QueryParams(raw)
     for name in query:
         assert query[name] == query.get_list(name)[0]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.from_regex(rb"[a-z-]{1,9}", fullmatch=True),
+            st.from_regex(rb"[ -~]{0,9}", fullmatch=True),
+        )
+    )
+)
+def test_packed_fields_are_the_same(raw: list[tuple[bytes, bytes]]) -> None:
+    """Packing changes no answer, however often it is done."""
+    plain, packed = Headers(raw), Headers(raw)
+    for _ in range(2):
+        packed.pack()
+        assert list(packed.raw) == raw
+        assert dict(packed) == dict(plain)
+        assert {name: packed.get_list(name) for name in packed} == {
+            name: plain.get_list(name) for name in plain
+        }

@@ -85,6 +85,9 @@ def test_request_in_any_pieces(case: str, cuts: list[int]) -> None:
     assert values[1:] == ([body] if body else []) + [Signal.END_OF_REQUEST]
 
 
+REFUSALS = {0, 400, 431, 501, 505}
+
+
 def status_of(pieces: Iterable[bytes]) -> int:
     """Return what these bytes are refused with, 0 if they aren't."""
     try:
@@ -97,7 +100,7 @@ def status_of(pieces: Iterable[bytes]) -> int:
 @given(st.lists(st.binary(max_size=50), max_size=10))
 def test_any_bytes(pieces: list[bytes]) -> None:
     """Bytes of any kind are values or a ProtocolError with a status, nothing else."""
-    assert status_of(pieces) in {0, 400, 431, 501}
+    assert status_of(pieces) in REFUSALS
 
 
 @given(
@@ -105,7 +108,7 @@ def test_any_bytes(pieces: list[bytes]) -> None:
 )
 def test_nearly_requests(parts: list[bytes]) -> None:
     """Requests put together wrongly are values or a ProtocolError, too."""
-    assert status_of([b"POST / HTTP/1.1\r\nHost: x\r\n", *parts]) in {0, 400, 431, 501}
+    assert status_of([b"POST / HTTP/1.1\r\nHost: x\r\n", *parts]) in REFUSALS
 
 
 def test_next_cycle() -> None:
@@ -154,6 +157,9 @@ def test_large_head() -> None:
         (request("/", "Content-Length: 3", "Content-Length: 4"), 400),
         (request("/", "Transfer-Encoding: gzip, chunked"), 501),
         (request("host:1", method="CONNECT"), 501),
+        (request("*"), 400),
+        (request(version="2.0"), 505),
+        (request(version="0.9"), 505),
     ],
 )
 def test_refused(sent: bytes, status: int) -> None:
@@ -231,9 +237,10 @@ def test_framing_is_ours(
     assert conn.next_cycle()
 
 
-def test_stream() -> None:
+@pytest.mark.parametrize("version", ["1.1", "1.2"])
+def test_stream(version: str) -> None:
     """A stream's head says chunked on 1.1 and close on 1.0; its end is told, not made, here."""
-    conn = http(request())
+    conn = http(request(version=version))
     assert conn.chunks_streams
     head = conn.stream_head(200, [(b"X", b"1")])
     assert head == b"HTTP/1.1 200 OK\r\nX: 1\r\nTransfer-Encoding: chunked\r\n\r\n"

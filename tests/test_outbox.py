@@ -405,6 +405,20 @@ async def test_a_client_that_takes_nothing(
     assert stream.reasons == [CloseReason.SLOW]
 
 
+@pytest.mark.parametrize("room", [None, 0])
+async def test_a_client_that_the_kernel_gave_up(nursery: trio.Nursery, room: int | None) -> None:
+    """The kernel's own timeout, met by a write or by the owner's wait, is the same as ours."""
+    stream = Stream(nursery, room=room)
+    stream.transport.cause = TimeoutError()
+    if room == 0:
+        await stream.outbox.send_frame(b"x")
+    stream.transport.change(broken=True)
+    if room is None:
+        stream.outbox.heartbeat_nowait()
+    await wait_all_tasks_blocked()
+    assert stream.reasons == [CloseReason.SLOW]
+
+
 async def test_progress_is_not_slow(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A byte now and then is progress, and so is a pause with nothing to send."""
     stream = Stream(nursery, room=0, write_timeout=10)

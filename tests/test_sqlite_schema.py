@@ -29,7 +29,11 @@ THIRD = "CREATE INDEX colours ON records (colour)"
 def migrated(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> sqlite3.Connection:
     """Open a database with some steps of migration."""
     connection = connect(path, mode="rwc")
-    prepare(path, connection, durability="fast", migrations=migrations)
+    try:
+        prepare(path, connection, durability="fast", migrations=migrations)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

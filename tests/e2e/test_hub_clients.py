@@ -214,8 +214,9 @@ async def test_stalled_and_slow_clients_cost_the_others_nothing(nursery: trio.Nu
             readers.start_soon(client.read)
         for client in slow:
             readers.start_soon(partial(client.read, pause=0.05, piece=8192))
-        for _ in range(events):
-            last = await publish(served.port, b"x" * size, count=1)
+        for _ in range(events - 1):
+            await publish(served.port, b"x" * size, count=1)
+        last = await publish(served.port, b"x" * size, count=1)
         kernel_used, process_used = tcp_memory() - kernel, resident(served.pid) - process
         await until(lambda: all(client.has(last) for client in (*healthy, *slow)), PATIENCE)
         await until(lambda: sum(" slow " in line for line in served.log) == len(stalled), PATIENCE)

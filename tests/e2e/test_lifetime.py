@@ -118,7 +118,8 @@ async def test_clients_that_stopped_reading_do_not_delay_a_drain(nursery: trio.N
         start = trio.current_time()
         with trio.fail_after(PATIENCE):
             await server.drain()
-        assert trio.current_time() - start < settings.drain_soft + settings.drain_hard + 0.5
+        # Without the hard deadline it would last for the farewell, a thousand seconds.
+        assert trio.current_time() - start < PATIENCE
         assert server.statistics().closings == {CloseReason.DRAINING: 100}
 
 

@@ -117,8 +117,12 @@ def connect(path: Path, *, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    # A temporary file is the last thing that a full disk needs.
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        # A temporary file is the last thing that a full disk needs.
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
