@@ -9,11 +9,14 @@ import pytest
 import trio
 from fakes import FakeTransport
 from helpers import connect, request
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Settings, SSEEvent, SSEParser, SSEWriter
 from h3trio._frames import Batch
 from h3trio._outbox import Outbox
+from h3trio._writer import _frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -481,3 +484,9 @@ async def test_tokens(nursery: trio.Nursery) -> None:
         ("message", "lo"),
         ("done", "[DONE]"),
     ]
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_a_plain_line_is_framed_as_its_event(data: str) -> None:
+    """The short way for text without fields gives the bytes of the long one."""
+    assert _frame(data, None, None, None) == SSEEvent(data).encode()

@@ -66,15 +66,16 @@ class App:
         """What `serve` enters around the serving."""
         return contextlib.nullcontext() if self._lifespan is None else self._lifespan()
 
-    async def __call__(self, event: H3Event) -> Response | None:
-        """Handle one request.
+    def __call__(self, event: H3Event) -> Awaitable[Response | None]:
+        """Handle one request: `await app(event)`.
 
-        Raises:
+        A plain function that returns the coroutine of the next step: an `async` one
+        would keep a frame of its own for as long as the stream lasts.
+
+        Raises, when awaited:
             HTTPError: 404, 405, or what a handler raised.
         """
-        if not self._middleware:
-            return await self._dispatch(event)
-        return await self._chain(event, 0)
+        return self._chain(event, 0) if self._middleware else self._dispatch(event)
 
     async def _chain(self, event: H3Event, index: int) -> Response | None:
         if index == len(self._middleware):

@@ -55,6 +55,8 @@ class Feeds:
         if feed is None:
             feed = self._by_key[key] = Feed(*key, self._windows)
             self._index(feed)
+        # Equal, and one object less for each subscriber.
+        subscriber.selection, subscriber.allow = feed.selection, feed.allow
         feed.add(subscriber)
 
     def forget_if_empty(self, selection: Selection, allow: Selection) -> None:

@@ -25,7 +25,7 @@ from ._committer import Committer
 from ._feeds import Feeds
 from ._memory import MemoryHistory
 from ._replay import Replay
-from ._selection import Selection
+from ._selection import NOTHING, Selection
 from ._settings import HubSettings
 from ._statistics import HubStatistics
 from ._subscriber import EndReason, Subscriber, Subscription
@@ -251,14 +251,14 @@ class Hub:
         subscriber = Subscriber(
             writer,
             selection=selection_of(topics, self._settings),
-            allow=Selection(allow),
+            allow=Selection(allow) if allow else NOTHING,
             info=info,
         )
         self._subscribers[writer] = subscriber
         try:
-            with subscriber.scope:
+            with subscriber.interruptible():
                 await self._begin(subscriber, last_event_id, first)
-                await self._feed(subscriber, policy)
+            await self._feed(subscriber, policy)
         finally:
             del self._subscribers[writer]
             subscriber.leave_feed()
@@ -331,18 +331,23 @@ class Hub:
     async def _feed(self, subscriber: Subscriber, policy: Policy) -> None:
         """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
         at_start = True
-        while True:
-            if await self._replay.catch_up(subscriber, behind_since_start=at_start):
+        while subscriber.end_reason is None:
+            is_up = False
+            with subscriber.interruptible():
+                is_up = await self._replay.catch_up(subscriber, behind_since_start=at_start)
+            if subscriber.end_reason is not None:
+                return
+            if is_up:
                 at_start = False
                 subscriber.position = self._history.log.head
                 self._feeds.join(subscriber)
                 await subscriber.park()
             elif policy == "disconnect":
                 subscriber.end(EndReason.LAGGED)
-                await trio.lowlevel.checkpoint()
             else:
-                subscriber.position = self._history.log.head
-                await self._replay.tell_reset(subscriber, "lagged", None)
+                with subscriber.interruptible():
+                    subscriber.position = self._history.log.head
+                    await self._replay.tell_reset(subscriber, "lagged", None)
 
     # -- looking and steering
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from h3trio._frames import FrameSink
 
@@ -67,13 +68,13 @@ class Subscriber:
     """The hub's side of one subscription."""
 
     __slots__ = (
+        "_scope",
         "_task",
         "allow",
         "end_reason",
         "feed",
         "info",
         "position",
-        "scope",
         "selection",
         "send",
         "since",
@@ -100,7 +101,7 @@ class Subscriber:
         """The newest trimmed position that its client knows of."""
         self.feed: Place | None = None
         self.end_reason: EndReason | None = None
-        self.scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self.since = time.time()
         self._task: trio.lowlevel.Task | None = None
 
@@ -112,7 +113,18 @@ class Subscriber:
         """End the subscription, whatever its task waits for; the first reason counts."""
         if self.end_reason is None:
             self.end_reason = reason
-            self.scope.cancel(reason=reason.value)
+            if self._scope is not None:
+                self._scope.cancel(reason=reason.value)
+            self.leave_feed()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A block that `end` cuts short. None is open while parked: thousands are, for hours."""
+        with trio.CancelScope() as self._scope:
+            if self.end_reason is not None:
+                self._scope.cancel(reason=self.end_reason.value)
+            yield
+        self._scope = None
 
     def leave_feed(self) -> None:
         """Be ready no more; the parked task takes over."""
