@@ -17,7 +17,7 @@ def test_memory_says_that_events_are_lost() -> None:
     """The ready line is honest about the default."""
     history = make_history("memory")
     assert isinstance(history, MemoryHistory)
-    assert describe("memory", history) == "store: memory, memory: events are lost at exit"
+    assert describe("memory", history) == "store: memory: events are lost at exit"
 
 
 @pytest.mark.parametrize("durability", ["durable", "fast"])

@@ -64,4 +64,5 @@ def make_history(
 
 def describe(store: str, history: History) -> str:
     """Say what an acknowledged publish survives, for the ready line."""
-    return f"store: {store}, {history.durability}: {_HINT[history.durability]}"
+    level = "" if store == history.durability else f", {history.durability}"
+    return f"store: {store}{level}: {_HINT[history.durability]}"
