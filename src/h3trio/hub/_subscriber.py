@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, final
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from h3trio._frames import FrameSink
 
@@ -118,7 +118,7 @@ class Subscriber:
             self.leave_feed()
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> Generator[None]:
         """A block that `end` cuts short. None is open while parked: thousands are, for hours."""
         with trio.CancelScope() as self._scope:
             if self.end_reason is not None:
