@@ -115,11 +115,9 @@ async def test_clients_that_stopped_reading_do_not_delay_a_drain(nursery: trio.N
             await stack.enter_async_context(await stop_reading(port_of(server)))
         await wait_all_tasks_blocked(0.1)
         assert server.statistics().streams == 100
-        start = trio.current_time()
+        # Without the hard deadline it would last for the farewell, a thousand seconds.
         with trio.fail_after(PATIENCE):
             await server.drain()
-        # Without the hard deadline it would last for the farewell, a thousand seconds.
-        assert trio.current_time() - start < PATIENCE
         assert server.statistics().closings == {CloseReason.DRAINING: 100}
 
 
