@@ -40,17 +40,48 @@ async def test_a_pass_gives_every_ready_subscriber_everything_in_one_send() -> N
     assert len({id(batch) for sink in sinks for batch in sink.batches}) == 1
 
 
-async def test_the_head_of_a_pass_is_frozen() -> None:
-    """A record that comes during a pass waits for the next, for everybody."""
+async def test_a_record_that_comes_during_a_pass_goes_with_it() -> None:
+    """Those not yet visited get it in the same send, the others in the next pass, nobody twice."""
     feed = make_feed()
     sinks = [join(feed)[1] for _ in range(4)]
     feed.append(record(1))
     assert feed.sweep(2) == 2
     feed.append(record(2))
-    feed.sweep(4)
-    assert [sink.data for sink in sinks] == [["1"]] * 4
-    sweep_all(feed)
+    assert feed.sweep(3) == 2
+    assert [sink.data for sink in sinks] == [["1"]] * 2 + [["1", "2"]] * 2
+    assert feed.sweep(5) == 2
     assert [sink.data for sink in sinks] == [["1", "2"]] * 4
+    assert [len(sink.batches) for sink in sinks] == [2, 2, 1, 1]
+    assert not feed.is_waiting
+
+
+async def test_what_a_pass_found_is_cut_off_at_its_end() -> None:
+    """The window keeps what came during a pass, and nothing that all have."""
+    windows = Windows(1000)
+    feed = Feed(Selection(["news"]), NOTHING, windows)
+    for _ in range(3):
+        join(feed)
+    for position in range(1, 10):
+        feed.append(record(position))
+        feed.sweep(4)
+        assert windows.records == 0
+    feed.append(record(10))
+    feed.sweep(2)
+    feed.append(record(11))
+    feed.sweep(2)
+    assert windows.records == 1
+
+
+async def test_a_window_keeps_what_did_not_fit_into_one_batch() -> None:
+    """A pass of batches that were full leaves the rest in the window, for all."""
+    feed = make_feed()
+    sinks = [join(feed)[1] for _ in range(3)]
+    for position in (1, 2, 3):
+        feed.append(record(position, data="x" * (MAX_BATCH_BYTES - 100)))
+    assert feed.sweep(4) == 3
+    assert [len(sink.events) for sink in sinks] == [1] * 3
+    sweep_all(feed)
+    assert [[event.id for event in sink.events] for sink in sinks] == [["e-1", "e-2", "e-3"]] * 3
 
 
 async def test_who_joins_at_the_head_gets_only_what_comes_later() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from fakes import FakeTransport
 from helpers import connect, request
 
@@ -160,3 +161,19 @@ async def test_over_a_connection(
     last = b"0\r\n\r\n" if version == "1.1" else b""
     assert await client.rest() == beat * 4 + last
     assert autojump_clock.current_time() == pytest.approx(50)
+
+
+async def test_other_tasks_run_between_many_beats(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A thousand streams that are due at once don't hold up the program until the last beat."""
+    streams = Streams(nursery, interval=15)
+    transports = [streams.open()[1] for _ in range(1000)]
+    await trio.testing.wait_all_tasks_blocked()
+    autojump_clock.jump(15)
+    beaten: list[int] = []
+    while sum(beaten[-1:]) < len(transports):
+        await trio.lowlevel.checkpoint()
+        beaten.append(sum(transport.sent == b":\n" for transport in transports))
+    steps = [after - before for before, after in itertools.pairwise([0, *beaten])]
+    assert max(steps) <= 2 * 32

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio.hub._feed import Feed, Windows
 from h3trio.hub._selection import NOTHING, Selection
 from h3trio.hub._subscriber import Subscriber
-from h3trio.hub._sweep import TURN_SENDS, Sweep
+from h3trio.hub._sweep import SLICE_SENDS, TURN_SENDS, Sweep
 
 if TYPE_CHECKING:
     from h3trio._frames import Batch
@@ -42,7 +42,7 @@ def feed_of(name: str, count: int, notes: list[str], windows: Windows) -> Feed:
 
 
 async def test_a_small_feed_is_not_held_up_by_a_large_one(nursery: trio.Nursery) -> None:
-    """One subscriber beside a thousand is written to after one turn, not after the thousand."""
+    """One subscriber beside a thousand is written to after one slice, not after the thousand."""
     notes: list[str] = []
     windows = Windows(1000)
     sweep = Sweep()
@@ -51,7 +51,7 @@ async def test_a_small_feed_is_not_held_up_by_a_large_one(nursery: trio.Nursery)
         sweep.add(feed)
     nursery.start_soon(sweep.run)
     await wait_all_tasks_blocked()
-    assert notes.index("small") == TURN_SENDS
+    assert notes.index("small") == SLICE_SENDS
     assert notes.count("large") == 1000
 
 

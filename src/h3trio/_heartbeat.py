@@ -27,6 +27,8 @@ _SPREAD: Final = 0.2
 # Beats due within this part of the interval after a wake-up are done in it: ten
 # thousand streams cost some wake-ups a second, not ten thousand.
 _GRAIN: Final = 0.003
+# After so many, every other task gets its turn: a beat is a system call.
+_TURN_BEATS: Final = 32
 
 
 @final
@@ -72,18 +74,25 @@ class Heartbeat:
             next_due = self._due[0][0] if self._due else float("inf")
             with trio.move_on_at(next_due):
                 await self._wake.wait()
-            self._beat(trio.current_time())
+            while self._beat(trio.current_time()):
+                await trio.lowlevel.checkpoint()
 
-    def _beat(self, now: float) -> None:
+    def _beat(self, now: float) -> bool:
+        """Do what is due, a turn of it; `True` if there is more."""
         horizon = now + self._interval * _GRAIN
-        while self._due and self._due[0][0] <= horizon:
+        for _ in range(_TURN_BEATS):
+            if not self._due or self._due[0][0] > horizon:
+                return False
             _due, _count, outbox = heapq.heappop(self._due)
-            if outbox not in self._streams:
-                continue
-            silent_since = outbox.last_write
-            if silent_since + self._interval > horizon + self._interval * _SPREAD:
-                self._push(silent_since + self._interval, outbox)
-                continue
-            if outbox.state is State.IDLE:
-                outbox.heartbeat_nowait()
-            self._push(now + self._interval, outbox)
+            if outbox in self._streams:
+                self._beat_one(outbox, now, horizon)
+        return True
+
+    def _beat_one(self, outbox: Outbox, now: float, horizon: float) -> None:
+        silent_since = outbox.last_write
+        if silent_since + self._interval > horizon + self._interval * _SPREAD:
+            self._push(silent_since + self._interval, outbox)
+            return
+        if outbox.state is State.IDLE:
+            outbox.heartbeat_nowait()
+        self._push(now + self._interval, outbox)

@@ -2,10 +2,14 @@
 
 A feed is a window on the log, holding the records that its ready subscribers
 still have to get, and those subscribers. Publishing appends to the window once,
-whatever the number of subscribers. A *pass* gives each of them everything from
-its cursor to a head that was frozen when the pass began, in one send; then the
-window is cut there. At low rates a pass carries one event, under load many, so
-batching comes by itself.
+whatever the number of subscribers. A *pass* goes round them in slices: each gets
+everything from its cursor to the head in one send, and a slice shares one batch.
+At low rates a send carries one event, under load many, so batching comes by itself.
+
+The head is looked at anew for each slice. Frozen for the whole pass instead, an
+event that comes during a pass would wait for the next one to begin: two rounds of
+latency where this takes one. What the window held when a pass began has reached
+everybody when it ends, and is cut off then.
 
 A subscriber whose sink took less than everything leaves the feed: it is brought
 forward by its own task, out of the log, and comes back. So a window never waits
@@ -14,7 +18,9 @@ for a slow client.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 MAX_BATCH_BYTES: Final = 64 * 1024
 """What one send carries at most, or one event: a slow client is owed one batch,
 and a short turn of the sweep stays short."""
+
+_position = attrgetter("position")
 
 
 @final
@@ -65,11 +73,8 @@ class Feed:
     """A window of records and the subscribers that are up to date with it."""
 
     __slots__ = (
-        "_cut",
-        "_first",
-        "_head",
+        "_floor",
         "_pass",
-        "_whole",
         "_window",
         "_windows",
         "allow",
@@ -87,10 +92,8 @@ class Feed:
         self._window: list[Record] = []
         self._windows = windows
         self._pass: Iterator[Subscriber] | None = None
-        self._whole: Batch | None = None
-        self._cut = 0
-        self._first = 0
-        self._head = 0
+        self._floor = 0
+        """During a pass: the position up to which everybody will have everything."""
 
     def __repr__(self) -> str:
         return f"<Feed of {self.selection!r}: {len(self.ready)} ready, {len(self._window)} waiting>"
@@ -128,23 +131,30 @@ class Feed:
         """Drop the window, and the pass under way."""
         self._windows.records -= len(self._window)
         self._window.clear()
-        self._pass = self._whole = None
+        self._pass = None
 
     # -- the sweep's part
 
-    def sweep(self, sends: int) -> int:
-        """Go on with the pass for at most so many sends; return how many it made."""
+    def sweep(self, visits: int) -> int:
+        """Go on with the pass for a slice of so many subscribers; return how many sends it took."""
         if self._pass is None and not self._begin_pass():
             return 0
         assert self._pass is not None, "begun just now"
-        done = 0
-        for subscriber in islice(self._pass, sends):
-            done += 1
-            if subscriber.feed is self and subscriber.position < self._head:
-                self._give(subscriber)
-        if done < sends:
+        head = self._window[-1].position
+        # The members of a slice stand at one position, or at two where the slices shifted.
+        offers: dict[int, tuple[Batch, int]] = {}
+        visited = sends = 0
+        for subscriber in islice(self._pass, visits):
+            visited += 1
+            if subscriber.feed is self and subscriber.position < head:
+                sends += 1
+                offer = offers.get(subscriber.position)
+                if offer is None:
+                    offer = offers[subscriber.position] = self._offer(subscriber.position)
+                self._give(subscriber, *offer)
+        if visited < visits:
             self._end_pass()
-        return done
+        return sends
 
     @property
     def is_waiting(self) -> bool:
@@ -156,24 +166,23 @@ class Feed:
             self.clear()
         if not self._window:
             return False
-        self._cut = _fitting(self._window)
-        records = self._window[: self._cut]
-        self._first, self._head = records[0].position, records[-1].position
-        self._whole = self._windows.batch(records)
+        self._floor = self._window[-1].position
         self._pass = iter(list(self.ready))
         return True
 
     def _end_pass(self) -> None:
-        del self._window[: self._cut]
-        self._windows.records -= self._cut
-        self._pass = self._whole = None
+        cut = bisect_right(self._window, self._floor, key=_position)
+        del self._window[:cut]
+        self._windows.records -= cut
+        self._pass = None
 
-    def _give(self, subscriber: Subscriber) -> None:
-        batch = self._whole
-        if subscriber.position >= self._first:
-            # It joined while the window was filling.
-            batch = self._later(subscriber.position)
-        assert batch is not None, "a pass is under way"
+    def _offer(self, position: int) -> tuple[Batch, int]:
+        """Return what one send gives a subscriber at that position, and where it stands then."""
+        first = bisect_right(self._window, position, key=_position)
+        records = self._window[first : _fitting_end(self._window, first)]
+        return self._windows.batch(records), records[-1].position
+
+    def _give(self, subscriber: Subscriber, batch: Batch, head: int) -> None:
         try:
             idle = subscriber.send(batch)
         except trio.WouldBlock:
@@ -183,19 +192,19 @@ class Feed:
             # Its task finds the same error, in its own words.
             subscriber.leave_feed()
         else:
-            subscriber.position = self._head
+            subscriber.position = head
             if not idle:
                 subscriber.leave_feed()
+            elif head < self._floor:
+                # More than one batch was due: the window keeps the rest for the next pass.
+                self._floor = head
 
-    def _later(self, position: int) -> Batch:
-        return self._windows.batch([r for r in self._window[: self._cut] if r.position > position])
 
-
-def _fitting(window: Sequence[Record]) -> int:
-    """How many records one batch takes: at least one, then up to the byte bound."""
+def _fitting_end(window: Sequence[Record], first: int) -> int:
+    """The index behind the last record of one batch: at least one, then up to the byte bound."""
     size = 0
-    for index, record in enumerate(window):
-        size += len(record.frame)
-        if size > MAX_BATCH_BYTES and index:
+    for index in range(first, len(window)):
+        size += len(window[index].frame)
+        if size > MAX_BATCH_BYTES and index > first:
             return index
     return len(window)
