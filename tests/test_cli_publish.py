@@ -229,6 +229,7 @@ PIECES = st.sampled_from([b"data", b":", b"id: 1", b"\r", b"\n", b"\r\n", b"\n\n
 @example([(b"data: a\r", True), (b"\ndata: b\n\n", False)])
 @example([(b"data: a\r", True), (b"\n", True), (b"\n", False)])
 @example([(b"data: a\r", False), (b"\n", True), (b"\n", False)])
+@example([(b"\r", False), (b"data", True), (b"\n", False), (b"\r", False)])
 def test_comments_change_no_event(chunks: list[tuple[bytes, bool]]) -> None:
     """Wherever comments go out, the events are those of the stream as it came in."""
     assert parsed(whole_lines(chunks)) == parsed(b"".join(chunk for chunk, _ in chunks))

@@ -220,6 +220,8 @@ class WholeLines:
             self._held.clear()
             self._ends_with_cr = passed.endswith(b"\r")
         self._held += chunk[end:]
+        if self._held:
+            self._ends_with_cr = False
         _check_line(self._held, self._limit)
         return passed
 
