@@ -14,6 +14,7 @@ import ast
 import graphlib
 import importlib.util
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -78,6 +79,7 @@ class Import(NamedTuple):
     is_ours: bool
 
 
+@cache
 def package_sources() -> dict[str, str]:
     """Read every module of the package that the tests would import."""
     spec = importlib.util.find_spec(PACKAGE)
@@ -93,9 +95,15 @@ def package_sources() -> dict[str, str]:
     return sources
 
 
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """Every node of a source; each rule goes through all of them."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
 def imports(sources: Sources, module: str) -> Iterator[Import]:
     """List what one module imports, an item for each name."""
-    for node in ast.walk(ast.parse(sources[module])):
+    for node in nodes(sources[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield resolve(sources, node.lineno, alias.name, "")
@@ -211,7 +219,7 @@ def over_budget(sources: Sources) -> list[str]:
     for module, source in sources.items():
         if (lines := len(source.splitlines())) > MAX_FILE_LINES:
             offences.append(f"{module} has {lines} lines, more than {MAX_FILE_LINES}")
-        for node in ast.walk(ast.parse(source)):
+        for node in nodes(source):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > MAX_FUNCTION_LINES:
@@ -223,7 +231,7 @@ def shields(sources: Sources) -> list[str]:
     """Find cancel scopes that may be shielded: a shield without an end hangs a shutdown."""
     offences = []
     for module, source in sources.items():
-        for node in ast.walk(ast.parse(source)):
+        for node in nodes(source):
             if isinstance(node, ast.keyword) and node.arg == "shield":
                 offences.append(f"{module}:{node.lineno} passes shield=")
             elif isinstance(node, ast.Attribute) and node.attr == "shield":
