@@ -46,10 +46,11 @@ def existing(*names: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting (ruff)."""
+    """Check style and formatting (ruff), and look for dangerous calls (bandit)."""
     session.install(*group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    session.run("bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "src")
 
 
 @nox.session
