@@ -115,6 +115,15 @@ async def test_publish_nowait_is_the_same_step_inline(hub: Hub, nursery: trio.Nu
     assert [(e.id, e.data) for e in client.sink.events] == [(event_id, "now")]
 
 
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["max_topics", "flush_interval", "reconnect_delay"])
+def test_settings_without_meaning_are_refused(name: str, value: float) -> None:
+    """A limit of a hub is a number from 1 on, a time one from 0 on, and both have an end."""
+    with pytest.raises(ValueError, match=f"{name} must be a number from"):
+        HubSettings(**{name: value})  # type: ignore[arg-type] # what a caller without types does
+    assert HubSettings(flush_interval=0).flush_interval == 0
+
+
 @pytest.mark.parametrize(
     ("event", "topics"),
     [

@@ -15,6 +15,8 @@ from h3trio.hub._subscriber import Subscriber
 from h3trio.hub._sweep import SLICE_SENDS, TURN_SENDS, Sweep
 
 if TYPE_CHECKING:
+    from trio.testing import MockClock
+
     from h3trio._frames import Batch
 
 
@@ -90,3 +92,26 @@ async def test_the_sweep_sleeps_until_a_feed_comes(nursery: trio.Nursery) -> Non
     await wait_all_tasks_blocked()
     assert notes == ["one"] * 3
     assert len(sweep) == 0
+
+
+async def test_a_flush_interval_lets_records_gather(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The first waits for so long, and what comes meanwhile goes with it in one send."""
+    sweep = Sweep(flush_interval=0.01)
+    feed = Feed(Selection(["news"]), NOTHING, Windows(1000))
+    sink = FakeSink()
+    feed.add(Subscriber(sink, selection=feed.selection, allow=NOTHING, info={}))
+    nursery.start_soon(sweep.run)
+    await wait_all_tasks_blocked()
+    start = trio.current_time()
+    feed.append(record(1))
+    sweep.add(feed)
+    await trio.sleep(0.009)
+    assert sink.batches == []
+    feed.append(record(2))
+    await trio.sleep_until(start + 0.01)
+    await wait_all_tasks_blocked()
+    assert sink.data == ["1", "2"]
+    assert len(sink.batches) == 1
+    assert autojump_clock.current_time() == start + 0.01

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ._options import fail
-from .hub import Hub
+from .hub import Hub, HubSettings
 from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def add_arguments(parser: Options) -> None:
     group.add_option(
         "--max-topic-events", type=_count, metavar="N", help="hub: events kept of one topic"
     )
+    what = "hub: seconds for which an event waits for others to go with it in one send"
+    group.add_option("--flush-interval", default=0.0, type=_seconds, metavar="S", help=what)
     group.add_switch("--allow-anonymous-publish", help="hub: let anyone publish, from any machine")
     group.add_switch(
         "--allow-anonymous-subscribe", help="hub: let anyone subscribe, from any machine"
@@ -54,6 +56,12 @@ def _durability(text: str) -> str:
     if text not in ("durable", "fast"):
         raise ValueError(f"{text!r} is neither durable nor fast")
     return text
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text):
+        raise ValueError(f"{text!r} is not a number of seconds from 0 to 999")
+    return float(text)
 
 
 def _count(text: str) -> int:
@@ -106,5 +114,6 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         fail(str(exc))
     if settings.lease is None:
         settings = dataclasses.replace(settings, lease=LEASE)
-    app = create_app(Hub(history), rights=rights)
+    hub = Hub(history, settings=HubSettings(flush_interval=arguments.flush_interval))
+    app = create_app(hub, rights=rights)
     return app, settings, describe(arguments.store, history)

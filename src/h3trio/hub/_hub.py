@@ -65,7 +65,7 @@ class Hub:
     ) -> None:
         self._history = MemoryHistory() if history is None else history
         self._settings = settings or HubSettings()
-        self._sweep = Sweep()
+        self._sweep = Sweep(flush_interval=self._settings.flush_interval)
         self._feeds = Feeds(self._sweep, max_window_records=self._settings.max_window_records)
         self._replay = Replay(self._history)
         self._committer = Committer(

@@ -31,9 +31,10 @@ _TURN_SECONDS: Final = 0.0003
 class Sweep:
     """A queue of feeds with something to send, and the task that sends it."""
 
-    __slots__ = ("_idle", "_queue")
+    __slots__ = ("_flush_interval", "_idle", "_queue")
 
-    def __init__(self) -> None:
+    def __init__(self, *, flush_interval: float = 0.0) -> None:
+        self._flush_interval = flush_interval
         self._queue: deque[Feed] = deque()
         self._idle = trio.lowlevel.ParkingLot()
 
@@ -55,6 +56,8 @@ class Sweep:
         while True:
             if not self._queue:
                 await self._idle.park()
+                if self._flush_interval:
+                    await trio.sleep(self._flush_interval)
             self._turn()
             await trio.lowlevel.checkpoint()
 
