@@ -57,6 +57,41 @@ def test_the_mark_is_in_the_file_itself(tmp_path: Path) -> None:
     assert header[68:72] == b"H3TR"
 
 
+def half_make(path: Path, *, of: str) -> None:
+    """Leave a database as the end of power does that comes while it is changed."""
+    with closing(sqlite3.connect(path.with_name("other.db"), isolation_level=None)) as connection:
+        if of == "something":
+            connection.execute("CREATE TABLE there (content)")
+        connection.execute("PRAGMA cache_size = 10")  # what is over goes to the disk at once
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE large (content)")
+        connection.execute("INSERT INTO large VALUES (zeroblob(1000000))")
+        content = path.with_name("other.db").read_bytes()
+        journal = path.with_name("other.db-journal").read_bytes()
+    # The first sector didn't make it.
+    path.write_bytes(bytes(512) + content[512:])
+    path.with_name(f"{path.name}-journal").write_bytes(journal)
+
+
+def test_a_file_that_was_being_made_is_made_anew(tmp_path: Path) -> None:
+    """What the end of power left of a first start doesn't keep the next one from starting."""
+    half_make(tmp_path / "x.db", of="nothing")
+    check_file(tmp_path / "x.db")
+    with closing(migrated(tmp_path / "x.db")) as connection:
+        assert pragma(connection, "user_version") == SCHEMA_VERSION
+        assert pragma(connection, "quick_check") == "ok"
+
+
+def test_a_foreign_file_with_a_journal_is_left_alone(tmp_path: Path) -> None:
+    """Only a journal that empties the file says that nothing is lost with it."""
+    half_make(tmp_path / "x.db", of="something")
+    with pytest.raises(HistoryError, match="is no history of h3trio"):
+        check_file(tmp_path / "x.db")
+    (tmp_path / "x.db-journal").write_bytes(b"notes of somebody")
+    with pytest.raises(HistoryError, match="is no history of h3trio"):
+        check_file(tmp_path / "x.db")
+
+
 def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
     """Every step behind the file's version runs, once, and what is in there stays."""
     path = tmp_path / "x.db"

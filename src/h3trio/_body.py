@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from ._errors import HTTPError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from ._errors import HTTPError
 
 
 @final
@@ -114,7 +114,8 @@ class BodyStream(trio.abc.ReceiveStream):
     async def _wait_more(self) -> None:
         """Wait until something was fed; sends `100 Continue` if the client waits for it."""
         if self._error is not None:
-            raise self._error
+            # A new one for each who asks: its traceback holds frames, and they hold us.
+            raise HTTPError(self._error.status, self._error.detail)
         await self._send_continue()
         # Looked at again: the rest may have come while that was on its way.
         if not (self._buffer or self.complete or self._error or self._discarding):

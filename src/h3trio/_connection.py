@@ -106,6 +106,7 @@ class Connection:
         finally:
             if self._exchange is not None and not self._exchange.body.complete:
                 self._exchange.body.fail(HTTPError(400, "the connection is closed"))
+            self._exchange = None  # it knows us: no circle is left to the garbage collector
             await self.transport.aclose()
 
     def end_stream(self, reason: CloseReason) -> None:
@@ -182,7 +183,8 @@ class Connection:
         self._no_more = True
         self._deaf = True
         if self._exchange is None:
-            self._refusal = error
+            # Its traceback, if it has one, would hold the frame that holds us.
+            self._refusal = error.with_traceback(None)
         elif not self._exchange.body.complete:
             self._exchange.body.fail(error)
 
@@ -286,6 +288,7 @@ class Connection:
             await exchange.run()
             if not await self._next_cycle(exchange):
                 break
+            del exchange  # its body may be large, and the client may idle for long
         if self._refusal is not None and self.http.can_respond:
             await self._respond_refusal(self._refusal)
         await self._linger()

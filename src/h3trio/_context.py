@@ -17,6 +17,7 @@ import trio
 
 from ._access_log import log_exchange
 from ._close import CloseReason
+from ._event import ClosedPort
 from ._heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Context:
     __slots__ = (
         "_date",
         "_date_second",
+        "_over",
         "_random",
         "counts",
         "draining",
@@ -71,6 +73,7 @@ class Context:
         self.settings: Settings = settings
         self.counts: Counts = Counts()
         self.draining: trio.Event = trio.Event()
+        self._over = ClosedPort(draining=self.draining, max_body_bytes=settings.max_body_bytes)
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self._date = b""
@@ -82,7 +85,7 @@ class Context:
         return CloseReason.DRAINING if self.draining.is_set() else CloseReason.CANCELLED
 
     def closed(self, event: H3Event, closing: Closing) -> None:
-        """Count and log a finished exchange, and call its hooks."""
+        """Count and log a finished exchange, call its hooks, and let the event go."""
         self.counts.add(closing)
         log_exchange(event, closing)
         for hook in event.close_hooks or ():
@@ -90,6 +93,7 @@ class Context:
                 hook(closing)
             except Exception:
                 logger.exception("%s: an on_close hook raised", event)
+        event.let_go(self._over)
 
     def date(self) -> bytes:
         """The `Date` header's value, formatted once a second (RFC 9110 section 6.6.1)."""

@@ -42,6 +42,31 @@ class ResponsePort(Protocol):
     def end(self, reason: CloseReason) -> None: ...
 
 
+@final
+class ClosedPort:
+    """What an event needs when its answer is over: one for all the events of a server.
+
+    With the port it came by, an event would hold its exchange, which holds the event: a
+    circle that stays until the garbage collector comes by.
+    """
+
+    __slots__ = ("draining", "max_body_bytes")
+
+    def __init__(self, *, draining: trio.Event, max_body_bytes: int) -> None:
+        self.draining: trio.Event = draining
+        self.max_body_bytes: int = max_body_bytes
+
+    async def open_stream(self) -> SSEWriter:
+        """Never reached: no stream can be started by then."""
+        raise ResponseStateError("can't stream: closed already")
+
+    def fail_stream(self) -> None:
+        """Do nothing: the stream has ended."""
+
+    def end(self, reason: CloseReason) -> None:
+        """Do nothing: it has ended."""
+
+
 class ResponseState(enum.Enum):
     """How far the answer to a request has come."""
 
@@ -278,6 +303,10 @@ class H3Event:
             return []
         self._response_headers.freeze()
         return self._response_headers.raw
+
+    def let_go(self, port: ClosedPort) -> None:
+        """Forget the connection; for the connection, when the answer is over."""
+        self._port = port
 
     def _require_unsent(self, what: str) -> None:
         if self.head_sent:

@@ -387,6 +387,7 @@ class Exchange:
             bytes_sent=self._bytes_sent,
         )
         context.closed(self.event, closing)
+        self._outbox = self._error = None  # both know us: such circles outlive the connection
 
 
 def _single(group: ExceptionGroup[Exception]) -> Exception:

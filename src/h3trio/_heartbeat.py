@@ -35,13 +35,15 @@ _TURN_BEATS: Final = 32
 class Heartbeat:
     """The streams of one server and when each was last heard."""
 
-    __slots__ = ("_count", "_due", "_interval", "_random", "_streams", "_wake")
+    __slots__ = ("_count", "_due", "_interval", "_numbers", "_random", "_streams", "_wake")
 
     def __init__(self, interval: float, rng: random.Random) -> None:
         self._interval = interval
         self._random = rng
-        self._due: list[tuple[float, int, Outbox]] = []
-        self._streams: set[Outbox] = set()
+        # A stream's number and not the stream, as its place outlives it.
+        self._due: list[tuple[float, int]] = []
+        self._streams: dict[int, Outbox] = {}
+        self._numbers: dict[Outbox, int] = {}
         self._count = 0
         self._wake = trio.Event()
 
@@ -50,21 +52,23 @@ class Heartbeat:
 
     def add(self, outbox: Outbox) -> None:
         """Watch a stream that opened now."""
-        self._streams.add(outbox)
+        self._count += 1
+        self._numbers[outbox] = self._count
+        self._streams[self._count] = outbox
         delay = self._interval * self._random.uniform(1 - _SPREAD, 1)
-        self._push(trio.current_time() + delay, outbox)
+        self._push(trio.current_time() + delay, self._count)
 
     def discard(self, outbox: Outbox) -> None:
         """Forget a stream; its place in the heap goes when half of the heap is such."""
-        self._streams.discard(outbox)
+        if (number := self._numbers.pop(outbox, None)) is not None:
+            del self._streams[number]
         if len(self._due) > 2 * len(self._streams) + 64:
-            self._due = [entry for entry in self._due if entry[2] in self._streams]
+            self._due = [entry for entry in self._due if entry[1] in self._streams]
             heapq.heapify(self._due)
 
-    def _push(self, due: float, outbox: Outbox) -> None:
-        self._count += 1
-        heapq.heappush(self._due, (due, self._count, outbox))
-        if self._due[0][2] is outbox:
+    def _push(self, due: float, number: int) -> None:
+        heapq.heappush(self._due, (due, number))
+        if self._due[0][1] == number:
             self._wake.set()
 
     async def run(self) -> None:
@@ -83,16 +87,17 @@ class Heartbeat:
         for _ in range(_TURN_BEATS):
             if not self._due or self._due[0][0] > horizon:
                 return False
-            _due, _count, outbox = heapq.heappop(self._due)
-            if outbox in self._streams:
-                self._beat_one(outbox, now, horizon)
+            _due, number = heapq.heappop(self._due)
+            if number in self._streams:
+                self._beat_one(number, now, horizon)
         return True
 
-    def _beat_one(self, outbox: Outbox, now: float, horizon: float) -> None:
+    def _beat_one(self, number: int, now: float, horizon: float) -> None:
+        outbox = self._streams[number]
         silent_since = outbox.last_write
         if silent_since + self._interval > horizon + self._interval * _SPREAD:
-            self._push(silent_since + self._interval, outbox)
+            self._push(silent_since + self._interval, number)
             return
         if outbox.state is State.IDLE:
             outbox.heartbeat_nowait()
-        self._push(now + self._interval, outbox)
+        self._push(now + self._interval, number)

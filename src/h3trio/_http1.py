@@ -93,7 +93,9 @@ class Http1:
         try:
             event = self._conn.next_event()
         except h11.RemoteProtocolError as exc:
-            raise ProtocolError(exc.error_status_hint, str(exc)) from exc
+            # h11 raises it from a method of its own: its traceback is a circle through our frames.
+            cause = exc.with_traceback(None)
+            raise ProtocolError(exc.error_status_hint, str(exc)) from cause
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.Request):

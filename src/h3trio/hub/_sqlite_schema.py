@@ -36,6 +36,7 @@ CHECKPOINT_PAGES: Final = 512
 
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 100
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -88,13 +89,27 @@ def check_file(path: Path) -> None:
             header = file.read(_HEADER_SIZE)
     except OSError as exc:
         raise HistoryError(f"{path} can't be read: {exc.strerror}") from exc
-    if not header:
+    if not header or (not header.startswith(_MAGIC) and _is_half_made(path)):
         return
     # Offsets from "The SQLite Database Header", section 1.3 of SQLite's file format.
     application, version = header[68:72], header[60:64]
     if not header.startswith(_MAGIC) or int.from_bytes(application, "big") != APPLICATION_ID:
         raise HistoryError(f"{path} is no history of h3trio; it was left as it is")
     _check_version(path, int.from_bytes(version, "big"), SCHEMA_VERSION)
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether the power went while the file was being made: then SQLite will empty it.
+
+    The journal beside it says so. By "The Rollback Journal", section 3 of SQLite's file format,
+    bytes 16 to 19 of its header are the pages that the database had before.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.is_file():
+        return False
+    with journal.open("rb") as file:
+        header = file.read(20)
+    return header.startswith(_JOURNAL_MAGIC) and header[16:] == bytes(4)
 
 
 def _check_version(path: Path, version: int, known: int) -> None:

@@ -1,0 +1,80 @@
+"""What a served process holds: descriptors, memory, tasks; and that it is what it was before.
+
+`APP` is a hub that can also be asked for the number of its tasks. What the kernel knows of the
+process (its descriptors, its memory) is read from outside.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+from e2e.process import PATIENCE, ServeProcess, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+APP = """
+import trio
+from h3trio.hub import Hub, MemoryHistory
+from h3trio.hubserver import create_app
+
+# Small, so that it is full long before anybody measures.
+app = create_app(Hub(MemoryHistory(max_events=500)))
+
+@app.get("/tasks")
+async def tasks(event):
+    return str(trio.lowlevel.current_statistics().tasks_living)
+"""
+
+
+class Vitals(NamedTuple):
+    """What a server at rest holds, as one more client sees it."""
+
+    tasks: int
+    descriptors: int
+
+
+async def serve_hub(
+    nursery: trio.Nursery, folder: Path, *args: str, environ: Mapping[str, str] | None = None
+) -> ServeProcess:
+    """Serve `APP`, without an access log."""
+    (folder / "app.py").write_text(APP)
+    options = ("--no-access-log", *args)
+    return await ServeProcess.start(nursery, "app:app", *options, environ=environ, folder=folder)
+
+
+def descriptors(pid: int) -> int:
+    """Count the open descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - only their number matters
+
+
+def memory(pid: int) -> int:
+    """Return the bytes of memory that a process has of its own (RSS without files)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("RssAnon:"))
+    return 1024 * int(line.split()[1])
+
+
+async def vitals(served: ServeProcess) -> Vitals:
+    """Take them: the asking connection is among the tasks, and gone from the descriptors."""
+    tasks = int((await fetch(served.port, target="/tasks")).body)
+    return Vitals(tasks, descriptors(served.pid))
+
+
+async def wait_at_rest(served: ServeProcess, baseline: Vitals) -> None:
+    """Wait until a server holds exactly what it did."""
+    now = await vitals(served)
+    with trio.move_on_after(PATIENCE):
+        while now != baseline:
+            await trio.sleep(0.05)  # a process of its own: nothing tells when it is done
+            now = await vitals(served)
+    assert now == baseline
+
+
+def complaints(served: ServeProcess) -> list[str]:
+    """Return the lines of its log that tell of an error."""
+    signs = ("ERROR", "CRITICAL", "Traceback", "Warning")
+    return [line for line in served.log if any(sign in line for sign in signs)]
