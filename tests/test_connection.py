@@ -634,7 +634,7 @@ async def test_head_timeout_of_a_later_request(
 
 async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A body that stands still for `body_timeout` is answered 408; while it moves, it may last."""
-    client = connect(nursery, echo)
+    client = connect(nursery, echo, settings=Settings(min_body_rate=None))
     await client.send(request("/a", "Content-Length: 9", method="POST"))
     for _ in range(3):
         await trio.sleep(25)

@@ -40,8 +40,12 @@ async def _single(event: H3Event) -> SSEEvent:
     retry = query.get("retry")
     if retry is not None and not (retry.isascii() and retry.isdigit()):
         raise HTTPError(400, f"retry must be a number of milliseconds, not {retry!r}")
+    body = await event.body()
+    if len(body) > event.max_event_bytes:
+        event.limit_met("max_event_bytes")
+        raise HTTPError(413, f"an event may have {event.max_event_bytes} bytes")
     return SSEEvent(
-        await event.body(),
+        body,
         event=query.get("event"),
         id=query.get("id"),
         retry=None if retry is None else int(retry),
@@ -66,7 +70,7 @@ class _Stream:
         self._hub = hub
         self._event = event
         self._topic = topic
-        self._parser = SSEParser()
+        self._parser = SSEParser(max_event_size=event.max_event_bytes)
         self._published = 0
         self._last = ""
         self._id_in_force = ""
@@ -92,6 +96,7 @@ class _Stream:
         try:
             await self._publish(self._parser.feed(piece))
         except EventTooLargeError as exc:
+            self._event.limit_met("max_event_bytes")
             await self._publish(exc.events)
             raise
 
