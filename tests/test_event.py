@@ -264,3 +264,12 @@ def test_on_close() -> None:
 
     with pytest.raises(TypeError, match="async"):
         event.on_close(hook)
+
+
+def test_limits() -> None:
+    """A handler can read the bound of an event, count its own limits, and draw a time."""
+    port = Port()
+    event = make(port=port)
+    assert (event.max_event_bytes, event.retry_after()) == (20, 3)
+    event.limit_met("mine")
+    assert port.calls == ["mine"]

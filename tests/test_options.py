@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -136,7 +136,7 @@ def test_every_setting_has_help() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_is_an_option(name: str) -> None:
     """Each field of `Settings` can be given by a flag and by a variable."""
-    value = 0.5 if name == "lease_jitter" else 7
+    value: Any = 0.5 if name == "lease_jitter" else 7
     text = str(value)
     by_flag = settings_from(parse(env_flag(name), text))
     by_variable = settings_from(parse(environ={env_name(env_flag(name)): text}))
