@@ -848,6 +848,18 @@ async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
 
 
+@pytest.mark.parametrize("bad", [request("*", method="HEAD"), request("*"), b"nonsense\r\n\r\n"])
+async def test_refused_behind_a_head_request(nursery: trio.Nursery, bad: bytes) -> None:
+    """A refusal has a body unless it is HEAD that is refused, whatever was answered before."""
+    client = connect(nursery, echo)
+    await client.send(request("/a", method="HEAD") + bad)
+    assert (await client.head()).status == 200
+    head = await client.head()
+    assert (head.status, head.headers["connection"]) == (400, "close")
+    size = 0 if bad.startswith(b"HEAD") else int(head.headers["content-length"])
+    assert len(await client.rest()) == size
+
+
 async def test_refused_behind_a_good_one(nursery: trio.Nursery) -> None:
     """A bad request that was pipelined is refused after the good one is answered."""
     client = connect(nursery, echo)

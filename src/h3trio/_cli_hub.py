@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ._options import fail
-from .hub import Hub
+from .hub import Hub, HubSettings
 from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
 
 if TYPE_CHECKING:
@@ -106,5 +106,6 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         fail(str(exc))
     if settings.lease is None:
         settings = dataclasses.replace(settings, lease=LEASE)
-    app = create_app(Hub(history), rights=rights)
+    hub = Hub(history, settings=HubSettings(max_event_bytes=settings.max_event_bytes))
+    app = create_app(hub, rights=rights)
     return app, settings, describe(arguments.store, history)

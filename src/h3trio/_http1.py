@@ -102,11 +102,11 @@ class Http1:
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.Request):
+            # Before anything is refused: to HEAD, a refusal has no body either.
+            self._is_head = event.method == b"HEAD"
             if self._may_be_large and _head_size(event) > self._max_head_bytes:
                 raise ProtocolError(431, "the request head is too large")
-            head = _request_head(event)
-            self._is_head = head.method == "HEAD"
-            return head
+            return _request_head(event)
         if isinstance(event, h11.EndOfMessage):
             return Signal.END_OF_REQUEST
         return Signal.NEED_DATA if event is h11.NEED_DATA else Signal.PAUSED
@@ -185,6 +185,7 @@ class Http1:
         """Get ready for the next request; `False` if the connection must close."""
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
+            self._is_head = False
             return True
         return False
 
