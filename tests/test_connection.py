@@ -634,7 +634,7 @@ async def test_head_timeout_of_a_later_request(
 
 async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A body that stands still for `body_timeout` is answered 408; while it moves, it may last."""
-    client = connect(nursery, echo)
+    client = connect(nursery, echo, settings=Settings(min_body_rate=None))
     await client.send(request("/a", "Content-Length: 9", method="POST"))
     for _ in range(3):
         await trio.sleep(25)
@@ -684,6 +684,90 @@ async def test_body_timeout_leaves_a_stream_watched(
     await client.finished.wait()
     assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
     assert autojump_clock.current_time() == pytest.approx(100)
+
+
+async def test_eof_behind_an_unread_body(nursery: trio.Nursery) -> None:
+    """A stream whose client leaves behind a body that nobody reads ends, full buffer or not."""
+    settings = Settings(body_buffer_bytes=1000, max_discard_bytes=5000)
+    for size in (999, 1000, 5000):
+        client = connect(nursery, endless, settings=settings)
+        await client.send(request("/", "Content-Length: 9999", method="POST") + bytes(size // 2))
+        await client.head()
+        await client.send(bytes(size - size // 2))
+        await wait_all_tasks_blocked()
+        assert not client.finished.is_set()
+        await client.stream.send_eof()
+        await client.finished.wait()
+        assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+
+
+async def test_eof_behind_a_body_that_was_full_before_the_stream(nursery: trio.Nursery) -> None:
+    """A reader that paused for a full buffer looks again when a stream opens."""
+    go = trio.Event()
+
+    async def handler(event: H3Event) -> None:
+        await go.wait()
+        await endless(event)
+
+    client = connect(nursery, handler, settings=Settings(body_buffer_bytes=1000))
+    await client.send(post(bytes(2000))[:-1])
+    await wait_all_tasks_blocked()
+    await client.stream.send_eof()
+    go.set()
+    await client.finished.wait()
+    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+
+
+@pytest.mark.parametrize(("size", "open_"), [(5000, True), (5001, False)])
+async def test_a_stream_ends_if_its_unread_body_is_too_long(
+    nursery: trio.Nursery, size: int, *, open_: bool
+) -> None:
+    """Under a stream, an unread body is thrown away up to `max_discard_bytes`, and no further."""
+    settings = Settings(body_buffer_bytes=1000, max_discard_bytes=5000)
+    client = connect(nursery, endless, settings=settings)
+    await client.send(request("/", "Content-Length: 9999", method="POST") + bytes(size))
+    await wait_all_tasks_blocked()
+    assert (not client.context.counts.closings) == open_
+    if not open_:
+        assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+        assert client.context.counts.limits == {"max_discard_bytes": 1}
+
+
+async def test_a_body_that_was_asked_for_sets_the_pace(nursery: trio.Nursery) -> None:
+    """A handler that streams and reads gets the whole body, however slowly it takes it."""
+    go = trio.Event()
+
+    async def handler(event: H3Event) -> None:
+        body = event.stream()
+        async with event.start_sse() as writer:
+            await go.wait()
+            size = 0
+            async for piece in body:
+                size += len(piece)
+            await writer.send(str(size))
+
+    settings = Settings(body_buffer_bytes=1000, max_discard_bytes=1000)
+    client = connect(nursery, handler, settings=settings)
+    await client.send(post(bytes(9000)))
+    await client.head()
+    await wait_all_tasks_blocked()
+    go.set()
+    assert (await client.event()).data == "9000"
+
+
+async def test_a_live_body_has_no_rate(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A body that the handler takes as a stream may come as slowly as it likes, but for silence."""
+
+    async def handler(event: H3Event) -> str:
+        return str([len(piece) async for piece in event.stream()])
+
+    client = connect(nursery, handler)
+    await client.send(request("/", "Content-Length: 9", method="POST"))
+    for _ in range(9):
+        await trio.sleep(25)
+        await client.send(b"x")
+    assert (await client.response())[1] == str([1] * 9).encode()
+    assert autojump_clock.current_time() == pytest.approx(225)
 
 
 async def test_a_handler_has_no_timeout(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -762,6 +846,18 @@ async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     await client.stream.send_eof()
     await client.finished.wait()
     assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+
+
+@pytest.mark.parametrize("bad", [request("*", method="HEAD"), request("*"), b"nonsense\r\n\r\n"])
+async def test_refused_behind_a_head_request(nursery: trio.Nursery, bad: bytes) -> None:
+    """A refusal has a body unless it is HEAD that is refused, whatever was answered before."""
+    client = connect(nursery, echo)
+    await client.send(request("/a", method="HEAD") + bad)
+    assert (await client.head()).status == 200
+    head = await client.head()
+    assert (head.status, head.headers["connection"]) == (400, "close")
+    size = 0 if bad.startswith(b"HEAD") else int(head.headers["content-length"])
+    assert len(await client.rest()) == size
 
 
 async def test_refused_behind_a_good_one(nursery: trio.Nursery) -> None:

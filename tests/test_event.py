@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints
 
-from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError
+from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
 from h3trio._body import BodyStream
 from h3trio._event import ResponseState
 from h3trio._headers import Headers
@@ -23,7 +23,7 @@ class Port:
 
     def __init__(self) -> None:
         self.draining = trio.Event()
-        self.max_body_bytes = 10
+        self.settings = Settings(max_body_bytes=10, max_event_bytes=20)
         self.calls: list[object] = []
 
     async def open_stream(self) -> SSEWriter:
@@ -31,6 +31,14 @@ class Port:
         self.calls.append("open")
         await trio.lowlevel.checkpoint()
         raise ResponseStateError("no stream here")
+
+    def retry_after(self) -> int:
+        """Say a number."""
+        return 3
+
+    def met(self, limit: str) -> None:
+        """Take a note."""
+        self.calls.append(limit)
 
     def fail_stream(self) -> None:
         """Take a note."""
@@ -256,3 +264,12 @@ def test_on_close() -> None:
 
     with pytest.raises(TypeError, match="async"):
         event.on_close(hook)
+
+
+def test_limits() -> None:
+    """A handler can read the bound of an event, count its own limits, and draw a time."""
+    port = Port()
+    event = make(port=port)
+    assert (event.max_event_bytes, event.retry_after()) == (20, 3)
+    event.limit_met("mine")
+    assert port.calls == ["mine"]

@@ -974,3 +974,31 @@ async def test_a_stream_of_a_cancelled_exchange_stays_shut(nursery: trio.Nursery
     await wait_all_tasks_blocked()
     with pytest.raises(ResponseStateError):
         await streams[0].__aenter__()
+
+
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize(("status", "told"), [(429, True), (503, True), (500, False)])
+async def test_when_to_come_again(
+    nursery: trio.Nursery, status: int, *, told: bool, raised: bool
+) -> None:
+    """A 429 or 503 says when to come again, drawn at random, unless it says so itself."""
+    own = {"Retry-After": "77"}
+
+    async def handler(event: H3Event) -> Response:
+        headers = own if event.path == "/own" else {}
+        if raised:
+            raise HTTPError(status, headers=headers)
+        return Response(status=status, headers=headers)
+
+    client = connect(nursery, handler, settings=Settings(reconnect_delay=100))
+    afters = set[str | None]()
+    for _ in range(20):
+        await client.send(request("/"))
+        afters.add((await client.response())[0].headers.get("retry-after"))
+    if told:
+        assert len(afters) > 5
+        assert all(50 <= int(after or 0) <= 150 for after in afters)
+    else:
+        assert afters == {None}
+    await client.send(request("/own"))
+    assert (await client.response())[0].headers["retry-after"] == "77"

@@ -288,3 +288,30 @@ def test_continue() -> None:
     assert b"\r\nConnection: close\r\n" in http(head).response(200, [], b"")
     assert b"\r\nConnection: close\r\n" in http(head).stream_head(200, [])
     assert not http(head + b"abc").wants_continue
+
+
+def head_of(size: int) -> bytes:
+    """Write a head of so many bytes."""
+    start = b"GET / HTTP/1.1\r\nHost: test\r\nX: "
+    return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+def read_head(data: bytes, step: int) -> object:
+    """Return the first thing of which there is all, with a bound of 100 bytes."""
+    http = Http1(max_head_bytes=100)
+    item: object = Signal.NEED_DATA
+    for place in range(0, len(data), step):
+        http.receive(data[place : place + step])
+        if (item := http.next()) is not Signal.NEED_DATA:
+            break
+    return item
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**6])
+@pytest.mark.parametrize("junk", [b"", b"junk" * 100])
+def test_a_head_at_the_bound_and_above(step: int, junk: bytes) -> None:
+    """A head is measured however it arrives, also when it is complete at once."""
+    assert isinstance(read_head(head_of(100) + junk, step), RequestHead)
+    with pytest.raises(ProtocolError) as caught:
+        read_head(head_of(101) + junk, step)
+    assert caught.value.status == 431

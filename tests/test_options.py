@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
+WHOLE = {field.name for field in dataclasses.fields(Settings) if "int" in str(field.type)}
 
 
 def whole(text: str) -> int:
@@ -135,11 +136,13 @@ def test_every_setting_has_help() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_is_an_option(name: str) -> None:
     """Each field of `Settings` can be given by a flag and by a variable."""
-    text = "7"
+    value: Any = 0.5 if name == "lease_jitter" else 7
+    text = str(value)
     by_flag = settings_from(parse(env_flag(name), text))
     by_variable = settings_from(parse(environ={env_name(env_flag(name)): text}))
-    assert by_flag == by_variable == dataclasses.replace(Settings(), **{name: 7})
-    assert type(getattr(by_flag, name)) is type(getattr(Settings(), name) or 0.0)
+    assert by_flag == by_variable == dataclasses.replace(Settings(), **{name: value})
+    whole = name in WHOLE
+    assert type(getattr(by_flag, name)) is (int if whole else float)
 
 
 def test_settings_default_to_their_own_defaults() -> None:
@@ -166,6 +169,8 @@ def test_a_setting_may_be_none() -> None:
         ("--drain-soft", "-1", "drain_soft must be positive, not -1.0"),
         ("--drain-soft", "soon", "'soon' is not a number"),
         ("--drain-soft", "none", "'none' is not a number"),
+        ("--drain-soft", "inf", "drain_soft must be finite, not inf"),
+        ("--lease", "inf", "lease must be finite, not inf: None is off"),
         ("--drain-soft", "nan", "drain_soft must be positive, not nan"),
         ("--max-connections", "1.5", "'1.5' is not a whole number"),
         ("--max-connections", "0", "max_connections must be positive, not 0"),

@@ -11,6 +11,8 @@ import pytest
 from h3trio import Settings
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
+WHOLE = {field.name for field in dataclasses.fields(Settings) if "int" in str(field.type)}
+MAY_BE_NONE = {"lease", "min_body_rate", "max_requests_per_connection"}
 
 
 def made(name: str, value: object) -> Settings:
@@ -46,11 +48,11 @@ def test_not_a_size_or_a_time(name: str, value: float) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_part_of_a_thing(name: str) -> None:
     """What is counted is a whole number; what is measured need not be."""
-    if isinstance(getattr(Settings(), name), int):
+    if name in WHOLE:
         with pytest.raises(TypeError, match=f"^{name} must be a whole number"):
             made(name, 2.5)
     else:
-        made(name, 2.5)
+        made(name, 0.5)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -73,9 +75,37 @@ def test_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_none(name: str) -> None:
-    """None is for the lease alone."""
-    if name == "lease":
-        assert Settings(lease=None).lease is None
+    """None turns off what may be off, and nothing else."""
+    if name in MAY_BE_NONE:
+        assert getattr(made(name, None), name) is None
     else:
         with pytest.raises(TypeError, match=f"^{name} must be a (whole )?number"):
             made(name, None)
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - WHOLE))
+def test_no_infinities(name: str) -> None:
+    """No time is infinite: what may be off is off by None, and the error says so."""
+    with pytest.raises(ValueError, match=f"^{name} must be finite, not inf") as caught:
+        made(name, math.inf)
+    assert str(caught.value).endswith("None is off") == (name in MAY_BE_NONE)
+
+
+@pytest.mark.parametrize("name", ["backlog", "notsent_lowat"])
+def test_what_the_kernel_counts(name: str) -> None:
+    """What goes to the kernel fits in a C int."""
+    made(name, 2**31 - 1)
+    with pytest.raises(ValueError, match=f"^{name} must be at most 2147483647"):
+        made(name, 2**31)
+
+
+def test_a_share() -> None:
+    """The jitter of a lease is a share of it, below all of it."""
+    assert Settings(lease_jitter=0.99).lease_jitter == 0.99
+    with pytest.raises(ValueError, match=r"^lease_jitter must be a share below 1, not 1"):
+        Settings(lease_jitter=1)
+
+
+def test_the_tighter_bound_holds() -> None:
+    """Settings aren't held against each other: a drain may be shorter than a farewell."""
+    Settings(farewell_timeout=3, drain_soft=0.1, drain_hard=0)

@@ -31,6 +31,9 @@ class BodyStream(trio.abc.ReceiveStream):
         "_send_continue",
         "complete",
         "discarded",
+        "is_streamed",
+        "is_wanted",
+        "received",
     )
 
     def __init__(
@@ -49,6 +52,12 @@ class BodyStream(trio.abc.ReceiveStream):
         self._error: HTTPError | None = None
         self.complete: bool = False
         self.discarded: int = 0
+        self.received: int = 0
+        """Bytes of the body that arrived, read or not."""
+        self.is_wanted: bool = False
+        """Whether somebody has asked for it."""
+        self.is_streamed: bool = False
+        """Whether it is taken as a stream, whose length and pace are the handler's business."""
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "open"
@@ -63,6 +72,7 @@ class BodyStream(trio.abc.ReceiveStream):
 
     def feed(self, data: bytes) -> None:
         """Add bytes that arrived."""
+        self.received += len(data)
         if self._discarding:
             self.discarded += len(data)
         else:
@@ -101,6 +111,7 @@ class BodyStream(trio.abc.ReceiveStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
         self._raise_if_closed()
+        self.is_wanted = True
         while not self._buffer and not self.complete:
             await self._wait_more()
         size = len(self._buffer) if max_bytes is None else max_bytes

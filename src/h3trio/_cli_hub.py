@@ -114,6 +114,9 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         fail(str(exc))
     if settings.lease is None:
         settings = dataclasses.replace(settings, lease=LEASE)
-    hub = Hub(history, settings=HubSettings(flush_interval=arguments.flush_interval))
+    limits = HubSettings(
+        max_event_bytes=settings.max_event_bytes, flush_interval=arguments.flush_interval
+    )
+    hub = Hub(history, settings=limits)
     app = create_app(hub, rights=rights)
     return app, settings, describe(arguments.store, history)

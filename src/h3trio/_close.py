@@ -42,6 +42,9 @@ def lost(error: BaseException) -> CloseReason:
 ENDED_BY_SERVER = frozenset({CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED})
 """Endings after which a stream gets a farewell `retry:` and its final chunk."""
 
+LIMIT_OF = {CloseReason.SLOW: "write_timeout", CloseReason.LEASE: "lease"}
+"""The setting that an ending for this reason met."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)

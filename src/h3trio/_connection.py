@@ -8,7 +8,8 @@ it when bytes arrive, the handler task when the next exchange may begin, so a
 request costs no task, and pipelined requests need no second wait.
 
 One deadline bounds the reader, set for what it waits for: a head, a body, the
-next request, or nothing at all while a handler works.
+next request, or nothing at all while a handler works. `_deadlines` works it out,
+and names the limit that was met; `_refusal` says so to the client.
 
 EOF is interpreted here and not by the framing: it ends a stream and an incomplete
 request, and lets a complete one have its answer. Bytes that can't be a request any
@@ -17,30 +18,30 @@ that EOF is still seen, and our last bytes aren't lost to a reset.
 
 Bounds: a head, and whatever a client sends ahead of its turn, is held up to
 `max_head_bytes`. Then a plain response makes the reader pause, and a stream,
-which would make it pause for ever and never see EOF, is closed.
+which would make it pause for ever and never see EOF, is closed. So it is with a
+body that fills its buffer: a plain response makes the reader pause; under a stream
+whose handler hasn't asked for it, it is thrown away up to `max_discard_bytes`, and
+above that the stream is closed. A handler that has asked sets the pace.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from ._body import BodyStream
-from ._close import CloseReason, Closing, lost
+from ._close import CloseReason, lost
+from ._deadlines import Deadlines
 from ._errors import HTTPError
 from ._exchange import Exchange
-from ._headers import Headers
-from ._http import error_response, split_target
 from ._http1 import Http1, ProtocolError, RequestHead, Signal
+from ._refusal import HEAD_TOO_LARGE, TIMED_OUT, refuse
 
 if TYPE_CHECKING:
     from ._context import Context
     from ._outbox import Outbox
     from ._transport import Transport
-
-logger = logging.getLogger("h3trio.connection")
 
 
 @final
@@ -52,15 +53,16 @@ class Connection:
         "_client",
         "_closed_by_peer",
         "_cut",
+        "_deadlines",
         "_deaf",
         "_exchange",
-        "_head_since",
         "_lingering",
         "_no_more",
         "_nursery",
         "_read_scope",
         "_reading",
         "_refusal",
+        "_requests",
         "context",
         "http",
         "transport",
@@ -86,7 +88,8 @@ class Connection:
         self._closed_by_peer = False
         self._lingering = False
         self._cut = False
-        self._head_since: float | None = trio.current_time()
+        self._requests = 0
+        self._deadlines = Deadlines(context.settings)
         # Both tasks wait here, each for a condition of its own that it looks at again: one
         # lot for two is 400 bytes less for each idle stream.
         self._changed = trio.lowlevel.ParkingLot()
@@ -125,6 +128,12 @@ class Connection:
         """Whether an event stream is open."""
         return self._exchange is not None and self._exchange.is_streaming
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no request is taken after the one under way."""
+        allowed = self.context.settings.max_requests_per_connection
+        return self._requests == allowed or self.context.draining.is_set()
+
     # -- the step both tasks share
 
     def _advance(self) -> None:
@@ -139,6 +148,8 @@ class Connection:
         try:
             item = self.http.next()
         except ProtocolError as exc:
+            if exc.status == HEAD_TOO_LARGE:
+                self.context.met("max_head_bytes")
             self._refuse(HTTPError(exc.status, exc.detail))
             return False
         if isinstance(item, RequestHead):
@@ -157,26 +168,19 @@ class Connection:
         return self._exchange
 
     def _begin(self, head: RequestHead) -> None:
-        self._head_since = None
-        try:
-            target = split_target(head.target)
-        except HTTPError as error:
-            self._refuse(error)
-            return
+        self._deadlines.head_ends()
+        self._requests += 1
+        if self._requests == self.context.settings.max_requests_per_connection:
+            self.context.met("max_requests_per_connection")
         body = BodyStream(
             buffer_bytes=self.context.settings.body_buffer_bytes,
             on_room=self._changed.unpark_all,
             send_continue=self._send_continue,
         )
-        self._exchange = Exchange(
-            self,
-            method=head.method,
-            target=target,
-            headers=Headers(head.headers),
-            http_version=head.http_version,
-            client=self._client,
-            body=body,
-        )
+        try:
+            self._exchange = Exchange(self, head, client=self._client, body=body)
+        except HTTPError as error:
+            self._refuse(error)
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
@@ -207,11 +211,17 @@ class Connection:
 
     async def _read_until_eof(self) -> None:
         while not self._closed_by_peer:
-            while self._must_pause():
-                self._read_scope.deadline = float("inf")
-                await self._changed.park()
+            if self._must_pause():
+                await self._pause()
             self._set_deadline()
             self._received(await self.transport.receive_some())
+
+    async def _pause(self) -> None:
+        self._read_scope.deadline = float("inf")
+        since = trio.current_time()
+        while self._must_pause():
+            await self._changed.park()
+        self._deadlines.paused(since)
 
     def _received(self, data: bytes) -> None:
         if not data:
@@ -219,37 +229,46 @@ class Connection:
         elif self._deaf:
             return
         else:
-            if self._exchange is None and self._head_since is None:
-                self._head_since = trio.current_time()
+            if self._exchange is None:
+                self._deadlines.head_begins()
             self.http.receive(data)
         self._advance()
         self._changed.unpark_all()
 
     def _must_pause(self) -> bool:
-        if self._deaf or self._exchange is None:
+        exchange = self._exchange
+        if self._deaf or exchange is None:
             return False
-        if not self._exchange.body.complete:
-            return self._exchange.body.is_full
+        if not exchange.body.complete:
+            if exchange.is_streaming:
+                self._watch_unread(exchange)
+            return exchange.body.is_full
         if self.http.buffered <= self.context.settings.max_head_bytes:
             return False
-        if self._exchange.is_streaming:
-            self._exchange.end(CloseReason.PROTOCOL_ERROR)
+        if exchange.is_streaming:
+            exchange.break_off("max_head_bytes")
         return True
 
+    def _watch_unread(self, exchange: Exchange) -> None:
+        """Keep a body that a stream's handler leaves unread from hiding the EOF behind it."""
+        body = exchange.body
+        if body.is_full and not body.is_wanted:
+            body.discard()
+        if body.discarded > self.context.settings.max_discard_bytes:
+            exchange.break_off("max_discard_bytes")
+
     def _set_deadline(self) -> None:
-        settings, now = self.context.settings, trio.current_time()
         if self._lingering:
             return
         if self._deaf:
             deadline = float("inf")
-        elif self._exchange is not None:
+        elif self._exchange is None:
+            deadline = self._deadlines.for_head()
+        elif self._exchange.body.complete or self.http.wants_continue:
             # A client that waits for our "continue" isn't the one that is late.
-            waiting = not self._exchange.body.complete and not self.http.wants_continue
-            deadline = now + settings.body_timeout if waiting else float("inf")
-        elif self._head_since is not None:
-            deadline = self._head_since + settings.head_timeout
+            deadline = float("inf")
         else:
-            deadline = now + settings.keepalive_timeout
+            deadline = self._deadlines.for_body(self._exchange.body)
         self._read_scope.deadline = deadline
 
     def _at_eof(self) -> None:
@@ -273,11 +292,13 @@ class Connection:
     def _timed_out(self) -> bool:
         """Answer 408 where a request had begun, else close; `True` to read on until then."""
         if self._lingering:
+            self.context.met("linger_timeout")
             return False
-        if self._exchange is not None:
-            self._refuse(HTTPError(408, "the request body stalled"))
-        elif self._head_since is not None and self.http.buffered:
-            self._refuse(HTTPError(408, "the request head took too long"))
+        limit = self._deadlines.limit
+        self.context.met(limit)
+        # Between two requests, or before its first byte, a client is owed no answer.
+        if self._exchange is not None or self.http.buffered:
+            self._refuse(HTTPError(408, TIMED_OUT[limit]))
         self._no_more = True
         return self._deaf
 
@@ -304,14 +325,17 @@ class Connection:
         """Discard what is left of the request; make room for the next one."""
         if not self.http.keeps_alive:
             return False
-        if not await exchange.body.wait_discarded(self.context.settings.max_discard_bytes):
+        allowed = self.context.settings.max_discard_bytes
+        if not await exchange.body.wait_discarded(allowed):
+            if exchange.body.discarded > allowed:
+                self.context.met("max_discard_bytes")
             return False
         if not self.http.next_cycle():
             return False
         self._exchange = None
         self._no_more = self._no_more or (self.context.draining.is_set() and not self.http.buffered)
         if self.http.buffered:
-            self._head_since = trio.current_time()
+            self._deadlines.head_begins()
             # A pipelining client gets its turn, not the whole loop.
             await trio.lowlevel.checkpoint()
         self._advance()
@@ -320,28 +344,15 @@ class Connection:
         return True
 
     async def _respond_refusal(self, error: HTTPError) -> None:
-        response = error_response(error)
-        headers = [
-            (b"Date", self.context.date()),
-            *response.headers.raw,
-            (b"Connection", b"close"),
-        ]
-        data = self.http.response(response.status, headers, response.body)
-        logger.info("%s: refused with %s", self._client, error)
-        if error.status != 503:  # noqa: PLR2004 - no room, which the server counts itself
-            self._count_refusal(error, len(data))
+        since = self._deadlines.head_since or trio.current_time()
+        data = refuse(error, http=self.http, context=self.context, client=self._client, since=since)
         try:
             await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
-        except (trio.BrokenResourceError, trio.TooSlowError):
+        except trio.TooSlowError:
+            self.context.met("write_timeout")
             self._cut = True
-
-    def _count_refusal(self, error: HTTPError, size: int) -> None:
-        reason, now = CloseReason.PROTOCOL_ERROR, trio.current_time()
-        since = now if self._head_since is None else self._head_since
-        closing = Closing(
-            reason=reason, status=error.status, duration=now - since, events=0, bytes_sent=size
-        )
-        self.context.counts.add(closing)
+        except trio.BrokenResourceError:
+            self._cut = True
 
     async def _linger(self) -> None:
         """Send FIN and read on for a while: closing now could reset what we sent."""

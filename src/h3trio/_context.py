@@ -43,6 +43,8 @@ class Counts:
     events: int = 0
     bytes_sent: int = 0
     closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
+    limits: Counter[str] = field(default_factory=Counter[str])
+    refusals: Counter[int] = field(default_factory=Counter[int])
 
     def add(self, closing: Closing) -> None:
         """Count one finished exchange."""
@@ -61,6 +63,7 @@ class Context:
         "_date_second",
         "_over",
         "_random",
+        "closing",
         "counts",
         "draining",
         "handler",
@@ -73,7 +76,11 @@ class Context:
         self.settings: Settings = settings
         self.counts: Counts = Counts()
         self.draining: trio.Event = trio.Event()
-        self._over = ClosedPort(draining=self.draining, max_body_bytes=settings.max_body_bytes)
+        self._over = ClosedPort(
+            draining=self.draining, settings=settings, retry_after=self.retry_after, met=self.met
+        )
+        self.closing: bool = False
+        """Whether a drain is so far that no request begins any more."""
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self._date = b""
@@ -95,6 +102,10 @@ class Context:
                 logger.exception("%s: an on_close hook raised", event)
         event.let_go(self._over)
 
+    def met(self, limit: str) -> None:
+        """Count that a limit was met, by the name of its setting (or of an application's own)."""
+        self.counts.limits[limit] += 1
+
     def date(self) -> bytes:
         """The `Date` header's value, formatted once a second (RFC 9110 section 6.6.1)."""
         now = int(time.time())
@@ -112,7 +123,11 @@ class Context:
         return round(1000 * self.jittered(self.settings.reconnect_delay))
 
     def retry_after(self) -> int:
-        """A jittered `Retry-After` in whole seconds, at least 1."""
+        """A jittered `Retry-After`: whole seconds from half to one and a half `reconnect_delay`.
+
+        At least 1: `Retry-After: 0` would bring a crowd back at once (RFC 9110 section 10.2.3
+        knows no fractions).
+        """
         return max(1, round(self.jittered(self.settings.reconnect_delay)))
 
     def lease(self) -> float:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ._body import BodyStream
     from ._http import Target
+    from ._settings import Settings
     from ._writer import SSEWriter
 
     StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
@@ -36,7 +37,9 @@ class ResponsePort(Protocol):
     @property
     def draining(self) -> trio.Event: ...
     @property
-    def max_body_bytes(self) -> int: ...
+    def settings(self) -> Settings: ...
+    def retry_after(self) -> int: ...
+    def met(self, limit: str) -> None: ...
     async def open_stream(self) -> SSEWriter: ...
     def fail_stream(self) -> None: ...
     def end(self, reason: CloseReason) -> None: ...
@@ -50,11 +53,20 @@ class ClosedPort:
     circle that stays until the garbage collector comes by.
     """
 
-    __slots__ = ("draining", "max_body_bytes")
+    __slots__ = ("draining", "met", "retry_after", "settings")
 
-    def __init__(self, *, draining: trio.Event, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        draining: trio.Event,
+        settings: Settings,
+        retry_after: Callable[[], int],
+        met: Callable[[str], None],
+    ) -> None:
         self.draining: trio.Event = draining
-        self.max_body_bytes: int = max_body_bytes
+        self.settings: Settings = settings
+        self.retry_after = retry_after
+        self.met = met
 
     async def open_stream(self) -> SSEWriter:
         """Never reached: no stream can be started by then."""
@@ -179,11 +191,12 @@ class H3Event:
                 `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
         """
         if self._content is None:
-            limit = self._port.max_body_bytes if max_bytes is None else max_bytes
+            limit = self._port.settings.max_body_bytes if max_bytes is None else max_bytes
             content = None
             if int(self.headers.get("content-length", "0")) <= limit:
                 content = await self._body.read(limit)
             if content is None:
+                self.limit_met("max_body_bytes")
                 raise HTTPError(413, f"the body may have {limit} bytes")
             self._content = content
         return self._content
@@ -205,8 +218,35 @@ class H3Event:
         return parse_form(await self.body(), self.headers.get("content-type"))
 
     def stream(self) -> BodyStream:
-        """Return the body as a stream of pieces, without an end to its length."""
+        """Return the body as a stream of pieces, without an end to its length.
+
+        Nor does `min_body_rate` hold for it. A handler that answers with a stream as well
+        calls this before `body_buffer_bytes` have come: what is unread by then is thrown away.
+        """
+        self._body.is_wanted = self._body.is_streamed = True
         return self._body
+
+    # -- limits
+
+    @property
+    def max_event_bytes(self) -> int:
+        """How large one event may be that a client publishes (`Settings.max_event_bytes`)."""
+        return self._port.settings.max_event_bytes
+
+    def limit_met(self, name: str) -> None:
+        """Count in `ServerStatistics.limits` that a limit was met, the application's own too.
+
+        `name` is that of its setting: from a fixed set, as each is held for good.
+        """
+        self._port.met(name)
+
+    def retry_after(self) -> int:
+        """Draw whole seconds for a `Retry-After` of your own, at least 1.
+
+        From half to one and a half `Settings.reconnect_delay`, so that clients don't come
+        back in step. A 429 or 503 without one is given one when it is sent.
+        """
+        return self._port.retry_after()
 
     # -- the response
 

@@ -15,40 +15,36 @@ connection is told to close, and nothing else is sent on it.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Never, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, Never, Protocol, final
 
 import trio
 
-from ._close import ENDED_BY_SERVER, CloseReason, Closing, lost
+from ._close import ENDED_BY_SERVER, LIMIT_OF, CloseReason, Closing, lost
+from ._ending import STREAM_HEADERS, ended_stream, is_event_source, say_last, single
 from ._errors import HTTPError, ResponseStateError
 from ._event import H3Event, ResponseState
-from ._http import error_response
+from ._headers import Headers
+from ._http import error_response, split_target
 from ._outbox import Outbox, State
-from ._sse import SSEEvent
 from ._writer import SSEWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from ._body import BodyStream
     from ._context import Context
-    from ._headers import Headers
-    from ._http import Response, Target
-    from ._http1 import Http1
+    from ._http import Response
+    from ._http1 import Http1, RequestHead
+    from ._settings import Settings
     from ._transport import Transport
 
     Fields = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger("h3trio.server")
 
-_STREAM_HEADERS = (
-    (b"Content-Type", b"text/event-stream"),
-    (b"Cache-Control", b"no-cache, no-transform"),
-    (b"X-Accel-Buffering", b"no"),
-)
+# RFC 9110 section 15.6.4, RFC 6585 section 4: both may say when to come again.
+_COME_LATER: Final = frozenset({429, 503})
 
 
 class ConnectionPort(Protocol):
@@ -59,6 +55,8 @@ class ConnectionPort(Protocol):
     @property
     def http(self) -> Http1: ...
     @property
+    def is_last(self) -> bool: ...
+    @property
     def transport(self) -> Transport: ...
     def start_owner(self, outbox: Outbox) -> None: ...
     def stream_opened(self) -> None: ...
@@ -67,7 +65,11 @@ class ConnectionPort(Protocol):
 
 @final
 class Exchange:
-    """A request on its way through a handler."""
+    """A request on its way through a handler.
+
+    Raises:
+        HTTPError: 400 for a target that isn't one.
+    """
 
     __slots__ = (
         "_bytes_sent",
@@ -86,11 +88,8 @@ class Exchange:
     def __init__(
         self,
         connection: ConnectionPort,
+        head: RequestHead,
         *,
-        method: str,
-        target: Target,
-        headers: Headers,
-        http_version: str,
         client: str,
         body: BodyStream,
     ) -> None:
@@ -105,10 +104,10 @@ class Exchange:
         self._bytes_sent = 0
         self.body = body
         self.event = H3Event(
-            method=method,
-            target=target,
-            headers=headers,
-            http_version=http_version,
+            method=head.method,
+            target=split_target(head.target),
+            headers=Headers(head.headers),
+            http_version=head.http_version,
             client=client,
             body=body,
             port=self,
@@ -124,13 +123,21 @@ class Exchange:
         return self._connection.context.draining
 
     @property
-    def max_body_bytes(self) -> int:
-        return self._connection.context.settings.max_body_bytes
+    def settings(self) -> Settings:
+        return self._connection.context.settings
+
+    def retry_after(self) -> int:
+        return self._connection.context.retry_after()
+
+    def met(self, limit: str) -> None:
+        self._connection.context.met(limit)
 
     def end(self, reason: CloseReason) -> None:
         """Cancel the handler; the first reason counts, and that of a complete stream is its own."""
         if self._reason is None:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
+            if (limit := LIMIT_OF.get(self._reason)) is not None:
+                self.met(limit)
         self._scope.cancel(reason=reason.value)
 
     @property
@@ -147,7 +154,7 @@ class Exchange:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_streamable()
         event, context = self.event, self._connection.context
-        headers = self._headers(event.take_response_headers(), _STREAM_HEADERS)
+        headers = self._headers(event.take_response_headers(), STREAM_HEADERS)
         head = self._connection.http.stream_head(event.status, headers)
         event.state = ResponseState.STREAMING
         self._status = event.status
@@ -192,7 +199,7 @@ class Exchange:
             headers += [field for field in fields if field[0].lower() not in names]
         if not any(name.lower() == b"date" for name, _ in headers):
             headers.insert(0, (b"Date", context.date()))
-        if context.draining.is_set():
+        if self._connection.is_last:
             headers.append((b"Connection", b"close"))
         return headers
 
@@ -212,6 +219,12 @@ class Exchange:
     def is_streaming(self) -> bool:
         """Whether a stream is open."""
         return self._outbox is not None
+
+    def break_off(self, limit: str) -> None:
+        """End a stream whose client sends more behind its request than it may."""
+        if self._reason is None and not self._is_complete:
+            self.met(limit)
+        self.end(CloseReason.PROTOCOL_ERROR)
 
     def half_closed(self) -> None:
         """The client sent EOF after its request.
@@ -233,14 +246,17 @@ class Exchange:
                 try:
                     await self._handle()
                 except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
-                    self._error = _single(group)
+                    self._error = single(group)
             await self._settle()
         finally:
             self._close()
 
     async def _handle(self) -> None:
-        event = self.event
-        result = await self._connection.context.handler(event)
+        event, context = self.event, self._connection.context
+        if context.closing:
+            self.met("drain_soft")
+            raise HTTPError(503, "the server is going away")
+        result = await context.handler(event)
         if (response := event.response_from(result)) is not None:
             await self._respond(response, event.take_response_headers())
         elif result is not None:
@@ -263,11 +279,15 @@ class Exchange:
     async def _respond(self, response: Response, extra: Fields) -> None:
         """Send a whole response; ValueError if its headers contradict its framing."""
         self._require_writable()
-        headers = self._headers(response.headers.raw, extra)
+        later = self._later() if response.status in _COME_LATER else ()
+        headers = self._headers(response.headers.raw, extra, later)
         data = self._connection.http.response(response.status, headers, response.body)
         self.event.state = ResponseState.RESPONDED
         self._status = response.status
         await self._send(data)
+
+    def _later(self) -> Fields:
+        return ((b"Retry-After", b"%d" % self.retry_after()),)
 
     async def send_continue(self) -> None:
         """Tell the client to send its body, if it waits for that."""
@@ -331,24 +351,16 @@ class Exchange:
             return
         try:
             response = error_response(error)
-            if error.status == 503:  # noqa: PLR2004 - Service Unavailable
-                retry_after = str(self._connection.context.retry_after())
-                response.headers.setdefault("Retry-After", retry_after)
+            if error.status == 503 and self.draining.is_set() and is_event_source(self.event):  # noqa: PLR2004 - Service Unavailable
+                self._reason = self._reason or CloseReason.DRAINING
+                response = ended_stream(self._connection.context)
             await self._respond(response, self.event.take_response_headers())
         except ValueError:
             logger.exception("%s: the headers of the error can't be sent", self.event)
             await self._respond(error_response(HTTPError(500)), ())
 
     async def _end_stream(self, outbox: Outbox) -> None:
-        context = self._connection.context
-        if self._reason in ENDED_BY_SERVER:
-            farewell = SSEEvent(retry=context.reconnect_milliseconds()).encode()
-            await self._last(partial(outbox.finish, farewell))
-        elif self._reason is CloseReason.HANDLER_ERROR:
-            await self._last(outbox.flush)
-        elif self._reason is None and not outbox.finished:
-            # A timeout of the handler's own ended the block, and it returned as usual.
-            await self._last(outbox.finish)
+        await say_last(outbox, self._reason, self._connection.context)
         if outbox.finished:
             self._connection.http.stream_ended()
         else:
@@ -361,13 +373,6 @@ class Exchange:
         self._reason = self._reason or CloseReason.SLOW
         outbox.abandon()
         self._connection.http.abandoned()
-
-    async def _last(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Let the client have what was accepted, if it takes it in time."""
-        over = (trio.BrokenResourceError, trio.ClosedResourceError)
-        timeout = self._connection.context.settings.farewell_timeout
-        with trio.move_on_after(timeout), contextlib.suppress(*over):
-            await step()
 
     def _close(self) -> None:
         """Tell how it ended; runs however that was, and never waits."""
@@ -388,13 +393,3 @@ class Exchange:
         )
         context.closed(self.event, closing)
         self._outbox = self._error = None  # both know us: such circles outlive the connection
-
-
-def _single(group: ExceptionGroup[Exception]) -> Exception:
-    """Unwrap groups of one: a nursery around one error doesn't change what it is."""
-    if len(group.exceptions) != 1:
-        return group
-    only = group.exceptions[0]
-    if isinstance(only, ExceptionGroup):
-        return _single(cast("ExceptionGroup[Exception]", only))
-    return only

@@ -69,14 +69,19 @@ class Signal(enum.Enum):
 class Http1:
     """The framing state of one server-side connection."""
 
-    __slots__ = ("_conn", "_is_head")
+    __slots__ = ("_conn", "_is_head", "_max_head_bytes", "_may_be_large")
 
     def __init__(self, *, max_head_bytes: int) -> None:
         self._is_head = False
+        self._max_head_bytes = max_head_bytes
+        self._may_be_large = False
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
 
     def receive(self, data: bytes) -> None:
         """Add bytes from the peer, at least one."""
+        # h11 measures a head only while it is incomplete: one that ends in the read that brings
+        # it above the bound would pass. What can't be so large isn't measured.
+        self._may_be_large = self.buffered + len(data) > self._max_head_bytes
         self._conn.receive_data(data)
 
     @property
@@ -99,9 +104,11 @@ class Http1:
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.Request):
-            head = _request_head(event)
-            self._is_head = head.method == "HEAD"
-            return head
+            # Before anything is refused: to HEAD, a refusal has no body either.
+            self._is_head = event.method == b"HEAD"
+            if self._may_be_large and _head_size(event) > self._max_head_bytes:
+                raise ProtocolError(431, "the request head is too large")
+            return _request_head(event)
         if isinstance(event, h11.EndOfMessage):
             return Signal.END_OF_REQUEST
         return Signal.NEED_DATA if event is h11.NEED_DATA else Signal.PAUSED
@@ -180,6 +187,7 @@ class Http1:
         """Get ready for the next request; `False` if the connection must close."""
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
+            self._is_head = False
             return True
         return False
 
@@ -201,6 +209,12 @@ def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool
 
 def _lengths(headers: RawHeaders) -> list[bytes]:
     return [value for name, value in headers if name.lower() == b"content-length"]
+
+
+def _head_size(request: h11.Request) -> int:
+    """The size of a head as h11 reads it: without the blanks around its values."""
+    line = len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n")
+    return line + sum(len(name) + len(value) + len(b": \r\n") for name, value in request.headers)
 
 
 def _request_head(request: h11.Request) -> RequestHead:

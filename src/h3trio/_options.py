@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
-from ._settings import Settings
+from ._settings import Settings, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,12 +28,15 @@ EXIT_USAGE: Final = 2
 SETTINGS: Final = {
     "max_connections": "connections at once; one more is answered 503",
     "backlog": "connections the kernel may hold before they are accepted",
+    "max_requests_per_connection": "requests on one connection, or none for no end",
     "max_head_bytes": "longest request line and headers",
     "max_body_bytes": "longest request body that is taken as a whole",
+    "max_event_bytes": "longest event that a client publishes",
     "body_buffer_bytes": "request body held before it is asked for",
     "max_discard_bytes": "unread request body thrown away to keep a connection",
     "head_timeout": "seconds for a request's head to arrive",
     "body_timeout": "longest silence, in seconds, inside a request body",
+    "min_body_rate": "bytes a second that a request body must come to, or none",
     "keepalive_timeout": "seconds a connection may idle between requests",
     "write_timeout": "seconds without progress before a slow client is closed",
     "linger_timeout": "seconds to read on after the last response",
@@ -166,8 +169,7 @@ def fail(message: str) -> NoReturn:
 def _setting(name: str, annotation: str) -> Callable[[str], float | None]:
     def convert(text: str) -> float | None:
         value = _number(text, annotation)
-        checked: dict[str, Any] = {name: value}
-        Settings(**checked)
+        check(name, value)
         return value
 
     return convert
@@ -176,7 +178,7 @@ def _setting(name: str, annotation: str) -> Callable[[str], float | None]:
 def _number(text: str, annotation: str) -> float | None:
     if text.lower() == "none" and annotation.endswith("None"):
         return None
-    kind, what = (int, "a whole number") if annotation == "int" else (float, "a number")
+    kind, what = (int, "a whole number") if annotation.startswith("int") else (float, "a number")
     try:
         return kind(text)
     except ValueError:

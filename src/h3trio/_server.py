@@ -5,7 +5,8 @@ returns no task is left. Shutdown is a sequence of deadlines, never a wait:
 
 1. soft: `draining` is set, running streams are told to go, spread over the
    phase, and what is new is still answered, with "come back elsewhere".
-2. the listeners close; what is left may finish until the hard deadline.
+2. the listeners close; what is left may finish until the hard deadline, and what
+   is new is refused.
 3. the nursery is cancelled.
 """
 
@@ -71,6 +72,10 @@ class ServerStatistics:
     """Bytes sent by exchanges that have ended."""
     closings: Mapping[CloseReason, int]
     """Exchanges finished, by reason."""
+    limits: Mapping[str, int]
+    """How often each limit was met, by the name of its setting; absent if never."""
+    refusals: Mapping[int, int]
+    """Requests that no handler saw, as they weren't HTTP or met a limit, by status."""
     draining: bool
     """Whether the server is going away."""
 
@@ -121,6 +126,8 @@ class Server:
             events=counts.events,
             bytes_sent=counts.bytes_sent,
             closings=MappingProxyType(dict(counts.closings)),
+            limits=MappingProxyType(dict(counts.limits)),
+            refusals=MappingProxyType(dict(counts.refusals)),
             draining=self.is_draining,
         )
 
@@ -159,6 +166,7 @@ class Server:
                 nursery.start_soon(self._end_connections, settings.drain_soft)
                 await self._wait_empty()
                 nursery.cancel_scope.cancel(reason="nothing is left to end")
+        self._context.closing = True
         for connection in self._connections:
             # Those whose turn the phase was too short for.
             connection.end_stream(CloseReason.DRAINING)
@@ -167,6 +175,7 @@ class Server:
         with trio.move_on_after(settings.drain_hard):
             await self._wait_empty()
         if self._connections:
+            self._context.counts.limits["drain_hard"] += len(self._connections)
             logger.warning("drain: cancelling %d connections", len(self._connections))
         everything.cancel(reason=CloseReason.DRAINING.value)
         await trio.sleep(_OVERDUE)
@@ -231,6 +240,7 @@ class Server:
 
     def _refuse(self, transport: Transport, client: str, nursery: trio.Nursery) -> None:
         self._context.counts.refused += 1
+        self._context.met("max_connections")
         name = f"h3trio refusal of {client}"
         if self._refusing >= _REFUSALS:
             nursery.start_soon(_contain, transport.aclose, transport, name=name)

@@ -2,7 +2,10 @@
 
 One frozen value is handed to `serve`; nothing else configures a server. Each
 field has a default with its reason, and each is checked when the value is
-made, so a bad setting fails at start and not under load.
+made, so a bad setting fails at start and not under load. What may be off is off
+by `None`; an infinity is refused, for it would have to be a number of milliseconds
+somewhere. No setting is held against another: where two bounds meet, the tighter
+holds (a drain of 0.2 s cuts a farewell of 1 s, which is what such a drain is for).
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ MIB: Final = 1024 * KIB
 
 # Fields that may be zero, or that may be None ("off").
 _MAY_BE_ZERO: Final = frozenset({"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"})
-_MAY_BE_NONE: Final = frozenset({"lease"})
+_MAY_BE_NONE: Final = frozenset({"lease", "min_body_rate", "max_requests_per_connection"})
+# What the kernel takes as a C int.
+_MAX_INT: Final = 2**31 - 1
+_KERNEL_INTS: Final = frozenset({"backlog", "notsent_lowat"})
 
 
 @final
@@ -25,7 +31,8 @@ class Settings:
     """Limits and times of one server. Times are seconds, sizes are bytes.
 
     Raises:
-        ValueError: a number is negative, zero where that means nothing, or NaN.
+        ValueError: a number is negative, zero where that means nothing, infinite, NaN or
+            out of its range.
         TypeError: a value is not a number.
     """
 
@@ -36,6 +43,11 @@ class Settings:
     backlog: int = 1024
     """Connections the kernel may hold for us before `accept`."""
 
+    max_requests_per_connection: int | None = None
+    """Requests on one connection; the last is answered with `Connection: close`.
+    `None` for no end: a connection costs more to make than to keep, and other
+    limits see to idle ones."""
+
     max_head_bytes: int = 16 * KIB
     """Request line and headers together (431 above). Browsers stay below 8 KiB;
     the same bound holds for pipelined requests that wait for their turn."""
@@ -43,11 +55,16 @@ class Settings:
     max_body_bytes: int = 1 * MIB
     """What `H3Event.body` collects (413 above). `H3Event.stream` has no such end."""
 
+    max_event_bytes: int = 1 * MIB
+    """One event that a client publishes (413 above). As much as `max_body_bytes`,
+    and what clients read by default: no event is accepted that none could take."""
+
     body_buffer_bytes: int = 64 * KIB
     """Request body held before the handler asks for it; then reading pauses."""
 
     max_discard_bytes: int = 256 * KIB
-    """Unread request body thrown away to keep a connection; above, it closes."""
+    """Unread request body thrown away to keep a connection; above, it closes. The
+    same under a stream: reading on is how a client's leaving is seen."""
 
     head_timeout: float = 10.0
     """From a request's first byte (or the connection's start) to the end of its
@@ -55,6 +72,12 @@ class Settings:
 
     body_timeout: float = 30.0
     """Longest silence inside a request body. 408 after it."""
+
+    min_body_rate: float | None = 512.0
+    """Bytes a second that a body must come to on the whole, from `body_timeout` on;
+    408 below. Half of what a phone at the edge of a cell sends (GPRS, about 1 KiB/s);
+    a byte a second ends after 30 s. `None` is off. Not for a body that a handler
+    takes by `H3Event.stream`, which may be a live one."""
 
     keepalive_timeout: float = 75.0
     """Idle time between two requests, longer than the 60 s for which common
@@ -77,10 +100,12 @@ class Settings:
     that never closes is found out by it; EventSource reconnects."""
 
     lease_jitter: float = 0.1
-    """A lease is drawn from ± this share, so that clients don't return at once."""
+    """A lease is drawn from ± this share, so that clients don't return at once.
+    Below 1: a stream lasts some time."""
 
     reconnect_delay: float = 2.0
-    """Middle of the jittered `retry:` and `Retry-After` we tell clients."""
+    """Middle of the jittered `retry:` and `Retry-After` we tell clients: each is
+    drawn from half to one and a half of it, `Retry-After` at least 1."""
 
     queue_events: int = 256
     """Events that wait in one writer; then `send` waits."""
@@ -103,14 +128,29 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name), whole=field.type == "int")
+            check(field.name, getattr(self, field.name))
 
 
-def _check(name: str, value: object, *, whole: bool) -> None:
+def check(name: str, value: object) -> None:
+    """Check one setting by itself.
+
+    Raises:
+        ValueError, TypeError: as `Settings`.
+    """
     if value is None and name in _MAY_BE_NONE:
         return
+    whole = _KINDS[name].startswith("int")
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise TypeError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
     if math.isnan(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
-        msg = f"{name} must be positive, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"{name} must be positive, not {value!r}")
+    if math.isinf(value):
+        off = ": None is off" if name in _MAY_BE_NONE else ""
+        raise ValueError(f"{name} must be finite, not {value!r}{off}")
+    if name in _KERNEL_INTS and value > _MAX_INT:
+        raise ValueError(f"{name} must be at most {_MAX_INT}, not {value!r}")
+    if name == "lease_jitter" and value >= 1:
+        raise ValueError(f"{name} must be a share below 1, not {value!r}")
+
+
+_KINDS: Final = {field.name: str(field.type) for field in fields(Settings)}

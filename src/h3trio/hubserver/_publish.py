@@ -32,7 +32,7 @@ async def publish(hub: Hub, event: H3Event, topic: str) -> Response:
         dedup = event.headers.get("idempotency-key")
         return Response.json({"id": await hub.publish(update, topics=[topic], dedup=dedup)})
     except (ValueError, HistoryError, OverloadedError) as exc:
-        raise as_http_error(exc) from exc
+        raise _refusal(event, exc) from exc
 
 
 async def _single(event: H3Event) -> SSEEvent:
@@ -40,12 +40,21 @@ async def _single(event: H3Event) -> SSEEvent:
     retry = query.get("retry")
     if retry is not None and not (retry.isascii() and retry.isdigit()):
         raise HTTPError(400, f"retry must be a number of milliseconds, not {retry!r}")
+    body = await event.body()
+    if len(body) > event.max_event_bytes:
+        raise EventTooLargeError(f"an event may have {event.max_event_bytes} bytes")
     return SSEEvent(
-        await event.body(),
+        body,
         event=query.get("event"),
         id=query.get("id"),
         retry=None if retry is None else int(retry),
     )
+
+
+def _refusal(event: H3Event, error: Exception) -> HTTPError:
+    if isinstance(error, EventTooLargeError):
+        event.limit_met("max_event_bytes")
+    return as_http_error(error)
 
 
 def as_http_error(error: Exception) -> HTTPError:
@@ -66,7 +75,7 @@ class _Stream:
         self._hub = hub
         self._event = event
         self._topic = topic
-        self._parser = SSEParser()
+        self._parser = SSEParser(max_event_size=event.max_event_bytes)
         self._published = 0
         self._last = ""
         self._id_in_force = ""
@@ -77,7 +86,7 @@ class _Stream:
             async for piece in self._event.stream():
                 await self._feed(bytes(piece))
         except (ValueError, HistoryError, OverloadedError, HTTPError) as exc:
-            error = exc if isinstance(exc, HTTPError) else as_http_error(exc)
+            error = exc if isinstance(exc, HTTPError) else _refusal(self._event, exc)
             return Response.json(
                 {**self._result(), "error": error.detail},
                 status=error.status,

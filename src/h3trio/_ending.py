@@ -1,0 +1,86 @@
+"""The first and the last words of a stream, by the reason it ends for.
+
+What the client gets last tells it what happened: after an end of the server's own a
+farewell `retry:` and the final chunk; after the handler's error what was accepted and
+no final chunk; after a client's leaving nothing. However that goes, a client that
+takes nothing has `farewell_timeout` and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from ._close import ENDED_BY_SERVER, CloseReason
+from ._http import Response
+from ._sse import SSEEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._context import Context
+    from ._event import H3Event
+    from ._outbox import Outbox
+
+STREAM_HEADERS: Final = (
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-cache, no-transform"),
+    (b"X-Accel-Buffering", b"no"),
+)
+
+
+async def say_last(outbox: Outbox, reason: CloseReason | None, context: Context) -> None:
+    """Send what a stream ends with; whether all of it went out, `outbox.finished` tells.
+
+    `reason` is `None` where the handler returned and nobody ended the stream.
+    """
+    if reason in ENDED_BY_SERVER:
+        await _in_time(partial(outbox.finish, farewell(context)), context)
+    elif reason is CloseReason.HANDLER_ERROR:
+        await _in_time(outbox.flush, context)
+    elif reason is None and not outbox.finished:
+        # A timeout of the handler's own ended the block, and it returned as usual.
+        await _in_time(outbox.finish, context)
+
+
+def farewell(context: Context) -> bytes:
+    """A jittered `retry:`, so that the clients of one server don't come back in step."""
+    return SSEEvent(retry=context.reconnect_milliseconds()).encode()
+
+
+def is_event_source(event: H3Event) -> bool:
+    """Whether a request asks for an event stream, as browsers' EventSource does."""
+    accept = event.headers.get("accept", "")
+    return event.method == "GET" and "text/event-stream" in accept.lower()
+
+
+def ended_stream(context: Context) -> Response:
+    """A stream that is over at once: an EventSource comes back after it, and never after a 503.
+
+    WHATWG HTML section 9.2.3: any status but 200 must "fail the connection".
+    """
+    headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in STREAM_HEADERS]
+    return Response(farewell(context), headers=headers)
+
+
+async def _in_time(step: Callable[[], Awaitable[None]], context: Context) -> None:
+    """Let the client have what was accepted, if it takes it in time."""
+    over = (trio.BrokenResourceError, trio.ClosedResourceError)
+    timeout = context.settings.farewell_timeout
+    with trio.move_on_after(timeout) as scope, contextlib.suppress(*over):
+        await step()
+    if scope.cancelled_caught:
+        context.met("farewell_timeout")
+
+
+def single(group: ExceptionGroup[Exception]) -> Exception:
+    """Unwrap groups of one: a nursery around one error doesn't change what it is."""
+    if len(group.exceptions) != 1:
+        return group
+    only = group.exceptions[0]
+    if isinstance(only, ExceptionGroup):
+        return single(cast("ExceptionGroup[Exception]", only))
+    return only

@@ -1,0 +1,62 @@
+"""A request that the connection itself refuses: its last response, and how it is counted.
+
+What can't be parsed, is beyond a limit or comes too late never becomes an exchange.
+It is answered once, with the status that says why and `Connection: close`, and it is
+counted as a finished request, by its status, and by the limit that it met.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ._close import CloseReason, Closing
+from ._http import error_response
+
+if TYPE_CHECKING:
+    from ._context import Context
+    from ._errors import HTTPError
+    from ._http1 import Http1
+
+logger = logging.getLogger("h3trio.connection")
+
+HEAD_TOO_LARGE: Final = 431
+_NO_ROOM: Final = 503
+
+TIMED_OUT: Final = {
+    "head_timeout": "the request head took too long",
+    "body_timeout": "the request body stalled",
+    "min_body_rate": "the request body comes too slowly",
+}
+"""What a 408 says, by the limit that was met."""
+
+
+def refuse(error: HTTPError, *, http: Http1, context: Context, client: str, since: float) -> bytes:
+    """Count a refusal, log it, and return the bytes of its response.
+
+    Args:
+        error: status, detail and headers.
+        http: a framing state that can still respond.
+        context: where it is counted.
+        client: the peer, for the log.
+        since: when the request began, on Trio's clock.
+    """
+    response = error_response(error)
+    fields = [(b"Date", context.date()), *response.headers.raw, (b"Connection", b"close")]
+    data = http.response(response.status, fields, response.body)
+    logger.info("%s: refused with %s", client, error)
+    # A connection there was no room for is no request; the server counts it.
+    if error.status != _NO_ROOM:
+        context.counts.refusals[error.status] += 1
+        context.counts.add(
+            Closing(
+                reason=CloseReason.PROTOCOL_ERROR,
+                status=error.status,
+                duration=trio.current_time() - since,
+                events=0,
+                bytes_sent=len(data),
+            )
+        )
+    return data

@@ -1,0 +1,74 @@
+"""How long a connection's reader waits, and by whose limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from h3trio import Settings
+from h3trio._body import BodyStream
+from h3trio._deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def _no_continue() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def body(received: int = 0) -> BodyStream:
+    """Make a body of which so much has come."""
+    made = BodyStream(buffer_bytes=10**6, on_room=list, send_continue=_no_continue)
+    made.feed(bytes(received))
+    return made
+
+
+async def test_head(mock_clock: MockClock) -> None:
+    """A head counts from its first byte, however often one looks; between two, idling counts."""
+    deadlines, start = Deadlines(Settings()), trio.current_time()
+    mock_clock.jump(4)
+    deadlines.head_begins()
+    assert (deadlines.for_head() - start, deadlines.limit) == (10, "head_timeout")
+    deadlines.head_ends()
+    assert (deadlines.for_head() - start, deadlines.limit) == (4 + 75, "keepalive_timeout")
+    deadlines.head_begins()
+    assert (deadlines.for_head() - start, deadlines.limit) == (4 + 10, "head_timeout")
+
+
+async def test_body(mock_clock: MockClock) -> None:
+    """A silence counts from now; the whole from the start, longer for each byte that came."""
+    deadlines, start = Deadlines(Settings(min_body_rate=100)), trio.current_time()
+    assert (deadlines.for_body(body()) - start, deadlines.limit) == (30, "body_timeout")
+    mock_clock.jump(20)
+    assert deadlines.for_body(body(100)) - start == pytest.approx(31)
+    assert deadlines.limit == "min_body_rate"
+    assert deadlines.for_body(body(10_000)) - start == 50
+    assert deadlines.limit == "body_timeout"
+    deadlines.head_ends()
+    assert deadlines.for_body(body()) - start == 50
+
+
+async def test_a_pause_is_not_the_clients(mock_clock: MockClock) -> None:
+    """While nobody reads, a body can't be late."""
+    deadlines, start = Deadlines(Settings(min_body_rate=100)), trio.current_time()
+    deadlines.for_body(body())
+    mock_clock.jump(100)
+    deadlines.paused(start)
+    assert deadlines.for_body(body(100)) - start == 130
+    deadlines.head_ends()
+    deadlines.paused(start)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_no_rate(mock_clock: MockClock, *, streamed: bool) -> None:
+    """Without a rate, or where the handler takes a stream, only silences count."""
+    settings = Settings() if streamed else Settings(min_body_rate=None)
+    deadlines, start = Deadlines(settings), trio.current_time()
+    deadlines.for_body(body())
+    mock_clock.jump(20)
+    slow = body(1)
+    slow.is_streamed = streamed
+    assert (deadlines.for_body(slow) - start, deadlines.limit) == (50, "body_timeout")
