@@ -111,6 +111,17 @@ def has_marked_tests() -> bool:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed strangers' bytes to every door for 30 s; `nox -s fuzz -- --seconds 3600` for longer."""
+    session.install(*EDITABLE, *group("tests"))
+    if "--coverage" in session.posargs:
+        session.install("atheris")
+    # In CI the same inputs each time, as Hypothesis does there.
+    options = ("--seconds", "30", *(("--seed", "0") if IN_CI else ()))
+    session.run("python", "tests/fuzz/drive.py", *options, *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build sdist and wheel; compare the sdist with git; test the wheel where there is no src/."""
     session.install(*group("package"))

@@ -21,7 +21,7 @@ import pytest
 
 import h3trio
 from h3trio import _cli_serve
-from h3trio._options import Options
+from h3trio._options import SETTINGS, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -221,6 +221,8 @@ def shown(name: str, value: float | None) -> str:
     if name.endswith("_bytes") or name == "notsent_lowat":
         mebibytes, rest = divmod(value, 2**20)
         return f"{value / 2**10:g} KiB" if rest else f"{mebibytes:g} MiB"
+    if name.endswith("_rate"):
+        return f"{value:g} B/s"
     return f"{value:,}" if isinstance(value, int) else f"{value:g} s"
 
 
@@ -232,6 +234,19 @@ def test_settings_are_documented_with_their_defaults() -> None:
     names = [field.name for field in fields(h3trio.Settings)]
     expected = {name: shown(name, getattr(defaults, name)) for name in names}
     assert dict(rows) == expected
+
+
+LIMIT_ROW = re.compile(r"^\| `(\w+)` \| (`--[^|]+?) \| (?:\d{3}|-) \| [^|]+ \|$", re.MULTILINE)
+
+
+def test_limits_are_documented_with_their_flags() -> None:
+    """The table of what happens at a limit has a row for each setting, with all its flags."""
+    rows = LIMIT_ROW.findall((DOCS / "server-behavior.md").read_text(encoding="utf-8"))
+    parser = Options()
+    parser.add_settings()
+    told = {name: re.findall(r"--[\w-]+", flags) for name, flags in rows}
+    flags = {action.dest: action.option_strings for action in parser._actions}  # noqa: SLF001 - argparse names its options nowhere else
+    assert told == {name: flags[name] for name in SETTINGS}
 
 
 def test_close_reasons_are_documented() -> None:

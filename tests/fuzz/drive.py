@@ -79,9 +79,8 @@ def draw(names: Sequence[str], rng: random.Random, seconds: float, keep: Path | 
 
 def bend(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
     """Draw an input: seeds and words joined, and bytes in them changed."""
-    parts = [
-        rng.choice(seeds if rng.random() < 0.3 else tokens.ALL) for _ in range(rng.randint(1, 9))
-    ]
+    sources = [seeds if rng.random() < 0.3 else tokens.ALL for _ in range(rng.randint(1, 9))]
+    parts = [rng.choice(source) for source in sources]
     if rng.random() < 0.5:
         parts[0] = rng.choice(seeds)
     data = bytearray(b"".join(parts)[:MAX_INPUT])

@@ -62,7 +62,7 @@ ALL: Final = [*METHODS, *PATHS, *VERSIONS, *FIELDS, *BODIES]
 REQUESTS: Final = [
     b"GET / HTTP/1.1\r\nHost: test\r\n\r\n",
     b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     b"POST /pieces HTTP/1.1\r\nHost: test\r\nContent-Length: 50\r\n\r\n" + b"x" * 50,
     b"POST /stream HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n" + b"x" * 90,
     b"GET /stream HTTP/1.1\r\nHost: test\r\n\r\n",
