@@ -44,7 +44,16 @@ def recorder(folder: Path) -> Path:
     """Build the library that records."""
     library = folder / "record_writes.so"
     source = Path(__file__).with_name("record_writes.c")
-    command: list[str | Path] = [require_tool("gcc"), "-shared", "-fPIC", "-o", library, source, "-ldl", "-lpthread"]
+    command: list[str | Path] = [
+        require_tool("gcc"),
+        "-shared",
+        "-fPIC",
+        "-o",
+        library,
+        source,
+        "-ldl",
+        "-lpthread",
+    ]
     subprocess.run(command, check=True)
     return library
 
