@@ -30,12 +30,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
     ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
+    ("_addresses",),
     ("_transport", "_http1"),
+    ("_tls",),
     ("_outbox", "_writer", "_heartbeat"),
     ("_body", "_event"),
     ("_access_log", "_context"),
     ("_exchange",),
     ("_connection",),
+    ("_entrance",),
     ("_listeners", "_server"),  # serves any handler: below _app, which is one
     ("_app",),
     ("__init__",),
@@ -51,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 H11_DOOR = {"_http1"}
 
 # Values in, values out: usable and tested without an event loop.
-WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing"}
+WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing", "_addresses"}
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
 HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")

@@ -61,6 +61,8 @@ class Connection:
         "_read_scope",
         "_reading",
         "_refusal",
+        "_scheme",
+        "_stream_key",
         "context",
         "http",
         "transport",
@@ -71,13 +73,17 @@ class Connection:
         transport: Transport,
         *,
         client: str,
+        scheme: str = "http",
         context: Context,
         refusal: HTTPError | None = None,
+        received: bytes = b"",
     ) -> None:
         self.transport = transport
         self.context = context
         self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
         self._client = client
+        self._scheme = scheme
+        self._stream_key: str | None = None
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
         self._refusal = refusal
@@ -92,6 +98,8 @@ class Connection:
         self._changed = trio.lowlevel.ParkingLot()
         self._read_scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        if received:
+            self._received(received)
 
     def __repr__(self) -> str:
         return f"<Connection: {self._client}, {self._exchange!r}>"
@@ -176,6 +184,7 @@ class Connection:
             client=self._client,
             body=body,
         )
+        self._exchange.event.scheme = self._scheme
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
@@ -283,7 +292,11 @@ class Connection:
 
     async def _serve(self) -> None:
         while (exchange := await self._next_exchange()) is not None:
-            await exchange.run()
+            try:
+                await exchange.run()
+            finally:
+                self.context.leave_stream(self._stream_key)
+                self._stream_key = None
             if not await self._next_cycle(exchange):
                 break
         if self._refusal is not None and self.http.can_respond:
@@ -325,7 +338,7 @@ class Connection:
         ]
         data = self.http.response(response.status, headers, response.body)
         logger.info("%s: refused with %s", self._client, error)
-        if error.status != 503:  # noqa: PLR2004 - no room, which the server counts itself
+        if error.status not in (429, 503):  # no room, which the server counts itself
             self._count_refusal(error, len(data))
         try:
             await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
@@ -368,6 +381,9 @@ class Connection:
         assert self._nursery is not None, "runs inside it"
         self._nursery.start_soon(outbox.run_owner, name=f"h3trio writer for {self._client}")
 
-    def stream_opened(self) -> None:
-        """A paused reader must look again: a stream may not be left unwatched."""
+    def admit_stream(self) -> None:
+        """A stream is about to open: count it, see `Context.take_stream`."""
+        if self._stream_key is None:
+            self._stream_key = self.context.take_stream(self._current.event.client)
+        # A paused reader must look again: a stream may not be left unwatched.
         self._changed.unpark_all()

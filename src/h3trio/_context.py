@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._access_log import log_exchange
+from ._addresses import AddressBook, address_key
 from ._close import CloseReason
+from ._errors import HTTPError
 from ._heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class Counts:
 
     connections: int = 0
     refused: int = 0
+    refused_by_address: int = 0
+    refused_streams: int = 0
+    failed_handshakes: int = 0
     requests: int = 0
     events: int = 0
     bytes_sent: int = 0
@@ -59,6 +64,7 @@ class Context:
         "_date",
         "_date_second",
         "_random",
+        "addresses",
         "counts",
         "draining",
         "handler",
@@ -70,6 +76,10 @@ class Context:
         self.handler: Handler = handler
         self.settings: Settings = settings
         self.counts: Counts = Counts()
+        self.addresses: AddressBook = AddressBook(
+            max_connections=settings.max_connections_per_address,
+            max_streams=settings.max_streams_per_address,
+        )
         self.draining: trio.Event = trio.Event()
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
@@ -110,6 +120,41 @@ class Context:
     def retry_after(self) -> int:
         """A jittered `Retry-After` in whole seconds, at least 1."""
         return max(1, round(self.jittered(self.settings.reconnect_delay)))
+
+    def no_room(self) -> HTTPError:
+        """503 with a jittered `Retry-After`."""
+        after = str(self.retry_after())
+        return HTTPError(503, "too many connections", headers={"Retry-After": after})
+
+    def connection_key(self, client: str) -> str | None:
+        """What a new connection is counted under, see `address_key`."""
+        return address_key(client)
+
+    def take_stream(self, client: str) -> str | None:
+        """Count a stream of a client; return what to give back to `leave_stream`.
+
+        Raises:
+            HTTPError: 429, the client's address holds all it may.
+        """
+        key = address_key(client)
+        if not self.addresses.take_stream(key):
+            self.counts.refused_streams += 1
+            raise self.too_many("streams")
+        return key
+
+    def leave_stream(self, key: str | None) -> None:
+        """A stream that `take_stream` counted has ended."""
+        self.addresses.leave_stream(key)
+
+    def too_many(self, what: str) -> HTTPError:
+        """429 for an address that holds all it may, with a jittered `Retry-After`.
+
+        EventSource takes any status but 200 as final (WHATWG section 9.2.2, "fail the
+        connection"), and that is what a client over its limit should do: told to
+        reconnect by a 200 and a `retry:`, it would be back for good, every few seconds.
+        """
+        after = str(self.retry_after())
+        return HTTPError(429, f"too many {what} from your address", headers={"Retry-After": after})
 
     def lease(self) -> float:
         """How many seconds a stream that opens now may last."""

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import resource
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
@@ -23,17 +24,18 @@ import trio
 from ._close import CloseReason
 from ._connection import Connection
 from ._context import Context
-from ._errors import HTTPError
+from ._entrance import Arrival, Entrance
 from ._listeners import ListenerSource, open_sources
 from ._settings import Settings
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ._context import Handler
+    from ._errors import HTTPError
     from ._listeners import Source
-    from ._transport import Transport
 
 logger = logging.getLogger("h3trio.server")
 
@@ -73,6 +75,14 @@ class ServerStatistics:
     """Exchanges finished, by reason."""
     draining: bool
     """Whether the server is going away."""
+    refused_by_address: int = 0
+    """Connections refused because their address held all it may, in total."""
+    refused_streams: int = 0
+    """Event streams refused because their address held all it may, in total."""
+    failed_handshakes: int = 0
+    """TLS handshakes that failed or took too long, in total."""
+    accept_pauses: int = 0
+    """Times accepting paused for want of descriptors or memory, in total."""
 
 
 @runtime_checkable
@@ -88,10 +98,11 @@ class HasLifespan(Protocol):
 class Server:
     """A running server, as `serve` gives it by `nursery.start`."""
 
-    def __init__(self, context: Context, sources: Sequence[Source]) -> None:
+    def __init__(self, context: Context, sources: Sequence[Source], entrance: Entrance) -> None:
         self._context = context
         self._sources = sources
-        self._connections: dict[Connection, trio.lowlevel.Task | None] = {}
+        self._entrance = entrance
+        self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}
         self._refusing = 0
         self._empty = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
@@ -122,6 +133,10 @@ class Server:
             bytes_sent=counts.bytes_sent,
             closings=MappingProxyType(dict(counts.closings)),
             draining=self.is_draining,
+            refused_by_address=counts.refused_by_address,
+            refused_streams=counts.refused_streams,
+            failed_handshakes=counts.failed_handshakes,
+            accept_pauses=sum(source.pauses for source in self._sources),
         )
 
     async def drain(self) -> None:
@@ -208,48 +223,94 @@ class Server:
             except trio.ClosedResourceError:
                 return
             self._context.counts.connections += 1
-            has_room = len(self._connections) < self._context.settings.max_connections
-            take = self._serve if has_room else self._refuse
-            take(transport, client, nursery)
+            if len(self._connections) >= self._context.settings.max_connections:
+                self._context.counts.refused += 1
+                self._refuse(Arrival(transport, client, source.scheme), None, nursery)
+            elif self._entrance.is_open_to(client):
+                self._serve(Arrival(transport, client, source.scheme), nursery)
+            else:
+                self._welcome(Arrival(transport, client, source.scheme), nursery)
             batch = (batch + 1) % _ACCEPT_BATCH
             if not batch:
                 await trio.lowlevel.checkpoint()
 
-    def _serve(self, transport: Transport, client: str, nursery: trio.Nursery) -> None:
-        connection = Connection(transport, client=client, context=self._context)
+    def _serve(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        """Speak HTTP from the first byte on."""
+        key = self._context.connection_key(arrival.client)
+        if not self._context.addresses.take_connection(key):
+            self._refuse_address(arrival, nursery)
+            return
+        connection = self._connection(arrival)
         # Counted from now on: the next one accepted may be one too many.
         self._connections[connection] = None
-        nursery.start_soon(self._run, connection, name=f"h3trio connection from {client}")
+        name = f"h3trio connection from {arrival.client}"
+        nursery.start_soon(self._run, connection, key, name=name)
 
-    async def _run(self, connection: Connection) -> None:
+    def _connection(self, arrival: Arrival, refusal: HTTPError | None = None) -> Connection:
+        return Connection(
+            arrival.transport,
+            client=arrival.client,
+            scheme=arrival.scheme,
+            context=self._context,
+            refusal=refusal,
+            received=arrival.received,
+        )
+
+    async def _run(self, connection: Connection, key: str | None) -> None:
         self._connections[connection] = trio.lowlevel.current_task()
         try:
             await _contain(connection.run, connection)
         finally:
             del self._connections[connection]
+            self._context.addresses.leave_connection(key)
             self._wake_if_empty()
 
-    def _refuse(self, transport: Transport, client: str, nursery: trio.Nursery) -> None:
-        self._context.counts.refused += 1
-        name = f"h3trio refusal of {client}"
+    # -- what comes before HTTP
+
+    def _welcome(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        self._connections[arrival] = None
+        name = f"h3trio entrance for {arrival.client}"
+        nursery.start_soon(self._run_arrival, arrival, nursery, name=name)
+
+    async def _run_arrival(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        self._connections[arrival] = trio.lowlevel.current_task()
+        try:
+            await _contain(partial(self._entrance.enter, arrival), arrival)
+            if arrival.is_inside:
+                self._serve(arrival, nursery)
+        finally:
+            del self._connections[arrival]
+            self._wake_if_empty()
+
+    # -- refusals
+
+    def _refuse_address(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        self._context.counts.refused_by_address += 1
+        self._refuse(arrival, self._context.too_many("connections"), nursery)
+
+    def _refuse(self, arrival: Arrival, refusal: HTTPError | None, nursery: trio.Nursery) -> None:
+        """Say why, so that the client knows when to come again: 503 unless told otherwise."""
+        name = f"h3trio refusal of {arrival.client}"
         if self._refusing >= _REFUSALS:
-            nursery.start_soon(_contain, transport.aclose, transport, name=name)
+            close = arrival.transport.aclose
+            nursery.start_soon(_contain, close, arrival.transport, name=name)
             return
         self._refusing += 1
-        nursery.start_soon(self._run_refusal, transport, client, name=name)
+        nursery.start_soon(self._run_refusal, arrival, refusal, name=name)
 
-    async def _run_refusal(self, transport: Transport, client: str) -> None:
-        """Say 503, so that the client knows when to come again."""
+    async def _run_refusal(self, arrival: Arrival, refusal: HTTPError | None) -> None:
         try:
-            after = str(self._context.retry_after())
-            refusal = HTTPError(503, "too many connections", headers={"Retry-After": after})
-            connection = Connection(
-                transport, client=client, context=self._context, refusal=refusal
-            )
-            await _contain(connection.run, connection)
+            await _contain(partial(self._tell, arrival, refusal), arrival)
         finally:
             self._refusing -= 1
             self._wake_if_empty()
+
+    async def _tell(self, arrival: Arrival, refusal: HTTPError | None) -> None:
+        if not arrival.is_inside and not self._entrance.is_open_to(arrival.client):
+            await self._entrance.enter(arrival)
+            if not arrival.is_inside:
+                return
+        await self._connection(arrival, refusal or self._context.no_room()).run()
 
 
 async def _contain(run: Callable[[], Awaitable[None]], what: object) -> None:
@@ -281,6 +342,7 @@ async def serve(
     host: str | None = "127.0.0.1",
     port: int = 3000,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     settings: Settings | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -292,6 +354,8 @@ async def serve(
         host: address or name to bind; all its addresses. `None`: every interface.
         port: TCP port; 0 for a free one, told by `Server.addresses`.
         listeners: serve these instead of `host` and `port`; closed at the end.
+        ssl_context: speak TLS on all of them. `Settings.tls_handshake_timeout` bounds
+            the handshake; ALPN is the context's business, and HTTP/1.1 all there is.
         settings: limits and times.
         task_status: `await nursery.start(serve, …)` gives the `Server` once it listens.
 
@@ -301,17 +365,20 @@ async def serve(
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
     sources: Sequence[Source]
+    scheme = "http" if ssl_context is None else "https"
+    context = Context(handler, settings)
     async with contextlib.AsyncExitStack() as stack:
         app: object = handler
         if isinstance(app, HasLifespan):
             await stack.enter_async_context(app.lifespan())
         if listeners is None:
-            sources = await open_sources(host, port, settings)
+            sources = await open_sources(host, port, settings, scheme=scheme)
         else:
-            sources = [ListenerSource(listener, settings) for listener in listeners]
+            sources = [ListenerSource(each, settings, scheme=scheme) for each in listeners]
         for source in sources:
             stack.push_async_callback(source.aclose)
-        await Server(Context(handler, settings), sources).run(task_status)
+        entrance = Entrance(context, ssl_context=ssl_context)
+        await Server(context, sources, entrance).run(task_status)
 
 
 def raise_open_file_limit(connections: int) -> None:

@@ -48,7 +48,7 @@ class ServeProcess:
     ) -> ServeProcess:
         """Start it on a free port, unless told otherwise; return when it listens."""
         served = await cls.launch(nursery, "--port", "0", *args, environ=environ, folder=folder)
-        served.ready_line = await served.wait_line(r"h3trio: (http|unix)")
+        served.ready_line = await served.wait_line(r"h3trio: (https?|unix):")
         served.url = served.ready_line.split()[1]
         return served
 

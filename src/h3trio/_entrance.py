@@ -1,0 +1,105 @@
+"""What comes before HTTP on a new connection: a TLS handshake.
+
+Each step has its own deadline, and whatever goes wrong in one ends that
+connection alone: it is counted, said in one line without a traceback (half the
+world's scanners come by), and closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ._close import CloseReason
+from ._tls import TLSTransport, explain
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._context import Context
+    from ._transport import Transport
+
+    Step = Callable[["Arrival"], Awaitable[bool]]
+
+logger = logging.getLogger("h3trio.server")
+
+
+@final
+class Arrival:
+    """A connection that was accepted, and doesn't speak HTTP yet."""
+
+    __slots__ = ("_scope", "client", "is_inside", "received", "scheme", "transport")
+
+    is_streaming: Final = False
+
+    def __init__(self, transport: Transport, client: str, scheme: str) -> None:
+        self.transport: Transport = transport
+        self.client: str = client
+        self.scheme: str = scheme
+        self.received: bytes = b""
+        """What the client has sent of HTTP already."""
+        self.is_inside: bool = False
+        """Whether it may speak HTTP."""
+        self._scope = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        return f"<Arrival: {self.transport!r} from {self.client}>"
+
+    async def enter(self, steps: Sequence[Step]) -> None:
+        """Take the steps; one that fails closes the transport."""
+        try:
+            with self._scope:
+                for step in steps:
+                    if not await step(self):
+                        return
+                self.is_inside = True
+        finally:
+            if not self.is_inside:
+                await self.transport.aclose()
+
+    def drain(self) -> None:
+        """Give up: no request has begun."""
+        self._scope.cancel(reason=CloseReason.DRAINING.value)
+
+    def end_stream(self, reason: CloseReason) -> None:
+        """Do nothing, as there is no stream."""
+
+
+@final
+class Entrance:
+    """The door of one server."""
+
+    __slots__ = ("_context", "_ssl_context")
+
+    def __init__(self, context: Context, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._ssl_context = ssl_context
+
+    def is_open_to(self, client: str) -> bool:
+        """Whether HTTP begins with this peer's first byte, so that there is nothing to enter."""
+        del client
+        return self._ssl_context is None
+
+    async def enter(self, arrival: Arrival) -> None:
+        """Take what comes first: `arrival.is_inside` tells whether that went well."""
+        await arrival.enter([self._shake_hands] if self._ssl_context else [])
+
+    async def _shake_hands(self, arrival: Arrival) -> bool:
+        assert self._ssl_context is not None, "else it isn't a step"
+        transport = TLSTransport(arrival.transport, self._ssl_context, received=arrival.received)
+        try:
+            with trio.fail_after(self._context.settings.tls_handshake_timeout):
+                await transport.handshake()
+        except trio.TooSlowError:
+            why = "it took too long"
+        except trio.BrokenResourceError as exc:
+            why = explain(exc)
+        else:
+            arrival.transport, arrival.received = transport, b""
+            return True
+        self._context.counts.failed_handshakes += 1
+        logger.info("%s: TLS handshake failed: %s", arrival.client, why)
+        return False
