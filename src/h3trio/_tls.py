@@ -88,13 +88,14 @@ def _reason(exc: ssl.SSLError) -> str:
 class TLSTransport:
     """The server's side of TLS; a `Transport` over another one."""
 
-    __slots__ = ("_below", "_stream")
+    __slots__ = ("_below", "_is_encrypted", "_stream")
 
     def __init__(
         self, transport: Transport, context: ssl.SSLContext, *, received: bytes = b""
     ) -> None:
         self._below = _Below(transport, received)
         self._stream = trio.SSLStream(self._below, context, server_side=True)
+        self._is_encrypted = False
 
     def __repr__(self) -> str:
         return f"<TLSTransport: {self._below.transport!r}>"
@@ -106,6 +107,7 @@ class TLSTransport:
             trio.BrokenResourceError: it failed; `explain` says why.
         """
         await self._stream.do_handshake()
+        self._is_encrypted = True
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         del data
@@ -130,6 +132,9 @@ class TLSTransport:
         """Do nothing: TLS has no end of one direction that clients would heed."""
 
     async def aclose(self) -> None:
+        if not self._is_encrypted:  # else Trio would shake hands first
+            await self._below.aclose()
+            return
         self._below.never_waits = True
         with contextlib.suppress(*_GONE):
             await self._stream.aclose()

@@ -52,7 +52,7 @@ async def connect_tls(authority: trustme.CA, port: int, *, window: int = 0) -> T
 
 
 async def test_the_command_line(
-    nursery: trio.Nursery, authority: trustme.CA, pem: Path, tmp_path: Path
+    nursery: trio.Nursery, authority: trustme.CA, tmp_path: Path
 ) -> None:
     """With a certificate the hub speaks TLS: ready line, publishing, streams, scanners, drain."""
     issued = authority.issue_cert("localhost")
