@@ -39,14 +39,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_exchange",),
     ("_connection",),
     ("_entrance",),
-    ("_listeners", "_server"),  # serves any handler: below _app, which is one
+    ("_refusals",),
+    ("_listeners",),
+    ("_unix", "_server"),  # serves any handler: below _app, which is one
     ("_app",),
     ("__init__",),
     ("hub", "hub.*"),
     ("testing", "testing.*"),
     ("client",),
     ("hubserver", "hubserver.*"),
-    ("_page", "_options"),
+    ("_page", "_options", "_systemd"),
     ("_cli", "_cli_*", "__main__"),
 )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
+from ._addresses import is_local
 from ._options import fail
+from ._systemd import adopt, inherited_descriptors
 from ._tls import server_context
 
 if TYPE_CHECKING:
     import argparse
     import ssl
+    from collections.abc import Iterable, MutableMapping
 
     from ._options import Options
 
@@ -18,6 +22,15 @@ def add_arguments(parser: Options) -> None:
     """Add the options of listening."""
     parser.add_option("--host", default="127.0.0.1", help="address to listen on")
     parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
+    parser.add_option("--unix", metavar="PATH", help="unix socket to listen on, not host and port")
+    parser.add_option("--unix-mode", default="600", type=_mode, help="permissions of its file")
+    parser.add_option(
+        "--fd",
+        default=(),
+        type=_descriptors,
+        metavar="N[,N]",
+        help="inherited sockets to listen on, not host and port",
+    )
     parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
     parser.add_option("--tls-key", metavar="PATH", help="PEM file of its key, if not in the same")
 
@@ -26,6 +39,55 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) <= 65535):  # noqa: PLR2004 - the range of TCP ports
         raise ValueError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:  # noqa: PLR2004 - the permissions there are
+        raise ValueError(f"{text!r} is not a file mode, such as 660")
+    return mode
+
+
+def _descriptors(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise ValueError(f"{text!r} is not a list of descriptors, such as 3,4")
+    return tuple(map(int, parts))
+
+
+def listening_from(
+    arguments: argparse.Namespace, environ: MutableMapping[str, str]
+) -> dict[str, Any]:
+    """Make what the options say of listening into arguments of `serve`.
+
+    Where the sockets are inherited, `arguments.host` is set to where they listen, so that
+    the rules for a host hold for them too.
+    """
+    ssl_context = tls_from(arguments)
+    try:
+        descriptors = [*arguments.fd, *inherited_descriptors(environ)]
+        sockets = [adopt(number) for number in dict.fromkeys(descriptors)]
+    except ValueError as exc:
+        fail(str(exc))
+    if sockets or arguments.unix:
+        arguments.host = _widest(sockets)
+    return {
+        "host": arguments.host,
+        "port": arguments.port,
+        "unix": arguments.unix,
+        "unix_mode": arguments.unix_mode,
+        "listeners": sockets or None,
+        "ssl_context": ssl_context,
+    }
+
+
+def _widest(sockets: Iterable[socket.socket]) -> str:
+    """The host at which other machines reach a socket; a loopback one if none does."""
+    hosts = [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
+    return next((host for host in hosts if not is_local(host)), "127.0.0.1")
 
 
 def tls_from(arguments: argparse.Namespace) -> ssl.SSLContext | None:

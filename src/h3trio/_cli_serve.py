@@ -30,6 +30,7 @@ import trio
 from . import _cli_hub, _cli_listen
 from ._options import fail, settings_from
 from ._server import Server, serve
+from ._systemd import notify
 from .hub import HistoryError
 
 if TYPE_CHECKING:
@@ -74,18 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
     handler: Handler
+    listening = _cli_listen.listening_from(arguments, os.environ)
     if arguments.app:
         handler, what = load(arguments.app), arguments.app
     else:
         handler, settings, what = _cli_hub.hub_from(arguments, settings)
-    serving = partial(
-        serve,
-        handler,
-        host=arguments.host,
-        port=arguments.port,
-        ssl_context=_cli_listen.tls_from(arguments),
-        settings=settings,
-    )
+    serving = partial(serve, handler, settings=settings, **listening)
     stop = StopSignals(settings.drain_soft + settings.drain_hard + _GRACE)
     failure = trio.run(_main, serving, what, stop)
     for number in _STOP:
@@ -186,7 +181,9 @@ async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
             return describe(exc)
         if server is not None:
             print(f"h3trio: {' '.join(server.addresses)} ({what})", file=sys.stderr, flush=True)
+            notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
             await asked.wait()
+            notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
             await server.drain()
     return None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ._close import CloseReason
+from ._connection import Connection
 from ._tls import TLSTransport, explain
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ._context import Context
+    from ._errors import HTTPError
     from ._transport import Transport
 
     Step = Callable[["Arrival"], Awaitable[bool]]
@@ -59,6 +61,17 @@ class Arrival:
         finally:
             if not self.is_inside:
                 await self.transport.aclose()
+
+    def connection(self, context: Context, refusal: HTTPError | None = None) -> Connection:
+        """Make it one that speaks HTTP, to refuse it or to serve it."""
+        return Connection(
+            self.transport,
+            client=self.client,
+            scheme=self.scheme,
+            context=context,
+            refusal=refusal,
+            received=self.received,
+        )
 
     def drain(self) -> None:
         """Give up: no request has begun."""

@@ -27,7 +27,7 @@ from ._addresses import MEMORY, UNIX, UNKNOWN
 from ._transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ._settings import Settings
     from ._transport import Transport
@@ -95,13 +95,21 @@ class Source(Protocol):
 class SocketSource:
     """A listening TCP or unix socket of our own."""
 
-    __slots__ = ("_failures", "_sock", "address", "scheme")
+    __slots__ = ("_failures", "_on_close", "_sock", "address", "scheme")
 
-    def __init__(self, sock: socket.socket, *, scheme: str = "http") -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        scheme: str = "http",
+        address: str | None = None,
+        on_close: Callable[[], object] | None = None,
+    ) -> None:
         self._sock = sock
         self._failures = _Failures()
+        self._on_close = on_close
         self.scheme = scheme
-        self.address = _name(sock, scheme, sock)
+        self.address = address or _name(sock, scheme, sock)
 
     @property
     def pauses(self) -> int:
@@ -125,6 +133,8 @@ class SocketSource:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            if self._on_close is not None:
+                self._on_close()
 
     async def aclose(self) -> None:
         self.close()
@@ -244,6 +254,18 @@ class _Named(Protocol):
 
     def getsockname(self) -> tuple[object, ...] | str | bytes: ...
     def getpeername(self) -> tuple[object, ...] | str | bytes: ...
+
+
+def source_of(
+    listener: trio.abc.Listener[trio.abc.Stream] | socket.socket, settings: Settings, *, scheme: str
+) -> Source:
+    """Take connections from what somebody else has made: a Trio listener or a listening socket."""
+    if not isinstance(listener, socket.socket):
+        return ListenerSource(listener, settings, scheme=scheme)
+    listener.settimeout(0)
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        set_stream_options(listener, settings)
+    return SocketSource(listener, scheme=scheme)
 
 
 async def open_sources(

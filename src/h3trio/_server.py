@@ -22,25 +22,25 @@ from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 import trio
 
 from ._close import CloseReason
-from ._connection import Connection
 from ._context import Context
 from ._entrance import Arrival, Entrance
-from ._listeners import ListenerSource, open_sources
+from ._listeners import open_sources, source_of
+from ._refusals import Refusals, contain
 from ._settings import Settings
+from ._unix import open_unix
 
 if TYPE_CHECKING:
+    import socket
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from ._connection import Connection
     from ._context import Handler
-    from ._errors import HTTPError
-    from ._listeners import Source
+    from ._listeners import SocketSource, Source
 
 logger = logging.getLogger("h3trio.server")
 
-# Connections over the limit that are being told so; beyond it they are just closed.
-_REFUSALS: Final = 100
 # Connections taken in one go before other tasks have their turn.
 _ACCEPT_BATCH: Final = 16
 # Share of the soft phase before the first stream is ended: handlers that watch
@@ -103,7 +103,7 @@ class Server:
         self._sources = sources
         self._entrance = entrance
         self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}
-        self._refusing = 0
+        self._refusals = Refusals(context, entrance, on_end=self._wake_if_empty)
         self._empty = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
 
@@ -205,11 +205,11 @@ class Server:
             connection.end_stream(CloseReason.DRAINING)
 
     async def _wait_empty(self) -> None:
-        while self._connections or self._refusing:
+        while self._connections or self._refusals:
             await self._empty.park()
 
     def _wake_if_empty(self) -> None:
-        if not self._connections and not self._refusing:
+        if not self._connections and not self._refusals:
             self._empty.unpark_all()
 
     # -- connections
@@ -224,12 +224,12 @@ class Server:
                 return
             self._context.counts.connections += 1
             if len(self._connections) >= self._context.settings.max_connections:
-                self._context.counts.refused += 1
-                self._refuse(Arrival(transport, client, source.scheme), None, nursery)
+                take = self._refusals.no_room
             elif self._entrance.is_open_to(client):
-                self._serve(Arrival(transport, client, source.scheme), nursery)
+                take = self._serve
             else:
-                self._welcome(Arrival(transport, client, source.scheme), nursery)
+                take = self._welcome
+            take(Arrival(transport, client, source.scheme), nursery)
             batch = (batch + 1) % _ACCEPT_BATCH
             if not batch:
                 await trio.lowlevel.checkpoint()
@@ -238,28 +238,18 @@ class Server:
         """Speak HTTP from the first byte on."""
         key = self._context.connection_key(arrival.client)
         if not self._context.addresses.take_connection(key):
-            self._refuse_address(arrival, nursery)
+            self._refusals.too_many(arrival, nursery)
             return
-        connection = self._connection(arrival)
+        connection = arrival.connection(self._context)
         # Counted from now on: the next one accepted may be one too many.
         self._connections[connection] = None
         name = f"h3trio connection from {arrival.client}"
         nursery.start_soon(self._run, connection, key, name=name)
 
-    def _connection(self, arrival: Arrival, refusal: HTTPError | None = None) -> Connection:
-        return Connection(
-            arrival.transport,
-            client=arrival.client,
-            scheme=arrival.scheme,
-            context=self._context,
-            refusal=refusal,
-            received=arrival.received,
-        )
-
     async def _run(self, connection: Connection, key: str | None) -> None:
         self._connections[connection] = trio.lowlevel.current_task()
         try:
-            await _contain(connection.run, connection)
+            await contain(connection.run, connection)
         finally:
             del self._connections[connection]
             self._context.addresses.leave_connection(key)
@@ -275,50 +265,12 @@ class Server:
     async def _run_arrival(self, arrival: Arrival, nursery: trio.Nursery) -> None:
         self._connections[arrival] = trio.lowlevel.current_task()
         try:
-            await _contain(partial(self._entrance.enter, arrival), arrival)
+            await contain(partial(self._entrance.enter, arrival), arrival)
             if arrival.is_inside:
                 self._serve(arrival, nursery)
         finally:
             del self._connections[arrival]
             self._wake_if_empty()
-
-    # -- refusals
-
-    def _refuse_address(self, arrival: Arrival, nursery: trio.Nursery) -> None:
-        self._context.counts.refused_by_address += 1
-        self._refuse(arrival, self._context.too_many("connections"), nursery)
-
-    def _refuse(self, arrival: Arrival, refusal: HTTPError | None, nursery: trio.Nursery) -> None:
-        """Say why, so that the client knows when to come again: 503 unless told otherwise."""
-        name = f"h3trio refusal of {arrival.client}"
-        if self._refusing >= _REFUSALS:
-            close = arrival.transport.aclose
-            nursery.start_soon(_contain, close, arrival.transport, name=name)
-            return
-        self._refusing += 1
-        nursery.start_soon(self._run_refusal, arrival, refusal, name=name)
-
-    async def _run_refusal(self, arrival: Arrival, refusal: HTTPError | None) -> None:
-        try:
-            await _contain(partial(self._tell, arrival, refusal), arrival)
-        finally:
-            self._refusing -= 1
-            self._wake_if_empty()
-
-    async def _tell(self, arrival: Arrival, refusal: HTTPError | None) -> None:
-        if not arrival.is_inside and not self._entrance.is_open_to(arrival.client):
-            await self._entrance.enter(arrival)
-            if not arrival.is_inside:
-                return
-        await self._connection(arrival, refusal or self._context.no_room()).run()
-
-
-async def _contain(run: Callable[[], Awaitable[None]], what: object) -> None:
-    """Run what belongs to one connection; an error in it is logged and hurts no other."""
-    try:
-        await run()
-    except Exception:
-        logger.exception("%r: internal error", what)
 
 
 def _whereabouts(task: trio.lowlevel.Task | None) -> str:
@@ -341,7 +293,9 @@ async def serve(
     *,
     host: str | None = "127.0.0.1",
     port: int = 3000,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    unix: str | None = None,
+    unix_mode: int = 0o600,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | socket.socket] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     settings: Settings | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -353,32 +307,39 @@ async def serve(
             `lifespan()` method, that context is entered around the serving.
         host: address or name to bind; all its addresses. `None`: every interface.
         port: TCP port; 0 for a free one, told by `Server.addresses`.
-        listeners: serve these instead of `host` and `port`; closed at the end.
+        unix: path of a unix socket to listen on, instead of `host` and `port`. A file
+            that a dead server left there is replaced; removed at the end.
+        unix_mode: permissions of its file: who may connect.
+        listeners: serve these instead of `host` and `port`; closed at the end. A
+            listening `socket.socket` is served as well as our own are.
         ssl_context: speak TLS on all of them. `Settings.tls_handshake_timeout` bounds
             the handshake; ALPN is the context's business, and HTTP/1.1 all there is.
         settings: limits and times.
         task_status: `await nursery.start(serve, …)` gives the `Server` once it listens.
 
     Raises:
-        OSError: an address can't be bound.
+        OSError: an address or a path can't be bound.
     """
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
-    sources: Sequence[Source]
     scheme = "http" if ssl_context is None else "https"
     context = Context(handler, settings)
     async with contextlib.AsyncExitStack() as stack:
         app: object = handler
         if isinstance(app, HasLifespan):
             await stack.enter_async_context(app.lifespan())
-        if listeners is None:
-            sources = await open_sources(host, port, settings, scheme=scheme)
-        else:
-            sources = [ListenerSource(each, settings, scheme=scheme) for each in listeners]
-        for source in sources:
+        given = [source_of(each, settings, scheme=scheme) for each in listeners or ()]
+        for source in given:
+            stack.push_async_callback(source.aclose)
+        opened: list[SocketSource] = []
+        if unix is not None:
+            opened = [open_unix(unix, mode=unix_mode, settings=settings, scheme=scheme)]
+        elif listeners is None:
+            opened = await open_sources(host, port, settings, scheme=scheme)
+        for source in opened:
             stack.push_async_callback(source.aclose)
         entrance = Entrance(context, ssl_context=ssl_context)
-        await Server(context, sources, entrance).run(task_status)
+        await Server(context, [*given, *opened], entrance).run(task_status)
 
 
 def raise_open_file_limit(connections: int) -> None:
