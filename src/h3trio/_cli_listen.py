@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._addresses import is_local
 from ._options import fail
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 
     from ._options import Options
 
+# Who may connect may do what a program of this machine may: only our own user, unless told.
+_UNIX_MODE: Final = 0o600
+
 
 def add_arguments(parser: Options) -> None:
     """Add the options of listening."""
     parser.add_option("--host", default="127.0.0.1", help="address to listen on")
     parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
     parser.add_option("--unix", metavar="PATH", help="unix socket to listen on, not host and port")
-    parser.add_option("--unix-mode", default="600", type=_mode, help="permissions of its file")
+    parser.add_option(
+        "--unix-mode",
+        type=_mode,
+        metavar="MODE",
+        help=f"permissions of its file, {_UNIX_MODE:o} unless given",
+    )
     parser.add_option(
         "--fd",
         default=(),
@@ -78,7 +86,7 @@ def listening_from(
         "host": arguments.host,
         "port": arguments.port,
         "unix": arguments.unix,
-        "unix_mode": arguments.unix_mode,
+        "unix_mode": _UNIX_MODE if arguments.unix_mode is None else arguments.unix_mode,
         "listeners": sockets or None,
         "ssl_context": ssl_context,
     }
