@@ -31,6 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_sse", "_parser", "_frames"),
     ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
     ("_addresses",),
+    ("_forwarded", "_proxy_protocol"),
+    ("_proxies",),
     ("_transport", "_http1"),
     ("_tls",),
     ("_outbox", "_writer", "_heartbeat"),
@@ -56,7 +58,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 H11_DOOR = {"_http1"}
 
 # Values in, values out: usable and tested without an event loop.
-WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing", "_addresses"}
+WITHOUT_TRIO = {
+    "_sse",
+    "_parser",
+    "_frames",
+    "_headers",
+    "_http",
+    "_routing",
+    "_addresses",
+    "_forwarded",
+    "_proxy_protocol",
+    "_proxies",
+}
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
 HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._addresses import is_local
 from ._options import fail
+from ._proxies import TrustedProxies
 from ._systemd import adopt, inherited_descriptors
 from ._tls import server_context
 
@@ -41,6 +42,13 @@ def add_arguments(parser: Options) -> None:
     )
     parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
     parser.add_option("--tls-key", metavar="PATH", help="PEM file of its key, if not in the same")
+    parser.add_option(
+        "--forwarded-allow-ips",
+        default="",
+        metavar="LIST",
+        help="proxies to believe: addresses, networks, unix or *, by commas",
+    )
+    parser.add_switch("--proxy-protocol", help="their connections begin with a PROXY header")
 
 
 def _port(text: str) -> int:
@@ -89,6 +97,7 @@ def listening_from(
         "unix_mode": _UNIX_MODE if arguments.unix_mode is None else arguments.unix_mode,
         "listeners": sockets or None,
         "ssl_context": ssl_context,
+        "proxies": proxies_from(arguments),
     }
 
 
@@ -96,6 +105,19 @@ def _widest(sockets: Iterable[socket.socket]) -> str:
     """The host at which other machines reach a socket; a loopback one if none does."""
     hosts = [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
     return next((host for host in hosts if not is_local(host)), "127.0.0.1")
+
+
+def proxies_from(arguments: argparse.Namespace) -> TrustedProxies | None:
+    """Read who is a proxy; exit with one line if that makes no sense."""
+    allow = [*filter(None, map(str.strip, arguments.forwarded_allow_ips.split(",")))]
+    if not allow:
+        if arguments.proxy_protocol:
+            fail("--proxy-protocol needs --forwarded-allow-ips")
+        return None
+    try:
+        return TrustedProxies(allow, proxy_protocol=arguments.proxy_protocol)
+    except ValueError as exc:
+        fail(f"--forwarded-allow-ips: {exc}")
 
 
 def tls_from(arguments: argparse.Namespace) -> ssl.SSLContext | None:

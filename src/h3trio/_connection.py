@@ -58,6 +58,7 @@ class Connection:
         "_lingering",
         "_no_more",
         "_nursery",
+        "_proxies",
         "_read_scope",
         "_reading",
         "_refusal",
@@ -83,6 +84,7 @@ class Connection:
         self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
         self._client = client
         self._scheme = scheme
+        self._proxies = context.proxies_for(client)
         self._stream_key: str | None = None
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
@@ -175,16 +177,19 @@ class Connection:
             on_room=self._changed.unpark_all,
             send_continue=self._send_continue,
         )
+        headers, client, scheme = Headers(head.headers), self._client, self._scheme
+        if self._proxies is not None:
+            client, scheme = self._proxies.origin(client, scheme, headers)
         self._exchange = Exchange(
             self,
             method=head.method,
             target=target,
-            headers=Headers(head.headers),
+            headers=headers,
             http_version=head.http_version,
-            client=self._client,
+            client=client,
             body=body,
         )
-        self._exchange.event.scheme = self._scheme
+        self._exchange.event.scheme = scheme
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
@@ -383,7 +388,10 @@ class Connection:
 
     def admit_stream(self) -> None:
         """A stream is about to open: count it, see `Context.take_stream`."""
-        if self._stream_key is None:
-            self._stream_key = self.context.take_stream(self._current.event.client)
+        client = self._current.event.client
+        # A proxy that names no client is many, or a health check.
+        is_client = self._proxies is None or client != self._client
+        if self._stream_key is None and is_client:
+            self._stream_key = self.context.take_stream(client)
         # A paused reader must look again: a stream may not be left unwatched.
         self._changed.unpark_all()

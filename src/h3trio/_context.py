@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ._close import Closing
     from ._event import H3Event
+    from ._proxies import TrustedProxies
     from ._settings import Settings
 
     Handler = Callable[[H3Event], Awaitable[object]]
@@ -43,6 +44,7 @@ class Counts:
     refused_by_address: int = 0
     refused_streams: int = 0
     failed_handshakes: int = 0
+    failed_proxy_headers: int = 0
     requests: int = 0
     events: int = 0
     bytes_sent: int = 0
@@ -63,6 +65,7 @@ class Context:
     __slots__ = (
         "_date",
         "_date_second",
+        "_proxies",
         "_random",
         "addresses",
         "counts",
@@ -72,9 +75,12 @@ class Context:
         "settings",
     )
 
-    def __init__(self, handler: Handler, settings: Settings) -> None:
+    def __init__(
+        self, handler: Handler, settings: Settings, *, proxies: TrustedProxies | None = None
+    ) -> None:
         self.handler: Handler = handler
         self.settings: Settings = settings
+        self._proxies = proxies
         self.counts: Counts = Counts()
         self.addresses: AddressBook = AddressBook(
             max_connections=settings.max_connections_per_address,
@@ -126,8 +132,19 @@ class Context:
         after = str(self.retry_after())
         return HTTPError(503, "too many connections", headers={"Retry-After": after})
 
-    def connection_key(self, client: str) -> str | None:
-        """What a new connection is counted under, see `address_key`."""
+    def proxies_for(self, peer: str) -> TrustedProxies | None:
+        """The proxies if this peer is one of them: then its word on its clients is taken."""
+        proxies = self._proxies
+        return proxies if proxies is not None and proxies.trusts(peer) else None
+
+    def connection_key(self, client: str, *, was_told: bool) -> str | None:
+        """What a new connection is counted under, see `address_key`; a proxy's isn't.
+
+        Whom a PROXY header names is a client, unless it is named as a proxy itself.
+        """
+        proxies = self._proxies
+        if proxies is not None and (proxies.names if was_told else proxies.trusts)(client):
+            return None
         return address_key(client)
 
     def take_stream(self, client: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What comes before HTTP on a new connection: a TLS handshake.
+"""What comes before HTTP on a new connection: a proxy's PROXY header, a TLS handshake.
 
 Each step has its own deadline, and whatever goes wrong in one ends that
 connection alone: it is counted, said in one line without a traceback (half the
@@ -14,6 +14,8 @@ import trio
 
 from ._close import CloseReason
 from ._connection import Connection
+from ._proxies import seen_through
+from ._proxy_protocol import ProxyProtocolError, parse
 from ._tls import TLSTransport, explain
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from ._context import Context
     from ._errors import HTTPError
+    from ._proxy_protocol import ProxyHeader
     from ._transport import Transport
 
     Step = Callable[["Arrival"], Awaitable[bool]]
@@ -33,7 +36,15 @@ logger = logging.getLogger("h3trio.server")
 class Arrival:
     """A connection that was accepted, and doesn't speak HTTP yet."""
 
-    __slots__ = ("_scope", "client", "is_inside", "received", "scheme", "transport")
+    __slots__ = (
+        "_scope",
+        "client",
+        "is_inside",
+        "received",
+        "scheme",
+        "transport",
+        "was_told",
+    )
 
     is_streaming: Final = False
 
@@ -45,6 +56,8 @@ class Arrival:
         """What the client has sent of HTTP already."""
         self.is_inside: bool = False
         """Whether it may speak HTTP."""
+        self.was_told: bool = False
+        """Whether a proxy's PROXY header says who the client is."""
         self._scope = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -91,14 +104,41 @@ class Entrance:
         self._context = context
         self._ssl_context = ssl_context
 
-    def is_open_to(self, client: str) -> bool:
+    def is_open_to(self, peer: str) -> bool:
         """Whether HTTP begins with this peer's first byte, so that there is nothing to enter."""
-        del client
-        return self._ssl_context is None
+        return self._ssl_context is None and not self._expects_header(peer)
+
+    def _expects_header(self, peer: str) -> bool:
+        proxies = self._context.proxies_for(peer)
+        return proxies is not None and proxies.proxy_protocol
 
     async def enter(self, arrival: Arrival) -> None:
         """Take what comes first: `arrival.is_inside` tells whether that went well."""
-        await arrival.enter([self._shake_hands] if self._ssl_context else [])
+        steps: list[Step] = []
+        if self._expects_header(arrival.client):
+            steps.append(self._read_header)
+        if self._ssl_context is not None:
+            steps.append(self._shake_hands)
+        await arrival.enter(steps)
+
+    async def _read_header(self, arrival: Arrival) -> bool:
+        try:
+            with trio.fail_after(self._context.settings.head_timeout):
+                header, arrival.received = await _header(arrival.transport)
+        except trio.TooSlowError:
+            why = "it took too long"
+        except trio.BrokenResourceError:
+            why = "the connection was lost"
+        except ProxyProtocolError as exc:
+            why = str(exc)
+        else:
+            if header.client is not None:
+                arrival.client = seen_through(header.client, arrival.client)
+                arrival.was_told = True
+            return True
+        self._context.counts.failed_proxy_headers += 1
+        logger.info("%s: PROXY header failed: %s", arrival.client, why)
+        return False
 
     async def _shake_hands(self, arrival: Arrival) -> bool:
         assert self._ssl_context is not None, "else it isn't a step"
@@ -116,3 +156,17 @@ class Entrance:
         self._context.counts.failed_handshakes += 1
         logger.info("%s: TLS handshake failed: %s", arrival.client, why)
         return False
+
+
+async def _header(transport: Transport) -> tuple[ProxyHeader, bytes]:
+    """Read a PROXY header; return it and what came behind it.
+
+    Bounded without a count of its own: `parse` asks for no more than a header may have.
+    """
+    data = b""
+    while (header := parse(data)) is None:
+        received = await transport.receive_some()
+        if not received:
+            raise ProxyProtocolError("the connection ended in the PROXY header")
+        data += received
+    return header, data[header.size :]

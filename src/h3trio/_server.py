@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._connection import Connection
     from ._context import Handler
     from ._listeners import SocketSource, Source
+    from ._proxies import TrustedProxies
 
 logger = logging.getLogger("h3trio.server")
 
@@ -81,6 +82,8 @@ class ServerStatistics:
     """Event streams refused because their address held all it may, in total."""
     failed_handshakes: int = 0
     """TLS handshakes that failed or took too long, in total."""
+    failed_proxy_headers: int = 0
+    """Connections from trusted proxies without a PROXY header that was due, in total."""
     accept_pauses: int = 0
     """Times accepting paused for want of descriptors or memory, in total."""
 
@@ -136,6 +139,7 @@ class Server:
             refused_by_address=counts.refused_by_address,
             refused_streams=counts.refused_streams,
             failed_handshakes=counts.failed_handshakes,
+            failed_proxy_headers=counts.failed_proxy_headers,
             accept_pauses=sum(source.pauses for source in self._sources),
         )
 
@@ -236,7 +240,7 @@ class Server:
 
     def _serve(self, arrival: Arrival, nursery: trio.Nursery) -> None:
         """Speak HTTP from the first byte on."""
-        key = self._context.connection_key(arrival.client)
+        key = self._context.connection_key(arrival.client, was_told=arrival.was_told)
         if not self._context.addresses.take_connection(key):
             self._refusals.too_many(arrival, nursery)
             return
@@ -297,6 +301,7 @@ async def serve(
     unix_mode: int = 0o600,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | socket.socket] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    proxies: TrustedProxies | None = None,
     settings: Settings | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -314,6 +319,7 @@ async def serve(
             listening `socket.socket` is served as well as our own are.
         ssl_context: speak TLS on all of them. `Settings.tls_handshake_timeout` bounds
             the handshake; ALPN is the context's business, and HTTP/1.1 all there is.
+        proxies: the peers that are believed about who their clients are.
         settings: limits and times.
         task_status: `await nursery.start(serve, …)` gives the `Server` once it listens.
 
@@ -323,7 +329,7 @@ async def serve(
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
     scheme = "http" if ssl_context is None else "https"
-    context = Context(handler, settings)
+    context = Context(handler, settings, proxies=proxies)
     async with contextlib.AsyncExitStack() as stack:
         app: object = handler
         if isinstance(app, HasLifespan):
