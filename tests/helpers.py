@@ -173,3 +173,41 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     async def aclose(self) -> None:
         """Refuse whoever comes later."""
         await self._receive.aclose()
+
+
+@final
+class NamedPeers(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory whose clients come from addresses."""
+
+    def __init__(self) -> None:
+        self._host = ""
+        self._listener = MemoryListener(self._pair)
+
+    def _pair(self) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        ours, theirs = memory_stream_pair()
+        theirs.socket = _Peer(self._host)  # type: ignore[attr-defined]  # as a socket's stream has
+        return ours, theirs
+
+    async def connect_from(self, host: str) -> trio.abc.Stream:
+        """Connect from an address."""
+        self._host = host
+        return await self._listener.connect()
+
+    async def accept(self) -> trio.abc.Stream:
+        """Return the server's end of the next one."""
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Refuse whoever comes later."""
+        await self._listener.aclose()
+
+
+@final
+class _Peer:
+    """A socket as far as its peer's name goes."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def getpeername(self) -> tuple[str, int] | str:
+        return "" if self._host == "unix" else (self._host, 5)

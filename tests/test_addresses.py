@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, final
 
 import pytest
 import trio
-from helpers import MemoryListener, request
+from helpers import NamedPeers, request
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from h3trio import H3Event, HTTPError, Server, Settings, serve
 from h3trio._addresses import AddressBook, address_key, is_local, parse_address
@@ -94,33 +94,14 @@ def test_what_is_not_counted() -> None:
 
 
 @final
-class _Peer:
-    """A socket as far as its peer's name goes."""
-
-    family = 1
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    def getpeername(self) -> tuple[str, int]:
-        return self._host, 5
-
-
-@final
 class Running:
     """A server in memory whose clients have addresses."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._host = ""
-        self._listener = MemoryListener(self._pair)
+        self._listener = NamedPeers()
         self.scope = trio.CancelScope()
         self.server: Server
-
-    def _pair(self) -> tuple[trio.abc.Stream, trio.abc.Stream]:
-        ours, theirs = memory_stream_pair()
-        theirs.socket = _Peer(self._host)  # type: ignore[attr-defined]  # as a socket's stream has
-        return ours, theirs
 
     async def start(self, handler: Handler, **settings: float) -> None:
         """Serve."""
@@ -134,8 +115,7 @@ class Running:
 
     async def connect(self, host: str) -> trio.abc.Stream:
         """Connect from an address."""
-        self._host = host
-        return await self._listener.connect()
+        return await self._listener.connect_from(host)
 
     async def ask(self, host: str, data: bytes | None = None) -> tuple[str, trio.abc.Stream]:
         """Send a request from an address; return what comes first, and the stream."""

@@ -84,7 +84,7 @@ class Connection:
         self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
         self._client = client
         self._scheme = scheme
-        self._proxies = context.proxies_for(client)
+        self._proxies = context.forwarders_for(client)
         self._stream_key: str | None = None
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.

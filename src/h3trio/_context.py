@@ -133,9 +133,14 @@ class Context:
         return HTTPError(503, "too many connections", headers={"Retry-After": after})
 
     def proxies_for(self, peer: str) -> TrustedProxies | None:
-        """The proxies if this peer is one of them: then its word on its clients is taken."""
+        """The proxies if this peer is one of them."""
         proxies = self._proxies
         return proxies if proxies is not None and proxies.trusts(peer) else None
+
+    def forwarders_for(self, client: str) -> TrustedProxies | None:
+        """The proxies if the headers of this one are believed."""
+        proxies = self._proxies
+        return proxies if proxies is not None and proxies.believes(client) else None
 
     def connection_key(self, client: str, *, was_told: bool) -> str | None:
         """What a new connection is counted under, see `address_key`; a proxy's isn't.

@@ -69,6 +69,13 @@ class TrustedProxies:
         """Whether this peer is believed."""
         return self._everyone or self.names(client)
 
+    def believes(self, client: str) -> bool:
+        """Whether this one's headers are believed.
+
+        Behind the PROXY protocol `*` means whoever connects, and not whom they name.
+        """
+        return self.names(client) if self.proxy_protocol else self.trusts(client)
+
     def names(self, client: str) -> bool:
         """Whether this peer is named, and not only one of everyone."""
         if client == UNIX:
@@ -98,7 +105,7 @@ class TrustedProxies:
             if hop.client is None:
                 break
             client, scheme = seen_through(hop.client, client), hop.scheme or scheme
-            if not self.trusts(client):
+            if not self.believes(client):
                 break
         return client, scheme
 
