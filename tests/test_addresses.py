@@ -17,6 +17,8 @@ from h3trio import H3Event, HTTPError, Server, Settings, serve
 from h3trio._addresses import AddressBook, address_key, is_local, parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from h3trio._context import Handler
 
 
@@ -217,7 +219,7 @@ async def test_books_are_empty_after_a_cancellation(nursery: trio.Nursery, step:
     assert running.loads() == {}
 
 
-async def quietly(ask: partial[object]) -> None:
+async def quietly(ask: Callable[[], Awaitable[object]]) -> None:
     """Ask, whatever becomes of it."""
     with contextlib.suppress(trio.BrokenResourceError):
-        await ask()  # type: ignore[misc]  # a partial of an async method
+        await ask()

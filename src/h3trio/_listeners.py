@@ -127,7 +127,7 @@ class SocketSource:
                 await self._failures.wait_out(exc)
             else:
                 sock.settimeout(0)
-                return SocketTransport(sock), str(peer[0]) if isinstance(peer, tuple) else UNIX
+                return SocketTransport(sock), _host(peer)
 
     def close(self) -> None:
         if self._sock.fileno() != -1:
@@ -238,6 +238,10 @@ def _peer(stream: object) -> str:
         name = sock.getpeername()
     except OSError:  # reset before we asked
         return UNKNOWN
+    return _host(name)
+
+
+def _host(name: tuple[object, ...] | str | bytes) -> str:
     return str(name[0]) if isinstance(name, tuple) else UNIX
 
 

@@ -19,6 +19,8 @@ from h3trio._tls import server_context
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from h3trio._context import Handler
+
     TLSStream = trio.SSLStream[trio.SocketStream]
 
 
@@ -149,7 +151,7 @@ async def test_a_client_that_stops_reading(
     nursery.cancel_scope.cancel()
 
 
-async def start(nursery: trio.Nursery, pem: Path, handler: object, settings: Settings) -> Server:
+async def start(nursery: trio.Nursery, pem: Path, handler: Handler, settings: Settings) -> Server:
     """Serve over TLS on a free port."""
     serving = partial(serve, handler, port=0, ssl_context=server_context(pem), settings=settings)
     server: Server = await nursery.start(serving)
