@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -144,3 +145,57 @@ async def test_streams_are_counted_by_whom_a_proxy_names(nursery: trio.Nursery) 
         assert "HTTP/1.1 200 " in await ask(peers, "10.0.0.1", request("/events"))
     assert server.statistics().refused_streams == 1
     nursery.cancel_scope.cancel()
+
+
+async def test_a_handshake_counts_already(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Who hasn't shaken hands holds a place of its address, and gives it back if it never does."""
+    peers = NamedPeers()
+    settings = Settings(max_connections_per_address=1, tls_handshake_timeout=3)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    proxies = TrustedProxies("10.0.0.1", proxy_protocol=True)
+    serving = partial(
+        serve, say, listeners=[peers], ssl_context=context, proxies=proxies, settings=settings
+    )
+    server: Server = await nursery.start(serving)
+    books = server._context.addresses  # noqa: SLF001 - they have no door
+    direct, second = [await peers.connect_from("192.0.2.1") for _ in range(2)]
+    told = await peers.connect_from("10.0.0.1")
+    await told.send_all(PROXY.replace(b"192.0.2.1", b"192.0.2.2"))
+    await wait_all_tasks_blocked()
+    assert books.loads == {"192.0.2.1": (1, 0), "192.0.2.2": (1, 0)}
+    now = server.statistics()
+    assert (now.connections, now.refused_by_address) == (2, 1)
+    for stream in (direct, second, told):
+        assert await stream.receive_some() == b""
+    assert len(books) == 0
+    assert autojump_clock.current_time() == pytest.approx(3)
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("step", range(10))
+async def test_books_are_empty_after_a_cancellation(nursery: trio.Nursery, step: int) -> None:
+    """However far an entrance has come when the server is cancelled, the books are empty."""
+    peers = NamedPeers()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    proxies = TrustedProxies("10.0.0.1", proxy_protocol=True)
+    inner = trio.CancelScope()
+
+    async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+        with inner:
+            await serve(
+                say,
+                listeners=[peers],
+                ssl_context=context,
+                proxies=proxies,
+                settings=Settings(max_connections_per_address=2),
+                task_status=task_status,
+            )
+
+    server: Server = await nursery.start(run)
+    for _ in range(4):
+        await (await peers.connect_from("10.0.0.1")).send_all(PROXY)
+    for _ in range(step):
+        await trio.lowlevel.checkpoint()
+    inner.cancel()
+    await server.drain()
+    assert len(server._context.addresses) == 0  # noqa: SLF001 - they have no door

@@ -8,6 +8,7 @@ world's scanners come by), and closed.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -20,14 +21,12 @@ from ._tls import TLSTransport, explain
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from ._context import Context
     from ._errors import HTTPError
     from ._proxy_protocol import ProxyHeader
     from ._transport import Transport
-
-    Step = Callable[["Arrival"], Awaitable[bool]]
 
 logger = logging.getLogger("h3trio.server")
 
@@ -39,7 +38,11 @@ class Arrival:
     __slots__ = (
         "_scope",
         "client",
+        "is_counted",
+        "is_identified",
         "is_inside",
+        "is_refused",
+        "key",
         "received",
         "scheme",
         "transport",
@@ -56,6 +59,13 @@ class Arrival:
         """What the client has sent of HTTP already."""
         self.is_inside: bool = False
         """Whether it may speak HTTP."""
+        self.is_identified: bool = False
+        """Whether it is known whose it is: no PROXY header is due any more."""
+        self.key: str | None = None
+        """What it is counted under, if `is_counted`: whoever has it gives it back."""
+        self.is_counted: bool = False
+        self.is_refused: bool = False
+        """Whether it is only to be told that there is no place for it."""
         self.was_told: bool = False
         """Whether a proxy's PROXY header says who the client is."""
         self._scope = trio.CancelScope()
@@ -63,16 +73,14 @@ class Arrival:
     def __repr__(self) -> str:
         return f"<Arrival: {self.transport!r} from {self.client}>"
 
-    async def enter(self, steps: Sequence[Step]) -> None:
-        """Take the steps; one that fails closes the transport."""
+    async def enter(self, step: Callable[[], Awaitable[bool]]) -> None:
+        """Go through the entrance; closed if that fails, unless it is yet to be told why."""
         try:
             with self._scope:
-                for step in steps:
-                    if not await step(self):
-                        return
-                self.is_inside = True
+                self.is_inside = await step()
         finally:
-            if not self.is_inside:
+            self._scope = trio.CancelScope()
+            if not self.is_inside and not self.is_refused:
                 await self.transport.aclose()
 
     def connection(self, context: Context, refusal: HTTPError | None = None) -> Connection:
@@ -112,14 +120,24 @@ class Entrance:
         proxies = self._context.proxies_for(peer)
         return proxies is not None and proxies.proxy_protocol
 
-    async def enter(self, arrival: Arrival) -> None:
-        """Take what comes first: `arrival.is_inside` tells whether that went well."""
-        steps: list[Step] = []
-        if self._expects_header(arrival.client):
-            steps.append(self._read_header)
-        if self._ssl_context is not None:
-            steps.append(self._shake_hands)
-        await arrival.enter(steps)
+    async def enter(
+        self, arrival: Arrival, *, admit: Callable[[Arrival], bool] | None = None
+    ) -> None:
+        """Take what comes first: `arrival.is_inside` tells whether that went well.
+
+        `admit` is asked once it is known whose the connection is, and before a handshake
+        that may be as slow as the client likes.
+        """
+        await arrival.enter(partial(self._steps, arrival, admit))
+
+    async def _steps(self, arrival: Arrival, admit: Callable[[Arrival], bool] | None) -> bool:
+        is_due = not arrival.is_identified and self._expects_header(arrival.client)
+        if is_due and not await self._read_header(arrival):
+            return False
+        arrival.is_identified = True
+        if admit is not None and not admit(arrival):
+            return False
+        return self._ssl_context is None or await self._shake_hands(arrival)
 
     async def _read_header(self, arrival: Arrival) -> bool:
         try:

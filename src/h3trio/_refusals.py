@@ -74,8 +74,8 @@ class Refusals:
             self._on_end()
 
     async def _tell(self, arrival: Arrival, refusal: HTTPError) -> None:
-        if not arrival.is_inside and not self._entrance.is_open_to(arrival.client):
+        arrival.is_refused = False
+        if not arrival.is_inside:
             await self._entrance.enter(arrival)
-            if not arrival.is_inside:
-                return
-        await arrival.connection(self._context, refusal).run()
+        if arrival.is_inside:
+            await arrival.connection(self._context, refusal).run()

@@ -239,16 +239,24 @@ class Server:
                 await trio.lowlevel.checkpoint()
 
     def _serve(self, arrival: Arrival, nursery: trio.Nursery) -> None:
-        """Speak HTTP from the first byte on."""
-        key = self._context.connection_key(arrival.client, was_told=arrival.was_told)
-        if not self._context.addresses.take_connection(key):
+        """Speak HTTP from here on."""
+        if not arrival.is_counted and not self._admit(arrival):
             self._refusals.too_many(arrival, nursery)
             return
         connection = arrival.connection(self._context)
         # Counted from now on: the next one accepted may be one too many.
         self._connections[connection] = None
+        arrival.is_counted = False
         name = f"h3trio connection from {arrival.client}"
-        nursery.start_soon(self._run, connection, key, name=name)
+        nursery.start_soon(self._run, connection, arrival.key, name=name)
+
+    def _admit(self, arrival: Arrival) -> bool:
+        """Count it under its address; one too many is to be refused."""
+        key = self._context.connection_key(arrival.client, was_told=arrival.was_told)
+        arrival.is_counted = self._context.addresses.take_connection(key)
+        arrival.is_refused = not arrival.is_counted
+        arrival.key = key
+        return arrival.is_counted
 
     async def _run(self, connection: Connection, key: str | None) -> None:
         self._connections[connection] = trio.lowlevel.current_task()
@@ -269,11 +277,15 @@ class Server:
     async def _run_arrival(self, arrival: Arrival, nursery: trio.Nursery) -> None:
         self._connections[arrival] = trio.lowlevel.current_task()
         try:
-            await contain(partial(self._entrance.enter, arrival), arrival)
+            await contain(partial(self._entrance.enter, arrival, admit=self._admit), arrival)
             if arrival.is_inside:
                 self._serve(arrival, nursery)
+            elif arrival.is_refused:
+                self._refusals.too_many(arrival, nursery)
         finally:
             del self._connections[arrival]
+            if arrival.is_counted:
+                self._context.addresses.leave_connection(arrival.key)
             self._wake_if_empty()
 
 
