@@ -6,7 +6,7 @@ body and events out. It reads strictly: a chunk that isn't framed as RFC 9112 sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import trio
 from trio.testing import memory_stream_pair
@@ -145,3 +145,69 @@ def connect(
     nursery.start_soon(context.heartbeat.run)
     nursery.start_soon(client.run)
     return client
+
+
+@final
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory; `connect` gives the client's end of a new connection."""
+
+    def __init__(
+        self, make: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = memory_stream_pair
+    ) -> None:
+        self._make = make
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
+
+    async def connect(self) -> trio.abc.Stream:
+        """Return the client's end of a new connection."""
+        ours, theirs = self._make()
+        await self._send.send(theirs)
+        return ours
+
+    async def accept(self) -> trio.abc.Stream:
+        """Return the server's end of the next one."""
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError from None
+
+    async def aclose(self) -> None:
+        """Refuse whoever comes later."""
+        await self._receive.aclose()
+
+
+@final
+class NamedPeers(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory whose clients come from addresses."""
+
+    def __init__(self) -> None:
+        self._host = ""
+        self._listener = MemoryListener(self._pair)
+
+    def _pair(self) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        ours, theirs = memory_stream_pair()
+        theirs.socket = _Peer(self._host)  # type: ignore[attr-defined]  # as a socket's stream has
+        return ours, theirs
+
+    async def connect_from(self, host: str) -> trio.abc.Stream:
+        """Connect from an address."""
+        self._host = host
+        return await self._listener.connect()
+
+    async def accept(self) -> trio.abc.Stream:
+        """Return the server's end of the next one."""
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Refuse whoever comes later."""
+        await self._listener.aclose()
+
+
+@final
+class _Peer:
+    """A socket as far as its peer's name goes."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def getpeername(self) -> tuple[str, int] | str:
+        return "" if self._host == "unix" else (self._host, 5)

@@ -23,6 +23,7 @@ EXPECTED = {
     "Server",
     "ServerStatistics",
     "Settings",
+    "TrustedProxies",
     "WriterStatistics",
     "serve",
 }

@@ -31,20 +31,27 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
     ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
+    ("_addresses",),
+    ("_forwarded", "_proxy_protocol"),
+    ("_proxies",),
     ("_transport", "_http1"),
+    ("_tls",),
     ("_outbox", "_writer", "_heartbeat"),
     ("_body", "_event"),
-    ("_access_log", "_context", "_deadlines", "_ending", "_refusal"),
+    ("_access_log", "_context", "_deadlines", "_ending", "_peer", "_refusal"),
     ("_exchange",),
     ("_connection",),
-    ("_listeners", "_server"),  # serves any handler: below _app, which is one
+    ("_entrance",),
+    ("_refusals",),
+    ("_listeners",),
+    ("_unix", "_server"),  # serves any handler: below _app, which is one
     ("_app",),
     ("__init__",),
     ("hub", "hub.*"),
     ("testing", "testing.*"),
     ("client",),
     ("hubserver", "hubserver.*"),
-    ("_page", "_options"),
+    ("_page", "_options", "_systemd"),
     ("_cli", "_cli_*", "__main__"),
 )
 
@@ -52,7 +59,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 H11_DOOR = {"_http1"}
 
 # Values in, values out: usable and tested without an event loop.
-WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing"}
+WITHOUT_TRIO = {
+    "_sse",
+    "_parser",
+    "_frames",
+    "_headers",
+    "_http",
+    "_routing",
+    "_addresses",
+    "_forwarded",
+    "_proxy_protocol",
+    "_proxies",
+}
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
 HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")

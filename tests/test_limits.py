@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 NO_ROW: Final = {
     "backlog": "the kernel's: it drops what is above it, and tells nobody",
     "body_buffer_bytes": "back-pressure: the server stops reading (tests/test_connection.py)",
+    "max_connections_per_address": "streams in memory have no address (tests/test_addresses.py)",
+    "max_streams_per_address": "streams in memory have no address (tests/test_addresses.py)",
+    "tls_handshake_timeout": "streams in memory speak no TLS (tests/test_tls.py)",
     "queue_events": "back-pressure: `send` waits (tests/test_outbox.py)",
     "queue_bytes": "back-pressure: `send` waits (tests/test_outbox.py)",
     "notsent_lowat": "back-pressure, in the kernel (tests/e2e)",

@@ -243,6 +243,7 @@ async def test_a_shortage_is_waited_out(
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
         assert record.getMessage() == "can't accept connections for now: no more"
+        assert source.pauses == 50
 
 
 async def test_a_long_shortage_is_said_again(

@@ -15,6 +15,7 @@ from ._event import H3Event as H3Event
 from ._http import Response as Response
 from ._parser import EventTooLargeError as EventTooLargeError
 from ._parser import SSEParser as SSEParser
+from ._proxies import TrustedProxies as TrustedProxies
 from ._server import Server as Server
 from ._server import ServerStatistics as ServerStatistics
 from ._server import serve as serve

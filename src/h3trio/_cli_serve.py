@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
-from . import _cli_hub
+from . import _cli_hub, _cli_listen
 from ._options import fail, settings_from
 from ._server import Server, serve
+from ._systemd import notify
 from .hub import HistoryError
 
 if TYPE_CHECKING:
@@ -54,18 +55,11 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `serve`."""
     parser.set_defaults(run=run)
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
-    parser.add_option("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
+    _cli_listen.add_arguments(parser)
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
     parser.add_switch("--no-access-log", help="don't log requests")
     _cli_hub.add_arguments(parser)
     parser.add_settings()
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) <= 65535):  # noqa: PLR2004 - the range of TCP ports
-        raise ValueError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
 
 
 def _level(text: str) -> str:
@@ -81,11 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
     handler: Handler
+    listening = _cli_listen.listening_from(arguments, os.environ)
     if arguments.app:
         handler, what = load(arguments.app), arguments.app
     else:
         handler, settings, what = _cli_hub.hub_from(arguments, settings)
-    serving = partial(serve, handler, host=arguments.host, port=arguments.port, settings=settings)
+    serving = partial(serve, handler, settings=settings, **listening)
     stop = StopSignals(settings.drain_soft + settings.drain_hard + _GRACE)
     failure = trio.run(_main, serving, what, stop)
     for number in _STOP:
@@ -186,7 +181,9 @@ async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
             return describe(exc)
         if server is not None:
             print(f"h3trio: {' '.join(server.addresses)} ({what})", file=sys.stderr, flush=True)
+            notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
             await asked.wait()
+            notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
             await server.drain()
     return None
 

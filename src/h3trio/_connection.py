@@ -36,6 +36,7 @@ from ._deadlines import Deadlines
 from ._errors import HTTPError
 from ._exchange import Exchange
 from ._http1 import Http1, ProtocolError, RequestHead, Signal
+from ._peer import Peer
 from ._refusal import HEAD_TOO_LARGE, TIMED_OUT, refuse
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ class Connection:
 
     __slots__ = (
         "_changed",
-        "_client",
         "_closed_by_peer",
         "_cut",
         "_deadlines",
@@ -59,6 +59,7 @@ class Connection:
         "_lingering",
         "_no_more",
         "_nursery",
+        "_peer",
         "_read_scope",
         "_reading",
         "_refusal",
@@ -73,13 +74,15 @@ class Connection:
         transport: Transport,
         *,
         client: str,
+        scheme: str = "http",
         context: Context,
         refusal: HTTPError | None = None,
+        received: bytes = b"",
     ) -> None:
         self.transport = transport
         self.context = context
         self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
-        self._client = client
+        self._peer = Peer(client, scheme, context)
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
         self._refusal = refusal
@@ -95,16 +98,18 @@ class Connection:
         self._changed = trio.lowlevel.ParkingLot()
         self._read_scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        if received:
+            self._received(received)
 
     def __repr__(self) -> str:
-        return f"<Connection: {self._client}, {self._exchange!r}>"
+        return f"<Connection: {self._peer.client}, {self._exchange!r}>"
 
     async def run(self) -> None:
         """Serve until either side closes; the transport is closed when this returns."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._serve, name=f"h3trio handler for {self._client}")
+                nursery.start_soon(self._serve, name=f"h3trio handler for {self._peer.client}")
                 await self._read()
         finally:
             if self._exchange is not None and not self._exchange.body.complete:
@@ -178,9 +183,11 @@ class Connection:
             send_continue=self._send_continue,
         )
         try:
-            self._exchange = Exchange(self, head, client=self._client, body=body)
+            self._exchange = Exchange(self, head, client=self._peer.client, body=body)
         except HTTPError as error:
             self._refuse(error)
+            return
+        self._peer.sign(self._exchange.event)
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
@@ -306,7 +313,10 @@ class Connection:
 
     async def _serve(self) -> None:
         while (exchange := await self._next_exchange()) is not None:
-            await exchange.run()
+            try:
+                await exchange.run()
+            finally:
+                self._peer.leave_stream()
             if not await self._next_cycle(exchange):
                 break
             del exchange  # its body may be large, and the client may idle for long
@@ -344,8 +354,8 @@ class Connection:
         return True
 
     async def _respond_refusal(self, error: HTTPError) -> None:
-        since = self._deadlines.head_since or trio.current_time()
-        data = refuse(error, http=self.http, context=self.context, client=self._client, since=since)
+        since, client = self._deadlines.head_since or trio.current_time(), self._peer.client
+        data = refuse(error, http=self.http, context=self.context, client=client, since=since)
         try:
             await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
         except trio.TooSlowError:
@@ -380,8 +390,10 @@ class Connection:
     def start_owner(self, outbox: Outbox) -> None:
         """Run the task that waits for the socket on this outbox's behalf."""
         assert self._nursery is not None, "runs inside it"
-        self._nursery.start_soon(outbox.run_owner, name=f"h3trio writer for {self._client}")
+        self._nursery.start_soon(outbox.run_owner, name=f"h3trio writer for {self._peer.client}")
 
-    def stream_opened(self) -> None:
-        """A paused reader must look again: a stream may not be left unwatched."""
+    def admit_stream(self) -> None:
+        """A stream is about to open: count it, see `Peer.take_stream`."""
+        self._peer.take_stream(self._current.event)
+        # A paused reader must look again: a stream may not be left unwatched.
         self._changed.unpark_all()

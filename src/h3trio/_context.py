@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._access_log import log_exchange
+from ._addresses import AddressBook, address_key
 from ._close import CloseReason
+from ._errors import HTTPError
 from ._event import ClosedPort
 from ._heartbeat import Heartbeat
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._close import Closing
     from ._event import H3Event
+    from ._proxies import TrustedProxies
     from ._settings import Settings
 
     Handler = Callable[[H3Event], Awaitable[object]]
@@ -39,6 +42,10 @@ class Counts:
 
     connections: int = 0
     refused: int = 0
+    refused_by_address: int = 0
+    refused_streams: int = 0
+    failed_handshakes: int = 0
+    failed_proxy_headers: int = 0
     requests: int = 0
     events: int = 0
     bytes_sent: int = 0
@@ -62,7 +69,9 @@ class Context:
         "_date",
         "_date_second",
         "_over",
+        "_proxies",
         "_random",
+        "addresses",
         "closing",
         "counts",
         "draining",
@@ -71,10 +80,17 @@ class Context:
         "settings",
     )
 
-    def __init__(self, handler: Handler, settings: Settings) -> None:
+    def __init__(
+        self, handler: Handler, settings: Settings, *, proxies: TrustedProxies | None = None
+    ) -> None:
         self.handler: Handler = handler
         self.settings: Settings = settings
+        self._proxies = proxies
         self.counts: Counts = Counts()
+        self.addresses: AddressBook = AddressBook(
+            max_connections=settings.max_connections_per_address,
+            max_streams=settings.max_streams_per_address,
+        )
         self.draining: trio.Event = trio.Event()
         self._over = ClosedPort(
             draining=self.draining, settings=settings, retry_after=self.retry_after, met=self.met
@@ -129,6 +145,58 @@ class Context:
         knows no fractions).
         """
         return max(1, round(self.jittered(self.settings.reconnect_delay)))
+
+    def no_room(self) -> HTTPError:
+        """503 with a jittered `Retry-After`."""
+        after = str(self.retry_after())
+        return HTTPError(503, "too many connections", headers={"Retry-After": after})
+
+    def proxies_for(self, peer: str) -> TrustedProxies | None:
+        """The proxies if this peer is one of them."""
+        proxies = self._proxies
+        return proxies if proxies is not None and proxies.trusts(peer) else None
+
+    def forwarders_for(self, client: str) -> TrustedProxies | None:
+        """The proxies if the headers of this one are believed."""
+        proxies = self._proxies
+        return proxies if proxies is not None and proxies.believes(client) else None
+
+    def connection_key(self, client: str, *, was_told: bool) -> str | None:
+        """What a new connection is counted under, see `address_key`; a proxy's isn't.
+
+        Whom a PROXY header names is a client, unless it is named as a proxy itself.
+        """
+        proxies = self._proxies
+        if proxies is not None and (proxies.names if was_told else proxies.trusts)(client):
+            return None
+        return address_key(client)
+
+    def take_stream(self, client: str) -> str | None:
+        """Count a stream of a client; return what to give back to `leave_stream`.
+
+        Raises:
+            HTTPError: 429, the client's address holds all it may.
+        """
+        key = address_key(client)
+        if not self.addresses.take_stream(key):
+            self.counts.refused_streams += 1
+            self.met("max_streams_per_address")
+            raise self.too_many("streams")
+        return key
+
+    def leave_stream(self, key: str | None) -> None:
+        """A stream that `take_stream` counted has ended."""
+        self.addresses.leave_stream(key)
+
+    def too_many(self, what: str) -> HTTPError:
+        """429 for an address that holds all it may, with a jittered `Retry-After`.
+
+        EventSource takes any status but 200 as final (WHATWG section 9.2.2, "fail the
+        connection"), and that is what a client over its limit should do: told to
+        reconnect by a 200 and a `retry:`, it would be back for good, every few seconds.
+        """
+        after = str(self.retry_after())
+        return HTTPError(429, f"too many {what} from your address", headers={"Retry-After": after})
 
     def lease(self) -> float:
         """How many seconds a stream that opens now may last."""

@@ -107,6 +107,7 @@ class H3Event:
         "http_version",
         "method",
         "params",
+        "scheme",
         "state",
         "stream_callback",
     )
@@ -128,6 +129,8 @@ class H3Event:
         self.http_version: str = http_version
         self.client: str = client
         """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
+        self.scheme: str = "http"
+        """How the client came: `"http"` or `"https"`, as far as that is known."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body

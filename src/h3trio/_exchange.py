@@ -59,7 +59,7 @@ class ConnectionPort(Protocol):
     @property
     def transport(self) -> Transport: ...
     def start_owner(self, outbox: Outbox) -> None: ...
-    def stream_opened(self) -> None: ...
+    def admit_stream(self) -> None: ...
     def cut(self) -> None: ...
 
 
@@ -153,6 +153,7 @@ class Exchange:
         """Send the head and a first comment; give the writer."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_streamable()
+        self._connection.admit_stream()
         event, context = self.event, self._connection.context
         headers = self._headers(event.take_response_headers(), STREAM_HEADERS)
         head = self._connection.http.stream_head(event.status, headers)
@@ -169,7 +170,6 @@ class Exchange:
         )
         self._scope.deadline = trio.current_time() + context.lease()
         context.heartbeat.add(self._outbox)
-        self._connection.stream_opened()
         self._outbox.open(head)
         if self._half_closed:
             self.end(CloseReason.CLIENT_CLOSED)

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
+from ._addresses import MEMORY, UNIX, UNKNOWN
 from ._transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ._settings import Settings
     from ._transport import Transport
@@ -58,8 +59,6 @@ _COMPLAINT_INTERVAL: Final = 10.0
 # With port 0 the first address takes a free port, which may be taken on the others.
 _PORT_ATTEMPTS: Final = 10
 
-_UNKNOWN: Final = "unknown"
-
 
 class Source(Protocol):
     """Where connections come from."""
@@ -67,6 +66,16 @@ class Source(Protocol):
     @property
     def address(self) -> str:
         """`http://host:port`, or another name of the listener."""
+        ...
+
+    @property
+    def scheme(self) -> str:
+        """`http`, or `https` over TLS."""
+        ...
+
+    @property
+    def pauses(self) -> int:
+        """How often accepting paused for want of descriptors or memory."""
         ...
 
     async def accept(self) -> tuple[Transport, str]:
@@ -84,14 +93,27 @@ class Source(Protocol):
 
 @final
 class SocketSource:
-    """A listening TCP socket of our own."""
+    """A listening TCP or unix socket of our own."""
 
-    __slots__ = ("_failures", "_sock", "address")
+    __slots__ = ("_failures", "_on_close", "_sock", "address", "scheme")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        scheme: str = "http",
+        address: str | None = None,
+        on_close: Callable[[], object] | None = None,
+    ) -> None:
         self._sock = sock
         self._failures = _Failures()
-        self.address = f"http://{_host_port(sock.getsockname())}"
+        self._on_close = on_close
+        self.scheme = scheme
+        self.address = address or _name(sock, scheme, sock)
+
+    @property
+    def pauses(self) -> int:
+        return self._failures.pauses
 
     async def accept(self) -> tuple[Transport, str]:
         while True:
@@ -105,12 +127,14 @@ class SocketSource:
                 await self._failures.wait_out(exc)
             else:
                 sock.settimeout(0)
-                return SocketTransport(sock), str(peer[0])
+                return SocketTransport(sock), _host(peer)
 
     def close(self) -> None:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            if self._on_close is not None:
+                self._on_close()
 
     async def aclose(self) -> None:
         self.close()
@@ -120,17 +144,28 @@ class SocketSource:
 class ListenerSource:
     """Any Trio listener."""
 
-    __slots__ = ("_failures", "_listener", "address")
+    __slots__ = ("_failures", "_listener", "address", "scheme")
 
-    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream], settings: Settings) -> None:
+    def __init__(
+        self,
+        listener: trio.abc.Listener[trio.abc.Stream],
+        settings: Settings,
+        *,
+        scheme: str = "http",
+    ) -> None:
         self._listener = listener
         self._failures = _Failures()
         # What has another listener below it is TLS.
         below = getattr(listener, "transport_listener", None)
         sock = getattr(below or listener, "socket", None)
-        self.address = _name(listener, "https" if below else "http", sock)
+        self.scheme = "https" if below else scheme
+        self.address = _name(listener, self.scheme, sock)
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             set_stream_options(sock, settings)
+
+    @property
+    def pauses(self) -> int:
+        return self._failures.pauses
 
     async def accept(self) -> tuple[Transport, str]:
         while True:
@@ -149,14 +184,16 @@ class ListenerSource:
 class _Failures:
     """What one source does about failed accepts."""
 
-    __slots__ = ("_quiet_until",)
+    __slots__ = ("_quiet_until", "pauses")
 
     def __init__(self) -> None:
+        self.pauses = 0
         self._quiet_until = -math.inf
 
     async def wait_out(self, exc: OSError) -> None:
         """Return when it is worth trying again; raise what can't be waited out."""
         if exc.errno in _OUT_OF_RESOURCES:
+            self.pauses += 1
             self._complain(exc)
             await trio.sleep(_PAUSE)
         elif exc.errno in _DIED_BEFORE:
@@ -196,12 +233,16 @@ def _peer(stream: object) -> str:
         stream = below
     sock: _Named | None = getattr(stream, "socket", None)
     if sock is None:
-        return "memory" if _is_memory(stream) else _UNKNOWN
+        return MEMORY if _is_memory(stream) else UNKNOWN
     try:
         name = sock.getpeername()
     except OSError:  # reset before we asked
-        return _UNKNOWN
-    return str(name[0]) if isinstance(name, tuple) else "unix"
+        return UNKNOWN
+    return _host(name)
+
+
+def _host(name: tuple[object, ...] | str | bytes) -> str:
+    return str(name[0]) if isinstance(name, tuple) else UNIX
 
 
 def _is_memory(stream: object) -> bool:
@@ -219,7 +260,21 @@ class _Named(Protocol):
     def getpeername(self) -> tuple[object, ...] | str | bytes: ...
 
 
-async def open_sources(host: str | None, port: int, settings: Settings) -> list[SocketSource]:
+def source_of(
+    listener: trio.abc.Listener[trio.abc.Stream] | socket.socket, settings: Settings, *, scheme: str
+) -> Source:
+    """Take connections from what somebody else has made: a Trio listener or a listening socket."""
+    if not isinstance(listener, socket.socket):
+        return ListenerSource(listener, settings, scheme=scheme)
+    listener.settimeout(0)
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        set_stream_options(listener, settings)
+    return SocketSource(listener, scheme=scheme)
+
+
+async def open_sources(
+    host: str | None, port: int, settings: Settings, *, scheme: str = "http"
+) -> list[SocketSource]:
     """Bind all addresses of a host name; port 0 takes one free port for all.
 
     An address of a family that this machine does without is left out, as long as
@@ -237,15 +292,15 @@ async def open_sources(host: str | None, port: int, settings: Settings) -> list[
     addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
     for _ in range(_PORT_ATTEMPTS - 1 if not port else 0):
         try:
-            return _bind_all(addresses, port, settings)
+            return _bind_all(addresses, port, settings, scheme)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-    return _bind_all(addresses, port, settings)
+    return _bind_all(addresses, port, settings, scheme)
 
 
 def _bind_all(
-    addresses: Iterable[tuple[int, tuple[object, ...]]], port: int, settings: Settings
+    addresses: Iterable[tuple[int, tuple[object, ...]]], port: int, settings: Settings, scheme: str
 ) -> list[SocketSource]:
     sources: list[SocketSource] = []
     missing: OSError | None = None
@@ -258,7 +313,7 @@ def _bind_all(
                     raise
                 missing = exc
                 continue
-            sources.append(SocketSource(sock))
+            sources.append(SocketSource(sock, scheme=scheme))
             port = port or int(sock.getsockname()[1])
     except BaseException:
         for source in sources:

@@ -27,6 +27,8 @@ EXIT_USAGE: Final = 2
 
 SETTINGS: Final = {
     "max_connections": "connections at once; one more is answered 503",
+    "max_connections_per_address": "connections of one address; one more is answered 429",
+    "max_streams_per_address": "event streams of one address; one more is answered 429",
     "backlog": "connections the kernel may hold before they are accepted",
     "max_requests_per_connection": "requests on one connection, or none for no end",
     "max_head_bytes": "longest request line and headers",
@@ -35,6 +37,7 @@ SETTINGS: Final = {
     "body_buffer_bytes": "request body held before it is asked for",
     "max_discard_bytes": "unread request body thrown away to keep a connection",
     "head_timeout": "seconds for a request's head to arrive",
+    "tls_handshake_timeout": "seconds for a TLS handshake",
     "body_timeout": "longest silence, in seconds, inside a request body",
     "min_body_rate": "bytes a second that a request body must come to, or none",
     "keepalive_timeout": "seconds a connection may idle between requests",

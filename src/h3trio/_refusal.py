@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.connection")
 
 HEAD_TOO_LARGE: Final = 431
-_NO_ROOM: Final = 503
+_NO_ROOM: Final = frozenset({429, 503})
 
 TIMED_OUT: Final = {
     "head_timeout": "the request head took too long",
@@ -48,7 +48,7 @@ def refuse(error: HTTPError, *, http: Http1, context: Context, client: str, sinc
     data = http.response(response.status, fields, response.body)
     logger.info("%s: refused with %s", client, error)
     # A connection there was no room for is no request; the server counts it.
-    if error.status != _NO_ROOM:
+    if error.status not in _NO_ROOM:
         context.counts.refusals[error.status] += 1
         context.counts.add(
             Closing(

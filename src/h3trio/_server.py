@@ -16,30 +16,33 @@ import contextlib
 import logging
 import resource
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
 from ._close import CloseReason
-from ._connection import Connection
 from ._context import Context
-from ._errors import HTTPError
-from ._listeners import ListenerSource, open_sources
+from ._entrance import Arrival, Entrance
+from ._listeners import open_sources, source_of
+from ._refusals import Refusals, contain
 from ._settings import Settings
+from ._unix import open_unix
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    import socket
+    import ssl
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from ._connection import Connection
     from ._context import Handler
-    from ._listeners import Source
-    from ._transport import Transport
+    from ._listeners import SocketSource, Source
+    from ._proxies import TrustedProxies
 
 logger = logging.getLogger("h3trio.server")
 
-# Connections over the limit that are being told so; beyond it they are just closed.
-_REFUSALS: Final = 100
 # Connections taken in one go before other tasks have their turn.
 _ACCEPT_BATCH: Final = 16
 # Share of the soft phase before the first stream is ended: handlers that watch
@@ -78,6 +81,16 @@ class ServerStatistics:
     """Requests that no handler saw, as they weren't HTTP or met a limit, by status."""
     draining: bool
     """Whether the server is going away."""
+    refused_by_address: int = 0
+    """Connections refused because their address held all it may, in total."""
+    refused_streams: int = 0
+    """Event streams refused because their address held all it may, in total."""
+    failed_handshakes: int = 0
+    """TLS handshakes that failed or took too long, in total."""
+    failed_proxy_headers: int = 0
+    """Connections from trusted proxies without a PROXY header that was due, in total."""
+    accept_pauses: int = 0
+    """Times accepting paused for want of descriptors or memory, in total."""
 
 
 @runtime_checkable
@@ -93,11 +106,12 @@ class HasLifespan(Protocol):
 class Server:
     """A running server, as `serve` gives it by `nursery.start`."""
 
-    def __init__(self, context: Context, sources: Sequence[Source]) -> None:
+    def __init__(self, context: Context, sources: Sequence[Source], entrance: Entrance) -> None:
         self._context = context
         self._sources = sources
-        self._connections: dict[Connection, trio.lowlevel.Task | None] = {}
-        self._refusing = 0
+        self._entrance = entrance
+        self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}
+        self._refusals = Refusals(context, entrance, on_end=self._wake_if_empty)
         self._empty = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
 
@@ -129,6 +143,11 @@ class Server:
             limits=MappingProxyType(dict(counts.limits)),
             refusals=MappingProxyType(dict(counts.refusals)),
             draining=self.is_draining,
+            refused_by_address=counts.refused_by_address,
+            refused_streams=counts.refused_streams,
+            failed_handshakes=counts.failed_handshakes,
+            failed_proxy_headers=counts.failed_proxy_headers,
+            accept_pauses=sum(source.pauses for source in self._sources),
         )
 
     async def drain(self) -> None:
@@ -199,11 +218,11 @@ class Server:
             connection.end_stream(CloseReason.DRAINING)
 
     async def _wait_empty(self) -> None:
-        while self._connections or self._refusing:
+        while self._connections or self._refusals:
             await self._empty.park()
 
     def _wake_if_empty(self) -> None:
-        if not self._connections and not self._refusing:
+        if not self._connections and not self._refusals:
             self._empty.unpark_all()
 
     # -- connections
@@ -217,57 +236,66 @@ class Server:
             except trio.ClosedResourceError:
                 return
             self._context.counts.connections += 1
-            has_room = len(self._connections) < self._context.settings.max_connections
-            take = self._serve if has_room else self._refuse
-            take(transport, client, nursery)
+            if len(self._connections) >= self._context.settings.max_connections:
+                take = self._refusals.no_room
+            elif self._entrance.is_open_to(client):
+                take = self._serve
+            else:
+                take = self._welcome
+            take(Arrival(transport, client, source.scheme), nursery)
             batch = (batch + 1) % _ACCEPT_BATCH
             if not batch:
                 await trio.lowlevel.checkpoint()
 
-    def _serve(self, transport: Transport, client: str, nursery: trio.Nursery) -> None:
-        connection = Connection(transport, client=client, context=self._context)
+    def _serve(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        """Speak HTTP from here on."""
+        if not arrival.is_counted and not self._admit(arrival):
+            self._refusals.too_many(arrival, nursery)
+            return
+        connection = arrival.connection(self._context)
         # Counted from now on: the next one accepted may be one too many.
         self._connections[connection] = None
-        nursery.start_soon(self._run, connection, name=f"h3trio connection from {client}")
+        arrival.is_counted = False
+        name = f"h3trio connection from {arrival.client}"
+        nursery.start_soon(self._run, connection, arrival.key, name=name)
 
-    async def _run(self, connection: Connection) -> None:
+    def _admit(self, arrival: Arrival) -> bool:
+        """Count it under its address; one too many is to be refused."""
+        key = self._context.connection_key(arrival.client, was_told=arrival.was_told)
+        arrival.is_counted = self._context.addresses.take_connection(key)
+        arrival.is_refused = not arrival.is_counted
+        arrival.key = key
+        return arrival.is_counted
+
+    async def _run(self, connection: Connection, key: str | None) -> None:
         self._connections[connection] = trio.lowlevel.current_task()
         try:
-            await _contain(connection.run, connection)
+            await contain(connection.run, connection)
         finally:
             del self._connections[connection]
+            self._context.addresses.leave_connection(key)
             self._wake_if_empty()
 
-    def _refuse(self, transport: Transport, client: str, nursery: trio.Nursery) -> None:
-        self._context.counts.refused += 1
-        self._context.met("max_connections")
-        name = f"h3trio refusal of {client}"
-        if self._refusing >= _REFUSALS:
-            nursery.start_soon(_contain, transport.aclose, transport, name=name)
-            return
-        self._refusing += 1
-        nursery.start_soon(self._run_refusal, transport, client, name=name)
+    # -- what comes before HTTP
 
-    async def _run_refusal(self, transport: Transport, client: str) -> None:
-        """Say 503, so that the client knows when to come again."""
+    def _welcome(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        self._connections[arrival] = None
+        name = f"h3trio entrance for {arrival.client}"
+        nursery.start_soon(self._run_arrival, arrival, nursery, name=name)
+
+    async def _run_arrival(self, arrival: Arrival, nursery: trio.Nursery) -> None:
+        self._connections[arrival] = trio.lowlevel.current_task()
         try:
-            after = str(self._context.retry_after())
-            refusal = HTTPError(503, "too many connections", headers={"Retry-After": after})
-            connection = Connection(
-                transport, client=client, context=self._context, refusal=refusal
-            )
-            await _contain(connection.run, connection)
+            await contain(partial(self._entrance.enter, arrival, admit=self._admit), arrival)
+            if arrival.is_inside:
+                self._serve(arrival, nursery)
+            elif arrival.is_refused:
+                self._refusals.too_many(arrival, nursery)
         finally:
-            self._refusing -= 1
+            del self._connections[arrival]
+            if arrival.is_counted:
+                self._context.addresses.leave_connection(arrival.key)
             self._wake_if_empty()
-
-
-async def _contain(run: Callable[[], Awaitable[None]], what: object) -> None:
-    """Run what belongs to one connection; an error in it is logged and hurts no other."""
-    try:
-        await run()
-    except Exception:
-        logger.exception("%r: internal error", what)
 
 
 def _whereabouts(task: trio.lowlevel.Task | None) -> str:
@@ -290,7 +318,11 @@ async def serve(
     *,
     host: str | None = "127.0.0.1",
     port: int = 3000,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    unix: str | None = None,
+    unix_mode: int = 0o600,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream] | socket.socket] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    proxies: TrustedProxies | None = None,
     settings: Settings | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -301,27 +333,40 @@ async def serve(
             `lifespan()` method, that context is entered around the serving.
         host: address or name to bind; all its addresses. `None`: every interface.
         port: TCP port; 0 for a free one, told by `Server.addresses`.
-        listeners: serve these instead of `host` and `port`; closed at the end.
+        unix: path of a unix socket to listen on, instead of `host` and `port`. A file
+            that a dead server left there is replaced; removed at the end.
+        unix_mode: permissions of its file: who may connect.
+        listeners: serve these instead of `host` and `port`; closed at the end. A
+            listening `socket.socket` is served as well as our own are.
+        ssl_context: speak TLS on all of them. `Settings.tls_handshake_timeout` bounds
+            the handshake; ALPN is the context's business, and HTTP/1.1 all there is.
+        proxies: the peers that are believed about who their clients are.
         settings: limits and times.
         task_status: `await nursery.start(serve, …)` gives the `Server` once it listens.
 
     Raises:
-        OSError: an address can't be bound.
+        OSError: an address or a path can't be bound.
     """
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
-    sources: Sequence[Source]
+    scheme = "http" if ssl_context is None else "https"
+    context = Context(handler, settings, proxies=proxies)
     async with contextlib.AsyncExitStack() as stack:
         app: object = handler
         if isinstance(app, HasLifespan):
             await stack.enter_async_context(app.lifespan())
-        if listeners is None:
-            sources = await open_sources(host, port, settings)
-        else:
-            sources = [ListenerSource(listener, settings) for listener in listeners]
-        for source in sources:
+        given = [source_of(each, settings, scheme=scheme) for each in listeners or ()]
+        for source in given:
             stack.push_async_callback(source.aclose)
-        await Server(Context(handler, settings), sources).run(task_status)
+        opened: list[SocketSource] = []
+        if unix is not None:
+            opened = [open_unix(unix, mode=unix_mode, settings=settings, scheme=scheme)]
+        elif listeners is None:
+            opened = await open_sources(host, port, settings, scheme=scheme)
+        for source in opened:
+            stack.push_async_callback(source.aclose)
+        entrance = Entrance(context, ssl_context=ssl_context)
+        await Server(context, [*given, *opened], entrance).run(task_status)
 
 
 def raise_open_file_limit(connections: int) -> None:

@@ -40,6 +40,16 @@ class Settings:
     """Connections at once; one more is answered 503. What one core serves well,
     and within the open-file limit that `serve` asks for."""
 
+    max_connections_per_address: int = 1000
+    """Connections of one address (IPv6: of one /64); one more is answered 429. A
+    tenth of all, so that no one keeps the others out; offices and mobile networks
+    put hundreds of people behind one address. Not for this machine."""
+
+    max_streams_per_address: int = 500
+    """Event streams of one address, as told by a trusted proxy; one more is
+    answered 429. Fewer than connections, so that an address at its limit can still
+    be told so, and can publish."""
+
     backlog: int = 1024
     """Connections the kernel may hold for us before `accept`."""
 
@@ -69,6 +79,10 @@ class Settings:
     head_timeout: float = 10.0
     """From a request's first byte (or the connection's start) to the end of its
     head: slow on a bad mobile link, short for an attacker. 408 after it."""
+
+    tls_handshake_timeout: float = 10.0
+    """From the connection's start to the end of the TLS handshake; a head's time
+    again, as it is as many round trips. Then the connection closes."""
 
     body_timeout: float = 30.0
     """Longest silence inside a request body. 408 after it."""

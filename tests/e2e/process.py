@@ -20,7 +20,7 @@ import h11
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 PATIENCE: Final = 60
@@ -45,10 +45,19 @@ class ServeProcess:
         *args: str,
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
+        prefix: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> ServeProcess:
         """Start it on a free port, unless told otherwise; return when it listens."""
-        served = await cls.launch(nursery, "--port", "0", *args, environ=environ, folder=folder)
-        served.ready_line = await served.wait_line(r"h3trio: (http|unix)")
+        served = await cls.launch(
+            nursery,
+            *("--port", "0", *args),
+            environ=environ,
+            folder=folder,
+            prefix=prefix,
+            pass_fds=pass_fds,
+        )
+        served.ready_line = await served.wait_line(r"h3trio: (https?|unix):")
         served.url = served.ready_line.split()[1]
         return served
 
@@ -59,17 +68,20 @@ class ServeProcess:
         *args: str,
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
+        prefix: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> ServeProcess:
         """Start it and return at once."""
         inherited = {key: value for key, value in os.environ.items() if "H3TRIO" not in key}
         run = partial(
             trio.run_process,
-            [sys.executable, "-m", "h3trio", "serve", *args],
+            [*prefix, sys.executable, "-m", "h3trio", "serve", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             check=False,
             env=inherited | dict(environ or {}),
             cwd=folder,
+            pass_fds=pass_fds,
             deliver_cancel=_kill,
         )
         self = cls(await nursery.start(run))

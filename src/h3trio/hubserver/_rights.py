@@ -63,13 +63,14 @@ class Rights:
             if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
                 return f"the request came through a proxy ({name})"
         origin = event.headers.get("origin")
-        if origin is not None and not self._origin_allowed(origin, event.authority):
+        if origin is not None and not self._origin_allowed(origin, event):
             return "Origin is another site (--allow-origin would admit it)"
         return None
 
-    def _origin_allowed(self, origin: str, authority: str) -> bool:
+    def _origin_allowed(self, origin: str, event: H3Event) -> bool:
         # Browsers write both in lower case; what other clients send may differ.
-        return origin in self.allowed_origins or origin.lower() == f"http://{authority}".lower()
+        own = f"{event.scheme}://{event.authority}"
+        return origin in self.allowed_origins or origin.lower() == own.lower()
 
 
 def is_loopback(host: str) -> bool:
