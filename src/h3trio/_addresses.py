@@ -52,6 +52,10 @@ def address_key(client: str) -> str | None:
     """
     if client in (UNIX, MEMORY):
         return None
+    # Names come from the kernel or from `parse_address`, so one that begins as IPv4 is that, in
+    # its only form; to parse it for each connection and stream would cost ten times as much.
+    if client[:1].isdigit() and ":" not in client:
+        return None if client.startswith("127.") else client
     address = parse_address(client)
     if address is None:
         return UNKNOWN
