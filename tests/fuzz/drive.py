@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def options() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Feed the harnesses for as long as one likes.")
     parser.add_argument("--seconds", type=float, default=30, help="how long in all")
     parser.add_argument("--seed", type=int, default=None, help="draw the same inputs again")
     parser.add_argument("--harness", choices=sorted(HARNESSES), help="this one only")

@@ -30,7 +30,7 @@ from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import Rights, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from h3trio._context import Handler
 
@@ -219,6 +219,7 @@ def check_responses(answer: bytes, asked: list[bytes]) -> None:
     for number in range(len(answer)):
         if not rest:
             return
+        assert rest[:9] == b"HTTP/1.1 "[: len(rest)], rest
         method = asked[number] if number < len(asked) else b"GET"
         rest = _read_response(rest, method)
     assert not rest, "more bytes than responses"
@@ -314,7 +315,7 @@ def routing(data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def clients_fault() -> Iterator[None]:
+def clients_fault() -> Generator[None]:
     """Let what was refused pass, if it is by a 400."""
     try:
         yield
