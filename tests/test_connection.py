@@ -728,7 +728,11 @@ REFUSED = {
     "tunnel": (request("/", method="CONNECT"), 501),
     "server-wide GET": (request("*"), 400),
     "HTTP/2.0": (request(version="2.0"), 505),
-    "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 501),
+    "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 400),
+    "unknown coding": (request("/", "Transfer-Encoding: gzip, chunked", method="POST"), 501),
+    "expectation": (request("/", "Expect: the-unexpected", method="POST"), 417),
+    "long target": (request("/" + "x" * 8192), 414),
+    "many headers": (request("/", *["X: y"] * 100), 431),
     "two framings": (
         request("/", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST")
         + b"0\r\n\r\n",
@@ -762,6 +766,7 @@ async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     await client.stream.send_eof()
     await client.finished.wait()
     assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.context.counts.refusals == {status: 1}
 
 
 async def test_refused_behind_a_good_one(nursery: trio.Nursery) -> None:
@@ -778,7 +783,9 @@ async def test_body_with_broken_framing(nursery: trio.Nursery) -> None:
     client = connect(nursery, echo)
     head = request("/a", "Transfer-Encoding: chunked", method="POST")
     await client.send(head + b"zz\r\n" + request("/smuggled"))
-    assert (await client.response())[0].status == 400
+    answer, _ = await client.response()
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert client.context.counts.refusals == {400: 1}
     assert await client.rest() == b""
 
 

@@ -29,7 +29,7 @@ PACKAGE = "h3trio"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
-    ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
+    ("_settings", "_request_head", "_chunks", "_headers", "_http", "_routing", "_close", "_queue"),
     ("_transport", "_http1"),
     ("_outbox", "_writer", "_heartbeat"),
     ("_body", "_event"),
@@ -51,7 +51,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 H11_DOOR = {"_http1"}
 
 # Values in, values out: usable and tested without an event loop.
-WITHOUT_TRIO = {"_sse", "_parser", "_frames", "_headers", "_http", "_routing"}
+WITHOUT_TRIO = {
+    "_sse",
+    "_parser",
+    "_frames",
+    "_headers",
+    "_http",
+    "_routing",
+    "_request_head",
+    "_chunks",
+}
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
 HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")

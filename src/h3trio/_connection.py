@@ -33,7 +33,8 @@ from ._errors import HTTPError
 from ._exchange import Exchange
 from ._headers import Headers
 from ._http import error_response, split_target
-from ._http1 import Http1, ProtocolError, RequestHead, Signal
+from ._http1 import Http1, Signal
+from ._request_head import ProtocolError, RequestHead
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -76,7 +77,7 @@ class Connection:
     ) -> None:
         self.transport = transport
         self.context = context
-        self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
+        self.http = Http1(context.settings)
         self._client = client
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
@@ -138,7 +139,7 @@ class Connection:
         try:
             item = self.http.next()
         except ProtocolError as exc:
-            self._refuse(HTTPError(exc.status, exc.detail))
+            self._refuse_request(HTTPError(exc.status, exc.detail))
             return False
         if isinstance(item, RequestHead):
             self._begin(item)
@@ -160,7 +161,7 @@ class Connection:
         try:
             target = split_target(head.target)
         except HTTPError as error:
-            self._refuse(error)
+            self._refuse_request(error)
             return
         body = BodyStream(
             buffer_bytes=self.context.settings.body_buffer_bytes,
@@ -176,6 +177,11 @@ class Connection:
             client=self._client,
             body=body,
         )
+
+    def _refuse_request(self, error: HTTPError) -> None:
+        """Refuse what the client sent, and count it."""
+        self.context.counts.refusals[error.status] += 1
+        self._refuse(error)
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""
@@ -273,9 +279,9 @@ class Connection:
         if self._lingering:
             return False
         if self._exchange is not None:
-            self._refuse(HTTPError(408, "the request body stalled"))
+            self._refuse_request(HTTPError(408, "the request body stalled"))
         elif self._head_since is not None and self.http.buffered:
-            self._refuse(HTTPError(408, "the request head took too long"))
+            self._refuse_request(HTTPError(408, "the request head took too long"))
         self._no_more = True
         return self._deaf
 

@@ -42,6 +42,8 @@ class Counts:
     events: int = 0
     bytes_sent: int = 0
     closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
+    refusals: Counter[int] = field(default_factory=Counter[int])
+    """Requests that broke HTTP or a limit of it, by the status that says so."""
 
     def add(self, closing: Closing) -> None:
         """Count one finished exchange."""

@@ -29,6 +29,8 @@ SETTINGS: Final = {
     "max_connections": "connections at once; one more is answered 503",
     "backlog": "connections the kernel may hold before they are accepted",
     "max_head_bytes": "longest request line and headers",
+    "max_target_bytes": "longest request target",
+    "max_header_count": "most header fields of one request",
     "max_body_bytes": "longest request body that is taken as a whole",
     "body_buffer_bytes": "request body held before it is asked for",
     "max_discard_bytes": "unread request body thrown away to keep a connection",

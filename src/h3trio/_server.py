@@ -71,6 +71,8 @@ class ServerStatistics:
     """Bytes sent by exchanges that have ended."""
     closings: Mapping[CloseReason, int]
     """Exchanges finished, by reason."""
+    refusals: Mapping[int, int]
+    """Requests that broke HTTP, a limit of it or its timeouts, by status."""
     draining: bool
     """Whether the server is going away."""
 
@@ -121,6 +123,7 @@ class Server:
             events=counts.events,
             bytes_sent=counts.bytes_sent,
             closings=MappingProxyType(dict(counts.closings)),
+            refusals=MappingProxyType(dict(counts.refusals)),
             draining=self.is_draining,
         )
 
