@@ -117,9 +117,9 @@ def parse_head(head: bytes, settings: Settings) -> tuple[RequestHead, Framing]:
         ProtocolError: 400 for what isn't in the grammar or has more than one meaning; 414, 417,
             431, 501 or 505 as in docs/http.md.
     """
+    method, target, version, start = _request_line(head, settings)
     if len(head) > settings.max_head_bytes:
         raise ProtocolError(431, "the request head is too large")
-    method, target, version, start = _request_line(head, settings)
     headers = parse_fields(head[start:-2], settings.max_header_count)
     framing = _framing(_values(headers), target, version)
     return RequestHead(method, target, headers, version), framing
