@@ -27,6 +27,8 @@ _SIZE_LINE: Final = re.compile(
     rb"0*+([0-9A-Fa-f]{0,16})((?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+)\r\n"
     % (_TOKEN, _TOKEN, _QUOTED)
 )
+# A line without extension: many small chunks are no offence.
+_FREE: Final = len(b"7fffffffffffffff\r\n")
 _HEXDIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -93,7 +95,7 @@ class ChunkReader:
         size = int(found[1] or b"0", 16)
         if size > _MAX_SIZE:
             raise ProtocolError(400, "a chunk is not below 2^63")
-        self._spend(end - place - len(found[1]))
+        self._overhead += self._cost(end - place)
         self._trailers = not size
         self._left = size + 2 if size else 0
         return end
@@ -105,7 +107,7 @@ class ChunkReader:
             end = data.find(b"\r\n\r\n", place) + 2
             if end < 2:  # noqa: PLR2004 - not found
                 return self._hold_trailers(data, place)
-        self._spend(end - place)
+        self._overhead += self._cost(end + 2 - place)
         check_trailers(data[place:end], self._settings.max_header_count)
         self.complete = True
         return end + 2
@@ -117,16 +119,13 @@ class ChunkReader:
 
     def _hold(self, data: bytes, place: int) -> int:
         """Keep the start of a line until the rest of it arrives."""
-        if self._overhead + len(data) - place > self._settings.max_head_bytes:
-            raise self._too_much()
+        self._cost(len(data) - place)
         self._held = data[place:]
         return len(data)
 
-    def _spend(self, size: int) -> None:
-        """Count what carries no data; the bare lines of many small chunks are no offence."""
-        self._overhead += size - 2 if size > 2 else 0  # noqa: PLR2004 - the CRLF
-        if self._overhead > self._settings.max_head_bytes:
-            raise self._too_much()
-
-    def _too_much(self) -> ProtocolError:
-        return ProtocolError(431, "chunk extensions and trailers are too large")
+    def _cost(self, size: int) -> int:
+        """Return what a line counts, or refuse it if that is too much."""
+        cost = max(0, size - _FREE)
+        if self._overhead + cost > self._settings.max_head_bytes:
+            raise ProtocolError(431, "chunk extensions and trailers are too large")
+        return cost

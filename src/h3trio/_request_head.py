@@ -137,7 +137,7 @@ def parse_fields(lines: bytes, max_count: int) -> list[tuple[bytes, bytes]]:
     del split[-1]
     if len(split) > max_count:
         raise ProtocolError(431, f"more than {max_count} header fields")
-    fields = []
+    fields: list[tuple[bytes, bytes]] = []
     for line in split:
         name, _, value = line.partition(b":")
         fields.append((name.lower(), value.strip(b" \t")))

@@ -173,7 +173,7 @@ NO_FOLD = (
 )
 NO_SPACE = (
     'RFC 9112 section 5.1: "A server MUST reject, with a response status code of 400 (Bad '
-    'Request), any received request message that contains whitespace between a header field name '
+    "Request), any received request message that contains whitespace between a header field name "
     'and colon"'
 )
 AFTER_START = (
@@ -428,7 +428,8 @@ def chunks() -> Iterator[Row]:
     yield accepted("hex digits", chunked(b"A\r\n0123456789\r\na\r\n0123456789\r\n00\r\n\r\n"), SIZE)
     for extension in (
         b";", b";;a", b";a=", b";=b", b";a b", b";a=b c", b';a="b', b';a="b" c', b";a\x00",
-        b";a\x7f", b";a=\x07", b';a="\x01"', b';a="\\\x00"', b" a", b";a=b,c", b";a=\xff", b";a ", b";(a)",
+        b";a\x7f", b";a=\x07", b';a="\x01"', b';a="\\\x00"', b" a", b";a=b,c", b";a=\xff", b";a ",
+        b";(a)",
     ):  # fmt: skip
         body = b"3%b\r\nabc\r\n" % extension
         yield refused(f"extension {extension!r}", chunked(body, end) + EVIL, EXTENSION)
