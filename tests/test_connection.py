@@ -581,6 +581,7 @@ async def test_head_timeout(
     head, body = await client.response()
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
     assert (head.status, head.headers["connection"]) == (408, "close")
+    assert client.context.counts.refusals == {408: 1}
     assert body == b"the request head took too long\n"
     assert await client.rest() == b""
     await client.finished.wait()
@@ -641,6 +642,7 @@ async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) ->
         await client.send(b"x")
     head, body = await client.response()
     assert (head.status, body) == (408, b"the request body stalled\n")
+    assert client.context.counts.refusals == {408: 1}
     assert autojump_clock.current_time() == pytest.approx(105, abs=0.1)
     await client.stream.send_eof()
     assert await client.rest() == b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -289,3 +290,102 @@ def test_continue() -> None:
     assert b"\r\nConnection: close\r\n" in http(head).response(200, [], b"")
     assert b"\r\nConnection: close\r\n" in http(head).stream_head(200, [])
     assert not http(head + b"abc").wants_continue
+
+
+def test_nothing_is_read_after_an_error() -> None:
+    """After a refusal what is there and what comes is dropped, and one answer closes."""
+    conn = Http1(Settings())
+    conn.receive(request("/", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n" + request())
+    assert isinstance(conn.next(), RequestHead)
+    with pytest.raises(ProtocolError):
+        conn.next()
+    conn.receive(request())
+    assert conn.buffered == 0
+    assert conn.next() is Signal.NEED_DATA
+    assert b"\r\nConnection: close\r\n" in conn.response(400, [], b"")
+    assert not conn.keeps_alive
+    assert not conn.next_cycle()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_one_empty_line_before_each_request(size: int) -> None:
+    """One CRLF before a request line is skipped, before each of them, and no second one."""
+    conn = http()
+    for _ in range(3):
+        values = feed(conn, split(b"\r\n" + request(), size))
+        assert values[1:] == [Signal.END_OF_REQUEST]
+        conn.response(200, [], b"")
+        assert conn.next_cycle()
+    with pytest.raises(ProtocolError, match="400"):
+        feed(conn, split(b"\r\n\r\n" + request(), size))
+
+
+def test_an_empty_line_behind_a_request_is_none_of_the_next() -> None:
+    """A CRLF behind a body doesn't count as a request that has begun."""
+    conn = http(request() + b"\r\n")
+    conn.response(200, [], b"")
+    assert conn.next_cycle()
+    assert conn.buffered == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"X", b"a\r\nY: b"),
+        (b"X", b"a\nb"),
+        (b"X", b"a\0"),
+        (b"X", b" a"),
+        (b"X", b"a\x7f"),
+        (b"X: y\r\nZ", b"a"),
+        (b"X: y", b"a"),
+        (b"X ", b"a"),
+        (b"", b"a"),
+    ],
+)
+def test_a_header_that_cannot_be_framed(name: bytes, value: bytes) -> None:
+    """What would be another header, or none, is a ValueError, and then nothing has happened."""
+    bad = [(name, value)]
+    for headers in (bad, [(b"Connection", b"close"), *bad]):
+        conn = http(request())
+        with pytest.raises(ValueError, match="framed"):
+            conn.response(200, headers, b"")
+        with pytest.raises(ValueError, match="framed"):
+            conn.stream_head(200, headers)
+        assert conn.can_respond
+        conn.response(200, [], b"")
+        assert conn.next_cycle()
+
+
+ANSWERED = [
+    request(),
+    request("/", "Connection: close"),
+    request(version="1.0"),
+    request(method="HEAD"),
+    request("/", "Content-Length: 3", "Expect: 100-continue", method="POST"),
+    post(b"abc"),
+    post(b"abc")[:-1],
+    b"nonsense\r\n\r\n",
+]
+PLAIN = st.lists(
+    st.sampled_from(
+        [(b"X", b"y"), (b"Set-Cookie", b"a"), (b"x", b""), (b"X-Z", b"\x80\t\xff"), (b"Date", b"1")]
+    ),
+    max_size=3,
+)
+
+
+@given(st.sampled_from(ANSWERED), st.sampled_from([200, 204, 205, 299, 304, 404, 503]), PLAIN)
+def test_a_plain_head_is_what_h11_would_write(
+    sent: bytes, status: int, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """The head that is written here is h11's, and leaves the connection in the same state."""
+    ours, theirs = http(), http()
+    for conn in (ours, theirs):
+        with contextlib.suppress(ProtocolError):
+            feed(conn, [sent])
+    body = b"" if status in {204, 205, 304} else b"body"
+    wire = ours.response(status, headers, body)
+    framed = theirs._framed_response(status, headers, body)  # noqa: SLF001 - because that is h11's
+    assert wire == framed
+    assert (ours.can_respond, ours.keeps_alive) == (theirs.can_respond, theirs.keeps_alive)
+    assert ours.next_cycle() == theirs.next_cycle()
