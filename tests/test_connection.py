@@ -733,7 +733,7 @@ REFUSED = {
     "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 400),
     "unknown coding": (request("/", "Transfer-Encoding: gzip, chunked", method="POST"), 501),
     "expectation": (request("/", "Expect: the-unexpected", method="POST"), 417),
-    "long target": (request("/" + "x" * 8192), 414),
+    "long target": (request("/" + "x" * 12 * 1024), 414),
     "many headers": (request("/", *["X: y"] * 100), 431),
     "two framings": (
         request("/", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST")

@@ -389,3 +389,13 @@ def test_a_plain_head_is_what_h11_would_write(
     assert wire == framed
     assert (ours.can_respond, ours.keeps_alive) == (theirs.can_respond, theirs.keeps_alive)
     assert ours.next_cycle() == theirs.next_cycle()
+
+
+def test_a_refusal_behind_head_has_a_body() -> None:
+    """What is refused is no HEAD request, whatever the one before it was."""
+    conn = http(request(method="HEAD"))
+    assert conn.response(200, [], b"body").endswith(b"\r\n\r\n")
+    assert conn.next_cycle()
+    with pytest.raises(ProtocolError):
+        feed(conn, [b"nonsense\r\n\r\n"])
+    assert conn.response(400, [], b"no").endswith(b"\r\n\r\nno")

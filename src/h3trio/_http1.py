@@ -290,6 +290,7 @@ class Http1:
         """Get ready for the next request; `False` if the connection must close."""
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
+            self._method = ""
             self._skips_line = True
             self._skip_empty_line()
             return True
