@@ -581,6 +581,7 @@ async def test_head_timeout(
     head, body = await client.response()
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
     assert (head.status, head.headers["connection"]) == (408, "close")
+    assert client.context.counts.refusals == {408: 1}
     assert body == b"the request head took too long\n"
     assert await client.rest() == b""
     await client.finished.wait()
@@ -641,6 +642,7 @@ async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) ->
         await client.send(b"x")
     head, body = await client.response()
     assert (head.status, body) == (408, b"the request body stalled\n")
+    assert client.context.counts.refusals == {408: 1}
     assert autojump_clock.current_time() == pytest.approx(105, abs=0.1)
     await client.stream.send_eof()
     assert await client.rest() == b""
@@ -812,7 +814,11 @@ REFUSED = {
     "tunnel": (request("/", method="CONNECT"), 501),
     "server-wide GET": (request("*"), 400),
     "HTTP/2.0": (request(version="2.0"), 505),
-    "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 501),
+    "unknown framing": (request("/", "Transfer-Encoding: gzip", method="POST"), 400),
+    "unknown coding": (request("/", "Transfer-Encoding: gzip, chunked", method="POST"), 501),
+    "expectation": (request("/", "Expect: the-unexpected", method="POST"), 417),
+    "long target": (request("/" + "x" * 12 * 1024), 414),
+    "many headers": (request("/", *["X: y"] * 100), 431),
     "two framings": (
         request("/", "Content-Length: 5", "Transfer-Encoding: chunked", method="POST")
         + b"0\r\n\r\n",
@@ -846,6 +852,7 @@ async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     await client.stream.send_eof()
     await client.finished.wait()
     assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.context.counts.refusals == {status: 1}
 
 
 @pytest.mark.parametrize("bad", [request("*", method="HEAD"), request("*"), b"nonsense\r\n\r\n"])
@@ -874,7 +881,9 @@ async def test_body_with_broken_framing(nursery: trio.Nursery) -> None:
     client = connect(nursery, echo)
     head = request("/a", "Transfer-Encoding: chunked", method="POST")
     await client.send(head + b"zz\r\n" + request("/smuggled"))
-    assert (await client.response())[0].status == 400
+    answer, _ = await client.response()
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert client.context.counts.refusals == {400: 1}
     assert await client.rest() == b""
 
 

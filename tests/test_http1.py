@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,9 @@ from helpers import post, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h3trio._http1 import Http1, ProtocolError, RequestHead, Signal
+from h3trio import Settings
+from h3trio._http1 import Http1, Signal
+from h3trio._request_head import ProtocolError, RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +42,7 @@ def split(data: bytes, size: int) -> list[bytes]:
 
 def http(data: bytes = b"") -> Http1:
     """Make a connection that has taken these bytes."""
-    made = Http1(max_head_bytes=MAX_HEAD)
+    made = Http1(Settings(max_head_bytes=MAX_HEAD))
     if data:
         feed(made, [data])
     return made
@@ -85,7 +88,7 @@ def test_request_in_any_pieces(case: str, cuts: list[int]) -> None:
     assert values[1:] == ([body] if body else []) + [Signal.END_OF_REQUEST]
 
 
-REFUSALS = {0, 400, 431, 501, 505}
+REFUSALS = {0, 400, 414, 417, 431, 501, 505}
 
 
 def status_of(pieces: Iterable[bytes]) -> int:
@@ -164,7 +167,7 @@ def test_large_head() -> None:
 )
 def test_refused(sent: bytes, status: int) -> None:
     """What is ambiguous or not served is a ProtocolError, after which one answer can be sent."""
-    conn = Http1(max_head_bytes=MAX_HEAD)
+    conn = Http1(Settings(max_head_bytes=MAX_HEAD))
     conn.receive(sent)
     with pytest.raises(ProtocolError) as caught:
         conn.next()
@@ -237,10 +240,9 @@ def test_framing_is_ours(
     assert conn.next_cycle()
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.2"])
-def test_stream(version: str) -> None:
+def test_stream() -> None:
     """A stream's head says chunked on 1.1 and close on 1.0; its end is told, not made, here."""
-    conn = http(request(version=version))
+    conn = http(request())
     assert conn.chunks_streams
     head = conn.stream_head(200, [(b"X", b"1")])
     assert head == b"HTTP/1.1 200 OK\r\nX: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -298,7 +300,7 @@ def head_of(size: int) -> bytes:
 
 def read_head(data: bytes, step: int) -> object:
     """Return the first thing of which there is all, with a bound of 100 bytes."""
-    http = Http1(max_head_bytes=100)
+    http = Http1(Settings(max_head_bytes=100))
     item: object = Signal.NEED_DATA
     for place in range(0, len(data), step):
         http.receive(data[place : place + step])
@@ -315,3 +317,112 @@ def test_a_head_at_the_bound_and_above(step: int, junk: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         read_head(head_of(101) + junk, step)
     assert caught.value.status == 431
+
+
+def test_nothing_is_read_after_an_error() -> None:
+    """After a refusal what is there and what comes is dropped, and one answer closes."""
+    conn = Http1(Settings())
+    conn.receive(request("/", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n" + request())
+    assert isinstance(conn.next(), RequestHead)
+    with pytest.raises(ProtocolError):
+        conn.next()
+    conn.receive(request())
+    assert conn.buffered == 0
+    assert conn.next() is Signal.NEED_DATA
+    assert b"\r\nConnection: close\r\n" in conn.response(400, [], b"")
+    assert not conn.keeps_alive
+    assert not conn.next_cycle()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_one_empty_line_before_each_request(size: int) -> None:
+    """One CRLF before a request line is skipped, before each of them, and no second one."""
+    conn = http()
+    for _ in range(3):
+        values = feed(conn, split(b"\r\n" + request(), size))
+        assert values[1:] == [Signal.END_OF_REQUEST]
+        conn.response(200, [], b"")
+        assert conn.next_cycle()
+    with pytest.raises(ProtocolError, match="400"):
+        feed(conn, split(b"\r\n\r\n" + request(), size))
+
+
+def test_an_empty_line_behind_a_request_is_none_of_the_next() -> None:
+    """A CRLF behind a body doesn't count as a request that has begun."""
+    conn = http(request() + b"\r\n")
+    conn.response(200, [], b"")
+    assert conn.next_cycle()
+    assert conn.buffered == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"X", b"a\r\nY: b"),
+        (b"X", b"a\nb"),
+        (b"X", b"a\0"),
+        (b"X", b" a"),
+        (b"X", b"a\x7f"),
+        (b"X: y\r\nZ", b"a"),
+        (b"X: y", b"a"),
+        (b"X ", b"a"),
+        (b"", b"a"),
+    ],
+)
+def test_a_header_that_cannot_be_framed(name: bytes, value: bytes) -> None:
+    """What would be another header, or none, is a ValueError, and then nothing has happened."""
+    bad = [(name, value)]
+    for headers in (bad, [(b"Connection", b"close"), *bad]):
+        conn = http(request())
+        with pytest.raises(ValueError, match="framed"):
+            conn.response(200, headers, b"")
+        with pytest.raises(ValueError, match="framed"):
+            conn.stream_head(200, headers)
+        assert conn.can_respond
+        conn.response(200, [], b"")
+        assert conn.next_cycle()
+
+
+ANSWERED = [
+    request(),
+    request("/", "Connection: close"),
+    request(version="1.0"),
+    request(method="HEAD"),
+    request("/", "Content-Length: 3", "Expect: 100-continue", method="POST"),
+    post(b"abc"),
+    post(b"abc")[:-1],
+    b"nonsense\r\n\r\n",
+]
+PLAIN = st.lists(
+    st.sampled_from(
+        [(b"X", b"y"), (b"Set-Cookie", b"a"), (b"x", b""), (b"X-Z", b"\x80\t\xff"), (b"Date", b"1")]
+    ),
+    max_size=3,
+)
+
+
+@given(st.sampled_from(ANSWERED), st.sampled_from([200, 204, 205, 299, 304, 404, 503]), PLAIN)
+def test_a_plain_head_is_what_h11_would_write(
+    sent: bytes, status: int, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """The head that is written here is h11's, and leaves the connection in the same state."""
+    ours, theirs = http(), http()
+    for conn in (ours, theirs):
+        with contextlib.suppress(ProtocolError):
+            feed(conn, [sent])
+    body = b"" if status in {204, 205, 304} else b"body"
+    wire = ours.response(status, headers, body)
+    framed = theirs._framed_response(status, headers, body)  # noqa: SLF001 - because that is h11's
+    assert wire == framed
+    assert (ours.can_respond, ours.keeps_alive) == (theirs.can_respond, theirs.keeps_alive)
+    assert ours.next_cycle() == theirs.next_cycle()
+
+
+def test_a_refusal_behind_head_has_a_body() -> None:
+    """What is refused is no HEAD request, whatever the one before it was."""
+    conn = http(request(method="HEAD"))
+    assert conn.response(200, [], b"body").endswith(b"\r\n\r\n")
+    assert conn.next_cycle()
+    with pytest.raises(ProtocolError):
+        feed(conn, [b"nonsense\r\n\r\n"])
+    assert conn.response(400, [], b"no").endswith(b"\r\n\r\nno")

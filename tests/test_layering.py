@@ -30,7 +30,7 @@ PACKAGE = "h3trio"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
-    ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
+    ("_settings", "_request_head", "_chunks", "_headers", "_http", "_routing", "_close", "_queue"),
     ("_addresses",),
     ("_forwarded", "_proxy_protocol"),
     ("_proxies",),
@@ -70,6 +70,8 @@ WITHOUT_TRIO = {
     "_forwarded",
     "_proxy_protocol",
     "_proxies",
+    "_request_head",
+    "_chunks",
 }
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...

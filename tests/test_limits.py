@@ -180,6 +180,17 @@ async def long_head(stage: Stage, *, above: bool) -> object:
     return await (await stage.connect(head)).status()
 
 
+async def long_target(stage: Stage, *, above: bool) -> object:
+    """A target of 100 bytes, or 101."""
+    return await (await stage.connect(request("/" + "x" * (99 + above)))).status()
+
+
+async def many_headers(stage: Stage, *, above: bool) -> object:
+    """Ten header lines, `Host` among them, or eleven."""
+    lines = [f"X-{number}: y" for number in range(9 + above)]
+    return await (await stage.connect(request("/", *lines))).status()
+
+
 async def long_body(stage: Stage, *, above: bool) -> object:
     """A body of 100 bytes, or 101."""
     return await (await stage.connect(post(b"x" * (100 + above)))).status()
@@ -311,6 +322,8 @@ ROWS: Final = {
         above=(1, True),
     ),
     "max_head_bytes": Row(settings=Settings(max_head_bytes=200), play=long_head, above=431),
+    "max_target_bytes": Row(settings=Settings(max_target_bytes=100), play=long_target, above=414),
+    "max_header_count": Row(settings=Settings(max_header_count=10), play=many_headers, above=431),
     "max_body_bytes": Row(settings=Settings(max_body_bytes=100), play=long_body, above=413),
     "max_event_bytes": Row(
         settings=Settings(max_event_bytes=100), play=long_event, above=413, handler=hub

@@ -173,6 +173,16 @@ async def test_statistics(running: Running) -> None:
     running.scope.cancel()
 
 
+async def test_refusals_are_counted_by_status(running: Running) -> None:
+    """Requests that broke HTTP are counted by the status that they were answered with."""
+    await running.start(hello, PLAIN)
+    for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n"):
+        await running.answer(sent)
+    await running.answer(b"GET / HTTP/1.0\r\n\r\n")
+    assert running.server.statistics().refusals == {400: 2, 505: 1}
+    running.scope.cancel()
+
+
 async def test_a_second_server_has_its_own_counts(nursery: trio.Nursery) -> None:
     """Servers in one program share nothing."""
     busy, idle = Running(nursery, memory_stream_pair), Running(nursery, memory_stream_pair)

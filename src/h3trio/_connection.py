@@ -35,9 +35,10 @@ from ._close import CloseReason, lost
 from ._deadlines import Deadlines
 from ._errors import HTTPError
 from ._exchange import Exchange
-from ._http1 import Http1, ProtocolError, RequestHead, Signal
+from ._http1 import Http1, Signal
 from ._peer import Peer
-from ._refusal import HEAD_TOO_LARGE, TIMED_OUT, refuse
+from ._refusal import TIMED_OUT, refuse
+from ._request_head import ProtocolError, RequestHead
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -81,7 +82,7 @@ class Connection:
     ) -> None:
         self.transport = transport
         self.context = context
-        self.http = Http1(max_head_bytes=context.settings.max_head_bytes)
+        self.http = Http1(context.settings)
         self._peer = Peer(client, scheme, context)
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.
@@ -153,8 +154,8 @@ class Connection:
         try:
             item = self.http.next()
         except ProtocolError as exc:
-            if exc.status == HEAD_TOO_LARGE:
-                self.context.met("max_head_bytes")
+            if exc.limit is not None:
+                self.context.met(exc.limit)
             self._refuse(HTTPError(exc.status, exc.detail))
             return False
         if isinstance(item, RequestHead):
@@ -189,10 +190,10 @@ class Connection:
             return
         self._peer.sign(self._exchange.event)
 
-    def _refuse(self, error: HTTPError) -> None:
+    def _refuse(self, error: HTTPError, *, counts: bool = True) -> None:
         """Take no more requests; the one under way hears it from its body."""
-        self._no_more = True
-        self._deaf = True
+        self.context.counts.refusals[error.status] += counts
+        self._no_more = self._deaf = True
         if self._exchange is None:
             # Its traceback, if it has one, would hold the frame that holds us.
             self._refusal = error.with_traceback(None)
@@ -286,14 +287,14 @@ class Connection:
         elif exchange.body.complete:
             exchange.half_closed()
         else:
-            self._refuse(HTTPError(400, "the request body ended early"))
+            self._refuse(HTTPError(400, "the request body ended early"), counts=False)
             exchange.end(CloseReason.CLIENT_CLOSED)
 
     def _lost(self, reason: CloseReason) -> None:
         self._no_more = True
         self._closed_by_peer = True
         if self._exchange is not None:
-            self._refuse(HTTPError(400, "the connection was lost"))
+            self._refuse(HTTPError(400, "the connection was lost"), counts=False)
             self._exchange.end(reason)
 
     def _timed_out(self) -> bool:
@@ -354,10 +355,10 @@ class Connection:
         return True
 
     async def _respond_refusal(self, error: HTTPError) -> None:
-        since, client = self._deadlines.head_since or trio.current_time(), self._peer.client
-        data = refuse(error, http=self.http, context=self.context, client=client, since=since)
+        since, context = self._deadlines.head_since or trio.current_time(), self.context
+        data = refuse(error, http=self.http, context=context, client=self._peer.client, since=since)
         try:
-            await self.transport.send_all(data, stall_timeout=self.context.settings.write_timeout)
+            await self.transport.send_all(data, stall_timeout=context.settings.write_timeout)
         except trio.TooSlowError:
             self.context.met("write_timeout")
             self._cut = True

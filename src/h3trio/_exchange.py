@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ._body import BodyStream
     from ._context import Context
     from ._http import Response
-    from ._http1 import Http1, RequestHead
+    from ._http1 import Http1
+    from ._request_head import RequestHead
     from ._settings import Settings
     from ._transport import Transport
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from ._errors import HTTPError
 from ._headers import MAX_NUM_FIELDS, Headers, MutableHeaders, QueryParams
+from ._request_head import is_authority
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers to send: a mapping, or pairs, in which a name may be repeated."""
@@ -224,7 +225,8 @@ def _split_absolute(target: bytes) -> tuple[bytes, bytes]:
         raise HTTPError(400, "The request target is neither a path nor an http URI.")
     authority, rest = found.groups()
     # RFC 9110 §4.2.4: a recipient "SHOULD parse for userinfo and treat its presence as an error".
-    if b"@" in authority or b"#" in authority:
+    # An http URI with an empty host is to be rejected (section 4.2.1).
+    if authority.startswith(b":") or not is_authority(authority):
         raise HTTPError(400, "The request target has an authority that is not host:port.")
     # RFC 9112 §3.2.1: an empty path is the same as "/".
     return authority, rest if rest.startswith(b"/") else b"/" + rest

@@ -4,56 +4,64 @@ Bytes go in by `receive`, values come out of `next`; the head of a response goes
 in as plain values and comes out as bytes. Event streams pass h11 only for their
 head and their end: their chunks are framed once for all subscribers elsewhere.
 
-Three rules keep h11 and the wire in step:
+h11 keeps the state of the connection, but it never sees the client's bytes. They
+are read in `_request_head` and `_chunks` by stricter rules than its own (it takes
+a bare LF for a line's end, folded lines, control characters), and h11 is given a
+short head that says what was read. So there is one reading of those bytes, and
+nothing for a second to disagree with; and what h11 costs doesn't grow with the
+headers of a browser (a cycle takes 58 microseconds instead of 90, a POST 50
+instead of 67) or with the pieces of a body.
+
+Four rules keep h11 and the wire in step:
 
 1. After `stream_head` exactly one of `stream_ended` and `abandoned` follows.
-2. After `ProtocolError` nothing more is parsed; one last response may be sent.
+2. After `ProtocolError` nothing more is parsed; one last response may be sent, and
+   the connection closes.
 3. EOF is the connection's business and never comes here: what it means depends
    on the exchange under way, and a request needs no EOF to be complete.
-
-h11 is as strict as RFC 9112 asks, but for what follows from two framings at once,
-which is how requests are smuggled; that is refused here.
+4. Bytes behind a request stay here, unread, until `next_cycle`.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, final
 
 import h11
 
+from ._chunks import ChunkReader
 from ._errors import reason_phrase
+from ._headers import is_field
+from ._request_head import ProtocolError, RequestHead, check_start, parse_head
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    RawHeaders = Sequence[tuple[bytes, bytes]]
+    from ._request_head import RawHeaders
+    from ._settings import Settings
 
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _LENGTHLESS: Final = frozenset({_NO_CONTENT, _NOT_MODIFIED})
 # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5: these end with the head.
 _BODILESS: Final = frozenset({_NO_CONTENT, 205, _NOT_MODIFIED})
+# Header fields that h11 must see, and what it is told of a response without them.
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+_EMPTY: Final = h11.Response(status_code=200, headers=[(b"Content-Length", b"0")])
+_END: Final = h11.EndOfMessage()
 
-
-@final
-class ProtocolError(Exception):
-    """The client broke HTTP or a limit; `status` is what to answer."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"{status}: {detail}")
-        self.status: Final = status
-        self.detail: Final = detail
-
-
-class RequestHead(NamedTuple):
-    """A parsed request line and its headers (names in lower case)."""
-
-    method: str
-    target: bytes
-    headers: RawHeaders
-    http_version: str
-    """`"1.0"` or `"1.1"`."""
+# What h11 is told of a request: whether it is HEAD, its version, whether to close. Of a body it is
+# told nothing: the end of the request comes out of h11 when it is asked for, which is at ours.
+_TOLD: Final = {
+    (is_head, closes, version): b"%b / HTTP/%b\r\nHost:\r\n%b\r\n"
+    % (
+        b"HEAD" if is_head else b"GET",
+        version.encode("ascii"),
+        b"Connection: close\r\n" if closes else b"",
+    )
+    for is_head in (False, True)
+    for closes in (False, True)
+    for version in ("1.0", "1.1")
+}
 
 
 class Signal(enum.Enum):
@@ -69,66 +77,138 @@ class Signal(enum.Enum):
 class Http1:
     """The framing state of one server-side connection."""
 
-    __slots__ = ("_conn", "_is_head", "_max_head_bytes", "_may_be_large")
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_conn",
+        "_failed",
+        "_in_body",
+        "_left",
+        "_method",
+        "_scanned",
+        "_settings",
+        "_skips_line",
+        "_version",
+        "_waits",
+    )
 
-    def __init__(self, *, max_head_bytes: int) -> None:
-        self._is_head = False
-        self._max_head_bytes = max_head_bytes
-        self._may_be_large = False
-        self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._conn = h11.Connection(h11.SERVER)
+        self._buffer = b""
+        self._scanned = 0  # so many bytes of the buffer can still become a head
+        self._skips_line = True
+        self._in_body = False
+        self._waits = False
+        self._left = 0
+        self._chunks: ChunkReader | None = None
+        self._failed = False
+        self._method = ""
+        self._version = ""
 
     def receive(self, data: bytes) -> None:
         """Add bytes from the peer, at least one."""
-        # h11 measures a head only while it is incomplete: one that ends in the read that brings
-        # it above the bound would pass. What can't be so large isn't measured.
-        self._may_be_large = self.buffered + len(data) > self._max_head_bytes
-        self._conn.receive_data(data)
+        if not self._failed:
+            self._buffer = self._buffer + data if self._buffer else bytes(data)
 
     @property
     def buffered(self) -> int:
         """Bytes received but not yet part of a value."""
-        return len(self._conn.trailing_data[0])
+        return len(self._buffer)
 
     def next(self) -> RequestHead | bytes | Signal:
         """Return the next head, piece of body, or signal.
 
         Raises:
-            ProtocolError: the peer's bytes are not HTTP.
+            ProtocolError: the peer's bytes are not HTTP, or above a limit.
         """
         try:
-            event = self._conn.next_event()
-        except h11.RemoteProtocolError as exc:
-            # h11 raises it from a method of its own: its traceback is a circle through our frames.
-            cause = exc.with_traceback(None)
-            raise ProtocolError(exc.error_status_hint, str(exc)) from cause
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.Request):
-            # Before anything is refused: to HEAD, a refusal has no body either.
-            self._is_head = event.method == b"HEAD"
-            if self._may_be_large and _head_size(event) > self._max_head_bytes:
-                raise ProtocolError(431, "the request head is too large")
-            return _request_head(event)
-        if isinstance(event, h11.EndOfMessage):
-            return Signal.END_OF_REQUEST
-        return Signal.NEED_DATA if event is h11.NEED_DATA else Signal.PAUSED
+            if self._in_body:
+                return self._next_body()
+            if self._conn.their_state is h11.IDLE and not self._failed:
+                return self._next_head()
+        except ProtocolError:
+            self._failed = True
+            self._in_body = False
+            self._buffer = b""
+            if self._method == "HEAD" and self._conn.their_state is h11.IDLE:
+                # Its refusal has no body either (RFC 9110 section 9.3.2), as h11 must know.
+                self._conn.receive_data(_TOLD[True, True, "1.1"])
+                self._conn.next_event()
+            raise
+        return Signal.PAUSED if self._buffer else Signal.NEED_DATA
+
+    def _next_head(self) -> RequestHead | Signal:
+        self._skip_empty_line()
+        end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3)) + 4
+        if end < 4:  # noqa: PLR2004 - not found
+            if len(self._buffer) > self._scanned and self._buffer != b"\r":
+                check_start(self._buffer, self._scanned, self._settings)
+                self._scanned = len(self._buffer)
+            return Signal.NEED_DATA
+        raw, self._buffer = self._buffer[:end], self._buffer[end:]
+        self._method = "HEAD" if raw.startswith(b"HEAD ") else ""  # also of one that is refused
+        head, framing = parse_head(raw, self._settings)
+        self._scanned = 0
+        self._method, self._version = head.method, head.http_version
+        self._in_body = True
+        self._waits = framing.waits
+        self._left = framing.length or 0
+        self._chunks = ChunkReader(self._settings) if framing.length is None else None
+        is_head = head.method == "HEAD"
+        self._conn.receive_data(_TOLD[is_head, framing.closes, head.http_version])
+        self._conn.next_event()
+        return head
+
+    def _skip_empty_line(self) -> None:
+        # RFC 9112 section 2.2: a server "SHOULD ignore at least one empty line (CRLF) received
+        # prior to the request-line". One is enough for the clients that send any.
+        if self._skips_line and len(self._buffer) > 1:
+            self._skips_line = False
+            self._buffer = self._buffer.removeprefix(b"\r\n")
+
+    def _next_body(self) -> bytes | Signal:
+        if self._left or self._chunks is not None:
+            if not self._buffer:
+                return Signal.NEED_DATA
+            self._waits = False
+            if piece := self._take_body():
+                return piece
+            if self._chunks is not None:
+                return Signal.NEED_DATA
+        self._conn.next_event()  # h11's end of the request, which waited for ours
+        self._in_body = self._waits = False
+        return Signal.END_OF_REQUEST
+
+    def _take_body(self) -> bytes:
+        """Take what the buffer has of the body under way."""
+        if self._chunks is not None:
+            piece, self._buffer = self._chunks.feed(self._buffer)
+            if self._chunks.complete:
+                self._chunks = None
+        elif len(self._buffer) <= self._left:
+            piece, self._buffer = self._buffer, b""
+            self._left -= len(piece)
+        else:
+            piece, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+            self._left = 0
+        return piece
 
     @property
     def wants_continue(self) -> bool:
         """Whether the client waits for `100 Continue` before it sends the body."""
-        return self._conn.they_are_waiting_for_100_continue
+        return self._waits
 
     def continue_head(self) -> bytes:
         """The bytes of `100 Continue` (RFC 9110 section 10.1.1)."""
+        self._waits = False
         head = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
         return self._conn.send(head) or b""
 
     @property
     def chunks_streams(self) -> bool:
         """Whether a body without length is chunked (1.1) or ends with the connection (1.0)."""
-        # As h11 has it: a minor version above ours is one that understands ours.
-        version = self._conn.their_http_version
-        return version is not None and version >= b"1.1"
+        return self._version == "1.1"
 
     def response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
         """A whole response: head with its `Content-Length`, body, end.
@@ -136,10 +216,33 @@ class Http1:
         Raises:
             ValueError: the headers contradict the framing; nothing has happened then.
         """
-        parts = [self._head(status, _with_length(status, headers, body, is_head=self._is_head))]
-        if body and not self._is_head:
+        lines = [_status_line(status)]
+        frames = self._failed or (bool(body) and status in _BODILESS)
+        for name, value in headers:
+            _check_field(name, value)
+            frames = frames or name.lower() in _FRAMING
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if frames or self._waits:
+            return self._framed_response(status, headers, body)
+        # The usual head says nothing about framing, so it is written here, and h11 is told of a
+        # response without a body: what h11 adds to that, it would add to ours. Most of what sending
+        # a small response takes was h11's making of this head (14 of 22 microseconds).
+        closes = b"close" in self._conn.send(_EMPTY)
+        self._conn.send(_END)
+        if status not in _LENGTHLESS:
+            lines.append(b"Content-Length: %d\r\n" % len(body))
+        lines.append(b"Connection: close\r\n\r\n" if closes else b"\r\n")
+        if self._method != "HEAD":
+            lines.append(body)
+        return b"".join(lines)
+
+    def _framed_response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
+        """As `response`, with headers that have a part in the framing: h11 sees to them."""
+        is_head = self._method == "HEAD"
+        parts = [self._head(status, _with_length(status, headers, body, is_head=is_head))]
+        if body and not is_head:
             parts.append(self._conn.send(h11.Data(data=body)) or b"")
-        parts.append(self._conn.send(h11.EndOfMessage()) or b"")
+        parts.append(self._conn.send(_END) or b"")
         return b"".join(parts)
 
     def stream_head(self, status: int, headers: RawHeaders) -> bytes:
@@ -156,7 +259,7 @@ class Http1:
 
     def stream_ended(self) -> None:
         """The caller has sent the last chunk, or the head alone in answer to HEAD."""
-        self._conn.send(h11.EndOfMessage())
+        self._conn.send(_END)
 
     def abandoned(self) -> None:
         """A send failed or was given up: the connection can't be used again."""
@@ -164,13 +267,18 @@ class Http1:
 
     def _head(self, status: int, headers: RawHeaders) -> bytes:
         # Checked first: what h11 refuses leaves it in a state without an answer.
-        if any(name.lower() == b"transfer-encoding" for name, _ in headers):
-            raise ValueError("Transfer-Encoding is the server's to set")
+        for name, value in headers:
+            _check_field(name, value)
+            if name.lower() == b"transfer-encoding":
+                raise ValueError("Transfer-Encoding is the server's to set")
         # A client that was never told to continue may or may not send its body:
-        # nothing behind it can be trusted to be a request.
-        close = ((b"Connection", b"close"),) if self.wants_continue else ()
+        # nothing behind it can be trusted to be a request, nor behind what isn't HTTP.
+        fields = list(headers)
+        if (self._waits or self._failed) and (b"Connection", b"close") not in fields:
+            fields.append((b"Connection", b"close"))
+        self._waits = False
         reason = reason_phrase(status).encode("ascii")
-        head = h11.Response(status_code=status, headers=[*headers, *close], reason=reason)
+        head = h11.Response(status_code=status, headers=fields, reason=reason)
         return self._conn.send(head) or b""
 
     @property
@@ -181,15 +289,33 @@ class Http1:
     @property
     def keeps_alive(self) -> bool:
         """Whether our side, its response complete, leaves the connection open."""
-        return self._conn.our_state is h11.DONE
+        return self._conn.our_state is h11.DONE and not self._failed
 
     def next_cycle(self) -> bool:
         """Get ready for the next request; `False` if the connection must close."""
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
-            self._is_head = False
+            self._method = ""
+            self._skips_line = True
+            self._skip_empty_line()
             return True
         return False
+
+
+def _status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or _write_status_line(status)
+
+
+def _write_status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {reason_phrase(status)}\r\n".encode("ascii")
+
+
+_STATUS_LINES: Final = {int(status): _write_status_line(status) for status in HTTPStatus}
+
+
+def _check_field(name: bytes, value: bytes) -> None:
+    if not is_field(name, value):
+        raise ValueError(f"header {name!r} can't be framed")
 
 
 def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool) -> RawHeaders:
@@ -209,34 +335,3 @@ def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool
 
 def _lengths(headers: RawHeaders) -> list[bytes]:
     return [value for name, value in headers if name.lower() == b"content-length"]
-
-
-def _head_size(request: h11.Request) -> int:
-    """The size of a head as h11 reads it: without the blanks around its values."""
-    line = len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n")
-    return line + sum(len(name) + len(value) + len(b": \r\n") for name, value in request.headers)
-
-
-def _request_head(request: h11.Request) -> RequestHead:
-    headers = list(request.headers)
-    names = [name for name, _ in headers]
-    if b"transfer-encoding" in names and (
-        b"content-length" in names or request.http_version < b"1.1"
-    ):
-        # RFC 9112 section 6.3: both together "ought to be handled as an error"; section
-        # 6.1: in HTTP/1.0 one "MUST treat the message as if the framing is faulty".
-        raise ProtocolError(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0")
-    if not request.http_version.startswith(b"1."):
-        raise ProtocolError(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
-    if request.target == b"*" and request.method != b"OPTIONS":
-        # RFC 9112 section 3.2.4: the asterisk is "only used for a server-wide OPTIONS".
-        raise ProtocolError(400, "the target * is for OPTIONS")
-    if request.method == b"CONNECT":
-        # h11 would hand the connection over as a tunnel on any 2xx.
-        raise ProtocolError(501, "CONNECT is for proxies")
-    return RequestHead(
-        request.method.decode("ascii"),
-        request.target,
-        headers,
-        request.http_version.decode("ascii"),
-    )

@@ -32,6 +32,8 @@ SETTINGS: Final = {
     "backlog": "connections the kernel may hold before they are accepted",
     "max_requests_per_connection": "requests on one connection, or none for no end",
     "max_head_bytes": "longest request line and headers",
+    "max_target_bytes": "longest request target",
+    "max_header_count": "most header fields of one request",
     "max_body_bytes": "longest request body that is taken as a whole",
     "max_event_bytes": "longest event that a client publishes",
     "body_buffer_bytes": "request body held before it is asked for",

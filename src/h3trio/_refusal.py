@@ -2,7 +2,8 @@
 
 What can't be parsed, is beyond a limit or comes too late never becomes an exchange.
 It is answered once, with the status that says why and `Connection: close`, and it is
-counted as a finished request, by its status, and by the limit that it met.
+counted as a finished request. Its status is counted where it is refused, and so is
+the limit that it met.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.connection")
 
-HEAD_TOO_LARGE: Final = 431
 _NO_ROOM: Final = frozenset({429, 503})
 
 TIMED_OUT: Final = {
@@ -49,7 +49,6 @@ def refuse(error: HTTPError, *, http: Http1, context: Context, client: str, sinc
     logger.info("%s: refused with %s", client, error)
     # A connection there was no room for is no request; the server counts it.
     if error.status not in _NO_ROOM:
-        context.counts.refusals[error.status] += 1
         context.counts.add(
             Closing(
                 reason=CloseReason.PROTOCOL_ERROR,

@@ -78,7 +78,7 @@ class ServerStatistics:
     limits: Mapping[str, int]
     """How often each limit was met, by the name of its setting; absent if never."""
     refusals: Mapping[int, int]
-    """Requests that no handler saw, as they weren't HTTP or met a limit, by status."""
+    """Requests that broke HTTP, a limit of it or its timeouts, by status."""
     draining: bool
     """Whether the server is going away."""
     refused_by_address: int = 0

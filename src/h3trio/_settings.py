@@ -62,6 +62,14 @@ class Settings:
     """Request line and headers together (431 above). Browsers stay below 8 KiB;
     the same bound holds for pipelined requests that wait for their turn."""
 
+    max_target_bytes: int = 12 * KIB
+    """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a
+    hub's subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
+
+    max_header_count: int = 100
+    """Header fields, and trailer fields, of one request (431 above). Browsers send
+    about 20 and proxies add a few; each costs more than its bytes."""
+
     max_body_bytes: int = 1 * MIB
     """What `H3Event.body` collects (413 above). `H3Event.stream` has no such end."""
 
