@@ -12,6 +12,7 @@ from ._credentials import Carriers as Carriers
 from ._grant import Authenticator as Authenticator
 from ._grant import Grant as Grant
 from ._grant import selection_of as selection_of
+from ._keys import ALGORITHMS as ALGORITHMS
 from ._keys import JwksFile as JwksFile
 from ._keys import Key as Key
 from ._keys import KeySet as KeySet

@@ -115,6 +115,11 @@ class Access:
     def __repr__(self) -> str:
         return f"<Access: {self._authenticator!r}, {self.rights!r}>"
 
+    @property
+    def has_authenticator(self) -> bool:
+        """Whether anybody can say who asks."""
+        return self._authenticator is not None
+
     async def run(self) -> None:
         """End streams whose rights are over, until cancelled."""
         if self._watch is not None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.hub")
 
+ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+"""What is supported: a secret, RSA, P-256 and Ed25519, each with one algorithm."""
+
 KEY_FILE_BYTES: Final = 64 * 1024
 JWKS_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100
@@ -216,7 +219,7 @@ def parse_jwks(data: bytes) -> KeySet:
         value = json.loads(data)
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
-    keys = cast("object", value.get("keys")) if isinstance(value, dict) else None
+    keys = cast("dict[str, object]", value).get("keys") if isinstance(value, dict) else None
     listed = cast("list[object]", keys) if isinstance(keys, list) else []
     if not listed:
         raise ValueError('it is not a JWK Set: it has no list of "keys"')

@@ -192,10 +192,11 @@ def _check_parties(claims: Object, rules: TokenRules) -> None:
 def _rights(claims: Object) -> Mapping[str, object]:
     """Return Mercure's claim, under its short name or its whole one; empty if there is none."""
     named = [claims[name] for name in _CLAIMS if name in claims]
-    rights = named[0] if named else {}
-    if len(named) > 1 or not isinstance(rights, dict):
-        raise TokenError("the claim mercure is malformed")
-    return cast("Object", rights)
+    if not named:
+        return {}
+    if len(named) == 1 and isinstance(named[0], dict):
+        return cast("Object", named[0])
+    raise TokenError("the claim mercure is malformed")
 
 
 def _selectors(rights: Mapping[str, object], name: str) -> list[str] | None:
