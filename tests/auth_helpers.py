@@ -89,9 +89,11 @@ def sign(
     key: Any = None,  # noqa: ANN401 - each algorithm has its own type
 ) -> str:
     """Sign anything at all: a payload and a header that are what they are, texts verbatim."""
-    head = {"alg": algorithm, "typ": "JWT"}
-    if header is not None:
-        head = {**head, **header} if not isinstance(header, str) else header  # type: ignore[assignment]  # one or the other
+    head: Mapping[str, object] | str = (
+        {"alg": algorithm, "typ": "JWT", **(header or {})}
+        if not isinstance(header, str)
+        else header
+    )
     texts = [text if isinstance(text, str) else json.dumps(text) for text in (head, payload)]
     if payload is None:
         texts[1] = json.dumps(claims())

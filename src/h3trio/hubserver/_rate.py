@@ -72,9 +72,7 @@ class Buckets:
     def try_take(self, key: str, now: float) -> float:
         """Take one; return 0, or, if there is none, the seconds until there is."""
         full_at = max(self._full_at.get(key, now), now)
-        wait = full_at - self._tolerance - now
-        # A difference that only rounding makes is none.
-        if wait > self._interval * 1e-6:
+        if wait := self._wait(full_at, now):
             return wait
         self._store(key, full_at + self._interval)
         return 0.0
@@ -83,7 +81,12 @@ class Buckets:
         """Take some whether they are there or not; return the seconds until they are."""
         full_at = max(self._full_at.get(key, now), now) + count * self._interval
         self._store(key, full_at)
-        return max(0.0, full_at - self._interval - self._tolerance - now)
+        return self._wait(full_at - self._interval, now)
+
+    def _wait(self, full_at: float, now: float) -> float:
+        wait = full_at - self._tolerance - now
+        # What only rounding makes is no wait.
+        return wait if wait > self._interval * 1e-6 else 0.0
 
     def _store(self, key: str, full_at: float) -> None:
         self._full_at[key] = full_at
