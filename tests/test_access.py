@@ -12,6 +12,7 @@ from auth_helpers import NOW, claims, key_set, sign
 from helpers import Client, Head, connect, post, request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_examples import load
 from test_rights import request as request_from
 from trio.testing import wait_all_tasks_blocked
 
@@ -470,6 +471,29 @@ async def test_which_addresses_are_one(one: str, other: str, *, same: bool) -> N
 def test_no_rate_costs_nothing() -> None:
     """Without a rate nobody is held to one."""
     assert Access().pace(request_from(), Grant()) is None
+
+
+# -- the example
+
+
+async def test_the_example_hub_access(nursery: trio.Nursery) -> None:
+    """`examples/hub_access.py` lets sessions in, and ends the streams of one that is logged out."""
+    example = load("hub_access")
+    async with example.app.lifespan():
+        door = Door(nursery, example.app, example.hub, example.access)
+        reader = await door.stream("/events/news", "X-Session: reader")
+        raw = post(b"hi", "/events/news?private=on", "X-Session: writer")
+        assert (await door.ask(raw))[0].status == 200
+        assert (await reader.event()).data == "hi"
+        assert await door.status(with_header(READ, "X-Session: nobody")) == 401
+        assert await door.status(READ) == 401
+        log_out = request("/sessions/reader", method="DELETE")
+        assert await door.status(log_out) == 403
+        local = log_out.replace(b"Host: test", b"Host: localhost")
+        assert (await door.ask(local))[1] == {"ended": 1}
+        assert await reader.events() == []
+        assert await door.status(with_header(READ, "X-Session: reader")) == 401
+        nursery.cancel_scope.cancel()
 
 
 # -- making one
