@@ -312,9 +312,9 @@ def test_issuer(issuer: object, *, ok: bool) -> None:
 
 def test_rules_are_checked() -> None:
     """A leeway isn't negative or endless, and a token may have some length."""
-    for wrong in ({"leeway": -1}, {"leeway": float("inf")}, {"max_token_bytes": 0}):
+    for leeway, size in ((-1.0, 1), (float("inf"), 1), (0.0, 0)):
         with pytest.raises(ValueError, match="leeway"):
-            TokenRules(**wrong)
+            TokenRules(leeway=leeway, max_token_bytes=size)
 
 
 GOOD = sign()
