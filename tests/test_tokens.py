@@ -186,6 +186,7 @@ def test_claims_that_are_refused(changes: dict[str, Any], why: str) -> None:
 
 PAYLOADS = [
     *(f'{{"exp":{text}}}' for text in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 5000)),
+    '{"exp":1900000000,"note":NaN}',
     '{"exp":1900000000,"exp":1900000000}',
     '{"exp":1900000000,"mercure":{"publish":[],"publish":["*"]}}',
     '{"exp":1900000000',
