@@ -26,7 +26,7 @@ IN_CI = os.environ.get("CI") == "true"
 # None is the running Python, in which case the sessions' names carry no version.
 PYTHONS = nox.project.python_versions(PYPROJECT) if IN_CI else None
 
-EDITABLE = ("-e", ".[hub,client]")
+EDITABLE = ("-e", ".[hub,client,auth]")
 
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
 nox.options.default_venv_backend = "venv"
@@ -137,7 +137,7 @@ def package(session: nox.Session) -> None:
             (here / "shared").symlink_to(shared)
         # A wheel of the same version from an earlier run would be taken for this one.
         session.run("python", "-m", "pip", "uninstall", "-qy", "h3trio")
-        session.install(f"{wheel}[hub,client]", *group("tests"))
+        session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
             session.run("pytest", *session.posargs)
 

@@ -177,6 +177,7 @@ def test_a_hub_for_other_machines_says_what_they_may(
         main(["serve", "--host", host, "--port", "0"], environ={})
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        f"h3trio: error: --host {host} is reachable from other machines: say with "
-        "--allow-anonymous-subscribe or --allow-anonymous-publish what they may do\n"
+        f"h3trio: error: --host {host} is reachable from other machines: give a key for tokens "
+        "with --jwt-key-file or --jwks, or say with --allow-anonymous-subscribe or "
+        "--allow-anonymous-publish what anyone may do\n"
     ).replace("  ", " ")

@@ -19,7 +19,7 @@ def test_reasons_are_strings() -> None:
 
 def test_farewells() -> None:
     """The endings that we choose are those with a farewell."""
-    assert {"lease", "draining", "kicked"} == ENDED_BY_SERVER
+    assert {"lease", "draining", "kicked", "auth_expired"} == ENDED_BY_SERVER
 
 
 @pytest.mark.parametrize(

@@ -214,8 +214,12 @@ def require_httpx(url: str) -> None:
         fail(f"{without_secret(url)}: {exc}")
 
 
-def open_client(*, timeout: float, follow_redirects: bool) -> httpx.AsyncClient:
+def open_client(
+    *, timeout: float, follow_redirects: bool, token: str | None = None
+) -> httpx.AsyncClient:
     """Make a client, to be used as a context manager; `timeout` is the longest silence.
+
+    The token goes to the hub's own address only: httpx drops it where a redirect leads elsewhere.
 
     Raises:
         CommandError: the proxy that the environment asks for can't be used.
@@ -224,7 +228,11 @@ def open_client(*, timeout: float, follow_redirects: bool) -> httpx.AsyncClient:
 
     try:
         return httpx.AsyncClient(
-            headers={"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"},
+            headers={
+                "User-Agent": f"h3trio/{__version__}",
+                "Accept-Encoding": "identity",
+                **({} if token is None else {"Authorization": f"Bearer {token}"}),
+            },
             timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE),
             follow_redirects=follow_redirects,

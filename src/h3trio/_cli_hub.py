@@ -6,8 +6,9 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
+from . import _cli_access
 from ._options import fail
-from .hub import Hub, HubSettings
+from .hub import Hub
 from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_arguments(parser: Options) -> None:
         "--allow-anonymous-operate", help="hub: show anyone the page and the health, on any machine"
     )
     group.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
+    _cli_access.add_arguments(group)
 
 
 def _durability(text: str) -> str:
@@ -94,11 +96,13 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         allow_anonymous_operate=arguments.allow_anonymous_operate,
         allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
     )
+    access = _cli_access.access_from(arguments, rights)
     open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
-    if not is_loopback(arguments.host) and not open_to_all:
+    if not is_loopback(arguments.host) and not open_to_all and not access.has_authenticator:
         fail(
-            f"--host {arguments.host} is reachable from other machines: say with "
-            "--allow-anonymous-subscribe or --allow-anonymous-publish what they may do"
+            f"--host {arguments.host} is reachable from other machines: give a key for tokens "
+            "with --jwt-key-file or --jwks, or say with --allow-anonymous-subscribe or "
+            "--allow-anonymous-publish what anyone may do"
         )
     retention = Retention(
         max_events=arguments.max_events,
@@ -114,9 +118,8 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         fail(str(exc))
     if settings.lease is None:
         settings = dataclasses.replace(settings, lease=LEASE)
-    limits = HubSettings(
+    limits = access.limits.hub_settings(
         max_event_bytes=settings.max_event_bytes, flush_interval=arguments.flush_interval
     )
-    hub = Hub(history, settings=limits)
-    app = create_app(hub, rights=rights)
+    app = create_app(Hub(history, settings=limits), access=access)
     return app, settings, describe(arguments.store, history)

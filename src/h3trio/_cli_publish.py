@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 import trio
 
 from . import _cli_http as http
+from ._cli_common import add_token, visible
 from ._options import fail
 from ._sse import SSEEvent
 
@@ -48,7 +49,8 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Publish to a hub; print the id of each event once it is stored."
     parser.epilog = http.STATUSES
-    topic, number, key = map(http.checked, (http.topic, http.whole, _key))
+    add_token(parser)
+    topic, number, key = map(http.checked, (http.topic, http.whole, visible))
     parser.add_argument("topic", metavar="TOPIC", type=topic, help="any text; IRIs too")
     what = "data of one event; standard input if - or none"
     parser.add_argument("data", metavar="DATA", nargs="?", help=what)
@@ -67,13 +69,6 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--heartbeat", default=HEARTBEAT, type=http.seconds, metavar="S", help=what)
 
 
-def _key(text: str) -> str:
-    """Check what is to be the value of a header (RFC 9110 section 5.5)."""
-    if not (text.isascii() and text.isprintable()) or " " in text or not text:
-        raise ValueError(f"{text!r} is not visible ASCII")
-    return text
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -84,6 +79,7 @@ class Job:
     key: str | None
     sse: bool
     quiet: bool
+    token: str | None
     timeout: float
     heartbeat: float
 
@@ -118,6 +114,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
         key=arguments.key,
         sse=arguments.sse,
         quiet=arguments.quiet,
+        token=arguments.token,
         timeout=arguments.timeout,
         heartbeat=arguments.heartbeat,
     )
@@ -327,7 +324,9 @@ class _Connection:
 
 
 async def _publish(job: Job) -> None:
-    async with http.open_client(timeout=job.timeout, follow_redirects=False) as client:
+    async with http.open_client(
+        timeout=job.timeout, follow_redirects=False, token=job.token
+    ) as client:
         publisher = Publisher(client, job)
         if job.sse:
             await publisher.publish_stream(Input(_STDIN))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from . import _cli_http as http
+from ._cli_common import add_token, counted
 from ._options import fail
 from ._parser import EventTooLargeError, SSEParser
 
@@ -54,7 +55,8 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Print the data of each event of some topics, or of any event stream."
     parser.epilog = http.STATUSES
-    topic, number = http.checked(http.topic), http.checked(_counted)
+    add_token(parser)
+    topic, number = http.checked(http.topic), http.checked(counted)
     what = "topics, * for all; or one http:// URL of a stream, if --url is not given"
     parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=topic, help=what)
     parser.add_option("--url", type=http.base_url, help=f"the hub, else {http.DEFAULT_URL}")
@@ -72,7 +74,7 @@ def add_arguments(parser: Options) -> None:
     )
     what = "largest event that is taken, in bytes"
     parser.add_option(
-        "--max-event-size", default=MAX_EVENT_SIZE, type=_counted, metavar="N", help=what
+        "--max-event-size", default=MAX_EVENT_SIZE, type=counted, metavar="N", help=what
     )
 
 
@@ -80,12 +82,6 @@ def _last_id(text: str) -> str:
     """Check a last event id as the parser does."""
     SSEParser(last_event_id=text)
     return text
-
-
-def _counted(text: str) -> int:
-    if (value := http.whole(text)) == 0:
-        raise ValueError("must be at least 1")
-    return value
 
 
 def _first(text: str) -> str:
@@ -109,6 +105,7 @@ class Job:
     count: int | None
     reconnect: bool
     quiet: bool
+    token: str | None
     idle_timeout: float
     max_event_size: int
 
@@ -134,6 +131,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
         count=arguments.count,
         reconnect=not arguments.no_reconnect,
         quiet=arguments.quiet,
+        token=arguments.token,
         idle_timeout=arguments.idle_timeout,
         max_event_size=arguments.max_event_size,
     )
@@ -287,7 +285,9 @@ class Printer:
 
 async def _tail(job: Job) -> None:
     async with (
-        http.open_client(timeout=job.idle_timeout, follow_redirects=True) as client,
+        http.open_client(
+            timeout=job.idle_timeout, follow_redirects=True, token=job.token
+        ) as client,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(end_with_reader, sys.stdout.fileno())

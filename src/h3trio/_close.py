@@ -25,6 +25,8 @@ class CloseReason(enum.StrEnum):
     """The server is going away."""
     KICKED = "kicked"
     """The application ended the stream."""
+    AUTH_EXPIRED = "auth_expired"
+    """The rights that the stream was opened with are over."""
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     PROTOCOL_ERROR = "protocol_error"
@@ -39,7 +41,14 @@ def lost(error: BaseException) -> CloseReason:
     return CloseReason.SLOW if is_timeout else CloseReason.CONNECTION_LOST
 
 
-ENDED_BY_SERVER = frozenset({CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED})
+ENDED_BY_SERVER = frozenset(
+    {
+        CloseReason.LEASE,
+        CloseReason.DRAINING,
+        CloseReason.KICKED,
+        CloseReason.AUTH_EXPIRED,
+    }
+)
 """Endings after which a stream gets a farewell `retry:` and its final chunk."""
 
 LIMIT_OF = {CloseReason.SLOW: "write_timeout", CloseReason.LEASE: "lease"}

@@ -118,6 +118,10 @@ class Options(argparse.ArgumentParser):
         )
         self._twins.append(_Twin(action.dest, variable, _truth, default=False))
 
+    def add_variable(self, dest: str, variable: str) -> None:
+        """Add what comes by the environment alone: a secret, which flags would show."""
+        self._twins.append(_Twin(dest, variable, str, None))
+
     def add_settings(self) -> None:
         """Add an option for each field of `Settings`."""
         for field in dataclasses.fields(Settings):

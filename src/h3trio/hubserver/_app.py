@@ -12,83 +12,123 @@ The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 from h3trio import App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
+from ._access import ANYONE, Access
+from ._grant import members
 from ._page import PAGE
 from ._publish import publish
-from ._rights import Rights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Sequence
 
+    from ._grant import Grant
+    from ._rights import Rights
+
+# One for all: what is held for an idle subscriber is held ten thousand times.
+_NO_LIMIT: Final = nullcontext()
 _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
-def create_app(hub: Hub | None = None, *, rights: Rights | None = None) -> App:
+def create_app(
+    hub: Hub | None = None, *, rights: Rights | None = None, access: Access | None = None
+) -> App:
     """Make the app of a hub; serving it runs the hub.
 
     Args:
-        hub: not yet running; one in memory if not given.
+        hub: not yet running; if not given, one in memory with the limits of `access`.
         rights: what may be done without a key; nothing beyond this machine if
-            not given.
+            not given. Short for `access=Access(rights=rights)`.
+        access: rights, who tells them, and limits.
+
+    Raises:
+        ValueError: both rights and access are given.
     """
-    hub = hub or Hub()
-    rights = rights or Rights()
+    if rights is not None and access is not None:
+        raise ValueError("give the rights to Access, not beside it")
+    access = access or Access(rights=rights)
+    hub = hub or Hub(settings=access.limits.hub_settings())
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
-        async with hub:
+        async with hub, trio.open_nursery() as nursery:
+            nursery.start_soon(access.run, name="h3trio hub access")
             yield
+            nursery.cancel_scope.cancel(reason="the hub server is closed")
 
     app = App(lifespan=lifespan)
-    _add_events(app, hub, rights)
-    _add_operation(app, hub, rights)
+    _add_events(app, hub, access)
+    _add_operation(app, hub, access.rights)
     return app
 
 
-def _add_events(app: App, hub: Hub, rights: Rights) -> None:
+def _add_events(app: App, hub: Hub, access: Access) -> None:
     @app.get("/events")
     async def subscribe_to_some(event: H3Event) -> None:
-        rights.check_subscribe(event)
-        await _subscribe(hub, event, event.query.get_list("topic") or ["*"])
+        grant = await access.check_subscribe(event)
+        await _subscribe(
+            hub, event, event.query.get_list("topic") or ["*"], access=access, grant=grant
+        )
 
     @app.get("/events/*")
     async def subscribe_to_one(event: H3Event) -> None:
-        rights.check_subscribe(event)
-        await _subscribe(hub, event, [event.params["*"]])
+        grant = await access.check_subscribe(event)
+        await _subscribe(hub, event, [event.params["*"]], access=access, grant=grant)
 
     @app.post("/events/*")
     async def publish_to_one(event: H3Event) -> Response:
-        rights.check_publish(event)
-        return await publish(hub, event, event.params["*"])
+        topic = event.params["*"]
+        grant = await access.check_publish(event, topic)
+        access.check_topics([topic])
+        pace = access.pace(event, grant)
+        return await publish(hub, event, topic, pace=pace)
 
     @app.delete("/events/*")
     async def purge(event: H3Event) -> dict[str, int]:
-        rights.check_publish(event)
-        return {"purged": await hub.purge(event.params["*"])}
+        topic = event.params["*"]
+        grant = await access.check_publish(event, topic)
+        if (pace := access.pace(event, grant)) is not None:
+            pace.check()
+        return {"purged": await hub.purge(topic)}
 
 
-async def _subscribe(hub: Hub, event: H3Event, topics: Iterable[str]) -> None:
+async def _subscribe(
+    hub: Hub, event: H3Event, topics: Sequence[str], *, access: Access, grant: Grant
+) -> None:
     _check_accept(event)
+    access.check_topics(topics)
     try:
         hub.check_topics(topics)
         first = _first(event.query.get("first"))
     except ValueError as exc:
         raise HTTPError(400, str(exc)) from exc
-    async with event.start_sse() as writer:
-        reason = await hub.subscribe(
-            writer,
-            topics,
-            last_event_id=event.last_event_id,
-            first=first,
-            info={"client": event.client},
-        )
-        if reason is EndReason.KICKED:
-            event.end(CloseReason.KICKED)
+    place = _NO_LIMIT if grant is ANYONE else access.stream(event, grant)
+    with place:
+        async with event.start_sse() as writer:
+            reason = await hub.subscribe(
+                writer,
+                topics,
+                last_event_id=event.last_event_id,
+                first=first,
+                allow=members(grant.subscribe) if grant.subscribe else (),
+                info=_info(event, grant),
+            )
+            if reason is EndReason.KICKED:
+                event.end(CloseReason.KICKED)
+
+
+def _info(event: H3Event, grant: Grant) -> dict[str, object]:
+    """What `Hub.kick` sees of a subscription."""
+    info: dict[str, object] = {"client": event.client}
+    if grant is not ANYONE:
+        info["subject"] = grant.subject
+    return info
 
 
 def _first(text: str | None) -> int | str | None:

@@ -1,8 +1,10 @@
 """`POST /events/TOPIC`: one event, or a stream of them.
 
 Any body is the data of one event, whatever its type; `event`, `id` and `retry`
-come by the query. A body of type `text/event-stream` is a stream of events,
-published as they arrive: what one read brought is one step into the log.
+come by the query, as does `private=on`. A body of type `text/event-stream` is a stream
+of events, published as they arrive: what one read brought is one step into the
+log. One event above the publisher's rate is refused; a stream is read no faster
+than that instead, for its publisher has nothing else to wait for.
 """
 
 from __future__ import annotations
@@ -15,24 +17,41 @@ from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._access import Pace
+
 _STREAM_TYPE: Final = "text/event-stream"
+_ON: Final = ("on", "1", "true", "")
 
 
-async def publish(hub: Hub, event: H3Event, topic: str) -> Response:
+async def publish(hub: Hub, event: H3Event, topic: str, *, pace: Pace | None) -> Response:
     """Publish what a request brings; answer once it is stored.
 
     Raises:
-        HTTPError: 400, 413 or 503, saying what is wrong.
+        HTTPError: 400, 413, 429 or 503, saying what is wrong.
     """
     try:
         hub.check_topics([topic])
+        private = _private(event)
         if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
-            return await _Stream(hub, event, topic).publish()
+            return await _Stream(hub, event, topic, pace=pace, private=private).publish()
+        if pace is not None:
+            pace.check()
         update = await _single(event)
         dedup = event.headers.get("idempotency-key")
-        return Response.json({"id": await hub.publish(update, topics=[topic], dedup=dedup)})
+        stored = await hub.publish(update, topics=[topic], private=private, dedup=dedup)
+        return Response.json({"id": stored})
     except (ValueError, HistoryError, OverloadedError) as exc:
         raise _refusal(event, exc) from exc
+
+
+def _private(event: H3Event) -> bool:
+    """Whether `private` is set; what is neither on nor absent is refused, not guessed."""
+    value = event.query.get("private")
+    if value is None:
+        return False
+    if value not in _ON:
+        raise HTTPError(400, f"private is on or not given, not {value!r}")
+    return True
 
 
 async def _single(event: H3Event) -> SSEEvent:
@@ -71,10 +90,20 @@ def as_http_error(error: Exception) -> HTTPError:
 class _Stream:
     """A request body of events on its way into the hub."""
 
-    def __init__(self, hub: Hub, event: H3Event, topic: str) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        event: H3Event,
+        topic: str,
+        *,
+        pace: Pace | None,
+        private: bool,
+    ) -> None:
         self._hub = hub
         self._event = event
         self._topic = topic
+        self._pace = pace
+        self._private = private
         self._parser = SSEParser(max_event_size=event.max_event_bytes)
         self._published = 0
         self._last = ""
@@ -99,10 +128,20 @@ class _Stream:
 
     async def _feed(self, piece: bytes) -> None:
         try:
-            await self._publish(self._parser.feed(piece))
+            await self._publish_paced(self._parser.feed(piece))
         except EventTooLargeError as exc:
-            await self._publish(exc.events)
+            await self._publish_paced(exc.events)
             raise
+
+    async def _publish_paced(self, parsed: Sequence[SSEEvent]) -> None:
+        if self._pace is None:
+            await self._publish(parsed)
+            return
+        most = self._pace.most
+        for start in range(0, len(parsed), most):
+            some = parsed[start : start + most]
+            await self._pace.wait(len(some))
+            await self._publish(some)
 
     async def _publish(self, parsed: Sequence[SSEEvent]) -> None:
         before = self._id_in_force
@@ -119,7 +158,7 @@ class _Stream:
     async def _publish_step(self, parsed: Sequence[SSEEvent]) -> None:
         if parsed:
             events = [self._own(event) for event in parsed]
-            ids = await self._hub.publish_all(events, topics=[self._topic])
+            ids = await self._hub.publish_all(events, topics=[self._topic], private=self._private)
             self._published += len(ids)
             self._last = ids[-1]
 

@@ -1,0 +1,38 @@
+"""What several commands take: converters of arguments, and the token that they send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._cli_http import whole
+
+if TYPE_CHECKING:
+    from ._options import Options
+
+
+def counted(text: str) -> int:
+    """Convert a whole number, one or more; raise `ValueError` for anything else."""
+    if (value := whole(text)) == 0:
+        raise ValueError("must be at least 1")
+    return value
+
+
+def visible(text: str) -> str:
+    """Check what is to be the value of a header (RFC 9110 section 5.5); ValueError otherwise."""
+    if not (text.isascii() and text.isprintable()) or " " in text or not text:
+        raise ValueError(f"{text!r} is not visible ASCII")
+    return text
+
+
+def add_token(parser: Options) -> None:
+    """Add `--token`, whose twin `H3TRIO_TOKEN` no other user of the machine sees."""
+    what = "token to show the hub; other users of this machine can see flags, not the environment"
+    parser.add_option("--token", type=_token, metavar="TOKEN", help=what)
+
+
+def _token(text: str) -> str:
+    try:
+        return visible(text)
+    except ValueError:
+        # Without what it is: it is a secret.
+        raise ValueError("a token is visible ASCII, without spaces") from None

@@ -1,0 +1,330 @@
+"""Keys that tokens are verified with: from a secret, a PEM file, or a JWK Set.
+
+The algorithm belongs to the key, and is known from what the key is: a token
+that names another one meets no key. So a public key is never taken as the
+secret of an HMAC, and `none` is no algorithm at all.
+
+Files are read whole and are bounded. A JWK Set is looked at again when a token
+is verified, at most every `REREAD_SECONDS`, in a thread; a set that can't be
+read leaves the last good one in force. PyJWT comes with an extra and is
+imported where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger("h3trio.hub")
+
+ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+"""What is supported: a secret, RSA, P-256 and Ed25519, each with one algorithm."""
+
+KEY_FILE_BYTES: Final = 64 * 1024
+JWKS_BYTES: Final = 256 * 1024
+MAX_KEYS: Final = 100
+REREAD_SECONDS: Final = 5.0
+
+_SECRET_BYTES: Final = 32  # RFC 7518 section 3.2: as long as the hash, or longer
+_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
+_PUBLIC_MEMBERS: Final = {
+    "oct": ("kty", "k"),
+    "RSA": ("kty", "n", "e"),
+    "EC": ("kty", "crv", "x", "y"),
+    "OKP": ("kty", "crv", "x"),
+}
+
+
+class Verifier(Protocol):
+    """The part of a PyJWT algorithm that verifies a signature."""
+
+    def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:  # noqa: ANN401 - each has its own type
+        """Whether a signature is that of a message."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key, with its only algorithm."""
+
+    algorithm: str
+    kid: str | None = None
+    material: object = field(repr=False)
+    verifier: Verifier = field(repr=False)
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether a signature was made with this key; in constant time where it is secret."""
+        return self.verifier.verify(message, self.material, signature)
+
+
+@final
+class KeySet:
+    """The keys that are in force.
+
+    Raises:
+        ValueError: two keys have the same `kid`, or there are none.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = tuple(keys)
+        named = [key.kid for key in keys if key.kid is not None]
+        if len(set(named)) < len(named):
+            raise ValueError("two keys have the same kid")
+        if not keys:
+            raise ValueError("there is no key that could verify a token")
+
+    def __repr__(self) -> str:
+        return f"<KeySet: {', '.join(map(repr, self._keys))}>"
+
+    def select(self, algorithm: str, kid: str | None) -> Key | None:
+        """Return the key for a token, `None` if there is none or several could be meant.
+
+        A key without a name stands for any name: there is one key file, and issuers name theirs.
+        """
+        found = [key for key in self._keys if key.algorithm == algorithm]
+        if kid is not None:
+            named = [key for key in found if key.kid == kid]
+            found = named or [key for key in found if key.kid is None]
+        return found[0] if len(found) == 1 else None
+
+
+def require_jwt() -> None:
+    """Raise `ValueError` unless the extra is installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("jwt", "cryptography")):
+        raise ValueError("tokens need PyJWT: pip install 'h3trio[auth]'")
+
+
+# -- one key
+
+
+def parse_key(data: bytes) -> Key:
+    """Make a key of a secret or of a public key in PEM.
+
+    A line end behind a secret, as editors leave it, is no part of it.
+
+    Raises:
+        ValueError: it is too weak, of another kind, or private; without a word of the key itself.
+    """
+    require_jwt()
+    if b"-----BEGIN " not in data:
+        return make_key(_secret(data))
+    if b"PRIVATE KEY" in data:
+        raise ValueError("it holds a private key: the hub needs, and should have, the public one")
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415 - see this module's docstring
+
+    try:
+        return make_key(load_pem_public_key(data))
+    except _key_errors() as exc:
+        raise _bad_key(exc, "it is not a public key in PEM") from None
+
+
+def parse_signing_key(data: bytes) -> tuple[str, object]:
+    """Return the algorithm and the key to sign with: a secret or a private key in PEM.
+
+    Raises:
+        ValueError: as `parse_key`.
+    """
+    require_jwt()
+    if b"-----BEGIN " not in data:
+        secret = make_key(_secret(data))
+        return secret.algorithm, secret.material
+    if b"PRIVATE KEY" not in data:
+        raise ValueError("signing needs the private key, not the public one")
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - see this module's docstring
+
+    try:
+        private = load_pem_private_key(data, password=None)
+        return make_key(private.public_key()).algorithm, private
+    except _key_errors() as exc:
+        raise _bad_key(exc, "it is not a private key in PEM without a password") from None
+
+
+def _secret(data: bytes) -> bytes:
+    return data.removesuffix(b"\n").removesuffix(b"\r")
+
+
+@final
+class _WeakKeyError(ValueError):
+    """A key that is one, but may not be used; its text says why."""
+
+
+def _key_errors() -> tuple[type[Exception], ...]:
+    import jwt  # noqa: PLC0415 - see this module's docstring
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - same
+
+    # KeyError: a member is missing; TypeError: one is no text, or a file has a password.
+    return (ValueError, KeyError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError)
+
+
+def _bad_key(error: Exception, otherwise: str) -> ValueError:
+    # What the libraries say may quote the key.
+    return error if isinstance(error, _WeakKeyError) else ValueError(otherwise)
+
+
+def make_key(material: object, kid: str | None = None) -> Key:
+    """Make a key of bytes or a public key; ValueError if it is weak or of another kind."""
+    import jwt  # noqa: PLC0415 - see this module's docstring
+
+    algorithm = _algorithm_of(material)
+    verifier = jwt.PyJWS(algorithms=[algorithm]).get_algorithm_by_name(algorithm)
+    try:
+        # It refuses, for one, a secret that is the text of a public key.
+        prepared = verifier.prepare_key(material)
+    except jwt.PyJWTError:
+        raise _WeakKeyError("the secret is the text of another kind of key") from None
+    return Key(algorithm=algorithm, kid=kid, material=prepared, verifier=verifier)
+
+
+def _algorithm_of(material: object) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - see this module's docstring
+
+    if isinstance(material, bytes):
+        if len(material) < _SECRET_BYTES:
+            raise _WeakKeyError(f"a secret must have at least {_SECRET_BYTES} bytes")
+        return "HS256"
+    if isinstance(material, rsa.RSAPublicKey):
+        if material.key_size < _RSA_BITS:
+            raise _WeakKeyError(f"an RSA key must have at least {_RSA_BITS} bits")
+        return "RS256"
+    if isinstance(material, ec.EllipticCurvePublicKey) and material.curve.name == "secp256r1":
+        return "ES256"
+    if isinstance(material, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    raise _WeakKeyError("a public key must be RSA, P-256 or Ed25519")
+
+
+# -- a set of keys
+
+
+def parse_jwks(data: bytes) -> KeySet:
+    """Read a JWK Set (RFC 7517 section 5); keys for other uses and algorithms are passed over.
+
+    Raises:
+        ValueError: it is no JWK Set, has too many keys or none that can be used, or one is broken.
+    """
+    require_jwt()
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    keys = cast("dict[str, object]", value).get("keys") if isinstance(value, dict) else None
+    listed = cast("list[object]", keys) if isinstance(keys, list) else []
+    if not listed:
+        raise ValueError('it is not a JWK Set: it has no list of "keys"')
+    if len(listed) > MAX_KEYS:
+        raise ValueError(f"it has more than {MAX_KEYS} keys")
+    found = (_parse_jwk(cast("dict[str, object]", jwk)) for jwk in listed if isinstance(jwk, dict))
+    return KeySet([key for key in found if key is not None])
+
+
+def _parse_jwk(jwk: dict[str, object]) -> Key | None:
+    """Make a key of a JWK, `None` if it is for something else.
+
+    Only what is public is looked at: of an RSA key's members, say, `n` and `e`.
+    """
+    import jwt  # noqa: PLC0415 - see this module's docstring
+
+    names = _PUBLIC_MEMBERS.get(str(jwk.get("kty")))
+    operations = jwk.get("key_ops")
+    for_others = isinstance(operations, list) and "verify" not in operations
+    if names is None or jwk.get("use", "sig") != "sig" or for_others:
+        return None
+    kid = jwk.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise ValueError("a kid is not a text")
+    try:
+        public = {name: jwk[name] for name in names}
+        if public.get("crv", "P-256") not in ("P-256", "Ed25519"):
+            return None
+        alg = {"oct": "HS256", "RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[str(jwk["kty"])]
+        if jwk.get("alg", alg) != alg:
+            return None
+        return make_key(jwt.PyJWK(public, alg).key, kid)
+    except _key_errors() as exc:
+        raise ValueError(f"key {kid!r}: {_bad_key(exc, 'it is broken')}") from None
+
+
+# -- files
+
+
+def read_key_file(path: str, limit: int = KEY_FILE_BYTES) -> bytes:
+    """Read a file of keys.
+
+    Raises:
+        ValueError: it can't be read, or is larger than any of its kind.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as exc:
+        raise ValueError(f"can't read {path}: {exc.strerror or exc}") from exc
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than {limit} bytes")
+    return data
+
+
+@final
+class JwksFile:
+    """A JWK Set in a file, read again when the file changes.
+
+    The way to change keys without a restart: add the new one, sign with it, and
+    take the old one out when its tokens are over. Replace the file by a rename:
+    then there is no moment at which half of it can be read.
+
+    Raises:
+        ValueError: the file can't be read, or is no JWK Set.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: object = None
+        self._next_look = 0.0
+        self._keys = self._read()
+        self.failures = 0
+        """How often a changed file could not be used."""
+
+    def __repr__(self) -> str:
+        return f"<JwksFile: {self._path}>"
+
+    async def current(self) -> KeySet:
+        """Return the keys in force, after a look at the file if the last is some seconds ago."""
+        if (now := trio.current_time()) >= self._next_look:
+            # Set before the wait: one task looks, the others take what there is.
+            self._next_look = now + REREAD_SECONDS
+            try:
+                self._keys = await trio.to_thread.run_sync(self._read_if_changed)
+            except ValueError as exc:
+                self.failures += 1
+                logger.error("the keys stay as they are: %s", exc)  # noqa: TRY400 - it says all there is
+        return self._keys
+
+    def _read_if_changed(self) -> KeySet:
+        return self._keys if self._state() == self._seen else self._read()
+
+    def _read(self) -> KeySet:
+        # First the state: what is changed while it is read looks changed the next time.
+        self._seen = self._state()
+        data = read_key_file(self._path, JWKS_BYTES)
+        try:
+            return parse_jwks(data)
+        except ValueError as exc:
+            raise ValueError(f"{self._path}: {exc}") from exc
+
+    def _state(self) -> object:
+        try:
+            found = Path(self._path).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
