@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class FakeTransport:
     """A transport that takes `room` bytes (`None`: any number), and then would block."""
 
+    is_secure = False
+
     def __init__(self, *, room: int | None = None) -> None:
         self.room = room
         self.sent = bytearray()

@@ -29,7 +29,8 @@ PACKAGE = "h3trio"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors"),
     ("_errors", "_sse", "_parser", "_frames"),
-    ("_settings", "_headers", "_http", "_routing", "_close", "_queue"),
+    ("_redaction",),
+    ("_settings", "_headers", "_http", "_routing", "_close", "_queue", "_cookies"),
     ("_transport", "_http1"),
     ("_outbox", "_writer", "_heartbeat"),
     ("_body", "_event"),
@@ -37,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_exchange",),
     ("_connection",),
     ("_listeners", "_server"),  # serves any handler: below _app, which is one
-    ("_app",),
+    ("_app", "_cors", "_security_headers"),
     ("__init__",),
     ("hub", "hub.*"),
     ("testing", "testing.*"),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from ._options import fail
 from .hub import Hub
-from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
+from .hubserver import (
+    Retention,
+    Rights,
+    create_app,
+    describe,
+    hub_cors,
+    is_loopback,
+    make_history,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -48,12 +56,27 @@ def add_arguments(parser: Options) -> None:
         "--allow-anonymous-operate", help="hub: show anyone the page and the health, on any machine"
     )
     group.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
+    group.add_option(
+        "--cors-origin",
+        default=(),
+        type=_origins,
+        repeated=True,
+        variable="H3TRIO_CORS_ORIGINS",
+        metavar="ORIGIN",
+        help="hub: origins whose pages may read and publish, by commas or repeated; * for all",
+    )
 
 
 def _durability(text: str) -> str:
     if text not in ("durable", "fast"):
         raise ValueError(f"{text!r} is neither durable nor fast")
     return text
+
+
+def _origins(text: str) -> list[str]:
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    hub_cors(frozenset(origins))
+    return origins
 
 
 def _count(text: str) -> int:
@@ -80,11 +103,18 @@ def _scaled(text: str, units: dict[str, int]) -> int:
 
 def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Settings, str]:
     """Make the hub's app, its settings, and what the ready line says of the store."""
+    cors_origins = frozenset(arguments.cors_origin)
+    try:
+        cors = hub_cors(cors_origins)
+    except ValueError as exc:
+        fail(f"--cors-origin: {exc}")
     rights = Rights(
         allow_anonymous_publish=arguments.allow_anonymous_publish,
         allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
         allow_anonymous_operate=arguments.allow_anonymous_operate,
-        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
+        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(","))))
+        # Who may read must be let in first; "*" is nobody's origin and trusts no one here.
+        | cors_origins,
     )
     open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
     if not is_loopback(arguments.host) and not open_to_all:
@@ -106,5 +136,5 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
         fail(str(exc))
     if settings.lease is None:
         settings = dataclasses.replace(settings, lease=LEASE)
-    app = create_app(Hub(history), rights=rights)
+    app = create_app(Hub(history), rights=rights, cors=cors)
     return app, settings, describe(arguments.store, history)

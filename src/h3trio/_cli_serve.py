@@ -29,6 +29,7 @@ import trio
 
 from . import _cli_hub
 from ._options import fail, settings_from
+from ._redaction import LogFormatter
 from ._server import Server, serve
 from .hub import HistoryError
 
@@ -77,7 +78,9 @@ def _level(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit status."""
     settings = settings_from(arguments)
-    logging.basicConfig(level=arguments.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(LogFormatter(_LOG_FORMAT))
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[to_terminal])
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
     handler: Handler

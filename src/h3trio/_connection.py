@@ -176,6 +176,7 @@ class Connection:
             client=self._client,
             body=body,
         )
+        self._exchange.event.is_secure = self.transport.is_secure
 
     def _refuse(self, error: HTTPError) -> None:
         """Take no more requests; the one under way hears it from its body."""

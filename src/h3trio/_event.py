@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import enum
 import inspect
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from ._close import CloseReason, Closing
+from ._cookies import SetsCookies, parse_cookies
 from ._errors import HTTPError, ResponseStateError
 from ._headers import Headers, MutableHeaders, QueryParams
 from ._http import Response, last_event_id, parse_form, parse_json, parse_query, to_response
+from ._redaction import printable, redact_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     import trio
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
     StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
     CloseHook = Callable[[Closing], object]
+    HeadHook = Callable[[MutableHeaders], object]
+
+ADDED: Final = frozenset({b"set-cookie", b"vary"})
+"""Headers of which the event's and the response's are sent both; of others the response's."""
 
 
 class ResponsePort(Protocol):
@@ -53,12 +59,14 @@ class ResponseState(enum.Enum):
 
 
 @final
-class H3Event:
+class H3Event(SetsCookies):
     """A request, and the status, headers and stream of its response."""
 
     __slots__ = (
         "_body",
         "_content",
+        "_cookies",
+        "_head_hooks",
         "_port",
         "_query",
         "_response_headers",
@@ -68,6 +76,7 @@ class H3Event:
         "close_hooks",
         "headers",
         "http_version",
+        "is_secure",
         "method",
         "params",
         "state",
@@ -95,7 +104,11 @@ class H3Event:
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body
         self._port = port
+        self.is_secure: bool = False
+        """Whether the request came over TLS that ends in this process."""
         self._content: bytes | None = None
+        self._cookies: Mapping[str, str] | None = None
+        self._head_hooks: list[HeadHook] | None = None
         self._query: QueryParams | None = None
         self._status = 200
         self._response_headers: MutableHeaders | None = None
@@ -104,7 +117,8 @@ class H3Event:
         self.close_hooks: list[CloseHook] | None = None
 
     def __repr__(self) -> str:
-        return f"<H3Event: {self.method} {self.path!r} from {self.client}, {self.state.value}>"
+        path = printable(redact_path(self.path))
+        return f"<H3Event: {self.method} '{path}' from {self.client}, {self.state.value}>"
 
     # -- the request
 
@@ -117,6 +131,11 @@ class H3Event:
     def raw_path(self) -> bytes:
         """The path as sent; only here do `%2F` and `/` differ."""
         return self._target.raw_path
+
+    @property
+    def raw_query(self) -> bytes:
+        """The query as sent, without its `?`."""
+        return self._target.raw_query
 
     @property
     def authority(self) -> str:
@@ -135,6 +154,13 @@ class H3Event:
         if self._query is None:
             self._query = parse_query(self._target.raw_query)
         return self._query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies; what is malformed or beyond 180 of them is left out."""
+        if self._cookies is None:
+            self._cookies = parse_cookies(self.headers.get_list("cookie"))
+        return self._cookies
 
     @property
     def last_event_id(self) -> str | None:
@@ -206,6 +232,14 @@ class H3Event:
                 self._response_headers.freeze()
         return self._response_headers
 
+    def _cookie_headers(self) -> MutableHeaders:
+        return self.response_headers
+
+    def on_head(self, hook: HeadHook) -> None:
+        """Call `hook(headers)` with `response_headers` once, just before the head is sent."""
+        self._require_unsent("the headers")
+        self._head_hooks = [*(self._head_hooks or ()), hook]
+
     @property
     def head_sent(self) -> bool:
         """Whether status and headers are out."""
@@ -274,6 +308,9 @@ class H3Event:
 
     def take_response_headers(self) -> list[tuple[bytes, bytes]]:
         """Freeze the headers and return them; for the connection, as it sends the head."""
+        hooks, self._head_hooks = self._head_hooks, None
+        for hook in hooks or ():
+            hook(self.response_headers)
         if self._response_headers is None:
             return []
         self._response_headers.freeze()

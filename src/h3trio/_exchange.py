@@ -24,7 +24,7 @@ import trio
 
 from ._close import ENDED_BY_SERVER, CloseReason, Closing, lost
 from ._errors import HTTPError, ResponseStateError
-from ._event import H3Event, ResponseState
+from ._event import ADDED, H3Event, ResponseState
 from ._http import error_response
 from ._outbox import Outbox, State
 from ._sse import SSEEvent
@@ -188,7 +188,7 @@ class Exchange:
         """Join headers, the first to name one wins, with those that every response has."""
         context, headers = self._connection.context, [*own]
         for fields in filter(None, others):
-            names = {name.lower() for name, _ in headers}
+            names = {name.lower() for name, _ in headers} - ADDED
             headers += [field for field in fields if field[0].lower() not in names]
         if not any(name.lower() == b"date" for name, _ in headers):
             headers.insert(0, (b"Date", context.date()))

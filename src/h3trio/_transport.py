@@ -40,6 +40,11 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 class Transport(Protocol):
     """What a connection needs of the bytes below it."""
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether this is TLS."""
+        raise NotImplementedError
+
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits without waiting; return how many bytes that was.
 
@@ -76,6 +81,7 @@ class SocketTransport:
     """A connected, non-blocking TCP or unix socket."""
 
     __slots__ = ("_sock",)
+    is_secure: Final = False
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -159,6 +165,11 @@ class StreamTransport:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+
+    @property
+    def is_secure(self) -> bool:
+        # What has another stream below it is TLS.
+        return getattr(self._stream, "transport_stream", None) is not None
 
     def __repr__(self) -> str:
         return f"<StreamTransport: {self._stream!r}>"

@@ -15,9 +15,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from h3trio import App, CloseReason, H3Event, HTTPError, Response
+from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
+from ._browser import PAGE_POLICY, add_browser_safety
 from ._page import PAGE
 from ._publish import publish
 from ._rights import Rights
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
-def create_app(hub: Hub | None = None, *, rights: Rights | None = None) -> App:
+def create_app(
+    hub: Hub | None = None, *, rights: Rights | None = None, cors: CORS | None = None
+) -> App:
     """Make the app of a hub; serving it runs the hub.
 
     Args:
         hub: not yet running; one in memory if not given.
         rights: what may be done without a key; nothing beyond this machine if
             not given.
+        cors: which other sites' pages may read, and publish where they have the right to.
     """
     hub = hub or Hub()
     rights = rights or Rights()
@@ -45,6 +49,7 @@ def create_app(hub: Hub | None = None, *, rights: Rights | None = None) -> App:
             yield
 
     app = App(lifespan=lifespan)
+    add_browser_safety(app, cors=cors, trusted=rights.allowed_origins)
     _add_events(app, hub, rights)
     _add_operation(app, hub, rights)
     return app
@@ -112,7 +117,7 @@ def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
     @app.get("/")
     async def page(event: H3Event) -> Response:
         rights.check_operate(event)
-        return Response.html(PAGE)
+        return Response.html(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:

@@ -1,0 +1,104 @@
+"""`SecurityHeaders`: on every answer, as defaults, and HSTS over TLS only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import FakeTransport
+from helpers import connect, request
+
+from h3trio import App, H3Event, Response, SecurityHeaders
+
+if TYPE_CHECKING:
+    import trio
+    from helpers import Head
+
+HSTS = "max-age=31536000"
+ALWAYS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "deny",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def make_app(headers: SecurityHeaders) -> App:
+    """Make an app with several kinds of answer."""
+    app = App()
+    app.use(headers)
+
+    @app.get("/plain")
+    async def plain(_event: H3Event) -> str:
+        return "hi"
+
+    @app.get("/own")
+    async def own(_event: H3Event) -> Response:
+        return Response("hi", headers={"X-Frame-Options": "SAMEORIGIN"})
+
+    @app.get("/stream")
+    async def stream(event: H3Event) -> None:
+        async with event.start_sse() as writer:
+            await writer.send("hi")
+
+    return app
+
+
+async def ask(
+    nursery: trio.Nursery, headers: SecurityHeaders, path: str, *, is_secure: bool = False
+) -> Head:
+    """Return the head of the answer to one request, as if it came over TLS or not."""
+    transport = FakeTransport()
+    transport.is_secure = is_secure
+    client = connect(nursery, make_app(headers), transport=transport)
+    await client.send(request(path))
+    head = await client.head()
+    nursery.cancel_scope.cancel()
+    return head
+
+
+@pytest.mark.parametrize(("path", "status"), [("/plain", 200), ("/stream", 200), ("/x", 404)])
+async def test_every_answer_has_them(nursery: trio.Nursery, path: str, status: int) -> None:
+    """A response, a stream and an error have the headers, and no HSTS."""
+    head = await ask(nursery, SecurityHeaders(), path, is_secure=True)
+    assert head.status == status
+    assert head.headers.items() >= ALWAYS.items()
+    assert "strict-transport-security" not in head.headers
+
+
+async def test_a_handlers_own_header_wins(nursery: trio.Nursery) -> None:
+    """What a handler says itself is said once, its way."""
+    head = await ask(nursery, SecurityHeaders(), "/own")
+    assert head.headers["x-frame-options"] == "sameorigin"
+
+
+async def test_what_is_none_is_left_out(nursery: trio.Nursery) -> None:
+    """Each header but `nosniff` can be left out."""
+    headers = SecurityHeaders(
+        content_security_policy=None,
+        referrer_policy=None,
+        frame_options=None,
+        cross_origin_opener_policy=None,
+        cross_origin_resource_policy=None,
+    )
+    head = await ask(nursery, headers, "/plain")
+    assert ALWAYS.keys() & head.headers.keys() == {"x-content-type-options"}
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+async def test_hsts_only_over_tls(nursery: trio.Nursery, *, is_secure: bool) -> None:
+    """If asked for, `Strict-Transport-Security` goes with TLS and with nothing else."""
+    headers = SecurityHeaders(strict_transport_security=HSTS)
+    head = await ask(nursery, headers, "/plain", is_secure=is_secure)
+    assert head.headers.get("strict-transport-security") == (HSTS if is_secure else None)
+
+
+def test_values_are_checked_at_once() -> None:
+    """What can't be sent is an error where it is written."""
+    with pytest.raises(ValueError, match="Referrer-Policy"):
+        SecurityHeaders(referrer_policy="a\r\nb")
