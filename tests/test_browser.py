@@ -82,7 +82,7 @@ def test_the_policy_is_that_of_the_text() -> None:
     "origin", ["https://evil.example", "null", "http://test.evil.example", "http://test:81", "test"]
 )
 async def test_other_sites_change_nothing(
-    nursery: trio.Nursery, make: Make, cors: tuple[str, ...], origin: str, method: str
+    nursery: trio.Nursery, make: Make, cors: tuple[str, ...], origin: str, *, method: str
 ) -> None:
     """What would change something is 403 if the page it comes from is another site's."""
     raw = post(b"x", "/events/a", f"Origin: {origin}").replace(b"POST", method.encode())

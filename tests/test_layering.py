@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_transport", "_http1"),
     ("_outbox", "_writer", "_heartbeat"),
     ("_body", "_event"),
-    ("_access_log", "_context"),
+    ("_access_log", "_failures", "_watchdog", "_context"),
     ("_exchange",),
     ("_connection",),
     ("_listeners", "_server"),  # serves any handler: below _app, which is one

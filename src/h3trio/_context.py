@@ -18,6 +18,7 @@ import trio
 from ._access_log import log_exchange
 from ._close import CloseReason
 from ._heartbeat import Heartbeat
+from ._watchdog import CancelWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,6 +60,7 @@ class Context:
         "_date",
         "_date_second",
         "_random",
+        "cancels",
         "counts",
         "draining",
         "handler",
@@ -73,6 +75,7 @@ class Context:
         self.draining: trio.Event = trio.Event()
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
+        self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
         self._date = b""
         self._date_second = 0
 
@@ -83,6 +86,7 @@ class Context:
 
     def closed(self, event: H3Event, closing: Closing) -> None:
         """Count and log a finished exchange, and call its hooks."""
+        self.cancels.ended(event)
         self.counts.add(closing)
         log_exchange(event, closing)
         for hook in event.close_hooks or ():

@@ -18,13 +18,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Never, Protocol, cast, final
+from typing import TYPE_CHECKING, Never, Protocol, final
 
 import trio
 
 from ._close import ENDED_BY_SERVER, CloseReason, Closing, lost
 from ._errors import HTTPError, ResponseStateError
 from ._event import ADDED, H3Event, ResponseState
+from ._failures import split, task_name
 from ._http import error_response
 from ._outbox import Outbox, State
 from ._sse import SSEEvent
@@ -98,7 +99,7 @@ class Exchange:
         self._scope = trio.CancelScope()
         self._outbox: Outbox | None = None
         self._reason: CloseReason | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._half_closed = False
         self._started = trio.current_time()
         self._status = 0
@@ -131,7 +132,8 @@ class Exchange:
         """Cancel the handler; the first reason counts, and that of a complete stream is its own."""
         if self._reason is None:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
-        self._scope.cancel(reason=reason.value)
+        watch, owner = self._connection.context.cancels, self._connection
+        watch.cancel(self._scope, reason.value, key=self.event, owner=owner)
 
     @property
     def _is_complete(self) -> bool:
@@ -232,8 +234,14 @@ class Exchange:
             with self._scope:
                 try:
                     await self._handle()
-                except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
-                    self._error = _single(group)
+                except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
+                    self._error, passing = split(error, self.event)
+                    try:
+                        if passing is not None:
+                            raise passing
+                    finally:
+                        del passing  # its traceback leads here: a cycle for each stream
+            self._connection.context.cancels.ended(self.event)
             await self._settle()
         finally:
             self._close()
@@ -315,12 +323,13 @@ class Exchange:
             await self._respond_error(HTTPError(503))
         self._reason = self._reason or CloseReason.COMPLETED
 
-    async def _settle_error(self, error: Exception) -> None:
+    async def _settle_error(self, error: BaseException) -> None:
         answer = isinstance(error, HTTPError) and not self.event.head_sent
         # A shielded handler may meet its lost client; the reason says it all.
         expected = isinstance(error, trio.BrokenResourceError) and self._reason is not None
         if not answer and not expected:
-            logger.error("%s: the handler raised", self.event, exc_info=error)
+            message = "%s: the handler raised, in task %s"
+            logger.error(message, self.event, task_name(), exc_info=error)
         if self._reason is None and not answer:
             self._reason = CloseReason.HANDLER_ERROR
         if not self.event.head_sent:
@@ -387,13 +396,3 @@ class Exchange:
             bytes_sent=self._bytes_sent,
         )
         context.closed(self.event, closing)
-
-
-def _single(group: ExceptionGroup[Exception]) -> Exception:
-    """Unwrap groups of one: a nursery around one error doesn't change what it is."""
-    if len(group.exceptions) != 1:
-        return group
-    only = group.exceptions[0]
-    if isinstance(only, ExceptionGroup):
-        return _single(cast("ExceptionGroup[Exception]", only))
-    return only

@@ -47,6 +47,8 @@ SETTINGS: Final = {
     "farewell_timeout": "seconds an ended stream may take to accept what it holds",
     "drain_soft": "first phase of a shutdown, in seconds: streams are ended one by one",
     "drain_hard": "second phase of a shutdown, in seconds: then what is left is cancelled",
+    "blocked_loop_warning": "seconds the loop may be blocked before the task is logged, or inf",
+    "cancel_warning": "seconds a cancelled handler may go on before it is logged, or inf",
 }
 """The fields of `Settings` and what they do, as `--help` says it."""
 

@@ -122,7 +122,13 @@ class LogFormatter(logging.Formatter):
         """Return the entry's first part, in one line."""
         return _CONTROLS.sub(_escape, super().formatMessage(record)).replace("\n", "\\x0a")
 
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name for it
+        """Return a stack, indented."""
+        return self._indent(super().formatStack(stack_info))
+
     def formatException(self, ei: object) -> str:  # noqa: N802 - logging's name for it
         """Return the traceback, indented."""
-        text = super().formatException(ei)  # type: ignore[arg-type]  # typeshed names no public type for it
+        return self._indent(super().formatException(ei))  # type: ignore[arg-type]  # typeshed names no public type for it
+
+    def _indent(self, text: str) -> str:
         return "\n".join(f"  {_CONTROLS.sub(_escape, line)}" for line in text.split("\n"))

@@ -26,6 +26,7 @@ from ._context import Context
 from ._errors import HTTPError
 from ._listeners import ListenerSource, open_sources
 from ._settings import Settings
+from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,6 +72,10 @@ class ServerStatistics:
     """Bytes sent by exchanges that have ended."""
     closings: Mapping[CloseReason, int]
     """Exchanges finished, by reason."""
+    blocked_loops: int
+    """Times the event loop was blocked for `Settings.blocked_loop_warning`."""
+    overdue_cancels: int
+    """Handlers that went on for `Settings.cancel_warning` after they were cancelled."""
     draining: bool
     """Whether the server is going away."""
 
@@ -95,6 +100,7 @@ class Server:
         self._refusing = 0
         self._empty = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
+        self._watchdog = Watchdog(context.settings.blocked_loop_warning)
 
     def __repr__(self) -> str:
         return f"<Server: {' '.join(self.addresses)}, {len(self._connections)} connections>"
@@ -121,6 +127,8 @@ class Server:
             events=counts.events,
             bytes_sent=counts.bytes_sent,
             closings=MappingProxyType(dict(counts.closings)),
+            blocked_loops=self._watchdog.blocked,
+            overdue_cancels=self._context.cancels.overdue,
             draining=self.is_draining,
         )
 
@@ -135,18 +143,23 @@ class Server:
 
     async def run(self, task_status: trio.TaskStatus[Server]) -> None:
         """Serve until drained or cancelled; `serve` calls this, once."""
+        self._watchdog.start()
         try:
             async with trio.open_nursery() as around:
                 async with trio.open_nursery() as nursery:
                     # Outside the nursery that it cancels, so that it can tell what stays.
                     around.start_soon(self._drain, nursery.cancel_scope, name="h3trio drain")
                     nursery.start_soon(self._context.heartbeat.run, name="h3trio heartbeat")
+                    nursery.start_soon(
+                        self._context.cancels.run, self._where, name="h3trio cancel watch"
+                    )
                     for source in self._sources:
                         name = f"h3trio accept {source.address}"
                         nursery.start_soon(self._accept, source, nursery, name=name)
                     task_status.started(self)
                 around.cancel_scope.cancel(reason="the server has ended")
         finally:
+            self._watchdog.stop()
             self._ended.set()
 
     # -- the drain
@@ -188,6 +201,10 @@ class Server:
         for index, connection in enumerate(streams):
             await trio.sleep_until(start + seconds * (_HEAD_START + share * index / len(streams)))
             connection.end_stream(CloseReason.DRAINING)
+
+    def _where(self, connection: object) -> str:
+        """Say what the tasks of a connection are at."""
+        return next((_whereabouts(t) for c, t in self._connections.items() if c is connection), "")
 
     async def _wait_empty(self) -> None:
         while self._connections or self._refusing:

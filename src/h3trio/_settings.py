@@ -101,6 +101,14 @@ class Settings:
     drain_hard: float = 10.0
     """Second phase: what is left may finish; then it is cancelled."""
 
+    blocked_loop_warning: float = 1.0
+    """A task that keeps the event loop for so long is named in the log, with its stack;
+    infinity for never. Long enough for a garbage collection, and noticed by every client."""
+
+    cancel_warning: float = 5.0
+    """A handler that goes on so long after it was cancelled is named in the log; infinity
+    for never. Longer than the clean-up of a handler that hears it."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             _check(field.name, getattr(self, field.name), whole=field.type == "int")

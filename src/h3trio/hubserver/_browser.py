@@ -86,7 +86,7 @@ class OwnPages:
 def _is_own(origin: str, authority: str) -> bool:
     # Without the scheme: behind a proxy that ends TLS the page's is https, and ours is not.
     scheme, _, host = origin.partition("://")
-    return scheme in ("http", "https") and host.lower() == authority.lower()
+    return scheme in ("http", "https") and bool(host) and host.lower() == authority.lower()
 
 
 def page_policy(page: str) -> str:
