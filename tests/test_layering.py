@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("client",),
     ("hubserver", "hubserver.*"),
     ("_page", "_options"),
+    ("_reload",),
     ("_cli", "_cli_*", "__main__"),
 )
 

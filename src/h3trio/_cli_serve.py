@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
-from . import _cli_hub
+from . import _cli_hub, _reload
 from ._options import fail, settings_from
 from ._redaction import LogFormatter
 from ._server import Server, serve
@@ -59,6 +59,9 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
     parser.add_switch("--no-access-log", help="don't log requests")
+    parser.add_switch(
+        _reload.FLAG, help="start again when a Python file changes, to develop an app"
+    )
     _cli_hub.add_arguments(parser)
     parser.add_settings()
 
@@ -78,6 +81,10 @@ def _level(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit status."""
     settings = settings_from(arguments)
+    if arguments.reload:
+        if not arguments.app:
+            fail(f"{_reload.FLAG} needs an app: the hub has no files of yours")
+        return _reload.run(arguments.app)
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(LogFormatter(_LOG_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[to_terminal])
