@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -241,3 +243,38 @@ def test_what_is_accepted_can_be_sent(text: str) -> None:
     assert accepted.isascii()
     assert accepted.isprintable()
     assert " " not in accepted
+
+
+# -- the example
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "cross_origin.py"
+
+
+async def test_the_example(nursery: trio.Nursery) -> None:
+    """`examples/cross_origin.py`: a page logs in, streams with its cookie, and logs out."""
+    module = runpy.run_path(str(EXAMPLE))
+    page = "Origin: http://localhost:5173"
+    client = connect(nursery, module["app"])
+
+    async def ask(path: str, *lines: str, method: str = "GET") -> Head:
+        await client.send(request(path, *lines, method=method))
+        return (await client.response())[0]
+
+    assert (await ask("/login", method="POST")).status == 403
+    assert (await ask("/events", page)).status == 401
+    head = await ask("/login", page, method="POST")
+    assert (head.status, head.headers["x-sessions"]) == (200, "1")
+    assert head.headers["access-control-allow-credentials"] == "true"
+    assert head.headers["access-control-expose-headers"] == "x-sessions"
+    assert head.headers["set-cookie"].endswith(
+        "max-age=3600; path=/; secure; httponly; samesite=lax"
+    )
+    (session,) = module["sessions"]
+    cookie = f"Cookie: __Host-session={session}"
+    head = await ask("/events", page, cookie)
+    assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    assert head.headers["content-security-policy"].startswith("default-src 'none'")
+    assert head.headers["set-cookie"].startswith("last_seen=1;")
+    assert "max-age=0" in (await ask("/logout", page, cookie, method="POST")).headers["set-cookie"]
+    assert (await ask("/events", page, cookie)).status == 401
+    nursery.cancel_scope.cancel()

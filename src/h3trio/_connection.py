@@ -34,6 +34,7 @@ from ._exchange import Exchange
 from ._headers import Headers
 from ._http import error_response, split_target
 from ._http1 import Http1, ProtocolError, RequestHead, Signal
+from ._redaction import printable
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -325,7 +326,7 @@ class Connection:
             (b"Connection", b"close"),
         ]
         data = self.http.response(response.status, headers, response.body)
-        logger.info("%s: refused with %s", self._client, error)
+        logger.info("%s: refused with %s", printable(self._client), printable(str(error)))
         if error.status != 503:  # noqa: PLR2004 - no room, which the server counts itself
             self._count_refusal(error, len(data))
         try:

@@ -117,8 +117,8 @@ class H3Event(SetsCookies):
         self.close_hooks: list[CloseHook] | None = None
 
     def __repr__(self) -> str:
-        path = printable(redact_path(self.path))
-        return f"<H3Event: {self.method} '{path}' from {self.client}, {self.state.value}>"
+        path, client = printable(redact_path(self.path)), printable(self.client)
+        return f"<H3Event: {printable(self.method)} '{path}' from {client}, {self.state.value}>"
 
     # -- the request
 
