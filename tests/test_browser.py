@@ -66,6 +66,10 @@ async def test_the_page_has_a_policy_of_its_own(nursery: trio.Nursery, make: Mak
     assert policy == PAGE_POLICY.lower()
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
+    assert head.headers["x-frame-options"] == "deny"
+    assert head.headers["referrer-policy"] == "no-referrer"
+    assert head.headers["cross-origin-opener-policy"] == "same-origin"
+    assert head.headers["x-content-type-options"] == "nosniff"
 
 
 def test_the_policy_is_that_of_the_text() -> None:

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     import trio
     from helpers import Head
 
+    from h3trio._app import Next
+
 GOOD = "https://a.example"
 OTHER = "https://b.example"
 PREFLIGHT = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x")
 
 
-def make_app(cors: CORS) -> App:
+def make_app(cors: CORS, *, behind: bool = False) -> App:
     """Make an app with every kind of answer."""
     app = App()
+    if behind:
+        app.use(passing)
     app.use(cors)
 
     @app.get("/plain")
@@ -243,6 +247,31 @@ def test_what_is_accepted_can_be_sent(text: str) -> None:
     assert accepted.isascii()
     assert accepted.isprintable()
     assert " " not in accepted
+
+
+# -- in front, and behind other middleware
+
+
+async def passing(_event: H3Event, next: Next) -> Response | None:  # noqa: A002 - the field's name for it
+    """Do nothing."""
+    return await next()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_behind_other_middleware(nursery: trio.Nursery, *, behind: bool) -> None:
+    """Wherever it stands, it marks answers, and answers or refuses preflights."""
+    client = connect(nursery, make_app(CORS([GOOD]), behind=behind))
+    for path, lines, method, status in (
+        ("/plain", (), "GET", 200),
+        ("/nowhere", (), "GET", 404),
+        ("/plain", PREFLIGHT, "OPTIONS", 204),
+    ):
+        await client.send(request(path, f"Origin: {GOOD}", *lines, method=method))
+        head, _ = await client.response()
+        assert (head.status, head.headers["access-control-allow-origin"]) == (status, GOOD)
+    await client.send(request("/plain", f"Origin: {OTHER}", *PREFLIGHT, method="OPTIONS"))
+    assert (await client.response())[0].status == 403
+    nursery.cancel_scope.cancel()
 
 
 # -- the example

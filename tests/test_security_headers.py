@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import trio
     from helpers import Head
 
+    from h3trio._app import Next
+
 HSTS = "max-age=31536000"
 ALWAYS = {
     "x-content-type-options": "nosniff",
@@ -96,6 +98,22 @@ async def test_hsts_only_over_tls(nursery: trio.Nursery, *, is_secure: bool) -> 
     headers = SecurityHeaders(strict_transport_security=HSTS)
     head = await ask(nursery, headers, "/plain", is_secure=is_secure)
     assert head.headers.get("strict-transport-security") == (HSTS if is_secure else None)
+
+
+async def test_behind_other_middleware(nursery: trio.Nursery) -> None:
+    """Wherever it stands, the headers are there."""
+    app = App()
+
+    @app.use
+    async def passing(_event: H3Event, next: Next) -> Response | None:  # noqa: A002 - the field's name for it
+        return await next()
+
+    app.use(SecurityHeaders())
+    client = connect(nursery, app)
+    await client.send(request())
+    head = await client.head()
+    assert (head.status, head.headers["x-content-type-options"]) == (404, "nosniff")
+    nursery.cancel_scope.cancel()
 
 
 def test_values_are_checked_at_once() -> None:

@@ -103,18 +103,18 @@ def _scaled(text: str, units: dict[str, int]) -> int:
 
 def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Settings, str]:
     """Make the hub's app, its settings, and what the ready line says of the store."""
-    cors_origins = frozenset(arguments.cors_origin)
+    cors_origins: frozenset[str] = frozenset(arguments.cors_origin)
     try:
         cors = hub_cors(cors_origins)
     except ValueError as exc:
         fail(f"--cors-origin: {exc}")
+    trusted: list[str] = [origin.strip() for origin in arguments.allow_origin.split(",")]
     rights = Rights(
         allow_anonymous_publish=arguments.allow_anonymous_publish,
         allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
         allow_anonymous_operate=arguments.allow_anonymous_operate,
-        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(","))))
-        # Who may read must be let in first; "*" is nobody's origin and trusts no one here.
-        | cors_origins,
+        # Whose pages may read must be let in first; with "*" nobody is named.
+        allowed_origins=frozenset(trusted) - {""} | cors_origins - {"*"},
     )
     open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
     if not is_loopback(arguments.host) and not open_to_all:

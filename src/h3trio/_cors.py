@@ -105,13 +105,18 @@ class CORS:
 
     async def __call__(self, event: H3Event, next: Next, /) -> Response | None:  # noqa: A002 - the field's name for it
         """Answer a preflight; mark the answer to anything else."""
+        response = self.before(event)
+        return await next() if response is None else response
+
+    def before(self, event: H3Event) -> Response | None:
+        """Do the same, where nothing is in front of it but its like: see `App`."""
         origin = event.headers.get("origin")
         # Fetch, "CORS-preflight fetch": only these two together; other OPTIONS are the app's.
         asks = event.method == "OPTIONS" and "access-control-request-method" in event.headers
         if asks and origin is not None:
             return self._answer_preflight(event, origin)
         event.on_head(partial(self._mark, origin))
-        return await next()
+        return None
 
     def _answer_preflight(self, event: H3Event, origin: str) -> Response:
         if not self.allows(origin):

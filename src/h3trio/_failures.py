@@ -11,7 +11,7 @@ and `KeyboardInterrupt`, which Python raises wherever the program happens to be.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, TypeAlias, cast
 
 import trio
 
@@ -19,13 +19,15 @@ from ._redaction import printable
 
 logger = logging.getLogger("h3trio.server")
 
+_Group: TypeAlias = BaseExceptionGroup[BaseException]
+
 _PASSING: Final = (trio.Cancelled, GeneratorExit, KeyboardInterrupt)
 
 
 def split(error: BaseException, event: object) -> tuple[BaseException | None, BaseException | None]:
     """Return what of an error is the handler's own, and what is to be raised again."""
     own, passing = _parts(error)
-    if passing is not None and _parts_of(passing, KeyboardInterrupt):
+    if passing is not None and _holds(passing, KeyboardInterrupt):
         logger.error("%s: KeyboardInterrupt, in task %s", event, task_name())
     return (None if own is None else _single(own)), passing
 
@@ -37,19 +39,20 @@ def task_name() -> str:
 
 def _parts(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     if isinstance(error, BaseExceptionGroup):
-        passing, own = error.split(_PASSING)
+        passing, own = cast("_Group", error).split(_PASSING)
         return own, passing
     return (None, error) if isinstance(error, _PASSING) else (error, None)
 
 
-def _parts_of(error: BaseException, kind: type[BaseException]) -> bool:
+def _holds(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(kind) is not None
+        return cast("_Group", error).subgroup(kind) is not None
     return isinstance(error, kind)
 
 
 def _single(error: BaseException) -> BaseException:
     """Unwrap groups of one: a nursery around one error doesn't change what it is."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("_Group", error)
+    return _single(group.exceptions[0]) if len(group.exceptions) == 1 else group

@@ -13,6 +13,7 @@ changes: it would only end the same way.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -38,7 +39,7 @@ _PATIENCE: Final = 3.0
 def run(app: str) -> int:
     """Serve an app with this process's own arguments, again after each change, until a signal."""
     try:
-        import watchfiles  # noqa: F401, PLC0415 - an extra; whether it is there is asked first
+        importlib.import_module("watchfiles")
     except ImportError:
         fail(f"{FLAG} needs watchfiles: pip install 'h3trio[dev]'")
     environ = {name: value for name, value in os.environ.items() if name != _TWIN}

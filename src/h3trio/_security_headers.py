@@ -73,5 +73,9 @@ class SecurityHeaders:
 
     async def __call__(self, event: H3Event, next: Next, /) -> Response | None:  # noqa: A002 - the field's name for it
         """Add the headers, and go on."""
-        event.response_headers.add_missing(self._over_tls if event.is_secure else self._always)
+        self.before(event)
         return await next()
+
+    def before(self, event: H3Event) -> None:
+        """Do the same, where nothing is in front of it but its like: see `App`."""
+        event.response_headers.add_missing(self._over_tls if event.is_secure else self._always)

@@ -81,10 +81,13 @@ class SocketTransport:
     """A connected, non-blocking TCP or unix socket."""
 
     __slots__ = ("_sock",)
-    is_secure: Final = False
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+
+    @property
+    def is_secure(self) -> bool:
+        return False
 
     def __repr__(self) -> str:
         return f"<SocketTransport: fd {self._sock.fileno()}>"

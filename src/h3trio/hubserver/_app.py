@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
-from ._browser import PAGE_POLICY, add_browser_safety
+from ._browser import PAGE_HEADERS, add_browser_safety
 from ._page import PAGE
 from ._publish import publish
 from ._rights import Rights
@@ -117,7 +117,7 @@ def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
     @app.get("/")
     async def page(event: H3Event) -> Response:
         rights.check_operate(event)
-        return Response.html(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+        return Response.html(PAGE, headers=PAGE_HEADERS)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:

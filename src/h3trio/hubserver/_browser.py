@@ -49,7 +49,15 @@ def add_browser_safety(
     app: App, *, cors: CORS | None = None, trusted: frozenset[str] = frozenset()
 ) -> None:
     """Add the middleware that every route of the hub is behind; before other middleware."""
-    app.use(SecurityHeaders(content_security_policy=API_POLICY))
+    app.use(
+        SecurityHeaders(
+            content_security_policy=API_POLICY,
+            # These are about pages; the hub's one page has them itself.
+            referrer_policy=None,
+            frame_options=None,
+            cross_origin_opener_policy=None,
+        )
+    )
     if cors is not None:
         app.use(cors)
     app.use(OwnPages(cors, trusted))
@@ -65,11 +73,15 @@ class OwnPages:
         self._cors = cors
         self._trusted = trusted
 
-    def __call__(self, event: H3Event, following: _Next, /) -> Awaitable[object]:
+    async def __call__(self, event: H3Event, following: _Next, /) -> object:
         """Let a request pass, or raise `HTTPError` 403."""
+        self.before(event)
+        return await following()
+
+    def before(self, event: H3Event) -> None:
+        """Do the same, where nothing is in front of it but its like: see `App`."""
         if event.method not in _SAFE_METHODS:
             self._check(event)
-        return following()
 
     def _check(self, event: H3Event) -> None:
         origin = event.headers.get("origin")
@@ -114,3 +126,10 @@ def _hashes(page: str, tag: str) -> str:
 
 
 PAGE_POLICY: Final = page_policy(PAGE)
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": PAGE_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""What the page says beyond what every answer says."""
