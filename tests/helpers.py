@@ -131,15 +131,17 @@ def connect(
     settings: Settings | None = None,
     transport: FakeTransport | None = None,
     pair: Pair = memory_stream_pair,
+    scheme: str = "http",
 ) -> Client:
     """Connect a client to a handler, over memory streams or a fake transport."""
     context = Context(handler, settings or Settings())
     if transport is not None:
-        connection = Connection(transport, client="memory", context=context)
+        connection = Connection(transport, client="memory", scheme=scheme, context=context)
         client = Client(connection, transport.client_sends, transport.client_receives)
     else:
         ours, theirs = pair()
-        connection = Connection(StreamTransport(ours), client="memory", context=context)
+        transport_ = StreamTransport(ours)
+        connection = Connection(transport_, client="memory", scheme=scheme, context=context)
         client = Client(connection, theirs.send_all, theirs.receive_some)
         client.stream = theirs
     nursery.start_soon(context.heartbeat.run)

@@ -14,7 +14,7 @@ from h3trio.hubserver._credentials import Credential, bad_request, forbidden, un
 
 if TYPE_CHECKING:
     from h3trio._body import BodyStream
-    from h3trio._event import ResponsePort
+    from h3trio._response_port import ResponsePort
 
 COOKIE = ("Cookie", "mercureAuthorization=t")
 OWN = ("Origin", "https://hub.example")

@@ -10,7 +10,6 @@ import trio
 from helpers import connect, request
 
 from h3trio import CloseReason, H3Event, HTTPError, Settings
-from h3trio._ending import single
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -90,11 +89,3 @@ async def test_farewell_in_time(nursery: trio.Nursery, autojump_clock: MockClock
     await client.response()
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
     assert client.context.counts.limits == {"lease": 1}
-
-
-def test_single() -> None:
-    """Groups of one are unwrapped, however deep; a group of two stays."""
-    error, other = ValueError(), KeyError()
-    assert single(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
-    both = ExceptionGroup("", [error, other])
-    assert single(ExceptionGroup("", [both])) is both

@@ -10,9 +10,9 @@ from trio.testing import assert_checkpoints
 
 from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
 from h3trio._body import BodyStream
-from h3trio._event import ResponseState
 from h3trio._headers import Headers
 from h3trio._http import split_target
+from h3trio._response_port import ResponseState
 
 if TYPE_CHECKING:
     from h3trio import SSEWriter

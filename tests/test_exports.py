@@ -10,6 +10,7 @@ import h3trio
 
 EXPECTED = {
     "App",
+    "CORS",
     "CloseReason",
     "Closing",
     "EventTooLargeError",
@@ -20,6 +21,7 @@ EXPECTED = {
     "SSEEvent",
     "SSEParser",
     "SSEWriter",
+    "SecurityHeaders",
     "Server",
     "ServerStatistics",
     "Settings",

@@ -306,7 +306,8 @@ async def test_the_page_is_for_this_machine(hub: HubClient) -> None:
 @pytest.mark.parametrize(
     ("raw", "flag"),
     [
-        (post(b"x", "/events/news", "Origin: https://evil.example"), "--allow-anonymous-publish"),
+        (post(b"x", "/events/news", "Origin: https://evil.example"), "--cors-origin"),
+        (post(b"x", "/events/news", "Via: 1.1 proxy"), "--allow-anonymous-publish"),
         (request("/events/news", "Via: 1.1 proxy", method="DELETE"), "--allow-anonymous-publish"),
         (request("/events", "Forwarded: for=10.0.0.1"), "--allow-anonymous-subscribe"),
     ],

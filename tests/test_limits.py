@@ -36,6 +36,8 @@ NO_ROW: Final = {
     "queue_events": "back-pressure: `send` waits (tests/test_outbox.py)",
     "queue_bytes": "back-pressure: `send` waits (tests/test_outbox.py)",
     "notsent_lowat": "back-pressure, in the kernel (tests/e2e)",
+    "blocked_loop_warning": "not a client's: a handler is named (tests/e2e/test_watchdog.py)",
+    "cancel_warning": "not a client's: a handler is named (tests/test_watchdog.py)",
     "heartbeat_interval": "what we send, not what a client may do",
     "lease_jitter": "spreads `lease`",
     "reconnect_delay": "what clients are told",

@@ -15,7 +15,7 @@ from h3trio.hubserver._rights import is_loopback
 
 if TYPE_CHECKING:
     from h3trio._body import BodyStream
-    from h3trio._event import ResponsePort
+    from h3trio._response_port import ResponsePort
 
 LOCAL = {"host": "localhost:3000"}
 

@@ -12,7 +12,13 @@ from h3trio import Settings
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
 WHOLE = {field.name for field in dataclasses.fields(Settings) if "int" in str(field.type)}
-MAY_BE_NONE = {"lease", "min_body_rate", "max_requests_per_connection"}
+MAY_BE_NONE = {
+    "blocked_loop_warning",
+    "cancel_warning",
+    "lease",
+    "max_requests_per_connection",
+    "min_body_rate",
+}
 
 
 def made(name: str, value: object) -> Settings:

@@ -8,6 +8,7 @@ is left.
 from ._app import App as App
 from ._close import CloseReason as CloseReason
 from ._close import Closing as Closing
+from ._cors import CORS as CORS
 from ._doors import own as _own
 from ._errors import HTTPError as HTTPError
 from ._errors import ResponseStateError as ResponseStateError
@@ -16,6 +17,7 @@ from ._http import Response as Response
 from ._parser import EventTooLargeError as EventTooLargeError
 from ._parser import SSEParser as SSEParser
 from ._proxies import TrustedProxies as TrustedProxies
+from ._security_headers import SecurityHeaders as SecurityHeaders
 from ._server import Server as Server
 from ._server import ServerStatistics as ServerStatistics
 from ._server import serve as serve

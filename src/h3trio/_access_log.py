@@ -1,12 +1,15 @@
 """The access log: one line per exchange, when it has ended.
 
-Logger `h3trio.access`, level INFO. Nothing is formatted when nobody listens.
+Logger `h3trio.access`, level INFO. Nothing is formatted when nobody listens. Whatever the
+client had a say in goes through `_redaction`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from ._redaction import printable, shown_target
 
 if TYPE_CHECKING:
     from ._close import Closing
@@ -14,18 +17,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.access")
 
+_MAX_METHOD: Final = 32
+_MAX_CLIENT: Final = 128
+
 
 def log_exchange(event: H3Event, closing: Closing) -> None:
-    """Log client, method, path, status, reason, duration, events and bytes."""
+    """Log client, method, target, status, reason, duration, events and bytes."""
     if not logger.isEnabledFor(logging.INFO):
         return
     logger.info(
         '%s "%s %s" %d %s %.3fs %d events %d bytes',
-        event.client,
-        event.method,
-        # As sent: percent-encoded, so it can't forge a line. Without the query, which may hold
-        # tokens.
-        event.raw_path.decode("ascii", "backslashreplace"),
+        printable(event.client, _MAX_CLIENT),
+        printable(event.method, _MAX_METHOD),
+        # As sent, percent-encoded, with the values of token-like parameters taken out.
+        shown_target(event.raw_path, event.raw_query),
         closing.status,
         closing.reason.value,
         closing.duration,

@@ -9,7 +9,7 @@ whatever the handler returned.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 
 from ._errors import HTTPError, ResponseStateError
 from ._http import Response
@@ -44,6 +44,19 @@ class Middleware(Protocol):
     def __call__(self, event: H3Event, next: Next, /) -> Awaitable[object]: ...  # noqa: A002 - the field's name for it
 
 
+@runtime_checkable
+class Before(Protocol):
+    """Middleware that has nothing to do once the handler runs, and so needs no task's frame.
+
+    In front of all other middleware, its `before` is called instead of itself: a stream
+    then keeps no coroutine of it for as long as it lasts.
+    """
+
+    def before(self, event: H3Event) -> Response | None:
+        """Answer, or let the request go on by `None`, or raise `HTTPError`."""
+        ...
+
+
 @final
 class App:
     """Routes a request to a handler.
@@ -59,6 +72,7 @@ class App:
 
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
         self._router: Router[RouteHandler] = Router()
+        self._before: list[Before] = []
         self._middleware: list[Middleware] = []
         self._lifespan = lifespan
 
@@ -75,6 +89,9 @@ class App:
         Raises, when awaited:
             HTTPError: 404, 405, or what a handler raised.
         """
+        for middleware in self._before:
+            if (response := middleware.before(event)) is not None:
+                return _ready(response)
         return self._chain(event, 0) if self._middleware else self._dispatch(event)
 
     async def _chain(self, event: H3Event, index: int) -> Response | None:
@@ -110,7 +127,10 @@ class App:
 
     def use(self, middleware: _M) -> _M:
         """Add middleware; the first added is the outermost. Usable as a decorator."""
-        self._middleware.append(middleware)
+        if isinstance(middleware, Before) and not self._middleware:
+            self._before.append(middleware)
+        else:
+            self._middleware.append(middleware)
         return middleware
 
     def get(self, pattern: str) -> Callable[[_F], _F]:
@@ -151,6 +171,10 @@ class App:
             return handler
 
         return register
+
+
+async def _ready(response: Response) -> Response:
+    return response
 
 
 def _answer(event: H3Event, result: object) -> Response | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 from . import _cli_access
 from ._options import fail
 from .hub import Hub
-from .hubserver import Retention, Rights, create_app, describe, is_loopback, make_history
+from .hubserver import (
+    Retention,
+    Rights,
+    create_app,
+    describe,
+    hub_cors,
+    is_loopback,
+    make_history,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -52,6 +60,15 @@ def add_arguments(parser: Options) -> None:
     )
     group.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
     _cli_access.add_arguments(group)
+    group.add_option(
+        "--cors-origin",
+        default=(),
+        type=_origins,
+        repeated=True,
+        variable="H3TRIO_CORS_ORIGINS",
+        metavar="ORIGIN",
+        help="hub: origins whose pages may read and publish, by commas or repeated; * for all",
+    )
 
 
 def _durability(text: str) -> str:
@@ -64,6 +81,12 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text):
         raise ValueError(f"{text!r} is not a number of seconds from 0 to 999")
     return float(text)
+
+
+def _origins(text: str) -> list[str]:
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    hub_cors(frozenset(origins))
+    return origins
 
 
 def _count(text: str) -> int:
@@ -90,11 +113,18 @@ def _scaled(text: str, units: dict[str, int]) -> int:
 
 def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Settings, str]:
     """Make the hub's app, its settings, and what the ready line says of the store."""
+    cors_origins: frozenset[str] = frozenset(arguments.cors_origin)
+    try:
+        cors = hub_cors(cors_origins)
+    except ValueError as exc:
+        fail(f"--cors-origin: {exc}")
+    trusted: list[str] = [origin.strip() for origin in arguments.allow_origin.split(",")]
     rights = Rights(
         allow_anonymous_publish=arguments.allow_anonymous_publish,
         allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
         allow_anonymous_operate=arguments.allow_anonymous_operate,
-        allowed_origins=frozenset(filter(None, map(str.strip, arguments.allow_origin.split(",")))),
+        # Whose pages may read must be let in first; with "*" nobody is named.
+        allowed_origins=frozenset(trusted) - {""} | cors_origins - {"*"},
     )
     access = _cli_access.access_from(arguments, rights)
     open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
@@ -121,5 +151,5 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
     limits = access.limits.hub_settings(
         max_event_bytes=settings.max_event_bytes, flush_interval=arguments.flush_interval
     )
-    app = create_app(Hub(history, settings=limits), access=access)
+    app = create_app(Hub(history, settings=limits), access=access, cors=cors)
     return app, settings, describe(arguments.store, history)

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
-from . import _cli_hub, _cli_listen
+from . import _cli_hub, _cli_listen, _reload
 from ._options import fail, settings_from
+from ._redaction import LogFormatter
 from ._server import Server, serve
 from ._systemd import notify
 from .hub import HistoryError
@@ -58,6 +59,9 @@ def add_arguments(parser: Options) -> None:
     _cli_listen.add_arguments(parser)
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
     parser.add_switch("--no-access-log", help="don't log requests")
+    parser.add_switch(
+        _reload.FLAG, help="start again when a Python file changes, to develop an app"
+    )
     _cli_hub.add_arguments(parser)
     parser.add_settings()
 
@@ -71,7 +75,13 @@ def _level(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit status."""
     settings = settings_from(arguments)
-    logging.basicConfig(level=arguments.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    if arguments.reload:
+        if not arguments.app:
+            fail(f"{_reload.FLAG} needs an app: the hub has no files of yours")
+        return _reload.run(arguments.app)
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(LogFormatter(_LOG_FORMAT))
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[to_terminal])
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
     handler: Handler

@@ -19,8 +19,9 @@ from ._access_log import log_exchange
 from ._addresses import AddressBook, address_key
 from ._close import CloseReason
 from ._errors import HTTPError
-from ._event import ClosedPort
 from ._heartbeat import Heartbeat
+from ._response_port import ClosedPort
+from ._watchdog import CancelWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,6 +73,7 @@ class Context:
         "_proxies",
         "_random",
         "addresses",
+        "cancels",
         "closing",
         "counts",
         "draining",
@@ -99,6 +101,7 @@ class Context:
         """Whether a drain is so far that no request begins any more."""
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
+        self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
         self._date = b""
         self._date_second = 0
 
@@ -109,6 +112,7 @@ class Context:
 
     def closed(self, event: H3Event, closing: Closing) -> None:
         """Count and log a finished exchange, call its hooks, and let the event go."""
+        self.cancels.ended(event)
         self.counts.add(closing)
         log_exchange(event, closing)
         for hook in event.close_hooks or ():

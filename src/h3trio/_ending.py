@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -74,13 +74,3 @@ async def _in_time(step: Callable[[], Awaitable[None]], context: Context) -> Non
         await step()
     if scope.cancelled_caught:
         context.met("farewell_timeout")
-
-
-def single(group: ExceptionGroup[Exception]) -> Exception:
-    """Unwrap groups of one: a nursery around one error doesn't change what it is."""
-    if len(group.exceptions) != 1:
-        return group
-    only = group.exceptions[0]
-    if isinstance(only, ExceptionGroup):
-        return single(cast("ExceptionGroup[Exception]", only))
-    return only

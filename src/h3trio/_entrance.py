@@ -17,6 +17,7 @@ from ._close import CloseReason
 from ._connection import Connection
 from ._proxies import seen_through
 from ._proxy_protocol import ProxyProtocolError, parse
+from ._redaction import printable
 from ._tls import TLSTransport, explain
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Entrance:
                 arrival.was_told = True
             return True
         self._context.counts.failed_proxy_headers += 1
-        logger.info("%s: PROXY header failed: %s", arrival.client, why)
+        logger.info("%s: PROXY header failed: %s", printable(arrival.client), printable(why))
         return False
 
     async def _shake_hands(self, arrival: Arrival) -> bool:
@@ -173,7 +174,7 @@ class Entrance:
             arrival.transport, arrival.received = transport, b""
             return True
         self._context.counts.failed_handshakes += 1
-        logger.info("%s: TLS handshake failed: %s", arrival.client, why)
+        logger.info("%s: TLS handshake failed: %s", printable(arrival.client), printable(why))
         return False
 
 

@@ -7,95 +7,42 @@ and any error still has a true status; entering it sends the head.
 
 from __future__ import annotations
 
-import enum
 import inspect
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
 from ._close import CloseReason, Closing
+from ._cookies import SetsCookies, parse_cookies
 from ._errors import HTTPError, ResponseStateError
 from ._headers import Headers, MutableHeaders, QueryParams
 from ._http import Response, last_event_id, parse_form, parse_json, parse_query, to_response
+from ._redaction import printable, redact_path
+from ._response_port import ResponseState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
     import trio
 
     from ._body import BodyStream
     from ._http import Target
-    from ._settings import Settings
+    from ._response_port import ClosedPort, ResponsePort
     from ._writer import SSEWriter
 
     StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
     CloseHook = Callable[[Closing], object]
-
-
-class ResponsePort(Protocol):
-    """What an event needs of the connection it came by."""
-
-    @property
-    def draining(self) -> trio.Event: ...
-    @property
-    def settings(self) -> Settings: ...
-    def retry_after(self) -> int: ...
-    def met(self, limit: str) -> None: ...
-    async def open_stream(self) -> SSEWriter: ...
-    def fail_stream(self) -> None: ...
-    def end(self, reason: CloseReason) -> None: ...
+    HeadHook = Callable[[MutableHeaders], object]
 
 
 @final
-class ClosedPort:
-    """What an event needs when its answer is over: one for all the events of a server.
-
-    With the port it came by, an event would hold its exchange, which holds the event: a
-    circle that stays until the garbage collector comes by.
-    """
-
-    __slots__ = ("draining", "met", "retry_after", "settings")
-
-    def __init__(
-        self,
-        *,
-        draining: trio.Event,
-        settings: Settings,
-        retry_after: Callable[[], int],
-        met: Callable[[str], None],
-    ) -> None:
-        self.draining: trio.Event = draining
-        self.settings: Settings = settings
-        self.retry_after = retry_after
-        self.met = met
-
-    async def open_stream(self) -> SSEWriter:
-        """Never reached: no stream can be started by then."""
-        raise ResponseStateError("can't stream: closed already")
-
-    def fail_stream(self) -> None:
-        """Do nothing: the stream has ended."""
-
-    def end(self, reason: CloseReason) -> None:
-        """Do nothing: it has ended."""
-
-
-class ResponseState(enum.Enum):
-    """How far the answer to a request has come."""
-
-    NEW = "new"
-    STREAM_STARTED = "stream started"
-    STREAMING = "streaming"
-    RESPONDED = "responded"
-    CLOSED = "closed"
-
-
-@final
-class H3Event:
+class H3Event(SetsCookies):
     """A request, and the status, headers and stream of its response."""
 
     __slots__ = (
         "_body",
         "_content",
+        "_cookies",
+        "_head_hooks",
         "_port",
         "_query",
         "_response_headers",
@@ -136,6 +83,8 @@ class H3Event:
         self._body = body
         self._port = port
         self._content: bytes | None = None
+        self._cookies: Mapping[str, str] | None = None
+        self._head_hooks: list[HeadHook] | None = None
         self._query: QueryParams | None = None
         self._status = 200
         self._response_headers: MutableHeaders | None = None
@@ -144,7 +93,8 @@ class H3Event:
         self.close_hooks: list[CloseHook] | None = None
 
     def __repr__(self) -> str:
-        return f"<H3Event: {self.method} {self.path!r} from {self.client}, {self.state.value}>"
+        path, client = printable(redact_path(self.path)), printable(self.client)
+        return f"<H3Event: {printable(self.method)} '{path}' from {client}, {self.state.value}>"
 
     # -- the request
 
@@ -157,6 +107,11 @@ class H3Event:
     def raw_path(self) -> bytes:
         """The path as sent; only here do `%2F` and `/` differ."""
         return self._target.raw_path
+
+    @property
+    def raw_query(self) -> bytes:
+        """The query as sent, without its `?`."""
+        return self._target.raw_query
 
     @property
     def authority(self) -> str:
@@ -175,6 +130,13 @@ class H3Event:
         if self._query is None:
             self._query = parse_query(self._target.raw_query)
         return self._query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies; what is malformed or beyond 180 of them is left out."""
+        if self._cookies is None:
+            self._cookies = parse_cookies(self.headers.get_list("cookie"))
+        return self._cookies
 
     @property
     def last_event_id(self) -> str | None:
@@ -274,6 +236,14 @@ class H3Event:
                 self._response_headers.freeze()
         return self._response_headers
 
+    def _cookie_headers(self) -> MutableHeaders:
+        return self.response_headers
+
+    def on_head(self, hook: HeadHook) -> None:
+        """Call `hook(headers)` with `response_headers` once, just before the head is sent."""
+        self._require_unsent("the headers")
+        self._head_hooks = [*(self._head_hooks or ()), hook]
+
     @property
     def head_sent(self) -> bool:
         """Whether status and headers are out."""
@@ -342,6 +312,9 @@ class H3Event:
 
     def take_response_headers(self) -> list[tuple[bytes, bytes]]:
         """Freeze the headers and return them; for the connection, as it sends the head."""
+        hooks, self._head_hooks = self._head_hooks, None
+        for hook in hooks or ():
+            hook(self.response_headers)
         if self._response_headers is None:
             return []
         self._response_headers.freeze()

@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Final, Never, Protocol, final
 import trio
 
 from ._close import ENDED_BY_SERVER, LIMIT_OF, CloseReason, Closing, lost
-from ._ending import STREAM_HEADERS, ended_stream, is_event_source, say_last, single
+from ._ending import STREAM_HEADERS, ended_stream, is_event_source, say_last
 from ._errors import HTTPError, ResponseStateError
-from ._event import H3Event, ResponseState
+from ._event import H3Event
+from ._failures import split, task_name
 from ._headers import Headers
 from ._http import error_response, split_target
 from ._outbox import Outbox, State
+from ._response_head import join_fields
+from ._response_port import ResponseState
 from ._writer import SSEWriter
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ class Exchange:
         self._scope = trio.CancelScope()
         self._outbox: Outbox | None = None
         self._reason: CloseReason | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._half_closed = False
         self._started = trio.current_time()
         self._status = 0
@@ -139,7 +142,8 @@ class Exchange:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
             if (limit := LIMIT_OF.get(self._reason)) is not None:
                 self.met(limit)
-        self._scope.cancel(reason=reason.value)
+        watch, owner = self._connection.context.cancels, self._connection
+        watch.cancel(self._scope, reason.value, key=self.event, owner=owner)
 
     @property
     def _is_complete(self) -> bool:
@@ -193,16 +197,8 @@ class Exchange:
             raise ResponseStateError("can't respond: an earlier send here was cancelled")
 
     def _headers(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
-        """Join headers, the first to name one wins, with those that every response has."""
-        context, headers = self._connection.context, [*own]
-        for fields in filter(None, others):
-            names = {name.lower() for name, _ in headers}
-            headers += [field for field in fields if field[0].lower() not in names]
-        if not any(name.lower() == b"date" for name, _ in headers):
-            headers.insert(0, (b"Date", context.date()))
-        if self._connection.is_last:
-            headers.append((b"Connection", b"close"))
-        return headers
+        date, closes = self._connection.context.date(), self._connection.is_last
+        return join_fields(own, *others, date=date, closes=closes)
 
     async def _end_head_request(self, head: bytes) -> Never:
         """Answer HEAD with the head alone, and unwind the handler: nothing streams."""
@@ -246,8 +242,14 @@ class Exchange:
             with self._scope:
                 try:
                     await self._handle()
-                except* Exception as group:  # noqa: BLE001 - whatever it is, it ends here
-                    self._error = single(group)
+                except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
+                    self._error, passing = split(error, self.event)
+                    try:
+                        if passing is not None:
+                            raise passing
+                    finally:
+                        del passing  # its traceback leads here: a cycle for each stream
+            self._connection.context.cancels.ended(self.event)
             await self._settle()
         finally:
             self._close()
@@ -336,12 +338,13 @@ class Exchange:
             await self._respond_error(HTTPError(503))
         self._reason = self._reason or CloseReason.COMPLETED
 
-    async def _settle_error(self, error: Exception) -> None:
+    async def _settle_error(self, error: BaseException) -> None:
         answer = isinstance(error, HTTPError) and not self.event.head_sent
         # A shielded handler may meet its lost client; the reason says it all.
         expected = isinstance(error, trio.BrokenResourceError) and self._reason is not None
         if not answer and not expected:
-            logger.error("%s: the handler raised", self.event, exc_info=error)
+            message = "%s: the handler raised, in task %s"
+            logger.error(message, self.event, task_name(), exc_info=error)
         if self._reason is None and not answer:
             self._reason = CloseReason.HANDLER_ERROR
         if not self.event.head_sent:

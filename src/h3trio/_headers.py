@@ -241,6 +241,12 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
         key = _key(name)
         self._fields = [field for field in self._fields if field[0] != key]
 
+    def add_missing(self, defaults: MutableHeaders) -> None:
+        """Add the fields of those names that are not here yet; they were checked once already."""
+        self._check_open()
+        present = {key for key, _, _ in self._fields}
+        self._fields += [field for field in defaults._fields if field[0] not in present]
+
     def freeze(self) -> None:
         """Refuse changes from now on: whoever sends the head calls this."""
         self._frozen = True

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Never, TypeAlias, cast, final
 from urllib.parse import unquote_to_bytes
 
+from ._cookies import SetsCookies
 from ._errors import HTTPError
 from ._headers import MAX_NUM_FIELDS, Headers, MutableHeaders, QueryParams
 from ._request_head import is_authority
@@ -44,7 +45,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 
 
 @final
-class Response:
+class Response(SetsCookies):
     """A whole answer: status, headers, body.
 
     A `str` body is sent as UTF-8, as `text/plain` unless `content_type` or the headers say
@@ -83,6 +84,9 @@ class Response:
             self.headers.set("Content-Type", content_type)
         elif self.body:
             self.headers.setdefault("Content-Type", default)
+
+    def _cookie_headers(self) -> MutableHeaders:
+        return self.headers
 
     def __repr__(self) -> str:
         content_type = self.headers.get("content-type", "no content type")

@@ -55,6 +55,8 @@ SETTINGS: Final = {
     "farewell_timeout": "seconds an ended stream may take to accept what it holds",
     "drain_soft": "first phase of a shutdown, in seconds: streams are ended one by one",
     "drain_hard": "second phase of a shutdown, in seconds: then what is left is cancelled",
+    "blocked_loop_warning": "seconds the loop may be blocked before the task is logged, or none",
+    "cancel_warning": "seconds a cancelled handler may go on before it is logged, or none",
 }
 """The fields of `Settings` and what they do, as `--help` says it."""
 
@@ -91,8 +93,12 @@ class Options(argparse.ArgumentParser):
         default: object = None,
         type: Callable[[str], object] = str,  # noqa: A002 - argparse's name for it
         metavar: str | None = None,
+        repeated: bool = False,
+        variable: str | None = None,
     ) -> None:
         """Add an option with a value, and its twin in the environment.
+
+        Where it may be repeated, `type` returns a list, and the value is all of them.
 
         `type` raises `ValueError` with a message that can stand behind the option's name.
         """
@@ -103,10 +109,17 @@ class Options(argparse.ArgumentParser):
             except ValueError as exc:
                 raise argparse.ArgumentTypeError(str(exc)) from exc
 
-        variable = env_name(flags[0])
-        shown = f"{help} [{variable}" + ("]" if default in (None, "") else f", default {default}]")
+        variable = variable or env_name(flags[0])
+        shown = f"{help} [{variable}" + (
+            "]" if default in (None, "", ()) else f", default {default}]"
+        )
         action = self.add_argument(
-            *flags, help=shown, default=argparse.SUPPRESS, type=convert, metavar=metavar
+            *flags,
+            help=shown,
+            default=argparse.SUPPRESS,
+            type=convert,
+            metavar=metavar,
+            action="extend" if repeated else "store",
         )
         self._twins.append(_Twin(action.dest, variable, convert, default))
 

@@ -15,6 +15,7 @@ import trio
 
 from ._close import CloseReason, Closing
 from ._http import error_response
+from ._redaction import printable
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -46,7 +47,7 @@ def refuse(error: HTTPError, *, http: Http1, context: Context, client: str, sinc
     response = error_response(error)
     fields = [(b"Date", context.date()), *response.headers.raw, (b"Connection", b"close")]
     data = http.response(response.status, fields, response.body)
-    logger.info("%s: refused with %s", client, error)
+    logger.info("%s: refused with %s", printable(client), printable(str(error)))
     # A connection there was no room for is no request; the server counts it.
     if error.status not in _NO_ROOM:
         context.counts.add(

@@ -29,6 +29,7 @@ from ._listeners import open_sources, source_of
 from ._refusals import Refusals, contain
 from ._settings import Settings
 from ._unix import open_unix
+from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     import socket
@@ -79,6 +80,10 @@ class ServerStatistics:
     """How often each limit was met, by the name of its setting; absent if never."""
     refusals: Mapping[int, int]
     """Requests that broke HTTP, a limit of it or its timeouts, by status."""
+    blocked_loops: int
+    """Times the event loop was blocked for `Settings.blocked_loop_warning`."""
+    overdue_cancels: int
+    """Handlers that went on for `Settings.cancel_warning` after they were cancelled."""
     draining: bool
     """Whether the server is going away."""
     refused_by_address: int = 0
@@ -114,6 +119,7 @@ class Server:
         self._refusals = Refusals(context, entrance, on_end=self._wake_if_empty)
         self._empty = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
+        self._watchdog = Watchdog(context.settings.blocked_loop_warning)
 
     def __repr__(self) -> str:
         return f"<Server: {' '.join(self.addresses)}, {len(self._connections)} connections>"
@@ -142,6 +148,8 @@ class Server:
             closings=MappingProxyType(dict(counts.closings)),
             limits=MappingProxyType(dict(counts.limits)),
             refusals=MappingProxyType(dict(counts.refusals)),
+            blocked_loops=self._watchdog.blocked,
+            overdue_cancels=self._context.cancels.overdue,
             draining=self.is_draining,
             refused_by_address=counts.refused_by_address,
             refused_streams=counts.refused_streams,
@@ -161,18 +169,23 @@ class Server:
 
     async def run(self, task_status: trio.TaskStatus[Server]) -> None:
         """Serve until drained or cancelled; `serve` calls this, once."""
+        self._watchdog.start()
         try:
             async with trio.open_nursery() as around:
                 async with trio.open_nursery() as nursery:
                     # Outside the nursery that it cancels, so that it can tell what stays.
                     around.start_soon(self._drain, nursery.cancel_scope, name="h3trio drain")
                     nursery.start_soon(self._context.heartbeat.run, name="h3trio heartbeat")
+                    nursery.start_soon(
+                        self._context.cancels.run, self._where, name="h3trio cancel watch"
+                    )
                     for source in self._sources:
                         name = f"h3trio accept {source.address}"
                         nursery.start_soon(self._accept, source, nursery, name=name)
                     task_status.started(self)
                 around.cancel_scope.cancel(reason="the server has ended")
         finally:
+            self._watchdog.stop()
             self._ended.set()
 
     # -- the drain
@@ -216,6 +229,10 @@ class Server:
         for index, connection in enumerate(streams):
             await trio.sleep_until(start + seconds * (_HEAD_START + share * index / len(streams)))
             connection.end_stream(CloseReason.DRAINING)
+
+    def _where(self, connection: object) -> str:
+        """Say what the tasks of a connection are at."""
+        return next((_whereabouts(t) for c, t in self._connections.items() if c is connection), "")
 
     async def _wait_empty(self) -> None:
         while self._connections or self._refusals:

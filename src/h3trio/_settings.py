@@ -19,7 +19,15 @@ MIB: Final = 1024 * KIB
 
 # Fields that may be zero, or that may be None ("off").
 _MAY_BE_ZERO: Final = frozenset({"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"})
-_MAY_BE_NONE: Final = frozenset({"lease", "min_body_rate", "max_requests_per_connection"})
+_MAY_BE_NONE: Final = frozenset(
+    {
+        "blocked_loop_warning",
+        "cancel_warning",
+        "lease",
+        "max_requests_per_connection",
+        "min_body_rate",
+    }
+)
 # What the kernel takes as a C int.
 _MAX_INT: Final = 2**31 - 1
 _KERNEL_INTS: Final = frozenset({"backlog", "notsent_lowat"})
@@ -147,6 +155,14 @@ class Settings:
 
     drain_hard: float = 10.0
     """Second phase: what is left may finish; then it is cancelled."""
+
+    blocked_loop_warning: float | None = 1.0
+    """A task that keeps the event loop for so long is named in the log, with its stack;
+    `None` for never. Long enough for a garbage collection, and noticed by every client."""
+
+    cancel_warning: float | None = 5.0
+    """A handler that goes on so long after it was cancelled is named in the log; `None`
+    for never. Longer than the clean-up of a handler that hears it."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -7,6 +7,7 @@ from ._access import Access as Access
 from ._access import AccessStatistics as AccessStatistics
 from ._app import create_app as create_app
 from ._auth import TokenAuthenticator as TokenAuthenticator
+from ._browser import hub_cors as hub_cors
 from ._credentials import COOKIE_NAME as COOKIE_NAME
 from ._credentials import Carriers as Carriers
 from ._grant import Authenticator as Authenticator

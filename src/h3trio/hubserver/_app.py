@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from h3trio import App, CloseReason, H3Event, HTTPError, Response
+from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
 from ._access import ANYONE, Access
+from ._browser import PAGE_HEADERS, add_browser_safety
 from ._grant import members
 from ._page import PAGE
 from ._publish import publish
@@ -37,7 +38,11 @@ _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
 def create_app(
-    hub: Hub | None = None, *, rights: Rights | None = None, access: Access | None = None
+    hub: Hub | None = None,
+    *,
+    rights: Rights | None = None,
+    access: Access | None = None,
+    cors: CORS | None = None,
 ) -> App:
     """Make the app of a hub; serving it runs the hub.
 
@@ -46,6 +51,7 @@ def create_app(
         rights: what may be done without a key; nothing beyond this machine if
             not given. Short for `access=Access(rights=rights)`.
         access: rights, who tells them, and limits.
+        cors: which other sites' pages may read, and publish where they have the right to.
 
     Raises:
         ValueError: both rights and access are given.
@@ -63,6 +69,7 @@ def create_app(
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
     app = App(lifespan=lifespan)
+    add_browser_safety(app, cors=cors, trusted=access.rights.allowed_origins)
     _add_events(app, hub, access)
     _add_operation(app, hub, access.rights)
     return app
@@ -152,7 +159,7 @@ def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
     @app.get("/")
     async def page(event: H3Event) -> Response:
         rights.check_operate(event)
-        return Response.html(PAGE)
+        return Response.html(PAGE, headers=PAGE_HEADERS)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:

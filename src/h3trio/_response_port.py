@@ -1,0 +1,75 @@
+"""What an event needs of the connection it came by, while its answer lasts and after."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol, final
+
+from ._errors import ResponseStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+    from ._close import CloseReason
+    from ._settings import Settings
+    from ._writer import SSEWriter
+
+
+class ResponsePort(Protocol):
+    """What an event needs of the connection it came by."""
+
+    @property
+    def draining(self) -> trio.Event: ...
+    @property
+    def settings(self) -> Settings: ...
+    def retry_after(self) -> int: ...
+    def met(self, limit: str) -> None: ...
+    async def open_stream(self) -> SSEWriter: ...
+    def fail_stream(self) -> None: ...
+    def end(self, reason: CloseReason) -> None: ...
+
+
+@final
+class ClosedPort:
+    """What an event needs when its answer is over: one for all the events of a server.
+
+    With the port it came by, an event would hold its exchange, which holds the event: a
+    circle that stays until the garbage collector comes by.
+    """
+
+    __slots__ = ("draining", "met", "retry_after", "settings")
+
+    def __init__(
+        self,
+        *,
+        draining: trio.Event,
+        settings: Settings,
+        retry_after: Callable[[], int],
+        met: Callable[[str], None],
+    ) -> None:
+        self.draining: trio.Event = draining
+        self.settings: Settings = settings
+        self.retry_after = retry_after
+        self.met = met
+
+    async def open_stream(self) -> SSEWriter:
+        """Never reached: no stream can be started by then."""
+        raise ResponseStateError("can't stream: closed already")
+
+    def fail_stream(self) -> None:
+        """Do nothing: the stream has ended."""
+
+    def end(self, reason: CloseReason) -> None:
+        """Do nothing: it has ended."""
+
+
+class ResponseState(enum.Enum):
+    """How far the answer to a request has come."""
+
+    NEW = "new"
+    STREAM_STARTED = "stream started"
+    STREAMING = "streaming"
+    RESPONDED = "responded"
+    CLOSED = "closed"
