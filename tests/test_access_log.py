@@ -51,17 +51,17 @@ def logged(caplog: pytest.LogCaptureFixture, target: bytes) -> str:
 
 
 @contextlib.contextmanager
-def captured() -> Generator[list[str]]:
-    """Collect the lines of the access log; Hypothesis can't use a fixture for it."""
-    lines: list[str] = []
+def captured() -> Generator[list[logging.LogRecord]]:
+    """Collect the records of the access log; Hypothesis can't use a fixture for it."""
+    records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]  # shorter than a class
+    handler.emit = records.append  # type: ignore[method-assign,assignment]  # shorter than a class
     logger = logging.getLogger("h3trio.access")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield lines
+        yield records
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
@@ -75,10 +75,21 @@ def test_a_line_tells_who_what_and_how_it_ended(caplog: pytest.LogCaptureFixture
 
 
 def test_secrets_stay_out(caplog: pytest.LogCaptureFixture) -> None:
-    """No header is in the log, and of the query not the values that may be tokens."""
-    line = logged(caplog, b"/events?topic=a&%74OKEN=secret")
-    assert '"GET /events?topic=a&%74OKEN=[redacted]" 200' in line
+    """Neither the query nor a header is in the line: they may hold tokens."""
+    line = logged(caplog, b"/events;token=secret?topic=a&%74OKEN=secret")
+    assert '"GET /events;token=[redacted]" 200' in line
     assert "secret" not in line
+
+
+def test_the_record_has_the_query(caplog: pytest.LogCaptureFixture) -> None:
+    """A formatter can have the query, without the values that may be tokens."""
+    for target, query in (
+        (b'/events?topic=a"&%74OKEN=secret', r"topic=a\x22&%74OKEN=[redacted]"),
+        (b"/events", ""),
+    ):
+        caplog.clear()
+        logged(caplog, target)
+        assert vars(caplog.records[0])["query"] == query
 
 
 @pytest.mark.parametrize("path", [b"/a%0Ab", b"/a%22%20200", b"/%E2%82%AC"])
@@ -102,11 +113,13 @@ def test_nothing_forges_a_line(path: bytes, query: bytes, method: str, client: s
     event = request(b"/")
     event.method, event.client = method, client
     event._target = replace(event._target, raw_path=path, raw_query=query)  # noqa: SLF001 - what the parser would refuse is tried too
-    with captured() as lines:
+    with captured() as records:
         log_exchange(event, CLOSING)
-    (line,) = lines
-    assert line.isascii()
-    assert line.isprintable()
+    (record,) = records
+    line, query_shown = record.getMessage(), vars(record)["query"]
+    assert (line + query_shown).isascii()
+    assert (line + query_shown).isprintable()
+    assert '"' not in query_shown
     assert line.count('"') == 2
     assert line.endswith('" 200 client_closed 1.235s 7 events 890 bytes')
     assert len(line) < 1400

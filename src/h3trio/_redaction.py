@@ -101,12 +101,14 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - what four digits hold
 
 
-def shown_target(path: bytes, query: bytes = b"", *, limit: int = MAX_FIELD) -> str:
-    """Return the target of a request as a log may have it: redacted, printable, bounded."""
-    text = redact_path(path.decode("latin-1"))
-    if query:
-        text = f"{text}?{redact_query(query.decode('latin-1'))}"
-    return printable(text, limit)
+def shown_path(path: bytes) -> str:
+    """Return the path of a request, as sent, as a log may have it."""
+    return printable(redact_path(path.decode("latin-1")))
+
+
+def shown_query(query: bytes) -> str:
+    """Return the query of a request, as sent, as a log may have it."""
+    return printable(redact_query(query.decode("latin-1"))) if query else ""
 
 
 @final

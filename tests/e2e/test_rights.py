@@ -68,6 +68,38 @@ async def test_each_flag_gives_one_right(
         assert await statuses(served, headers) == (published, *expected[1:]), headers
 
 
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [
+        (("--cors-origin", "https://a.example", "--cors-origin", "https://b.example"), {}),
+        (("--cors-origin", "https://a.example,https://b.example"), {}),
+        ((), {"H3TRIO_CORS_ORIGINS": "https://a.example, https://b.example"}),
+    ],
+    ids=["repeated", "by commas", "from the environment"],
+)
+async def test_a_cors_origin(
+    nursery: trio.Nursery, flags: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    """Pages of these origins may do what this machine may, and read the answer."""
+    served = await ServeProcess.start(nursery, *flags, environ=environ)
+    for name, expected in (("a", 200), ("b", 200), ("c", 403)):
+        origin = f"https://{name}.example"
+        assert await statuses(served, {"Origin": origin}) == (expected,) * 3
+        answer = await fetch(served.port, headers={"Origin": origin})
+        allowed = answer.headers.get("access-control-allow-origin")
+        assert allowed == (origin if expected == 200 else None)
+        assert "Origin" in answer.headers["vary"]
+
+
+async def test_a_cors_origin_that_is_none(nursery: trio.Nursery) -> None:
+    """What no browser sends as its origin is one line, and status 2."""
+    for origin in ("https://a.example/", "*,https://a.example"):
+        served = await ServeProcess.launch(nursery, "--cors-origin", origin)
+        assert await served.wait() == 2
+        (line,) = served.log
+        assert "--cors-origin" in line
+
+
 async def test_an_allowed_origin(nursery: trio.Nursery) -> None:
     """The page of an origin that was allowed may, another one may not."""
     allowed = "https://a.example, https://b.example"
