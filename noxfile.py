@@ -163,6 +163,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Load a hub steadily for minutes: `nox -s soak -- --minutes 5`; the record goes to docs/."""
+    session.install(*EDITABLE, *group("soak"))
+    session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
+@nox.session(default=False)
 def dev(session: nox.Session) -> None:
     """Make .venv, with everything for an editor and for running the tools by hand."""
     session.run(sys.executable, "-m", "venv", ".venv", external=True)
