@@ -243,7 +243,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     for axis, (title, values) in zip(axes, rows, strict=True):
         axis.plot(figures["seconds"], values, linewidth=0.8)
         axis.set_ylabel(title)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.2 * max(values, default=1))
     axes[-1].set_xlabel("seconds")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
