@@ -2,7 +2,8 @@
 
 `.ci/run` runs the same gate with CI=true. That changes two things: the tests run on each Python
 named in pyproject.toml's classifiers, and a test whose tool is missing (a browser, Redis, nginx,
-curl, the corpora) fails. Elsewhere the running Python is enough, and such a test is skipped.
+curl, iproute2, gcc, the corpora) fails. Elsewhere the running Python is enough, and such a test is
+skipped.
 
 Rules: (1) what a session needs is declared in pyproject.toml. (2) A session with nothing to do
 yet skips and says so; a test run that finds no tests fails. (3) Words after `--` go to the tool.
@@ -171,6 +172,13 @@ def bench(session: nox.Session) -> None:
         session.skip("there is no benchmarks/__main__.py yet")
     session.install(*EDITABLE)
     session.run("python", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Load a hub steadily for minutes: `nox -s soak -- --minutes 5`; the record goes to docs/."""
+    session.install(*EDITABLE, *group("soak"))
+    session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session(default=False)

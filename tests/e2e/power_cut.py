@@ -44,17 +44,8 @@ def recorder(folder: Path) -> Path:
     """Build the library that records."""
     library = folder / "record_writes.so"
     source = Path(__file__).with_name("record_writes.c")
-    command: list[str | Path] = [
-        require_tool("gcc"),
-        "-shared",
-        "-fPIC",
-        "-o",
-        library,
-        source,
-        "-ldl",
-        "-lpthread",
-    ]
-    subprocess.run(command, check=True)
+    flags = ["-shared", "-fPIC", "-o", str(library), str(source), "-ldl", "-lpthread"]
+    subprocess.run([require_tool("gcc"), *flags], check=True)
     return library
 
 

@@ -37,7 +37,7 @@ async def test_ten_thousand_resets(nursery: trio.Nursery, tmp_path: Path) -> Non
     served = await serve_hub(nursery, tmp_path)
     baseline = await vitals(served)
     for number in range(CONNECTIONS // BURST):
-        sent = b"" if number % 2 else b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n"
+        sent = b"" if number % 2 else b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         # One by one they are reset before the server wakes up, in bursts also after it.
         for count in [BURST] if number % 4 < 2 else [1] * BURST:
             connect_and_reset(served.port, count, sent)
