@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing", "testing.*"),
     ("client",),
     ("hubserver", "hubserver.*"),
-    ("_page", "_options"),
+    ("_page", "_options", "_bench_*"),
     ("_cli", "_cli_*", "__main__"),
 )
 
