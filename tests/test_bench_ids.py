@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from h3trio import _bench_ids
 from h3trio._bench_count import analyse
-from h3trio._bench_ids import MAX_JUMPS, Ids, Position
+from h3trio._bench_ids import Ids, Position
 
 
 def blocks(*ids: str, data: bool = True) -> bytes:
@@ -78,19 +77,19 @@ def test_ids_without_a_number_are_counted() -> None:
 
 def test_jumps_are_bounded() -> None:
     """One more kind of jump than is kept is said, not kept."""
-    ids = Ids()
-    for number in range(MAX_JUMPS + 1):
-        assert not ids.is_bounded
-        ids._jump(b"", 0, number + 2)
+    ids = Ids(max_jumps=3)
+    take(ids, ["0", "10", "20", "30"], [str(number) for number in range(31)])
+    assert (ids.is_bounded, ids.missing()) == (False, 27)
+    take(ids, ["0", "30"])
     assert ids.is_bounded
 
 
 def test_numbers_are_bounded() -> None:
     """More numbers than are kept are said, not kept."""
-    ids, most = Ids(), _bench_ids.MAX_NUMBERS
-    ids._see(b"", range(most))
+    ids = Ids(max_numbers=3)
+    take(ids, ["1", "2", "3"])
     assert not ids.is_bounded
-    ids._see(b"", range(most, most + 1))
+    take(ids, ["4"])
     assert ids.is_bounded
 
 

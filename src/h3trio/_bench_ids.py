@@ -37,9 +37,14 @@ class Position:
 class Ids:
     """What the ids of a group of streams say."""
 
-    __slots__ = ("_jumps", "_known_run", "_seen", "is_bounded", "judged", "repeated", "unnumbered")
+    __slots__ = (
+        *("_jumps", "_known_run", "_max_jumps", "_max_numbers", "_seen"),
+        *("is_bounded", "judged", "repeated", "unnumbered"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_numbers: int = MAX_NUMBERS, max_jumps: int = MAX_JUMPS) -> None:
+        self._max_numbers = max_numbers
+        self._max_jumps = max_jumps
         self._seen: dict[bytes, set[int]] = {}
         self._jumps: Counter[tuple[bytes, int, int]] = Counter()
         self._known_run: tuple[bytes, int, int] | None = None
@@ -88,11 +93,11 @@ class Ids:
         if self.is_bounded:
             return
         self._seen.setdefault(head, set()).update(numbers)
-        self.is_bounded = sum(map(len, self._seen.values())) > MAX_NUMBERS
+        self.is_bounded = sum(map(len, self._seen.values())) > self._max_numbers
 
     def _jump(self, head: bytes, before: int, number: int) -> None:
         self._jumps[head, before, number] += 1
-        if len(self._jumps) > MAX_JUMPS:
+        if len(self._jumps) > self._max_jumps:
             self._jumps.popitem()
             self.is_bounded = True
 

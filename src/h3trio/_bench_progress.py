@@ -66,8 +66,10 @@ class RichDisplay:
         if outcome is None:
             return
         from rich.table import Table  # noqa: PLC0415 - the extra, only where it is there
+        from rich.text import Text  # noqa: PLC0415 - same
 
-        table = Table(title=outcome.url, show_header=False)
+        # As text: the brackets of an IPv6 address would be markup.
+        table = Table(title=Text(outcome.url), show_header=False)
         for row in outcome.rows():
             table.add_row(*row)
         self._results.print(table)
