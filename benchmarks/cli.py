@@ -13,7 +13,24 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import trio
 
-from . import fanout, gets, history_commit, idle, own_topic, slow_clients, stream, topic_latency
+from . import (
+    bursts,
+    connects,
+    fanout,
+    fanout_fixed,
+    gets,
+    history_commit,
+    idle,
+    many_topics,
+    one_by_one,
+    own_topic,
+    publish,
+    replay,
+    slow_clients,
+    stream,
+    streams_50,
+    topic_latency,
+)
 from .bench import Bench, Options
 from .load import FailedError, Load, build, complain
 from .machine import MissingError, describe, priority, raise_open_file_limit, two_cores
@@ -26,10 +43,19 @@ if TYPE_CHECKING:
 
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Report]]]] = {
     "stream": stream.run,
+    "streams_50": streams_50.run,
+    "bursts": bursts.run,
     "idle": idle.run,
+    "connects": connects.run,
     "gets": gets.run,
+    "publish": publish.run,
+    "replay": replay.run,
     "fanout": fanout.run,
+    "fanout_5000": fanout.run_large,
+    "fanout_fixed": fanout_fixed.run,
+    "one_by_one": one_by_one.run,
     "own_topic": own_topic.run,
+    "many_topics": many_topics.run,
     "topic_latency": topic_latency.run,
     "slow_clients": slow_clients.run,
     "history_commit": history_commit.run,
