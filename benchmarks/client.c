@@ -35,7 +35,7 @@ static long read_rate;
 static const char *path, *last_event_id;
 static char buffer[MARK_SIZE + BUFFER];
 
-static uint64_t events, bytes, reads, marked, first, last;
+static uint64_t events, bytes, reads, marked, first, last, begun;
 static struct histogram latencies;
 static uint64_t waited_events, waited_until, waited_count, waited_sum;
 static int waiting;
@@ -69,10 +69,11 @@ static void report(uint64_t want_count, uint64_t want_sum) {
         complete += s->count == want_count && s->sum == want_sum;
     }
     printf("{\"events\": %llu, \"bytes\": %llu, \"reads\": %llu, \"segments\": %llu, "
-           "\"seconds\": %.6f, \"open\": %d, \"closed\": %d, \"complete\": %d, \"least\": %llu, "
+           "\"seconds\": %.6f, \"since_start\": %.6f, \"open\": %d, \"closed\": %d, \"complete\": %d, \"least\": %llu, "
            "\"most\": %llu, ",
            (unsigned long long)events, (unsigned long long)bytes, (unsigned long long)reads,
-           (unsigned long long)segments, (double)(last - first) / 1e9, opened - closed, closed,
+           (unsigned long long)segments, (double)(last - first) / 1e9,
+           (double)(last > begun ? last - begun : 0) / 1e9, opened - closed, closed,
            complete, (unsigned long long)least, (unsigned long long)most);
     print_latency(&latencies);
     printf("}\n");
@@ -310,7 +311,7 @@ int main(int argc, char **argv) {
     watch(poll_fd, EPOLL_CTL_ADD, 0, EPOLLIN, KEY_INPUT);
     watch(poll_fd, EPOLL_CTL_ADD, timer_fd, EPOLLIN, KEY_TIMER);
     if (read_rate > 0) set_timer(timer_fd, now_ns(), BILLION / TICKS_PER_SECOND);
-    uint64_t begun = now_ns();
+    begun = now_ns();
     while (opened < count) {
         while (started < count && started - opened < ramp) start_one();
         turn();

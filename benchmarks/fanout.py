@@ -96,7 +96,7 @@ async def _run(bench: Bench, case: _Case) -> Report:
         best: dict[str, int] = {}
         for recipe in hubs:
             async with bench.subscribed(recipe, TOPIC, count) as (server, group):
-                best[recipe.name] = await _search(bench, this, server, group, case.p99_ms)
+                best[recipe.name] = await _search(bench, this, server, group, p99_ms=case.p99_ms)
         if rate := best.get("nchan"):
             for recipe in hubs:
                 if recipe.name in ("nchan", "h3trio"):
@@ -115,7 +115,7 @@ def _judge(report: Report, case: _Case) -> None:
 
 
 async def _search(
-    bench: Bench, this: Round, server: Server, group: Subscribers, p99_ms: float
+    bench: Bench, this: Round, server: Server, group: Subscribers, *, p99_ms: float
 ) -> int:
     """Find the highest held rate within a tenth; 0 if not even the lowest is."""
     seconds = bench.options.seconds(_SECONDS)

@@ -77,6 +77,8 @@ class Received:
     """TCP segments with data: one for each send of the server, unless it waited for the peer."""
     seconds: float
     """From the first event to the last."""
+    since_start: float
+    """From the first attempt to connect to the last event."""
     open: int
     least: int
     """Events of the stream that got fewest."""
@@ -212,7 +214,8 @@ class Subscribers:
         count, total = (published.acked, published.sum) if published else (_ANY, _ANY)
         await self._command(f"wait {events} {round(seconds * 1000)} {count} {total}")
         answer = await self._answer(seconds + _PATIENCE)
-        keys = ("events", "reads", "segments", "seconds", "open", "least", "complete")
+        counts = ("events", "reads", "segments", "open", "least", "complete")
+        keys = (*counts, "seconds", "since_start")
         return Received(**{key: answer[key] for key in keys}, latency=_latency(answer))
 
     async def _command(self, line: str) -> None:

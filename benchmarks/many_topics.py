@@ -47,8 +47,8 @@ async def run(bench: Bench) -> Report:
     )
     for this in bench.rounds(report):
         await bench.begin(this)
-        await _one(bench, this, "one topic", _SHARED, count)
-        await _one(bench, this, f"{_TOPICS} topics", _MANY, count)
+        await _one(bench, this, "one topic", _SHARED, count=count)
+        await _one(bench, this, f"{_TOPICS} topics", _MANY, count=count)
     _judge(report)
     return report
 
@@ -63,7 +63,7 @@ def _judge(report: Report) -> None:
     report.check("KiB a topic", each, most=_MOST_KIB)
 
 
-async def _one(bench: Bench, this: Round, subject: str, path: str, count: int) -> None:
+async def _one(bench: Bench, this: Round, subject: str, path: str, *, count: int) -> None:
     async with bench.servers.start(servers.hub(*_FLAGS)) as server:
         async with bench.load.subscribers(server.port, _SHARED, 20):
             await trio.sleep(0.2)

@@ -40,10 +40,10 @@ async def run(bench: Bench) -> Report:
     for this in bench.rounds(report):
         await bench.begin(this)
         for subscribers in _RATES:
-            await _round(bench, this, recipes, subscribers, latencies)
+            await _round(bench, this, recipes, subscribers, latencies=latencies)
     # What is pooled takes more rounds than the rest.
     for number in range(bench.options.rounds, 0 if bench.options.quick else _LEAST_ROUNDS):
-        await _round(bench, report.round(number), recipes, _POOLED, latencies)
+        await _round(bench, report.round(number), recipes, _POOLED, latencies=latencies)
     _judge(bench, report, latencies)
     return report
 
@@ -53,6 +53,7 @@ async def _round(
     this: Round,
     recipes: list[Recipe],
     subscribers: int,
+    *,
     latencies: dict[str, list[Latency]],
 ) -> None:
     count, rate = bench.options.scaled(subscribers), _RATES[subscribers]
@@ -72,7 +73,7 @@ def _judge(bench: Bench, report: Report, latencies: dict[str, list[Latency]]) ->
     p99 = {name: pooled(found, 0.99) for name, found in latencies.items()}
     for peer, most in (("nchan", 1.0), ("C floor", _MOST_P99_OF_FLOOR)):
         if p99.get(peer):
-            name = f"p99 at 10/s × {bench.options.scaled(_POOLED):,}, pooled, h3trio ÷ {peer}"
+            name = f"p99 at 10/s to {bench.options.scaled(_POOLED):,}, pooled, h3trio ÷ {peer}"
             report.check(name, [p99["h3trio"] / p99[peer]], most=most)
     told = ", ".join(f"{name} {value:.1f} ms" for name, value in p99.items())
     report.notes.append(f"pooled p99: {told}")

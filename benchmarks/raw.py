@@ -1,7 +1,7 @@
-"""Requests that the C programs don't make: one POST with its answer, and the id of the last event.
+"""Requests that the C programs don't make: streams of events, and the id of the last one.
 
-Written on bare sockets, with a limit on each wait. `publish_stream` is what a publisher does who has
-many events at hand: one request whose body is an event stream.
+Written on bare sockets, with a limit on each wait. `publish_stream` is what a publisher does who
+has many events at hand: one request whose body is an event stream.
 """
 
 from __future__ import annotations

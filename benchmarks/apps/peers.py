@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 # Not `import`: type checkers run where these are not installed.
 anyio: Any = import_module("anyio")
-responses: Any = import_module("starlette.responses")
 starlette: Any = import_module("starlette.applications")
-routing: Any = import_module("starlette.routing")
-sse_anyio: Any = import_module("anyio")
 responses: Any = import_module("starlette.responses")
-starlette: Any = import_module("sse_starlette")
+routing: Any = import_module("starlette.routing")
+sse_starlette: Any = import_module("sse_starlette")
 
 TEXT = "~t=0000000000000000000 n=%010d" + "x" * 65
 
