@@ -6,7 +6,7 @@ Two questions, as any bare "deliveries a second" grows at will with the events i
    waiting at the end, and p99 within a bound from when the event was due to be published?
 2. What do a delivery and its delay cost each of them at nchan's own highest rate?
 
-The search goes up by doubling and then halves the gap, to a tenth of the rate. A rate that isn't
+The search goes up by doubling, or down by halving, and then halves the gap, to a tenth of the rate. A rate that isn't
 held is tried once more, for a machine that has other things to do now and then. 5,000 subscribers
 are nchan's and ours alone: the others hold next to nothing there.
 """
@@ -38,7 +38,7 @@ COLUMNS: Final = {
     "p50": "p50 ms",
     "p99": "p99 ms",
 }
-_LOWEST: Final = 1
+_START: Final = 16
 _HIGHEST: Final = 4000
 _SECONDS: Final = 3.0
 
@@ -131,11 +131,16 @@ async def _search(
                 return True
         return False
 
-    low, high = 0, _LOWEST
-    highest = 40 if bench.options.quick else _HIGHEST
+    low, high = 0, _START
+    highest = 2 * _START if bench.options.quick else _HIGHEST
     while high <= highest and await holds(high):
         low, high = high, high * 2
-    while high <= highest and high - low > max(1, low // 10):
+    while not low and high > 1:
+        if await holds(high // 2):
+            low = high // 2
+        else:
+            high //= 2
+    while low and high <= highest and high - low > max(1, low // 10):
         middle = (low + high) // 2
         if await holds(middle):
             low = middle

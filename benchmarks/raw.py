@@ -15,7 +15,7 @@ import trio
 
 from .load import FailedError
 
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 30.0
 
 
 async def last_event_id(port: int, path: str) -> str:
@@ -24,7 +24,10 @@ async def last_event_id(port: int, path: str) -> str:
     Raises:
         FailedError: it doesn't come, or has none.
     """
-    return await trio.to_thread.run_sync(_last_event_id, port, path)
+    try:
+        return await trio.to_thread.run_sync(_last_event_id, port, path)
+    except TimeoutError:
+        raise FailedError("the event doesn't come") from None
 
 
 def _last_event_id(port: int, path: str) -> str:
@@ -35,7 +38,7 @@ def _last_event_id(port: int, path: str) -> str:
             body = b"marker-of-the-last"
             publisher.sendall(_head("POST", path, port) + _length(len(body)) + body)
             publisher.recv(65536)
-        while b"marker-of-the-last" not in received or not received.endswith(b"\n\r\n"):
+        while b"marker-of-the-last\n" not in received:
             if not (piece := stream.recv(65536)):
                 raise FailedError("the stream ended")
             received += piece
