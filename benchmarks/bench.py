@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .servers import Recipe, Server, Servers
 
 # What a Trio user has today, and a widely used server on h11; on our versions of Trio and h11.
-_PEERS: Final = (
+PEERS: Final = (
     "hypercorn==0.18.0",
     "sse-starlette==3.7.0",
     "starlette==1.10.0",
@@ -36,7 +36,7 @@ _PEERS: Final = (
     f"trio=={version('trio')}",
     f"h11=={version('h11')}",
 )
-_NODE_PEERS: Final = ("better-sse@0.16.1",)
+NODE_PEERS: Final = ("better-sse@0.16.1",)
 _SETTLE: Final = 0.5
 
 
@@ -150,11 +150,11 @@ def peer_environment() -> Path:
     Raises:
         MissingError: the packages can't be had.
     """
-    place = _cached(_PEERS, sys.version)
+    place = _cached(PEERS, sys.version)
     if not (place / "ready").exists():
         _clear(place)
         _run([sys.executable, "-m", "venv", str(place)])
-        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", *_PEERS])
+        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", *PEERS])
         (place / "ready").touch()
     return place
 
@@ -167,11 +167,11 @@ def node_environment() -> Path:
     """
     if shutil.which("node") is None or (npm := shutil.which("npm")) is None:
         raise MissingError("node and npm are not installed")
-    place = _cached(_NODE_PEERS, "node")
+    place = _cached(NODE_PEERS, "node")
     if not (place / "ready").exists():
         _clear(place)
         place.mkdir(parents=True)
-        _run([npm, "install", "--silent", "--no-audit", "--prefix", str(place), *_NODE_PEERS])
+        _run([npm, "install", "--silent", "--no-audit", "--prefix", str(place), *NODE_PEERS])
         (place / "ready").touch()
     return place
 

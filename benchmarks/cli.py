@@ -32,6 +32,7 @@ from . import (
     topic_latency,
 )
 from .bench import Bench, Options
+from .document import write
 from .load import FailedError, Load, build, complain
 from .machine import MissingError, describe, priority, raise_open_file_limit, two_cores
 from .servers import Servers
@@ -86,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {name: report.as_json() for name, report in reports.items()}
         json.dump({"machine": describe(), "reports": found}, sys.stdout, indent=2)
         print()
+    if asked.write and asked.quick:
+        complain("not written: the figures of --quick mean nothing")
+    elif asked.write:
+        try:
+            write(reports, " ".join([*names, f"--rounds {asked.rounds}"]))
+        except MissingError as exc:
+            complain(f"not written: {exc}")
+            return 1
     missed = not all(check.met for report in reports.values() for check in report.checks)
     failed = len(reports) < len(names)
     return int(failed or (asked.check and missed))
@@ -101,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nice", type=int, default=0, help="priority of all that runs (0)")
     parser.add_argument("--quick", action="store_true", help="small and short: does it run at all?")
     parser.add_argument("--json", action="store_true", help="print JSON, and the tables on stderr")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and plots")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
     return parser
 

@@ -6,9 +6,9 @@ Two questions, as any bare "deliveries a second" grows at will with the events i
    waiting at the end, and p99 within a bound from when the event was due to be published?
 2. What do a delivery and its delay cost each of them at nchan's own highest rate?
 
-The search goes up by doubling, or down by halving, and then halves the gap, to a tenth of the rate. A rate that isn't
-held is tried once more, for a machine that has other things to do now and then. 5,000 subscribers
-are nchan's and ours alone: the others hold next to nothing there.
+The search goes up by doubling, or down by halving, and then halves the gap, to a tenth of the rate.
+A rate that isn't held is tried once more, for a machine that has other things to do now and then.
+5,000 subscribers are nchan's and ours alone: the others hold next to nothing there.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ async def at_rate(
     return done
 
 
-def add(this: Round, subject: str, rate: float, done: Measured) -> None:
+def add(this: Round, subject: str, rate: float, done: Measured, **more: float) -> None:
     """Add what was measured to a round, under the keys of `COLUMNS`."""
     this.add(
         subject,
@@ -186,4 +186,5 @@ def add(this: Round, subject: str, rate: float, done: Measured) -> None:
         p50=done.received.latency.p50,
         p99=done.received.latency.p99,
         complete=done.received.complete,
+        **more,
     )
