@@ -5,7 +5,7 @@ pictures in docs/benchmarks/. Each table says when it was measured, by which com
 versions, and how much of the server's core others took; that belongs to the figures. Only the
 workloads that ran are replaced.
 
-A plot shows one column, the first, for each subject: the median, with a line from least to most.
+A plot shows one column, `Report.plotted`, for each subject: the median, with a line from least to most.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def plot(report: Report, into: Path) -> None:
     """Draw the first column of a report as bars, the first subject on top."""
     # Not `import`: it comes with the dependency group `bench`, and pyplot wants a display.
     figures: Any = importlib.import_module("matplotlib.figure")
-    key, heading = next(iter(report.columns.items()))
+    key = report.plotted or next(iter(report.columns))
     bars = {name: found for name in _subjects(report) if (found := report.values(name, key))}
     drawn = figures.Figure(figsize=(_WIDTH, 1.2 + _BAR * len(bars)), layout="constrained")
     axes = drawn.subplots()
@@ -145,6 +145,6 @@ def plot(report: Report, into: Path) -> None:
     colours = ["#1f6f5c" if name.startswith(("h3trio", "send")) else "#9aa5b1" for name in names]
     axes.barh(names, middles, xerr=[below, above], color=colours, capsize=3)
     axes.invert_yaxis()
-    axes.set_xlabel(heading)
+    axes.set_xlabel(report.columns[key])
     axes.set_title(report.title, fontsize="medium", loc="left")
     drawn.savefig(into, dpi=110)

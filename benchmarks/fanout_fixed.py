@@ -23,6 +23,7 @@ _WITH_PEERS: Final = 1000
 async def run(bench: Bench) -> Report:
     """Measure."""
     report = Report(
+        plotted="p99",
         title="One topic at fixed rates, events of 100 bytes",
         columns=COLUMNS | {"complete": "complete"},
     )

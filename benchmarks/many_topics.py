@@ -35,6 +35,7 @@ async def run(bench: Bench) -> Report:
     """Measure."""
     count = bench.options.scaled(_CONNECTIONS)
     report = Report(
+        plotted="cpu",
         title=f"{count:,} connections, each to one topic, and each to {_TOPICS}",
         columns={
             "rate": "events/s",
