@@ -5,7 +5,8 @@ pictures in docs/benchmarks/. Each table says when it was measured, by which com
 versions, and how much of the server's core others took; that belongs to the figures. Only the
 workloads that ran are replaced.
 
-A plot shows one column, `Report.plotted`, for each subject: the median, with a line from least to most.
+A plot shows one column, `Report.plotted`, for each subject: the median, with a line from least to
+most.
 """
 
 from __future__ import annotations
