@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-import pytest
+from rich.console import Console
 
 from h3trio._bench_job import Received
 from h3trio._bench_outcome import Outcome
 from h3trio._bench_progress import PlainDisplay, RichDisplay, display
+
+if TYPE_CHECKING:
+    import pytest
 
 OUTCOME = Outcome(url="http://h/[x]", received=Received(asked=2, opened=2, missing=1, events=7))
 
@@ -34,9 +38,8 @@ def test_quiet_shows_the_outcome_only(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_rich_draws_the_same_figures() -> None:
     """The table has every row, and the problems stand below it; URLs aren't markup."""
-    console = pytest.importorskip("rich.console")
     progress, results = io.StringIO(), io.StringIO()
-    shown = RichDisplay(console.Console(file=progress), console.Console(file=results, width=80))
+    shown = RichDisplay(Console(file=progress), Console(file=results, width=80))
     shown.step("a step")
     shown.end(OUTCOME)
     drawn = results.getvalue()
@@ -47,8 +50,7 @@ def test_rich_draws_the_same_figures() -> None:
 
 def test_rich_shows_no_outcome_where_there_is_none() -> None:
     """A run that failed leaves nothing on standard output."""
-    console = pytest.importorskip("rich.console")
     results = io.StringIO()
-    shown = RichDisplay(console.Console(file=io.StringIO()), console.Console(file=results))
+    shown = RichDisplay(Console(file=io.StringIO()), Console(file=results))
     shown.end(None)
     assert results.getvalue() == ""
