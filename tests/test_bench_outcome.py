@@ -92,9 +92,10 @@ def test_the_core_is_saturated_above_the_limit_only() -> None:
 
 def test_publisher_that_failed_or_was_late() -> None:
     """Refused publishes are an error, late ones a note, and events that never come an error."""
-    found = outcome(Published(acked=5, failed=Counter({"status 401": 2}), unsent=3))
+    found = outcome(Published(sent=100, acked=5, failed=Counter({"status 401": 2}), unsent=3))
     assert list(found.problems()) == ["2 not published: status 401"]
     assert list(found.notes()) == ["3 events were due and not sent: the rate is too high"]
+    assert list(outcome(Published(sent=100, acked=99, unsent=1)).notes()) == []
     unheard = outcome(Published(acked=5), events=0, timed=0, judged=0)
     assert list(unheard.problems()) == ["5 events were published, none came: another topic?"]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SATURATED: Final = 0.9  # of a core: beyond it the generator's own queue is in the latencies
 CLOCK_SHARE: Final = 0.01
+LATE_SHARE: Final = 0.01
 
 EXIT_PROBLEMS: Final = 1
 EXIT_UNREACHED: Final = 3
@@ -63,7 +64,8 @@ class Outcome:
             yield f"{found.ended:,} streams were ended by the server"
         if published is not None:
             yield from _busy("the publisher", published.busy)
-            if published.unsent:
+            # A few at the end are waiting for answers, whatever the rate.
+            if published.unsent > LATE_SHARE * published.sent:
                 yield f"{published.unsent:,} events were due and not sent: the rate is too high"
         if self.interrupted:
             yield "interrupted"
