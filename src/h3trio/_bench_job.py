@@ -3,7 +3,7 @@
 All of it is JSON, one line a message. A process that works for `bench` gets its job as the first
 line on standard input; further lines are commands: `go` to count from now, `drain` to end as soon
 as it is quiet, and the end of the input to end at once. It answers with lines that hold one of
-`ready`, `progress`, `result` or `error`.
+`ready` (and how many streams are open), `going`, `progress` or `result`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -115,6 +116,7 @@ class Worker:
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self.ready = trio.Event()
+        self.going = trio.Event()
         self.opened = 0
         self.over = trio.Event()
         self.progress: dict[str, int] = {}
@@ -123,12 +125,15 @@ class Worker:
     @classmethod
     async def start(cls, nursery: trio.Nursery, job: SubscribeJob | PublishJob) -> Worker:
         """Start a process with its job; it is killed with the nursery."""
-        process = await trio.lowlevel.open_process(
+        run = partial(
+            trio.run_process,
             [sys.executable, "-m", f"{__package__}._bench_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            check=False,
+            deliver_cancel=_kill,
         )
-        self = cls(process)
+        self = cls(await nursery.start(run))
         nursery.start_soon(self._read)
         await self.tell(to_json(job))
         return self
@@ -138,7 +143,7 @@ class Worker:
         assert self._process.stdin is not None, "opened with a pipe"
         try:
             await self._process.stdin.send_all(f"{line}\n".encode())
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.over.wait()
 
     async def end(self) -> dict[str, Any]:
@@ -159,25 +164,31 @@ class Worker:
         assert self._process.stdout is not None, "opened with a pipe"
         held = bytearray()
         try:
-            async for piece in self._process.stdout:
-                held += piece
-                *lines, rest = bytes(held).split(b"\n")
-                held = bytearray(rest)
-                for line in lines:
-                    self._take(json.loads(line))
+            async with self._process.stdout as stdout:
+                async for piece in stdout:
+                    held += piece
+                    *lines, rest = bytes(held).split(b"\n")
+                    held = bytearray(rest)
+                    for line in lines:
+                        self._take(json.loads(line))
         finally:
-            self.over.set()
-            self.ready.set()
-            self._process.kill()
+            for event in (self.ready, self.going, self.over):
+                event.set()
 
     def _take(self, message: dict[str, Any]) -> None:
         if "progress" in message:
             self.progress = message["progress"]
         elif "result" in message:
             self.result = message["result"]
+        elif "going" in message:
+            self.going.set()
         else:
             self.opened = message["ready"]
             self.ready.set()
+
+
+async def _kill(process: trio.Process) -> None:
+    process.kill()
 
 
 @final
@@ -227,8 +238,12 @@ class Run:
 
     async def _load(self, publisher: Worker | None) -> Published | None:
         """Let it run its time; return what the publisher came to, if there is one."""
-        for worker in self._workers if publisher is None else [*self._workers, publisher]:
+        for worker in self._workers:
             await worker.tell(GO)
+        # What is published before they count would be missing.
+        await self._until(self._all_going, LATE)
+        if publisher is not None:
+            await publisher.tell(GO)
         await self._until(trio.sleep_forever, self._plan.duration)
         if publisher is None:
             return None
@@ -254,6 +269,10 @@ class Run:
     async def _all_ready(self) -> None:
         for worker in self._workers:
             await worker.ready.wait()
+
+    async def _all_going(self) -> None:
+        for worker in self._workers:
+            await worker.going.wait()
 
     async def _all_over(self) -> None:
         for worker in self._workers:

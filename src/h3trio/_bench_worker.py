@@ -77,6 +77,7 @@ def _subscribe(job: SubscribeJob, commands: Commands) -> None:
             for line in commands.read():
                 if line == GO:
                     swarm.go()
+                    _say("going", "true")
                 elif line == DRAIN:
                     drained = time.perf_counter()
             if commands.is_over:
