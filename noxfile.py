@@ -165,12 +165,19 @@ def compare_with_git(session: nox.Session, tree: Path) -> None:
         session.error(f"in the sdist, neither tracked nor ignored by git: {', '.join(extra)}")
 
 
+@nox.session(python=PYTHONS, default=False)
+def hotpath(session: nox.Session) -> None:
+    """Count what the hot paths cost, and print it; the default tests hold it against ceilings."""
+    session.install(*EDITABLE, *group("tests"))
+    session.run("pytest", "-rP", "tests/test_hotpath.py", *session.posargs)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure fan-out, encoding and connecting; `nox -s bench -- --help` lists the options."""
     if not existing("benchmarks/__main__.py"):
         session.skip("there is no benchmarks/__main__.py yet")
-    session.install(*EDITABLE)
+    session.install(*EDITABLE, *group("bench"))
     session.run("python", "benchmarks", *session.posargs)
 
 

@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from .servers import Recipe, Server, Servers
 
 # What a Trio user has today, and a widely used server on h11; on our versions of Trio and h11.
-_PEERS: Final = (
+PEERS: Final = (
     "hypercorn==0.18.0",
     "sse-starlette==3.7.0",
     "starlette==1.10.0",
     "uvicorn==0.54.0",
+    "aiohttp==3.14.5",
+    "aiohttp-sse==3.0",
     f"trio=={version('trio')}",
     f"h11=={version('h11')}",
 )
+NODE_PEERS: Final = ("better-sse@0.16.1",)
 _SETTLE: Final = 0.5
 
 
@@ -147,17 +150,41 @@ def peer_environment() -> Path:
     Raises:
         MissingError: the packages can't be had.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    contents = " ".join([sys.version, *_PEERS])
-    place = base / "h3trio-bench" / hashlib.sha256(contents.encode()).hexdigest()[:16]
-    ready = place / "ready"
-    if not ready.exists():
-        complain(f"  making {place} for the peers")
-        shutil.rmtree(place, ignore_errors=True)
+    place = _cached(PEERS, sys.version)
+    if not (place / "ready").exists():
+        _clear(place)
         _run([sys.executable, "-m", "venv", str(place)])
-        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", *_PEERS])
-        ready.write_text(contents)
+        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", *PEERS])
+        (place / "ready").touch()
     return place
+
+
+def node_environment() -> Path:
+    """Make, once, a folder with the peers written for Node.js; where it is kept is as above.
+
+    Raises:
+        MissingError: Node.js isn't installed, or the packages can't be had.
+    """
+    if shutil.which("node") is None or (npm := shutil.which("npm")) is None:
+        raise MissingError("node and npm are not installed")
+    place = _cached(NODE_PEERS, "node")
+    if not (place / "ready").exists():
+        _clear(place)
+        place.mkdir(parents=True)
+        _run([npm, "install", "--silent", "--no-audit", "--prefix", str(place), *NODE_PEERS])
+        (place / "ready").touch()
+    return place
+
+
+def _cached(packages: Sequence[str], interpreter: str) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    contents = " ".join([interpreter, *packages])
+    return base / "h3trio-bench" / hashlib.sha256(contents.encode()).hexdigest()[:16]
+
+
+def _clear(place: Path) -> None:
+    complain(f"  making {place} for the peers")
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -165,4 +192,4 @@ def _run(argv: Sequence[str]) -> None:
         subprocess.run(argv, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as exc:
         last = (exc.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MissingError(f"the peers in Python: {last}") from exc
+        raise MissingError(f"the peers' packages: {last}") from exc

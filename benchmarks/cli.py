@@ -13,8 +13,26 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import trio
 
-from . import fanout, gets, history_commit, idle, own_topic, slow_clients, stream, topic_latency
+from . import (
+    bursts,
+    connects,
+    fanout,
+    fanout_fixed,
+    gets,
+    history_commit,
+    idle,
+    many_topics,
+    one_by_one,
+    own_topic,
+    publish,
+    replay,
+    slow_clients,
+    stream,
+    streams_50,
+    topic_latency,
+)
 from .bench import Bench, Options
+from .document import write
 from .load import FailedError, Load, build, complain
 from .machine import MissingError, describe, priority, raise_open_file_limit, two_cores
 from .servers import Servers
@@ -26,10 +44,19 @@ if TYPE_CHECKING:
 
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Report]]]] = {
     "stream": stream.run,
+    "streams_50": streams_50.run,
+    "bursts": bursts.run,
     "idle": idle.run,
+    "connects": connects.run,
     "gets": gets.run,
+    "publish": publish.run,
+    "replay": replay.run,
     "fanout": fanout.run,
+    "fanout_5000": fanout.run_large,
+    "fanout_fixed": fanout_fixed.run,
+    "one_by_one": one_by_one.run,
     "own_topic": own_topic.run,
+    "many_topics": many_topics.run,
     "topic_latency": topic_latency.run,
     "slow_clients": slow_clients.run,
     "history_commit": history_commit.run,
@@ -60,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {name: report.as_json() for name, report in reports.items()}
         json.dump({"machine": describe(), "reports": found}, sys.stdout, indent=2)
         print()
+    if asked.write and asked.quick:
+        complain("not written: the figures of --quick mean nothing")
+    elif asked.write:
+        try:
+            write(reports, " ".join([*names, f"--rounds {asked.rounds}"]))
+        except MissingError as exc:
+            complain(f"not written: {exc}")
+            return 1
     missed = not all(check.met for report in reports.values() for check in report.checks)
     failed = len(reports) < len(names)
     return int(failed or (asked.check and missed))
@@ -75,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nice", type=int, default=0, help="priority of all that runs (0)")
     parser.add_argument("--quick", action="store_true", help="small and short: does it run at all?")
     parser.add_argument("--json", action="store_true", help="print JSON, and the tables on stderr")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and plots")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
     return parser
 

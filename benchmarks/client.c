@@ -1,9 +1,9 @@
 /* Many subscribers in one process, told what to do line by line.
  *
  *     client --port P --count N --path /events/news [--ramp 64] [--read-rate BYTES]
- *            [--rcvbuf BYTES] [--realtime 1]
+ *            [--rcvbuf BYTES] [--realtime 1] [--last-event-id ID]
  *
- * Connects N streams, at most `ramp` at a time; `%d` in the path is the subscriber's number. One
+ * Connects N streams, at most `ramp` at a time; each `%d` in the path is the subscriber's number. One
  * line of JSON says when all are open. Then each line on standard input is a command:
  *
  *     mark                        forget all counts; latencies from events sent before now too
@@ -32,10 +32,10 @@ struct stream {
 static struct stream *streams;
 static int count, port, poll_fd, timer_fd, ramp, rcvbuf, started, opened, closed, refused;
 static long read_rate;
-static const char *path;
+static const char *path, *last_event_id;
 static char buffer[MARK_SIZE + BUFFER];
 
-static uint64_t events, bytes, reads, marked, first, last;
+static uint64_t events, bytes, reads, marked, first, last, begun;
 static struct histogram latencies;
 static uint64_t waited_events, waited_until, waited_count, waited_sum;
 static int waiting;
@@ -69,10 +69,11 @@ static void report(uint64_t want_count, uint64_t want_sum) {
         complete += s->count == want_count && s->sum == want_sum;
     }
     printf("{\"events\": %llu, \"bytes\": %llu, \"reads\": %llu, \"segments\": %llu, "
-           "\"seconds\": %.6f, \"open\": %d, \"closed\": %d, \"complete\": %d, \"least\": %llu, "
+           "\"seconds\": %.6f, \"since_start\": %.6f, \"open\": %d, \"closed\": %d, \"complete\": %d, \"least\": %llu, "
            "\"most\": %llu, ",
            (unsigned long long)events, (unsigned long long)bytes, (unsigned long long)reads,
-           (unsigned long long)segments, (double)(last - first) / 1e9, opened - closed, closed,
+           (unsigned long long)segments, (double)(last - first) / 1e9,
+           (double)(last > begun ? last - begun : 0) / 1e9, opened - closed, closed,
            complete, (unsigned long long)least, (unsigned long long)most);
     print_latency(&latencies);
     printf("}\n");
@@ -147,11 +148,26 @@ static void now_closed(struct stream *s) {
     close(s->fd);
 }
 
+/* The path of one subscriber: each `%d` in it is its number. */
+static void expand_path(char *out, size_t room, int number) {
+    size_t used = 0;
+    for (const char *at = path; *at; at++) {
+        int is_number = at[0] == '%' && at[1] == 'd';
+        int size = is_number ? snprintf(out + used, room - used, "%d", number) : 1;
+        if (!is_number) out[used] = *at;
+        used += (size_t)size;
+        at += is_number;
+        if (used + 16 > room) die("the path is too long");
+    }
+    out[used] = 0;
+}
+
 /* As a browser asks. */
 static void send_request(struct stream *s) {
-    char request[1024], place[256];
+    static char request[20480], place[16384], resume[256];
     int number = (int)(s - streams);
-    snprintf(place, sizeof place, path, number);
+    expand_path(place, sizeof place, number);
+    if (last_event_id) snprintf(resume, sizeof resume, "Last-Event-ID: %s\r\n", last_event_id);
     int size = snprintf(
         request, sizeof request,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: keep-alive\r\n"
@@ -161,8 +177,8 @@ static void send_request(struct stream *s) {
         "sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\nsec-ch-ua-mobile: ?0\r\n"
         "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n"
         "Referer: http://127.0.0.1:%d/\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
-        "Accept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\n\r\n",
-        place, port, port);
+        "Accept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\n%s\r\n",
+        place, port, port, resume);
     if (size >= (int)sizeof request) die("the path is too long");
     if (send(s->fd, request, (size_t)size, 0) != size) {
         now_closed(s);
@@ -285,6 +301,7 @@ int main(int argc, char **argv) {
     rcvbuf = (int)number(argc, argv, "--rcvbuf", 0);
     read_rate = (long)number(argc, argv, "--read-rate", -1);
     path = option(argc, argv, "--path", "/events");
+    last_event_id = option(argc, argv, "--last-event-id", NULL);
     prepare(number(argc, argv, "--realtime", 0) > 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     streams = calloc((size_t)count, sizeof *streams);
@@ -294,7 +311,7 @@ int main(int argc, char **argv) {
     watch(poll_fd, EPOLL_CTL_ADD, 0, EPOLLIN, KEY_INPUT);
     watch(poll_fd, EPOLL_CTL_ADD, timer_fd, EPOLLIN, KEY_TIMER);
     if (read_rate > 0) set_timer(timer_fd, now_ns(), BILLION / TICKS_PER_SECOND);
-    uint64_t begun = now_ns();
+    begun = now_ns();
     while (opened < count) {
         while (started < count && started - opened < ramp) start_one();
         turn();

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .servers import Recipe
 
 _STREAMS: Final = 2000
-_MOST_KIB: Final = 16.0
+_MOST_KIB: Final = 15.0
 
 
 async def run(bench: Bench) -> Report:

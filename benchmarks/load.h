@@ -96,29 +96,42 @@ static inline void record(struct histogram *h, uint64_t ns) {
     if (ns > h->max) h->max = ns;
 }
 
+/* Upper edge of a bucket, in milliseconds. */
+static inline double upper_edge(uint64_t i) {
+    uint64_t shift = i < STEPS ? 0 : i / (STEPS / 2) - 1;
+    return (double)((i - shift * (STEPS / 2) + 1) << shift) / 1e3;
+}
+
 /* Upper edge of the bucket that holds the quantile, in milliseconds. */
 static inline double quantile(const struct histogram *h, double q) {
     uint64_t rank = (uint64_t)(q * (double)h->total), seen = 0;
     for (uint64_t i = 0; i < BUCKETS; i++) {
         seen += h->counts[i];
         if (seen > rank) {
-            uint64_t shift = i < STEPS ? 0 : i / (STEPS / 2) - 1;
-            uint64_t us = (i - shift * (STEPS / 2) + 1) << shift;
-            double ms = (double)us / 1e3, most = (double)h->max / 1e6;
+            double ms = upper_edge(i), most = (double)h->max / 1e6;
             return ms < most ? ms : most;
         }
     }
     return (double)h->max / 1e6;
 }
 
+/* The quantiles, and the buckets for those who pool several runs. */
 static inline void print_latency(const struct histogram *h) {
-    if (h->total)
-        printf("\"latency\": {\"count\": %llu, \"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, "
-               "\"max\": %.3f}",
-               (unsigned long long)h->total, quantile(h, .5), quantile(h, .9), quantile(h, .99),
-               (double)h->max / 1e6);
-    else
+    if (!h->total) {
         printf("\"latency\": null");
+        return;
+    }
+    printf("\"latency\": {\"count\": %llu, \"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, "
+           "\"max\": %.3f, \"buckets\": [",
+           (unsigned long long)h->total, quantile(h, .5), quantile(h, .9), quantile(h, .99),
+           (double)h->max / 1e6);
+    const char *comma = "";
+    for (uint64_t i = 0; i < BUCKETS; i++)
+        if (h->counts[i]) {
+            printf("%s[%.3f, %llu]", comma, upper_edge(i), (unsigned long long)h->counts[i]);
+            comma = ", ";
+        }
+    printf("]}");
 }
 
 /* -- the process */

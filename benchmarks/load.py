@@ -12,6 +12,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import trio
 from .machine import MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
 HERE: Final = Path(__file__).resolve().parent
 _PATIENCE: Final = 120.0
@@ -43,6 +44,8 @@ class Latency:
     p90: float = math.nan
     p99: float = math.nan
     max: float = math.nan
+    buckets: tuple[tuple[float, int], ...] = ()
+    """Upper edges and counts, the lowest first."""
 
 
 @final
@@ -74,7 +77,11 @@ class Received:
     """TCP segments with data: one for each send of the server, unless it waited for the peer."""
     seconds: float
     """From the first event to the last."""
+    since_start: float
+    """From the first attempt to connect to the last event."""
     open: int
+    least: int
+    """Events of the stream that got fewest."""
     complete: int
     """Streams that got exactly the events that were published."""
     latency: Latency
@@ -87,7 +94,23 @@ class Received:
 
 def _latency(answer: dict[str, Any]) -> Latency:
     found = answer["latency"] or {}
-    return Latency(**{name: found[name] for name in ("p50", "p90", "p99", "max") if name in found})
+    quantiles = {name: found[name] for name in ("p50", "p90", "p99", "max") if name in found}
+    buckets = tuple((edge, count) for edge, count in found.get("buckets", ()))
+    return Latency(**quantiles, buckets=buckets)
+
+
+def pooled(latencies: Iterable[Latency], share: float) -> float:
+    """Return a quantile, in milliseconds, over the samples of several runs."""
+    counts: Counter[float] = Counter()
+    for latency in latencies:
+        for edge, count in latency.buckets:
+            counts[edge] += count
+    rank, seen = share * counts.total(), 0
+    for edge in sorted(counts):
+        seen += counts[edge]
+        if seen >= rank:
+            return edge
+    return math.nan
 
 
 def build(into: Path) -> None:
@@ -191,7 +214,8 @@ class Subscribers:
         count, total = (published.acked, published.sum) if published else (_ANY, _ANY)
         await self._command(f"wait {events} {round(seconds * 1000)} {count} {total}")
         answer = await self._answer(seconds + _PATIENCE)
-        keys = ("events", "reads", "segments", "seconds", "open", "complete")
+        counts = ("events", "reads", "segments", "open", "least", "complete")
+        keys = (*counts, "seconds", "since_start")
         return Received(**{key: answer[key] for key in keys}, latency=_latency(answer))
 
     async def _command(self, line: str) -> None:

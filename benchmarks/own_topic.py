@@ -33,6 +33,7 @@ async def run(bench: Bench) -> Report:
     """Measure."""
     count = bench.options.scaled(_SUBSCRIBERS)
     report = Report(
+        plotted="cpu",
         title=f"{count:,} subscribers: the shared topic alone, and each with one of its own",
         columns={
             "rate": "events/s",

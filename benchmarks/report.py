@@ -54,6 +54,8 @@ class Report:
     title: str
     columns: Mapping[str, str]
     """Key in `Sample.values` → heading, unit included."""
+    plotted: str = ""
+    """Key of what a plot shows; the first column's unless given."""
     samples: list[Sample] = field(default_factory=list[Sample])
     checks: list[Check] = field(default_factory=list[Check])
     notes: list[str] = field(default_factory=list[str])

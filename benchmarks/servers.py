@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shlex
 import signal
 import socket
 import subprocess
@@ -104,6 +105,25 @@ def uvicorn(venv: Path, target: str) -> Recipe:
     return Recipe(name="uvicorn (h11)", argv=argv, environ={"PYTHONPATH": str(APPS)})
 
 
+def aiohttp(venv: Path) -> Recipe:
+    """Aiohttp with aiohttp-sse, `apps/aiohttp_peer.py`."""
+    argv = [str(venv / "bin" / "python"), str(APPS / "aiohttp_peer.py")]
+    return Recipe(name="aiohttp-sse", argv=lambda port, _scratch: [*argv, str(port)])
+
+
+def better_sse(folder: Path) -> Recipe:
+    """Node's HTTP server with better-sse, `apps/better_sse.mjs`."""
+
+    def argv(port: int, _scratch: Path) -> Sequence[str]:
+        # It finds the package from the working directory.
+        start = (
+            f"cd {shlex.quote(str(folder))} && exec node {shlex.quote(str(APPS))}/better_sse.mjs"
+        )
+        return ["sh", "-c", f"{start} {port}"]
+
+    return Recipe(name="better-sse", argv=argv)
+
+
 _NCHAN: Final = """\
 load_module {module};
 daemon off;
@@ -130,7 +150,7 @@ http {{
             nchan_subscriber eventsource;
             nchan_channel_id $1;
             nchan_subscriber_first_message newest;
-            nchan_message_buffer_length 1000;
+            nchan_message_buffer_length {messages};
             nchan_message_timeout 10m;
             nchan_eventsource_ping_interval 15s;
         }}
@@ -139,7 +159,7 @@ http {{
 """
 
 
-def nchan() -> Recipe:
+def nchan(*, messages: int = 1000) -> Recipe:
     """Nginx with its module nchan, one worker.
 
     Raises:
@@ -152,7 +172,9 @@ def nchan() -> Recipe:
         raise MissingError("nginx with nchan is not installed (nginx, libnginx-mod-nchan)")
 
     def argv(port: int, scratch: Path) -> Sequence[str]:
-        text = _NCHAN.format(module=module, folder=scratch, port=port, files=20_000)
+        text = _NCHAN.format(
+            module=module, folder=scratch, port=port, files=20_000, messages=messages
+        )
         # As another user than root nginx can't change to one, and warns of the line.
         text = text if os.geteuid() == 0 else text.replace("user root;\n", "")
         config = scratch / "nginx.conf"

@@ -46,6 +46,7 @@ _MIB: Final = 1024 * 1024
 async def run(bench: Bench) -> Report:
     """Measure."""
     report = Report(
+        plotted="p99",
         title=(
             f"{_HEALTHY:,} healthy subscribers at {_RATE} events/s, alone and beside {_STALLED} "
             f"that never read and {_SLOW} that read 10 KiB/s"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .servers import Recipe
 
 _EVENTS: Final = 100_000
-_LEAST_RATIO: Final = 3.0
+_LEAST_RATIO: Final = 4.0
 
 
 async def run(bench: Bench) -> Report:

@@ -40,6 +40,7 @@ async def run(bench: Bench) -> Report:
     """Measure."""
     count = bench.options.scaled(_SUBSCRIBERS)
     report = Report(
+        plotted="p99",
         title=f"A topic with one subscriber, beside a saturated one with {count:,}",
         columns={
             "rate": "events/s",

@@ -63,7 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing", "testing.*"),
     ("client",),
     ("hubserver", "hubserver.*"),
-    ("_page", "_options", "_systemd"),
+    ("_page", "_options", "_systemd", "_bench_*"),
     ("_reload",),
     ("_cli", "_cli_*", "__main__"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from . import _cli_publish, _cli_serve, _cli_tail, _cli_token
+from . import _cli_bench, _cli_publish, _cli_serve, _cli_tail, _cli_token
 from ._options import Options
 from ._version import __version__
 
@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "publish": (_cli_publish, "publish an event, lines or a stream of events"),
     "tail": (_cli_tail, "print events as they come"),
     "token": (_cli_token, "mint a token for a hub"),
+    "bench": (_cli_bench, "measure a server with many streams"),
 }
 
 

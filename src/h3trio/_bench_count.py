@@ -1,0 +1,261 @@
+"""What a load generator reads off an event stream: how many events, from when, with which ids.
+
+Everything is exact, and yet cheap where it matters. In a fan-out all streams are sent the same
+bytes, so what one read held is analysed once and looked up for the others (`Memo`). A read takes
+that way if it starts at a chunk's and at an event's beginning and ends at such ends; any other goes
+through `Chunks` (RFC 9112 section 7.1) and `Blocks`, which keep what is cut off for the next one.
+
+An event is a block with a `data` field (WHATWG HTML, 9.2.6: a block without one is not dispatched),
+so neither comments nor a block of `id` and `retry` count. Lines may end in LF, CRLF or CR.
+
+When an event was sent stands at the beginning of its data, in seconds since 1970, either bare or
+as the first member of a JSON object: `data: 1700000000.123456 ...`, `data: {"t": 1700000000.12}`.
+Of each read the first and the last such event are sampled, half of the read's events each: the
+first has waited longest.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple, final
+
+MAX_CHUNK_LINE: Final = 256  # a size and its extensions; nobody sends extensions
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MEMO_READS: Final = 256  # reads that are remembered; one pass over all subscribers needs one
+MEMO_BYTES: Final = 256 * 1024  # longest read that is remembered
+
+_MAX_HEX_DIGITS: Final = 15
+_DATA: Final = re.compile(rb"^data(?::|$)", re.MULTILINE)
+_ID: Final = re.compile(rb"^id(?:: ?(.*))?$", re.MULTILINE)
+_RESET: Final = re.compile(rb"^event: ?reset$", re.MULTILINE)
+_TIME: Final = re.compile(
+    rb'^data: ?(?:\{ ?"t": ?)?([0-9]{9,11}(?:\.[0-9]+)?)(?![\w.])', re.MULTILINE
+)
+_NUMBER: Final = re.compile(rb"(.*?)([0-9]{1,18})\Z", re.DOTALL)
+
+
+class BadStreamError(Exception):
+    """The bytes are no event stream in the framing that was announced."""
+
+
+class Mark(NamedTuple):
+    """One id: what stands before its number, the number, and whether it came with data."""
+
+    head: bytes
+    number: int
+    is_event: bool
+
+
+class Found(NamedTuple):
+    """What a number of whole blocks held.
+
+    `first` and `last` are the times of the first and last event that has one, 0 if none has.
+    `marks` are the ids that end in a number, `unnumbered` the events without such an id. `run` is
+    the one head, first and last number if all events have ids that count up by one.
+    """
+
+    events: int
+    timed: int
+    first: float
+    last: float
+    marks: tuple[Mark, ...]
+    unnumbered: int
+    resets: int
+    run: tuple[bytes, int, int] | None
+
+
+NOTHING: Final = Found(0, 0, 0.0, 0.0, (), 0, 0, None)
+
+
+def analyse(blocks: bytes) -> Found:
+    """Analyse whole blocks, their lines ended by LF and each followed by a blank line."""
+    events = resets = unnumbered = 0
+    marks: list[Mark] = []
+    for block in blocks.split(b"\n\n"):
+        is_event = _DATA.search(block) is not None
+        mark = _mark(block, is_event=is_event)
+        events += is_event
+        resets += _RESET.search(block) is not None
+        unnumbered += is_event and mark is None
+        if mark is not None:
+            marks.append(mark)
+    times = [float(found) for found in _TIME.findall(blocks)]
+    first, last = (times[0], times[-1]) if times else (0.0, 0.0)
+    run = None if unnumbered else _run(marks)
+    return Found(events, len(times), first, last, tuple(marks), unnumbered, resets, run)
+
+
+def _mark(block: bytes, *, is_event: bool) -> Mark | None:
+    ids = _ID.findall(block)
+    found = _NUMBER.match(ids[-1]) if ids else None
+    return Mark(found[1], int(found[2]), is_event) if found else None
+
+
+def _run(marks: list[Mark]) -> tuple[bytes, int, int] | None:
+    if not marks or not all(mark.is_event and mark.head == marks[0].head for mark in marks):
+        return None
+    numbers = [mark.number for mark in marks]
+    first, last = numbers[0], numbers[-1]
+    return (marks[0].head, first, last) if numbers == list(range(first, last + 1)) else None
+
+
+@final
+class Chunks:
+    """Takes the chunked framing off a body, however it is cut."""
+
+    __slots__ = ("_held", "_left", "ended")
+
+    def __init__(self) -> None:
+        self._left = 0  # of the current chunk, the CRLF behind it included
+        self._held = b""
+        self.ended = False
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a chunk."""
+        return not self._left and not self._held and not self.ended
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the body's bytes in the next piece of the message.
+
+        Raises:
+            BadStreamError: it isn't chunked.
+        """
+        data, at = self._held + data, 0
+        self._held = b""
+        pieces: list[bytes] = []
+        while at < len(data) and not self.ended:
+            if not self._left:
+                end = data.find(b"\r\n", at)
+                if end < 0:
+                    self._hold(data[at:])
+                    break
+                self._left = _chunk_size(data[at:end]) + 2
+                at = end + 2
+                if self._left == 2:  # noqa: PLR2004 - the last chunk: a size of 0, and the CRLF
+                    self.ended = True
+                    break
+            at = self._take(data, at, pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _take(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Take what there is of the current chunk; its last two bytes are the CRLF."""
+        here = min(self._left, len(data) - at)
+        payload = min(here, max(0, self._left - 2))
+        pieces.append(data[at : at + payload])
+        self._left -= here
+        return at + here
+
+    def _hold(self, line: bytes) -> None:
+        if len(line) > MAX_CHUNK_LINE:
+            raise BadStreamError("a chunk's size has no end")
+        self._held = line
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not digits or len(digits) > _MAX_HEX_DIGITS or digits.strip(b"0123456789abcdefABCDEF"):
+        raise BadStreamError(f"no chunk's size: {line[:40]!r}")
+    return int(digits, 16)
+
+
+@final
+class Blocks:
+    """Cuts a body into whole blocks, and gives all lines the same end."""
+
+    __slots__ = ("_cr", "_held")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._cr = b""  # a CR at the end of a piece: an LF may follow
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a block."""
+        return not self._held and not self._cr
+
+    def feed(self, body: bytes) -> bytes:
+        """Return the blocks that the next piece of the body completes.
+
+        Raises:
+            BadStreamError: one is longer than `MAX_EVENT_BYTES`.
+        """
+        body = self._cr + body
+        self._cr = b""
+        if b"\r" in body:
+            if body.endswith(b"\r"):
+                body, self._cr = body[:-1], b"\r"
+            body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        # The blank line may have begun in what is held.
+        begin = max(0, len(self._held) - 1)
+        held = self._held + body
+        end = held.rfind(b"\n\n", begin) + 2
+        if end < 2:  # noqa: PLR2004 - not found
+            end = 0
+        self._held = held[end:]
+        if len(self._held) > MAX_EVENT_BYTES:
+            raise BadStreamError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        return held[:end]
+
+
+@final
+class Reader:
+    """One stream's body: framing, blocks, and the way around both."""
+
+    __slots__ = ("_blocks", "_chunks")
+
+    def __init__(self, *, chunked: bool) -> None:
+        self._chunks = Chunks() if chunked else None
+        self._blocks = Blocks()
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a block, and a chunk if there are any."""
+        return self._blocks.is_between and (self._chunks is None or self._chunks.is_between)
+
+    @property
+    def is_unframed(self) -> bool:
+        """Whether only the end of the connection ends the body."""
+        return self._chunks is None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body's end was announced and came."""
+        return self._chunks is not None and self._chunks.ended
+
+    def feed(self, data: bytes) -> Found:
+        """Analyse the blocks that the next piece of the message completes.
+
+        Raises:
+            BadStreamError: it is none in this framing.
+        """
+        body = data if self._chunks is None else self._chunks.feed(data)
+        blocks = self._blocks.feed(body)
+        return analyse(blocks) if blocks else NOTHING
+
+
+@final
+class Memo:
+    """Remembers what a read held, for the other streams that are sent the same."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Found] = {}
+
+    def read(self, reader: Reader, data: bytes) -> Found:
+        """Do as `reader.feed`, from memory if that is possible.
+
+        Raises:
+            BadStreamError: it is none in this framing.
+        """
+        if not reader.is_between:
+            return reader.feed(data)
+        found = self._known.get(data)
+        if found is None:
+            found = reader.feed(data)
+            if reader.is_between and len(data) <= MEMO_BYTES:
+                if len(self._known) >= MEMO_READS:
+                    self._known.clear()
+                self._known[data] = found
+        return found
