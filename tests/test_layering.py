@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__",),
     ("hub", "hub.*"),
     ("testing", "testing.*"),
-    ("client",),
+    ("client", "client.*"),
     ("hubserver", "hubserver.*"),
     ("_page", "_options"),
     ("_cli", "_cli_*", "__main__"),
