@@ -142,7 +142,7 @@ async def test_nobody_listens() -> None:
     port = listener.socket.getsockname()[1]
     await listener.aclose()
     source = EventSource(f"http://127.0.0.1:{port}/", reconnect=False)
-    with pytest.raises(LostError, match="can't reach .*: Connection refused") as caught:
+    with pytest.raises(LostError, match=r"can't reach .*: Connection refused") as caught:
         async with source:
             await source.receive()
     assert not caught.value.connected
