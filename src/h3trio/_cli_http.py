@@ -21,9 +21,10 @@ from urllib.parse import quote, urlsplit
 
 import trio
 
+from ._nursery import members
 from ._options import fail
 from ._version import __version__
-from .client._errors import members, reason_of, without_secret
+from .client._errors import reason_of, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -7,8 +7,10 @@ others are final (WHATWG HTML, 9.2.3, "fail the connection"). The texts are line
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
+
+from h3trio._nursery import members
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,13 +112,6 @@ def reason_of(error: BaseException) -> str:
             return cause.strerror.rpartition("): ")[2]  # Trio puts the address before it
         cause = next(iter(members(cause)), cause.__cause__ or cause.__context__)
     return str(error) or type(error).__name__
-
-
-def members(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the errors of a group, none for any other error."""
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).exceptions
-    return ()
 
 
 def without_secret(url: str) -> str:

@@ -11,7 +11,7 @@ Rules of this file:
 1. `last_event_id` moves when an event was handed over, and not when it came.
 2. What the network does to the run task is left for the consumer, behind the events before it. What
    else that raises cancels the block, as in any nursery.
-3. An exception of the block leaves it bare: it never enters the nursery, so no group is made of it.
+3. An exception of the block leaves it bare: see `OwnedNursery`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, Self, Unpack, final
 import trio
 
 from h3trio import SSEEvent, SSEParser, __version__
+from h3trio._nursery import OwnedNursery
 
-from ._errors import EventSourceError, members
 from ._options import Limits, Options
 from ._request import Requester, require_httpx
 from ._run import Item, Run
@@ -31,11 +31,11 @@ from ._state import EventSourceStatistics, State, StateChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     import httpx
 
+    from ._errors import EventSourceError
     from ._request import HeaderFields
 
 _CLOSED_HERE: Final = "this event source was closed"
@@ -105,8 +105,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             reconnect=reconnect,
             on_state_change=on_state_change,
         )
-        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
+        self._tasks: OwnedNursery | None = None
 
     def __repr__(self) -> str:
         return f"<EventSource: {self.url}, {self._run.state}, {self._run.attempts} attempts>"
@@ -181,7 +180,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.EndOfChannel: there will be no more.
             trio.ClosedResourceError: it was closed here.
         """
-        if self._manager is None and self._run.state is not State.CLOSED:
+        if self._tasks is None and self._run.state is not State.CLOSED:
             raise RuntimeError("enter the event source first: async with EventSource(...)")
         while True:
             try:
@@ -220,13 +219,13 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     # -- its life
 
     async def __aenter__(self) -> Self:
-        if self._manager is not None or self._run.finished.is_set():
+        if self._tasks is not None or self._run.finished.is_set():
             raise RuntimeError("an event source is entered once")
         client = self._given_client or _new_client(self._limits)
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
+        self._tasks = OwnedNursery()
+        nursery = await self._tasks.__aenter__()
         run = partial(self._run.run, client, owns_client=self._given_client is None)
-        self._nursery.start_soon(run, name=f"h3trio event source {self.url}")
+        nursery.start_soon(run, name=f"h3trio event source {self.url}")
         return self
 
     async def __aexit__(
@@ -235,32 +234,21 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._manager is not None, "entered before"
-        assert self._nursery is not None, "entered before"
-        # Only a failure of the run task has cancelled the nursery by now; the block's
-        # `Cancelled` is the nursery's then.
-        failed = self._nursery.cancel_scope.cancel_called
+        assert self._tasks is not None, "entered before"
         self._close()
-        inside = (exc_type, exc, traceback) if failed else (None, None, None)
-        try:
-            await self._manager.__aexit__(*inside)
-        except BaseExceptionGroup as group:
-            bare = _bare(group)
-        else:
-            return
-        raise bare
+        await self._tasks.__aexit__(exc_type, exc, traceback)
 
     async def aclose(self) -> None:
         """End it: the connection is closed, and what wasn't taken is dropped."""
         self._close()
-        if self._manager is not None:
+        if self._tasks is not None:
             await self._run.finished.wait()
         await trio.lowlevel.checkpoint()
 
     def _close(self) -> None:
         self._run.scope.cancel(reason=_CLOSED_HERE)
         self._receiver.close()
-        if self._manager is None:
+        if self._tasks is None:
             self._run.state = State.CLOSED
             self._run.finished.set()
 
@@ -271,10 +259,3 @@ def _new_client(limits: Limits) -> httpx.AsyncClient:
     agent = {"User-Agent": f"h3trio/{__version__}"}
     # One connection that never idles: nothing of a pool is wanted.
     return httpx.AsyncClient(headers=agent, timeout=limits.read_timeout)
-
-
-def _bare(error: BaseException) -> BaseException:
-    """Take an exception out of groups that hold nothing else."""
-    while len(inner := members(error)) == 1:
-        error = inner[0]
-    return error
