@@ -1,4 +1,4 @@
-"""`tail` up to the socket: what it asks for, what answers mean, how long it waits, what it prints.
+"""`tail` up to the socket: what it asks for, and what it prints.
 
 The command as a process, with servers that restart and break: tests/e2e/test_cli_publish_tail.py.
 """
@@ -12,25 +12,16 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
 from h3trio import _cli_http as http
 from h3trio._cli import main
 from h3trio._cli_tail import (
-    MAX_DELAY,
-    MIN_DELAY,
     Printer,
-    Verdict,
     end_with_reader,
     format_event,
-    judge,
-    reconnect_delay,
-    request_for,
     reset_notice,
-    retry_after,
     stream_url,
     with_query,
 )
@@ -100,81 +91,6 @@ def test_with_query() -> None:
     """A field is added to the query that there is."""
     assert with_query("http://h/a", "n", "x y") == "http://h/a?n=x%20y"
     assert with_query("http://h/a?b=c", "n", "&") == "http://h/a?b=c&n=%26"
-
-
-def asked(last_event_id: str, first: str | None = None) -> tuple[str, bytes | None]:
-    """Return what a request asks for: its query, and the id in its headers."""
-    url, headers = request_for("http://h/s", last_event_id=last_event_id, first=first)
-    assert dict(headers)[b"Accept"] == b"text/event-stream"
-    return url.removeprefix("http://h/s"), dict(headers).get(b"Last-Event-ID")
-
-
-@pytest.mark.parametrize(
-    ("last_event_id", "first", "expected"),
-    [
-        ("", None, ("", None)),
-        ("", "oldest", ("?first=oldest", None)),
-        ("7", None, ("", b"7")),
-        ("7", "5", ("", b"7")),
-        ("\u00fc a", None, ("", b"\xc3\xbc a")),
-        (" 7", None, ("?last_event_id=%207", None)),
-        ("7 ", "5", ("?last_event_id=7%20", None)),
-        ("a\tb", None, ("?last_event_id=a%09b", None)),
-    ],
-)
-def test_requests(
-    last_event_id: str, first: str | None, expected: tuple[str, bytes | None]
-) -> None:
-    """The last id goes into its header, or into the query if no header can hold it."""
-    assert asked(last_event_id, first) == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "content_type", "verdict"),
-    [
-        (200, "text/event-stream", Verdict.STREAM),
-        (200, "Text/Event-Stream ; charset=utf-8", Verdict.STREAM),
-        (200, "text/html", Verdict.REFUSED),
-        (200, "", Verdict.REFUSED),
-        (204, "", Verdict.OVER),
-        (206, "text/event-stream", Verdict.REFUSED),
-        (304, "", Verdict.REFUSED),
-        (403, "text/event-stream", Verdict.REFUSED),
-        (429, "", Verdict.REFUSED),
-        (500, "", Verdict.LATER),
-        (503, "text/event-stream", Verdict.LATER),
-    ],
-)
-def test_verdicts(status: int, content_type: str, verdict: Verdict) -> None:
-    """Only 200 with the right type is a stream; only what a server fails at is tried again."""
-    assert judge(status, content_type) is verdict
-
-
-# -- waiting
-
-
-def test_delays_double_up_to_a_limit() -> None:
-    """The wait doubles with each failure, up to half a minute."""
-    delays = [reconnect_delay(1, failures, lambda: 1.0) for failures in range(8)]
-    assert delays == [2, 4, 8, 16, 30, 30, 30, 30]
-    assert [reconnect_delay(1, failures, lambda: 0.0) for failures in range(5)] == [1, 2, 4, 8, 15]
-
-
-@given(st.floats(0, 1e13), st.integers(0, 10_000), st.floats(0, 1))
-def test_delays_keep_their_bounds(wanted: float, failures: int, drawn: float) -> None:
-    """The wait is never shorter than asked for, never nothing, never longer than need be."""
-    delay = reconnect_delay(wanted, failures, lambda: drawn)
-    assert max(wanted, MIN_DELAY) <= delay <= max(wanted, MAX_DELAY)
-    assert delay <= reconnect_delay(wanted, failures + 1, lambda: 1.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("", 0), ("7", 7), ("-1", 0), ("1.5", 0), ("99999", 3600), ("9" * 5000, 0), ("Fri, 31", 0)],
-)
-def test_retry_after(value: str, seconds: float) -> None:
-    """Seconds are taken, up to an hour; anything else counts for nothing."""
-    assert retry_after(value) == seconds
 
 
 # -- events

@@ -21,8 +21,10 @@ from urllib.parse import quote, urlsplit
 
 import trio
 
+from ._nursery import members
 from ._options import fail
 from ._version import __version__
+from .client._errors import reason_of, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -93,16 +95,6 @@ def one_line(text: str) -> str:
     words = " ".join(text.split())
     shown = "".join(char if char.isprintable() else "?" for char in words[:MAX_MESSAGE])
     return shown + "…" * (len(words) > MAX_MESSAGE)
-
-
-def reason_of(error: BaseException) -> str:
-    """Say why a connection failed: what the system said, if that is behind it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.rpartition("): ")[2]  # Trio puts the address before it
-        cause = next(iter(_members(cause)), cause.__cause__ or cause.__context__)
-    return str(error) or type(error).__name__
 
 
 # -- arguments
@@ -178,12 +170,6 @@ def quoted(text: str) -> str:
     encoded = quote(text, safe="")
     # Clients and proxies resolve "." and ".." segments away (RFC 3986 section 5.2.4).
     return encoded if encoded.strip(".") else encoded.replace(".", "%2E")
-
-
-def without_secret(url: str) -> str:
-    """Return a URL as it may be shown: without the name and password of its user."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 # -- the client
@@ -368,7 +354,7 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
         trio.run(command)
     except (CommandError, BrokenPipeError, ExceptionGroup) as exc:
         leaf: BaseException = exc
-        while inner := _members(leaf):
+        while inner := members(leaf):
             leaf = inner[0]
         if isinstance(leaf, BrokenPipeError):
             return EXIT_BROKEN_PIPE
@@ -388,9 +374,3 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
     Nothing is lost by it: each line is written when it is printed, and the system closes the rest.
     """
     os._exit(EXIT_INTERRUPTED)
-
-
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).exceptions
-    return ()

@@ -1,21 +1,16 @@
 """`python -m h3trio tail`: print what a hub, or any event stream, sends; come back when it is lost.
 
-A client as WHATWG HTML, 9.2.3, describes it: it comes back after the delay that the server asked
-for, with the last event id, so that the server can send what was missed. What it adds is to wait
-longer the more often it fails. It takes a stream that is silent for long as lost: servers send
-comments against just that.
-
-What could not be reached or did not answer a stream at the first attempt is an error, most likely
-in the arguments. Once there was a stream, only an answer that means "don't come back" is final.
+`h3trio.client` does the reading and the coming back; here is what a command makes of it. What could
+not be reached or did not answer a stream at the first attempt is an error, most likely in the
+arguments. Once there was a stream, only an answer that means "don't come back" is final: proxies
+say 502 to 504 while the server behind them restarts, so these are waited out as well.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import json
 import os
-import random
 import stat
 import sys
 from dataclasses import dataclass
@@ -27,11 +22,12 @@ import trio
 from . import _cli_http as http
 from ._cli_common import add_token, counted
 from ._options import fail
-from ._parser import EventTooLargeError, SSEParser
+from ._parser import SSEParser
+from .client import EventLimitError, EventSource, EventSourceError, State, StateChange
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import httpx
 
@@ -42,12 +38,7 @@ IDLE_TIMEOUT: Final = 60.0  # four heartbeats of our own server
 MAX_EVENT_SIZE: Final = 16 * 1024 * 1024
 
 RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
-MIN_DELAY: Final = 0.1  # "retry: 0" with a server that ends each stream at once
-MAX_DELAY: Final = 30.0  # for what we add; a server may ask for more
-MAX_RETRY_AFTER: Final = 3600
-_MAX_DOUBLINGS: Final = 16
-
-_MIME_TYPE: Final = "text/event-stream"
+_SERVER_ERRORS: Final = range(500, 600)
 
 
 def add_arguments(parser: Options) -> None:
@@ -168,71 +159,6 @@ def with_query(url: str, name: str, value: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{name}={http.quoted(value)}"
 
 
-def request_for(
-    url: str, *, last_event_id: str, first: str | None
-) -> tuple[str, list[tuple[bytes, bytes]]]:
-    """Return the URL and the headers that ask for what comes after an event, `""` for none.
-
-    `first` counts only as long as there is no id. An id that no header can hold goes into the
-    query: one with a space at an end, or a control character.
-    """
-    headers = [(b"Accept", _MIME_TYPE.encode()), (b"Cache-Control", b"no-store")]
-    if not last_event_id:
-        return url if first is None else with_query(url, "first", first), headers
-    if last_event_id != last_event_id.strip(" ") or any(char < " " for char in last_event_id):
-        return with_query(url, "last_event_id", last_event_id), headers
-    # UTF-8, as WHATWG HTML, 9.2.3, says.
-    return url, [*headers, (b"Last-Event-ID", last_event_id.encode())]
-
-
-@final
-class Verdict(enum.Enum):
-    """What an answer means for a client that wants a stream."""
-
-    STREAM = "here it is"
-    OVER = "there is no more, don't come back"
-    LATER = "not now"
-    REFUSED = "no"
-
-
-def judge(status: int, content_type: str) -> Verdict:
-    """Tell what an answer means (WHATWG HTML, 9.2.2 and 9.2.3).
-
-    A server that fails is asked again, which browsers don't: proxies say 502 to 504 while the
-    server behind them restarts.
-    """
-    if status == 200:  # noqa: PLR2004 - OK, the only status that a stream has
-        is_stream = content_type.partition(";")[0].strip().lower() == _MIME_TYPE
-        return Verdict.STREAM if is_stream else Verdict.REFUSED
-    if status == 204:  # noqa: PLR2004 - No Content: "a client can be told to stop reconnecting"
-        return Verdict.OVER
-    return Verdict.LATER if status >= 500 else Verdict.REFUSED  # noqa: PLR2004 - its own errors
-
-
-def reconnect_delay(asked: float, failures: int, draw: Callable[[], float]) -> float:
-    """Return how long to wait, in seconds, before the next attempt.
-
-    Never less than the server asked for. It doubles with each attempt that failed since there was
-    a stream, up to `MAX_DELAY`, and is spread over half of that so that clients don't come at once.
-
-    Args:
-        asked: seconds that the server asked for.
-        failures: attempts that failed.
-        draw: gives a number from 0 to 1.
-    """
-    asked = max(asked, MIN_DELAY)
-    longest = min(asked * 2.0 ** (min(failures, _MAX_DOUBLINGS) + 1), max(asked, MAX_DELAY))
-    return max(asked, longest * (1 + draw()) / 2)
-
-
-def retry_after(value: str) -> float:
-    """Return the seconds of a `Retry-After` header, 0 if it has none, at most `MAX_RETRY_AFTER`."""
-    try:
-        return float(min(http.whole(value), MAX_RETRY_AFTER))
-    except ValueError:
-        return 0.0
-
-
 # -- events
 
 
@@ -312,14 +238,22 @@ class Tail:
     """One stream over as many connections as it takes."""
 
     def __init__(self, client: httpx.AsyncClient, job: Job) -> None:
-        self._client = client
         self._job = job
-        self._last_id = job.since
-        self._asked = RECONNECT_DELAY
-        self._failures = 0
-        self._not_before = 0.0
         self._was_connected = False
+        self._unsaid: list[str] = []
         self._printer = Printer(as_json=job.json, count=job.count)
+        self._source = EventSource(
+            job.url if job.first is None else with_query(job.url, "first", job.first),
+            http_client=client,
+            last_event_id=job.since,
+            reconnect=self._comes_back,
+            on_state_change=self._notice,
+            connect_timeout=min(job.idle_timeout, http.CONNECT_TIMEOUT),
+            read_timeout=job.idle_timeout,
+            reconnect_delay=RECONNECT_DELAY,
+            max_event_bytes=job.max_event_size,
+            retry_statuses=_SERVER_ERRORS,
+        )
 
     async def run(self) -> None:
         """Print events until there are enough, or no more will come.
@@ -327,73 +261,37 @@ class Tail:
         Raises:
             http.CommandError: the stream was refused, can't be reached, or can't be read further.
         """
-        while True:
-            self._not_before = 0.0
-            try:
-                if await self._read_stream() or not self._job.reconnect:
-                    return
-                why = "the server ended the stream"
-            except http.LostError as exc:
-                if not (self._was_connected and self._job.reconnect):
-                    raise
-                why = str(exc)
-            await self._pause(why)
-
-    async def _pause(self, why: str) -> None:
-        delay = reconnect_delay(self._asked, self._failures, random.random)
-        delay = max(delay, self._not_before)
-        self._failures += 1
-        self._notice(f"{why}; again in {delay:.1f} s")
-        await trio.sleep(delay)
-
-    def _notice(self, message: str) -> None:
-        if not self._job.quiet:
-            http.say(message)
-
-    async def _read_stream(self) -> bool:
-        """Print what comes over one connection; True if that was all there is to print."""
-        job = self._job
-        url, headers = request_for(job.url, last_event_id=self._last_id, first=job.first)
-        with http.translated(self._client, url):
-            async with self._client.stream("GET", url, headers=headers) as response:
-                verdict = judge(response.status_code, response.headers.get("content-type", ""))
-                if verdict is Verdict.STREAM:
-                    return await self._print(response)
-                if verdict is not Verdict.OVER:
-                    raise await self._failure(response, verdict)
-        self._notice("the server answered 204: there is no more")
-        return True
-
-    async def _failure(self, response: httpx.Response, verdict: Verdict) -> http.CommandError:
-        if response.status_code == 200:  # noqa: PLR2004 - OK
-            found = response.headers.get("content-type") or "nothing said"
-            return http.CommandError(f"the server answered 200, but no {_MIME_TYPE}: {found}")
-        answer = await http.read_answer(response)
-        error = http.refusal(answer.status, answer.text, answer.location)
-        self._not_before = retry_after(response.headers.get("retry-after", ""))
-        return http.LostError(str(error)) if verdict is Verdict.LATER else error
-
-    async def _print(self, response: httpx.Response) -> bool:
-        self._was_connected = True
-        self._failures = 0
-        self._notice(f"connected to {http.without_secret(str(response.url))}")
-        size = self._job.max_event_size
-        parser = SSEParser(max_event_size=size, last_event_id=self._last_id)
-        return await http.read_body(response, partial(self._take, parser))
-
-    def _take(self, parser: SSEParser, chunk: bytes) -> bool:
-        """Print the events that a chunk completes; True if they were enough."""
-        too_large = None
         try:
-            events: Sequence[SSEEvent] = parser.feed(chunk)
-        except EventTooLargeError as exc:
-            events, too_large = exc.events, exc
-        self._last_id = parser.last_event_id
-        if parser.retry is not None:
-            self._asked = parser.retry / 1000
-        if self._printer.print(events):
-            return True
-        if too_large is not None:
-            # To come back would bring the same event again.
-            raise http.CommandError(f"{too_large}; see --max-event-size") from too_large
-        return False
+            async with self._source as source:
+                async for event in source:
+                    if self._printer.print([event]):
+                        return
+                    self._catch_up()
+        except EventLimitError as exc:
+            raise http.CommandError(f"{exc}; see --max-event-size") from exc
+        except EventSourceError as exc:
+            raise http.CommandError(str(exc)) from exc
+        if self._job.reconnect or source.last_error is None:
+            self._say("the server answered 204: there is no more")
+
+    def _comes_back(self, _change: StateChange) -> bool:
+        return self._was_connected and self._job.reconnect
+
+    def _notice(self, change: StateChange) -> None:
+        if change.state is State.OPEN:
+            self._was_connected = True
+            self._say(f"connected to {change.url}")
+        elif change.delay is not None:
+            self._say(f"{change.error}; again in {change.delay:.1f} s")
+
+    def _say(self, message: str) -> None:
+        self._unsaid.append(message)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Say what is due: a message comes behind the events that came before it."""
+        counts = self._source.statistics()
+        while self._unsaid and counts.events_delivered == counts.events_received:
+            message = self._unsaid.pop(0)
+            if not self._job.quiet:
+                http.say(message)

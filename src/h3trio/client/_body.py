@@ -1,0 +1,87 @@
+"""Reading the body of an answer, with httpx's generators ended in order.
+
+httpx reads a body through several async generators, one inside the other. Whoever leaves such a
+loop half-way leaves the inner ones to the garbage collector, which can't close a connection, and
+Trio warns of it. A cancellation ends them from within: so whatever ends the reading here, a failure
+of ours too, becomes one first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ._errors import LostError
+from ._request import silent, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import httpx
+
+MAX_TEXT_BYTES: Final = 64 * 1024  # of an answer that is an error: enough for a person
+TEXT_TIMEOUT: Final = 5.0  # for all of it: a server that refuses has no more to say
+
+
+async def read_body(
+    response: httpx.Response,
+    take: Callable[[bytes], Awaitable[None]],
+    *,
+    read_timeout: float,
+) -> None:
+    """Hand over a body as it comes, to its end; while `take` waits, nothing is read.
+
+    Raises:
+        SilentError: nothing came for `read_timeout` seconds.
+        LostError: the connection broke.
+        BaseException: what `take` raised.
+    """
+    failure: BaseException | None = None
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time() + read_timeout
+        try:
+            with translated(str(response.url), read_timeout):
+                async for raw in response.aiter_raw():
+                    if scope.cancel_called:
+                        continue
+                    # The time that `take` needs is not the server's.
+                    scope.deadline = math.inf
+                    try:
+                        await take(raw)
+                    except BaseException as exc:  # noqa: BLE001 - raised below, a cancellation too
+                        failure = exc
+                        scope.cancel(reason="the rest of the body is not wanted")
+                    else:
+                        scope.deadline = trio.current_time() + read_timeout
+        except LostError:
+            if failure is None:
+                raise
+    if failure is not None:
+        raise failure
+    if scope.cancel_called:
+        raise silent(read_timeout)
+
+
+class _EnoughError(Exception):
+    """There is no need to read on."""
+
+
+async def read_text(response: httpx.Response) -> str:
+    """Return the start of an answer, as far as it comes soon; nothing of one that is compressed."""
+    body = bytearray()
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return ""
+
+    async def take(raw: bytes) -> None:
+        body.extend(raw)
+        if len(body) >= MAX_TEXT_BYTES:
+            raise _EnoughError
+        await trio.lowlevel.checkpoint()
+
+    with trio.move_on_after(TEXT_TIMEOUT):
+        with contextlib.suppress(LostError, _EnoughError):
+            await read_body(response, take, read_timeout=TEXT_TIMEOUT)
+    return bytes(body[:MAX_TEXT_BYTES]).decode("utf-8", "replace")

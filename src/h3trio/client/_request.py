@@ -1,0 +1,202 @@
+"""From a last event id to the head of an answer: requests, redirects, and httpx's errors in ours.
+
+httpx comes with an extra and takes a moment to import, so it is imported where it is used.
+
+Redirects are followed here and not by httpx, which would read the body of each, however long it is.
+What httpx makes of one is kept: the method as browsers change it, and no `Authorization` for
+another origin. That has to hold too when the target of a permanent redirect is asked at once the
+next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import TYPE_CHECKING, Final, final
+from urllib.parse import quote
+
+import trio
+
+from ._errors import LostError, RedirectError, RequestError, SilentError, reason_of, without_secret
+from ._policy import MIME_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    import httpx
+
+    from ._options import Limits
+
+    HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
+
+_PERMANENT: Final = (301, 308)
+# A compressor keeps back what it hasn't filled a block with: `identity` lets events come at once.
+_DEFAULTS: Final = {
+    "Accept": MIME_TYPE,
+    "Cache-Control": "no-store",
+    "Accept-Encoding": "identity",
+}
+
+
+def require_httpx() -> None:
+    """Raise `ImportError`, naming the extra, if httpx is missing."""
+    try:
+        importlib.import_module("httpx")
+    except ImportError as exc:
+        raise ImportError("h3trio.client needs httpx: pip install 'h3trio[client]'") from exc
+
+
+@final
+class Requester:
+    """Asks for one stream, as often as it takes.
+
+    Attributes:
+        url: what the next request asks for: as given, or where permanent redirects led.
+        asked: what the last request asked for.
+        redirects: how many were followed.
+    """
+
+    def __init__(
+        self,
+        url: str | httpx.URL,
+        *,
+        method: str,
+        headers: HeaderFields | None,
+        params: Mapping[str, str] | None,
+        content: bytes | str | None,
+        limits: Limits,
+    ) -> None:
+        import httpx  # noqa: PLC0415 - see this module's docstring
+
+        self.url: httpx.URL = _checked(url)
+        # Held apart, so that no redirect loses it, or carries it elsewhere.
+        self._auth = None
+        if self.url.username or self.url.password:
+            self._auth = httpx.BasicAuth(self.url.username, self.url.password)
+            self.url = self.url.copy_with(username=None, password=None)
+        if params:
+            self.url = self.url.copy_merge_params(dict(params))
+        self._origin = _origin(self.url)
+        self._method = method
+        self._headers = httpx.Headers(_DEFAULTS)
+        self._headers.update(httpx.Headers(headers))
+        self._content = content
+        self._limits = limits
+        self.asked: str = without_secret(str(self.url))
+        self.redirects = 0
+
+    async def open(self, client: httpx.AsyncClient, last_event_id: str) -> httpx.Response:
+        """Ask for what comes after an event, `""` for none; return the answer, its body unread.
+
+        Raises:
+            LostError: there is no answer.
+            RedirectError: there were too many redirects.
+            RequestError: the request can't be made.
+        """
+        in_query = not _fits_a_header(last_event_id)
+        with translated(self.asked, self._limits.read_timeout):
+            request = self._first(client, last_event_id, in_query=in_query)
+            # The id of this moment is no part of the new address.
+            permanent = not in_query
+            for _ in range(self._limits.max_redirects + 1):
+                response = await self._send(client, request)
+                following = response.next_request
+                if following is None:
+                    return response
+                await response.aclose()
+                self.redirects += 1
+                permanent = permanent and response.status_code in _PERMANENT
+                # Where a POST became a GET, the next one has to be a POST again.
+                permanent = permanent and following.method == request.method
+                if permanent:
+                    self.url = following.url
+                request = following
+        raise RedirectError(f"more than {self._limits.max_redirects} redirects")
+
+    def _first(
+        self, client: httpx.AsyncClient, last_event_id: str, *, in_query: bool
+    ) -> httpx.Request:
+        import httpx  # noqa: PLC0415 - see this module's docstring
+
+        url, headers, limits = self.url, self._headers.copy(), self._limits
+        foreign = _origin(url) != self._origin
+        if foreign:
+            headers.pop("Cookie", None)
+        if last_event_id and in_query:
+            headers.pop("Last-Event-ID", None)
+            field = b"last_event_id=" + quote(last_event_id, safe="").encode()
+            url = url.copy_with(query=b"&".join(filter(None, (url.query, field))))
+        elif last_event_id:
+            headers.pop("Last-Event-ID", None)
+            # In UTF-8, as 9.2.3 says, whatever the other fields are in.
+            headers = httpx.Headers([*headers.raw, (b"Last-Event-ID", last_event_id.encode())])
+        timeout = httpx.Timeout(
+            limits.read_timeout, connect=limits.connect_timeout, pool=limits.connect_timeout
+        )
+        request = client.build_request(
+            self._method, url, headers=headers, content=self._content, timeout=timeout
+        )
+        if foreign:
+            request.headers.pop("Authorization", None)
+        return request
+
+    async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        import httpx  # noqa: PLC0415 - see this module's docstring
+
+        self.asked = without_secret(str(request.url))
+        auth = None
+        if _origin(request.url) == self._origin:
+            auth = self._auth or httpx.USE_CLIENT_DEFAULT
+        # Transports other than httpx's own may take no notice of its timeouts.
+        with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
+            return await client.send(request, stream=True, auth=auth, follow_redirects=False)
+        raise silent(self._limits.read_timeout)
+
+
+def _checked(url: str | httpx.URL) -> httpx.URL:
+    import httpx  # noqa: PLC0415 - see this module's docstring
+
+    try:
+        checked = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise ValueError(f"{without_secret(str(url))!r} is no URL: {exc}") from exc
+    if checked.scheme not in ("http", "https") or not checked.host:
+        raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
+    return checked.copy_with(fragment=None)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return scheme, host and port; httpx drops a port that is the scheme's default."""
+    return url.scheme, url.host, url.port
+
+
+def _fits_a_header(last_event_id: str) -> bool:
+    """Tell whether a header can hold an id: no space at an end, and no control character."""
+    return last_event_id == last_event_id.strip(" ") and not any(c < " " for c in last_event_id)
+
+
+def silent(seconds: float) -> SilentError:
+    """Return the error for silence."""
+    return SilentError(f"the server was silent for {seconds:g} s")
+
+
+@contextlib.contextmanager
+def translated(url: str, read_timeout: float) -> Generator[None]:
+    """Turn httpx's errors into ours.
+
+    Raises:
+        LostError: the server can't be reached, is silent, or the connection broke.
+        RequestError: the request can't be made.
+    """
+    import httpx  # noqa: PLC0415 - see this module's docstring
+
+    try:
+        yield
+    except (httpx.ConnectTimeout, httpx.ConnectError, httpx.PoolTimeout) as exc:
+        raise LostError(f"can't reach {url}: {reason_of(exc)}", connected=False) from exc
+    except httpx.TimeoutException as exc:
+        raise silent(read_timeout) from exc
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        raise RequestError(f"can't ask {url}: {exc}") from exc
+    except httpx.RequestError as exc:
+        raise LostError(f"the connection was lost: {reason_of(exc)}") from exc

@@ -1,0 +1,97 @@
+"""What answers mean to the client, and how long it waits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h3trio.client._policy import (
+    MAX_BACKOFF,
+    MAX_DELAY,
+    MIN_DELAY,
+    RETRY_STATUSES,
+    Verdict,
+    judge,
+    reconnect_delay,
+    retry_after,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "verdict"),
+    [
+        (200, "text/event-stream", Verdict.STREAM),
+        (200, "Text/Event-Stream ; charset=utf-8", Verdict.STREAM),
+        (200, "text/html", Verdict.WRONG_TYPE),
+        (200, "", Verdict.WRONG_TYPE),
+        (204, "", Verdict.OVER),
+        (206, "text/event-stream", Verdict.REFUSED),
+        (304, "", Verdict.REFUSED),
+        (403, "text/event-stream", Verdict.REFUSED),
+        (429, "", Verdict.LATER),
+        (500, "", Verdict.REFUSED),
+        (503, "text/event-stream", Verdict.LATER),
+    ],
+)
+def test_verdicts(status: int, content_type: str, verdict: Verdict) -> None:
+    """Only 200 with the right type is a stream; only what says "not now" is tried again."""
+    assert judge(status, content_type, RETRY_STATUSES) is verdict
+
+
+def test_statuses_to_wait_out_are_a_setting() -> None:
+    """Which statuses are tried again is for the caller to say; a stream and the end stay so."""
+    assert judge(500, "", range(500, 600)) is Verdict.LATER
+    assert judge(503, "", ()) is Verdict.REFUSED
+    assert judge(204, "", (200, 204)) is Verdict.OVER
+    assert judge(200, "text/event-stream", (200, 204)) is Verdict.STREAM
+
+
+def test_delays_double_up_to_a_limit() -> None:
+    """What is added to the server's delay doubles with each failure, up to half a minute."""
+    longest = [reconnect_delay(1, failures, lambda: 1.0) for failures in range(7)]
+    assert longest == [2, 3, 5, 9, 17, 31, 31]
+    assert [reconnect_delay(1, failures, lambda: 0.0) for failures in range(7)] == [1] * 7
+    assert reconnect_delay(1, 9, lambda: 1.0, max_backoff=0) == 1
+
+
+@given(st.floats(0, 1e13), st.integers(0, 10_000), st.floats(0, 1))
+def test_delays_keep_their_bounds(asked: float, failures: int, drawn: float) -> None:
+    """The wait is never shorter than asked for, within reason, never nothing, never too long."""
+    delay = reconnect_delay(asked, failures, lambda: drawn)
+    least = min(max(asked, MIN_DELAY), MAX_DELAY)
+    assert least <= delay <= least + MAX_BACKOFF
+    assert delay <= reconnect_delay(asked, failures + 1, lambda: 1.0)
+
+
+NOW = 1_000_000_000  # Sun, 09 Sep 2001 01:46:40 GMT
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        (" 0 ", 0),
+        ("3600", 3600),
+        ("3601", 3600),
+        ("9" * 5000, 3600),
+        ("Sun, 09 Sep 2001 01:47:10 GMT", 30),
+        ("Sun, 09 Sep 2001 01:46:00 GMT", 0),
+        ("Sun, 09 Sep 2091 01:46:00 GMT", 3600),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("\u0664", None),
+        ("Fri, 31", None),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    """Seconds and dates are taken, up to an hour; anything else counts for nothing."""
+    assert retry_after(value, NOW) == seconds
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_retry_after_of_anything(value: str) -> None:
+    """Whatever a server says, it is a bounded time or none."""
+    seconds = retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= MAX_DELAY
