@@ -21,6 +21,7 @@ from ._bench_outcome import EXIT_UNREACHED
 from ._bench_progress import display
 from ._bench_run import BenchError, Plan, Run, UnreachedError, check_limits, resolve
 from ._options import fail
+from .client._errors import without_secret
 
 if TYPE_CHECKING:
     import argparse
@@ -194,7 +195,7 @@ async def make_plan(arguments: argparse.Namespace) -> Plan:
             connections=arguments.publishers,
         )
     return Plan(
-        url=http.without_secret(arguments.stream),
+        url=without_secret(arguments.stream),
         target=await _target(arguments.stream, arguments),
         connections=arguments.connections,
         processes=arguments.processes,
