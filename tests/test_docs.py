@@ -203,6 +203,23 @@ def test_index_leads_to_every_page() -> None:
     assert set(DOCS.rglob("*.md")) <= found
 
 
+SHOWN_BY = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def test_each_threat_is_shown_by_tests_that_exist() -> None:
+    """Every row of the tables of docs/security.md names a test, and every test is there."""
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "threat |" not in line]
+    assert len(rows) > 30
+    assert [row for row in rows if not SHOWN_BY.search(row)] == []
+    missing = [
+        f"{path}::{name}"
+        for path, name in SHOWN_BY.findall(text)
+        if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
 def test_examples_readme_names_every_example() -> None:
     """The list of examples is complete."""
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ class ClosedPort:
     circle that stays until the garbage collector comes by.
     """
 
-    __slots__ = ("draining", "met", "retry_after", "settings")
+    __slots__ = ("_met", "_retry_after", "draining", "settings")
 
     def __init__(
         self,
@@ -51,8 +51,16 @@ class ClosedPort:
     ) -> None:
         self.draining: trio.Event = draining
         self.settings: Settings = settings
-        self.retry_after = retry_after
-        self.met = met
+        self._retry_after = retry_after
+        self._met = met
+
+    def retry_after(self) -> int:
+        """As ever."""
+        return self._retry_after()
+
+    def met(self, limit: str) -> None:
+        """As ever."""
+        self._met(limit)
 
     async def open_stream(self) -> SSEWriter:
         """Never reached: no stream can be started by then."""

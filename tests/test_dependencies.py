@@ -1,0 +1,51 @@
+"""No dependency's floor lets in a version with a published vulnerability.
+
+The list is kept by hand, from the advisories of each project, so that the check needs no network. A
+dependency without a row fails: whoever adds one looks first.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+NONE = ("", "no advisory published")
+
+# The first version without a known vulnerability that a server or client meets, and why.
+ADVISORIES = {
+    "h11": ("0.16", "GHSA-vqfr-h8mv-ghfj: chunk endings that smuggle a request"),
+    "httpx": ("0.23", "GHSA-h8pj-cxx2-jfg2: a URL that is taken for another"),
+    "pyjwt": ("2.10.1", "GHSA-75c5-xw7c-p5pm: part of an issuer taken for it"),
+    "rich": NONE,
+    "trio": NONE,
+    "watchfiles": NONE,
+}
+
+
+def floors() -> dict[str, str]:
+    """Return what the project and its extras ask for at least."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    declared = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    parts = [re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line) for line in declared]
+    assert all(parts), declared
+    return {found[1].lower(): found[2] for found in parts if found}
+
+
+def numbers(version: str) -> list[int]:
+    """Return what versions are compared by."""
+    return [int(part) for part in version.split(".") if part]
+
+
+def test_every_dependency_is_looked_after() -> None:
+    """Each has a row, and no row is of something else."""
+    assert floors().keys() == ADVISORIES.keys()
+
+
+def test_floors_are_above_known_vulnerabilities() -> None:
+    """The least version of each is one without."""
+    found = floors()
+    low = [name for name, (fixed, _) in ADVISORIES.items() if numbers(found[name]) < numbers(fixed)]
+    assert low == []
