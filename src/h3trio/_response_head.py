@@ -25,10 +25,12 @@ def join_fields(
         closes: whether no request is taken after this one.
     """
     headers = [*own]
+    names = {name.lower() for name, _ in headers}
     for fields in filter(None, others):
-        names = {name.lower() for name, _ in headers} - _ADDED
-        headers += [field for field in fields if field[0].lower() not in names]
-    if not any(name.lower() == b"date" for name, _ in headers):
+        taken = names - _ADDED
+        headers += [field for field in fields if field[0].lower() not in taken]
+        names.update([name.lower() for name, _ in fields])
+    if b"date" not in names:
         headers.insert(0, (b"Date", date))
     if closes:
         headers.append((b"Connection", b"close"))
