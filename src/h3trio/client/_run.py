@@ -119,6 +119,8 @@ class Run:
                 error = exc
             else:
                 return
+            # Who has closed it hears of no loss any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self.failures = 0 if self.events_received > delivered else self.failures + 1
             self.last_error = error
             self.silences += isinstance(error, SilentError)
