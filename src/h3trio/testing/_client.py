@@ -222,12 +222,12 @@ class Client:
             await self._now.served.wait()
 
     async def wait_closed(self) -> Closing:
-        """Wait until the server is done with this client; return why, as it sees it.
+        """Wait until the server is done with the answer; return why, as it sees it.
 
         Raises:
             trio.EndOfChannel: no handler was called: the request was refused before.
         """
-        await self._now.served.wait()
+        await self._now.answered.wait()
         if self._now.closing is None:
             raise trio.EndOfChannel(f"no handler was called; status {self.status}")
         return self._now.closing
@@ -345,9 +345,10 @@ def connect(
 ) -> Client:
     """Make a client of an app, in memory.
 
-    Use it so: `async with connect(app, "/events") as client`. Entering sends the request and returns when the head of the answer is there. If the app has a
-    lifespan, it is entered around that. Leaving closes the connection, and returns when the handler
-    has finished unwinding; an exception of the block comes out bare.
+    Use it so: `async with connect(app, "/events") as client`. Entering sends the request and returns
+    when the head of the answer is there. If the app has a lifespan, it is entered around that.
+    Leaving closes the connection, and returns when the handler has finished unwinding; an exception
+    of the block comes out bare.
 
     Args:
         app: `async def handler(event)`, such as an `App`.

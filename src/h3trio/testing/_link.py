@@ -48,6 +48,7 @@ class Link:
         self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
         self.ending: Ending | None = None
         self.closing: Closing | None = None
+        self.answered = trio.Event()
         self.served = trio.Event()
 
     async def _watched(self, event: H3Event) -> object:
@@ -56,12 +57,14 @@ class Link:
 
     def _closed(self, closing: Closing) -> None:
         self.closing = closing
+        self.answered.set()
 
     async def serve(self) -> None:
         """Run the server's side."""
         async with OwnedNursery() as nursery:
             nursery.start_soon(self.context.heartbeat.run)
             await self._connection.run()
+        self.answered.set()
         self.served.set()
 
     async def send_request(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def h3trio_connect() -> AsyncGenerator[Callable[..., Awaitable[Client]]]:
-    """As `connect`, but awaited, `client = await h3trio_connect(app)`; left when the test ends."""
+    """Connect as `h3trio.testing.connect` does, by an `await`; left when the test ends."""
     import trio  # noqa: PLC0415 - see this module's docstring
 
     from h3trio._nursery import OwnedNursery  # noqa: PLC0415 - same
