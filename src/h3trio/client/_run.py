@@ -167,7 +167,9 @@ class Run:
         raise StreamEndedError("the server ended the stream")
 
     async def _read_events(self, response: httpx.Response) -> None:
-        decoder = decoder_for(response.headers.get("content-encoding", ""))
+        # What was read before was decompressed as well.
+        is_raw = not response.is_stream_consumed
+        decoder = decoder_for(response.headers.get("content-encoding", "") if is_raw else "")
         self.streams += 1
         self._change(State.OPEN)
         limits = self._limits

@@ -345,10 +345,10 @@ def connect(
 ) -> Client:
     """Make a client of an app, in memory.
 
-    Use it so: `async with connect(app, "/events") as client`. Entering sends the request and returns
-    when the head of the answer is there. If the app has a lifespan, it is entered around that.
-    Leaving closes the connection, and returns when the handler has finished unwinding; an exception
-    of the block comes out bare.
+    Use it so: `async with connect(app, "/events") as client`. Entering sends the request, and
+    returns when the head of the answer is there; an app's lifespan is entered around that. Leaving
+    closes the connection, and returns when the handler has finished unwinding; an exception of the
+    block comes out bare.
 
     Args:
         app: `async def handler(event)`, such as an `App`.
