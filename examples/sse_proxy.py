@@ -13,9 +13,12 @@ import os
 
 import httpx
 
-from h3trio import App, H3Event, HTTPError, SSEParser
+from h3trio import App, H3Event, HTTPError
+from h3trio.client import EventSource, EventSourceError, StatusError
 
 UPSTREAM = os.environ.get("UPSTREAM", "http://127.0.0.1:3001/events")
+# 30 s without even a heartbeat is a dead upstream.
+SILENCE = 30
 
 
 def create_app(client: httpx.AsyncClient, upstream: str) -> App:
@@ -24,34 +27,32 @@ def create_app(client: httpx.AsyncClient, upstream: str) -> App:
 
     @app.get("/events")
     async def events(event: H3Event) -> None:
-        headers = httpx.Headers({"Accept": "text/event-stream"})
-        if event.last_event_id is not None:
-            headers["Last-Event-ID"] = event.last_event_id
+        source = EventSource(
+            upstream,
+            http_client=client,
+            last_event_id=event.last_event_id,
+            reconnect=False,  # our own client does, and tells us where it was
+            read_timeout=SILENCE,
+        )
         try:
             # When our client leaves, this is cancelled, and leaving the block hangs up.
-            async with client.stream("GET", upstream, headers=headers) as source:
-                if source.status_code != httpx.codes.OK:
-                    raise HTTPError(502, f"the upstream answered {source.status_code}")
+            async with source:
+                await source.wait_open()
                 await relay(source, event)
-        except httpx.TransportError as exc:
+        except StatusError as exc:
+            raise HTTPError(502, f"the upstream answered {exc.status}") from exc
+        except EventSourceError as exc:
             raise HTTPError(502, "the upstream can't be reached, or was lost") from exc
 
     return app
 
 
-async def relay(source: httpx.Response, event: H3Event) -> None:
+async def relay(source: EventSource, event: H3Event) -> None:
     """Send each event on as it comes; ids stay, so that reconnecting works through the proxy."""
-    parser = SSEParser()
     async with event.start_sse() as writer:
-        async for chunk in source.aiter_bytes():
-            for found in parser.feed(chunk):
-                await writer.send_event(found.replace(data=(found.data or "").upper()))
+        async for found in source:
+            await writer.send_event(found.replace(data=(found.data or "").upper()))
 
 
-# As many streams at once as the server allows; 30 s without even a heartbeat is a dead upstream.
-app = create_app(
-    httpx.AsyncClient(
-        timeout=httpx.Timeout(10, read=30), limits=httpx.Limits(max_connections=None)
-    ),
-    UPSTREAM,
-)
+# As many streams at once as the server allows.
+app = create_app(httpx.AsyncClient(limits=httpx.Limits(max_connections=None)), UPSTREAM)

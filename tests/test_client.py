@@ -645,6 +645,33 @@ async def test_states(autojump_clock: MockClock) -> None:
     assert (statistics.bytes_received, statistics.state) == (9, State.CLOSED)
 
 
+async def test_waiting_for_a_stream_that_was_short(autojump_clock: MockClock) -> None:
+    """A stream that was open for a moment was open, as long as its events wait."""
+    async with source_of(Script(stream(b"data: 1\n\n")), reconnect=False) as source:
+        await trio.sleep(1)
+        assert source.state is State.CLOSED
+        await source.wait_open()
+        await source.receive()
+        with pytest.raises(trio.EndOfChannel):
+            await source.wait_open()
+
+
+async def test_answers_that_were_read_before(autojump_clock: MockClock) -> None:
+    """Transports that give a whole answer, such as httpx's mock, work as well."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if "last-event-id" in request.headers:
+            return httpx.Response(404, text="gone")
+        headers = {"Content-Type": "text/event-stream", "Content-Encoding": "gzip"}
+        return httpx.Response(200, headers=headers, content=gzip.compress(b"id: 1\ndata: 1\n\n"))
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    async with EventSource(URL, http_client=client) as source:
+        assert (await source.receive()).data == "1"
+        with pytest.raises(StatusError, match="404: gone"):
+            await source.receive()
+
+
 async def test_waiting_for_a_stream_that_never_opens(autojump_clock: MockClock) -> None:
     """Who waits for a stream gets the error that is final, or hears that it was closed."""
     async with source_of(Script(answer(404))) as source:

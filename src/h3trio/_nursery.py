@@ -3,7 +3,7 @@
 Who enters `async with EventSource(...)` asked for events and not for a nursery. So when the block
 is left the tasks are cancelled, and an exception of the block leaves it bare: it never enters the
 nursery, so no group is made of it. Only where one of the tasks failed has the nursery cancelled the
-block; then what the block raised is the nursery's to judge, and a group of one comes out as that.
+block; then what the block raised is the nursery's to judge, and a group of one is opened.
 """
 
 from __future__ import annotations

@@ -119,6 +119,8 @@ class Run:
                 error = exc
             else:
                 return
+            # Who has closed it hears of no loss any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self.failures = 0 if self.events_received > delivered else self.failures + 1
             self.last_error = error
             self.silences += isinstance(error, SilentError)
@@ -165,7 +167,9 @@ class Run:
         raise StreamEndedError("the server ended the stream")
 
     async def _read_events(self, response: httpx.Response) -> None:
-        decoder = decoder_for(response.headers.get("content-encoding", ""))
+        # What was read before was decompressed as well.
+        is_raw = not response.is_stream_consumed
+        decoder = decoder_for(response.headers.get("content-encoding", "") if is_raw else "")
         self.streams += 1
         self._change(State.OPEN)
         limits = self._limits

@@ -153,7 +153,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         )
 
     async def wait_open(self) -> None:
-        """Wait until a stream is open; returns at once if one is.
+        """Wait until a stream is open, if only for a moment; returns at once if one is.
 
         Raises:
             EventSourceError: there will be none, because of this.
@@ -161,14 +161,15 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.ClosedResourceError: it was closed here.
         """
         await trio.lowlevel.checkpoint()
-        while self._run.state is State.CONNECTING:
-            await self._run.changed.wait()
-        if self._run.state is State.CLOSED:
-            raise self._run.final_error or (
-                trio.ClosedResourceError(_CLOSED_HERE)
-                if self._run.scope.cancel_called
-                else trio.EndOfChannel()
-            )
+        run, seen = self._run, self._run.streams
+        while run.state is State.CONNECTING and run.streams == seen:
+            await run.changed.wait()
+        waiting = run.streams > seen or run.events_received > self._delivered
+        if run.state is not State.CLOSED or (waiting and not run.scope.cancel_called):
+            return
+        if run.scope.cancel_called:
+            raise trio.ClosedResourceError(_CLOSED_HERE)
+        raise run.final_error or trio.EndOfChannel
 
     # -- taking events
 

@@ -1,0 +1,393 @@
+"""A client in memory: the real connection code, without a port, and without time passing.
+
+    test ──▶ Client ──▶ [pipe with room for so many bytes] ──▶ Connection ──▶ your handler
+
+Strategy: the server's side is the code that serves sockets, over a byte stream in memory. The
+client's side is one task that reads as a kernel does, whether the test looks or not, up to a bound;
+`stall` stops it, and what that does to the server is what a browser in a tunnel does to it. Nothing
+sleeps: with Trio's `MockClock`, or pytest-trio's `autojump_clock`, an hour takes a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self, final
+
+import trio
+
+from h3trio import Settings, SSEEvent, SSEParser
+from h3trio._nursery import OwnedNursery
+from h3trio._server import HasLifespan
+
+from ._link import Ending, Link
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from h3trio import Closing
+    from h3trio._context import Handler
+
+BUFFER_BYTES: Final = 64 * 1024  # as in a kernel's socket buffer
+_UNREAD: Final = 256 * 1024  # then the client stops reading: a handler that never rests must wait
+_EVENT_COST: Final = 64
+_COMMENTS: Final = 10_000
+_RECEIVE: Final = 16 * 1024
+_LEAVE_TIMEOUT: Final = 60.0
+
+
+@final
+class Client:
+    """One client of a handler: `async with connect(app, "/events") as client`."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        target: str,
+        *,
+        method: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        last_event_id: str,
+        settings: Settings,
+        buffer_bytes: int,
+        lifespan: bool,
+    ) -> None:
+        self._handler = handler
+        self._enters_lifespan = lifespan
+        self._line = f"{method} {target} HTTP/1.1"
+        self._fields = {"host": "localhost", "accept": "text/event-stream"}
+        if content or method not in ("GET", "HEAD", "DELETE"):
+            self._fields["content-length"] = str(len(content))
+        self._fields.update((name.lower(), value) for name, value in headers.items())
+        self._content = content
+        self._settings = settings
+        self._room = buffer_bytes
+        self._tasks: OwnedNursery | None = None
+        self._nursery: trio.Nursery | None = None
+        self._lifespan: AbstractAsyncContextManager[object] | None = None
+        self._link: Link | None = None
+        self._stalled = False
+        self._receiving = trio.CancelScope()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._parser = SSEParser(last_event_id=last_event_id)
+        self._events: deque[SSEEvent] = deque()
+        self._unread = 0
+        self._body = bytearray()
+        self._comment = b""
+        self._comments: deque[str] = deque(maxlen=_COMMENTS)
+        self._new_comments: deque[str] = deque(maxlen=_COMMENTS)
+        self.connections: int = 0
+        """How many connections it has made."""
+        _check_request(self._line, self._fields)
+
+    # -- what has come
+
+    @property
+    def _now(self) -> Link:
+        if self._link is None:
+            raise RuntimeError("enter the client first: async with connect(...)")
+        return self._link
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return self._now.response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the answer: names in lower case, repeated ones joined with `", "`."""
+        return self._now.response.headers
+
+    @property
+    def last_event_id(self) -> str:
+        """The last event id of all that came; `reconnect` asks with it."""
+        return self._parser.last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time in milliseconds that this connection's stream has set."""
+        return self._parser.retry
+
+    @property
+    def comments(self) -> tuple[str, ...]:
+        """The comments that came, the newest 10,000; heartbeats, and a stream's first, are `""`."""
+        return tuple(self._comments)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the answer has ended, or its connection."""
+        return self._now.ending is not None
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the answer ended, `None` while it lasts."""
+        return self._now.ending
+
+    @property
+    def closing(self) -> Closing | None:
+        """How the answer ended for the server: what its `on_close` hooks get."""
+        return self._now.closing
+
+    async def next_event(self) -> SSEEvent:
+        """Return the next event, as a browser would see it.
+
+        Raises:
+            trio.EndOfChannel: there are no more; `ending` and `closing` say why.
+            RuntimeError: the client is stalled.
+        """
+        await self._until_some(self._events)
+        event = self._events.popleft()
+        self._unread -= _cost(event)
+        self._changed.unpark_all()
+        return event
+
+    async def next_comment(self) -> str:
+        """Return the next comment, such as the heartbeats' `""`.
+
+        Raises:
+            trio.EndOfChannel, RuntimeError: as for `next_event`.
+        """
+        await self._until_some(self._new_comments)
+        return self._new_comments.popleft()
+
+    async def body(self) -> bytes:
+        """Return the body of the answer, once it is whole.
+
+        Raises:
+            trio.BrokenResourceError: it was cut off.
+        """
+        while not self.closed:
+            self._refuse_to_hang()
+            await self._changed.park()
+        await trio.lowlevel.checkpoint()
+        if self.ending is not Ending.COMPLETE:
+            raise trio.BrokenResourceError(f"the answer ended: {self.ending}")
+        return bytes(self._body)
+
+    async def _until_some(self, items: deque[SSEEvent] | deque[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        while not items:
+            if self.closed:
+                raise trio.EndOfChannel(f"status {self.status}; the answer ended: {self.ending}")
+            self._refuse_to_hang()
+            await self._changed.park()
+
+    def _refuse_to_hang(self) -> None:
+        if self._stalled:
+            raise RuntimeError("the client is stalled: nothing comes until resume()")
+
+    # -- what a client does
+
+    def stall(self) -> None:
+        """Stop reading: the server's sends go well until the buffers are full, then they wait."""
+        self._stalled = True
+        self._receiving.cancel(reason="the client stalls")
+
+    def resume(self) -> None:
+        """Read again."""
+        self._stalled = False
+        self._changed.unpark_all()
+
+    def vanish(self) -> None:
+        """Break the connection, as a reset does."""
+        self._now.ending = self._now.ending or Ending.LEFT
+        self._now.stream.reset()
+        self._changed.unpark_all()
+
+    async def half_close(self) -> None:
+        """Close the sending side, and read on."""
+        await self._now.stream.send_eof()
+
+    async def reconnect(self) -> None:
+        """Close this connection and ask again, with the last event id.
+
+        Events that came and weren't taken stay; comments and body begin anew. Returns, as entering
+        does, when the head of the answer is there.
+        """
+        await self.leave()
+        self._stalled = False
+        await self._open()
+
+    async def leave(self) -> None:
+        """Close the connection; returns when the handler has finished unwinding.
+
+        Raises:
+            trio.TooSlowError: after 60 s it hasn't.
+        """
+        self._now.leave()
+        self._changed.unpark_all()
+        with trio.fail_after(_LEAVE_TIMEOUT):
+            await self._now.served.wait()
+
+    async def wait_closed(self) -> Closing:
+        """Wait until the server is done with the answer; return why, as it sees it.
+
+        Raises:
+            trio.EndOfChannel: no handler was called: the request was refused before.
+        """
+        await self._now.answered.wait()
+        if self._now.closing is None:
+            raise trio.EndOfChannel(f"no handler was called; status {self.status}")
+        return self._now.closing
+
+    # -- its life
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeError("a client is entered once")
+        app: object = self._handler
+        if self._enters_lifespan and isinstance(app, HasLifespan):
+            self._lifespan = app.lifespan()
+            await self._lifespan.__aenter__()
+        self._tasks = OwnedNursery()
+        self._nursery = await self._tasks.__aenter__()
+        try:
+            await self._open()
+        except BaseException as exc:
+            await self.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._tasks is not None, "entered before"
+        try:
+            if exc_type is None:
+                await self.leave()
+        finally:
+            try:
+                await self._tasks.__aexit__(exc_type, exc, traceback)
+            finally:
+                if self._lifespan is not None:
+                    await self._lifespan.__aexit__(exc_type, exc, traceback)
+
+    async def _open(self) -> None:
+        assert self._nursery is not None, "entered before"
+        fields = dict(self._fields)
+        if self.last_event_id:
+            fields["last-event-id"] = self.last_event_id
+        lines = [self._line, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        request = "\r\n".join(lines).encode() + self._content
+        self._link = Link(self._handler, request, settings=self._settings, room=self._room)
+        self._parser = SSEParser(last_event_id=self.last_event_id)
+        self._body.clear()
+        self._comments.clear()
+        self._new_comments.clear()
+        self._comment = b""
+        self.connections += 1
+        self._nursery.start_soon(self._link.serve, name="h3trio test server")
+        self._nursery.start_soon(self._link.send_request, name="h3trio test request")
+        self._nursery.start_soon(self._read, self._link, name="h3trio test client")
+        while not self.status:
+            if self.closed:
+                raise trio.BrokenResourceError(f"no answer: {self.ending}")
+            await self._changed.park()
+
+    # -- the reading task
+
+    async def _read(self, link: Link) -> None:
+        try:
+            while link.ending is None:
+                if self._stalled or self._unread >= _UNREAD:
+                    await self._changed.park()
+                    continue
+                with trio.CancelScope() as self._receiving:
+                    self._received(link, await link.stream.receive_some(_RECEIVE))
+        except trio.BrokenResourceError:
+            link.ending = link.ending or Ending.RESET
+        except trio.ClosedResourceError:
+            link.ending = link.ending or Ending.LEFT
+        self._changed.unpark_all()
+
+    def _received(self, link: Link, data: bytes) -> None:
+        response = link.response
+        piece = response.feed(data)
+        if "text/event-stream" in response.headers.get("content-type", ""):
+            self._take_comments(piece)
+            for event in self._parser.feed(piece):
+                self._events.append(event)
+                self._unread += _cost(event)
+        else:
+            self._body += piece
+        if response.is_done:
+            link.ending = Ending.COMPLETE
+        elif not data:
+            link.ending = Ending.COMPLETE if response.feed_eof() else Ending.CUT
+        self._changed.unpark_all()
+
+    def _take_comments(self, piece: bytes) -> None:
+        """The parser, as the standard has it, passes over them."""
+        *lines, self._comment = (self._comment + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b":"):
+                text = line[1:].decode("utf-8", "replace").removesuffix("\r").removeprefix(" ")
+                self._comments.append(text)
+                self._new_comments.append(text)
+
+
+def connect(
+    app: Handler,
+    target: str = "/",
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    content: bytes | str = b"",
+    last_event_id: str | None = None,
+    settings: Settings | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
+    lifespan: bool = True,
+) -> Client:
+    """Make a client of an app, in memory.
+
+    Use it so: `async with connect(app, "/events") as client`. Entering sends the request, and
+    returns when the head of the answer is there; an app's lifespan is entered around that. Leaving
+    closes the connection, and returns when the handler has finished unwinding; an exception of the
+    block comes out bare.
+
+    Args:
+        app: `async def handler(event)`, such as an `App`.
+        target: path and query, percent-encoded.
+        method: of the request.
+        headers: of the request, in front of ours: `Host: localhost` and `Accept`.
+        content: body of the request.
+        last_event_id: to go on behind an event.
+        settings: limits and times of the server.
+        buffer_bytes: what is between the two: a server that has so many bytes under way waits.
+        lifespan: whether to enter the app's lifespan; not where the test, or another client, has.
+
+    Raises:
+        ValueError: the request can't be put on the wire.
+        trio.BrokenResourceError: on entering: the server closed the connection without an answer.
+    """
+    if buffer_bytes < 1:
+        raise ValueError(f"buffer_bytes must be at least 1, not {buffer_bytes}")
+    return Client(
+        app,
+        target,
+        method=method,
+        headers=headers or {},
+        content=content.encode() if isinstance(content, str) else content,
+        last_event_id=last_event_id or "",
+        settings=settings or Settings(),
+        buffer_bytes=buffer_bytes,
+        lifespan=lifespan,
+    )
+
+
+def _cost(event: SSEEvent) -> int:
+    return _EVENT_COST + len(event.data or "")
+
+
+def _check_request(line: str, fields: Mapping[str, str]) -> None:
+    """A test that sends something else than it thinks is worse than none."""
+    if len(line.split(" ")) != 3:  # noqa: PLR2004 - method, target, version
+        raise ValueError(f"method and target must be without spaces: {line!r}")
+    for text in (line, *fields, *fields.values()):
+        if not text.isprintable():
+            raise ValueError(f"{text!r} holds a control character")
