@@ -31,9 +31,8 @@ CONNECTIONS: Final = 100
 BASE: Final = 20 * KIB
 # A `bytearray` that grows has an eighth to spare.
 GROWN: Final = 9 / 8
-# The shortest header is "a:" and its line's end; as two `bytes` in a tuple it takes 160 with what
-# h11 keeps beside it.
-HEADERS: Final = 160 / 4 * SETTINGS.max_head_bytes
+# A header is two `bytes` in a tuple: 160 and what it holds.
+HEADERS: Final = SETTINGS.max_head_bytes + 160 * SETTINGS.max_header_count
 # What waits for its turn: unfinished heads, pipelined requests.
 HEAD: Final = GROWN * SETTINGS.max_head_bytes
 # Reading pauses when the buffer is full: one read earlier it wasn't quite.
@@ -81,11 +80,12 @@ def request(target: str, *, headers: bytes = b"", body: bytes = b"", length: int
 
 WHOLE: Final = b"x" * SETTINGS.max_body_bytes
 AHEAD: Final = b"x" * (SETTINGS.max_head_bytes - 1)
-TINY: Final = b"a:\r\n" * (SETTINGS.max_head_bytes // 4 - 30)
+FIELDS: Final = SETTINGS.max_header_count - 3
+MANY: Final = (b"a:" + b"x" * (SETTINGS.max_head_bytes // FIELDS - 6) + b"\r\n") * FIELDS
 
 KINDS: Final = {
-    "head": Kind(b"GET / HTTP/1.1\r\n" + TINY, SETTINGS.max_head_bytes / 2, BASE + HEAD),
-    "headers": Kind(request("/wait", headers=TINY), BASE, BASE + HEAD + HEADERS),
+    "head": Kind(b"GET / HTTP/1.1\r\n" + MANY, SETTINGS.max_head_bytes / 2, BASE + HEAD),
+    "headers": Kind(request("/wait", headers=MANY), SETTINGS.max_head_bytes, BASE + HEAD + HEADERS),
     "unread": Kind(
         request("/wait", body=WHOLE[:-1], length=len(WHOLE)),
         SETTINGS.body_buffer_bytes,
@@ -98,7 +98,7 @@ KINDS: Final = {
     ),
     "stream": Kind(request("/stream", body=AHEAD), SETTINGS.queue_bytes, BASE + STREAM),
     "everything": Kind(
-        request("/stream", headers=TINY, body=WHOLE + AHEAD, length=len(WHOLE)),
+        request("/stream", headers=MANY, body=WHOLE + AHEAD, length=len(WHOLE)),
         SETTINGS.max_body_bytes + SETTINGS.queue_bytes,
         BASE + HEADERS + COLLECTED + STREAM,
     ),
