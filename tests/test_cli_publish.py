@@ -26,6 +26,7 @@ from h3trio import SSEEvent, SSEParser
 from h3trio import _cli_http as http
 from h3trio._cli import main
 from h3trio._cli_publish import Input, LineSplitter, StreamBody, WholeLines, publish_url
+from h3trio.client._errors import reason_of, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -151,7 +152,7 @@ def test_base_url(url: str) -> None:
 
 def test_secrets_are_not_shown() -> None:
     """A URL is shown without the name and password of its user."""
-    assert http.without_secret("http://me:secret@h:1/p?q=a@b") == "http://h:1/p?q=a@b"
+    assert without_secret("http://me:secret@h:1/p?q=a@b") == "http://h:1/p?q=a@b"
 
 
 # -- input
@@ -474,12 +475,12 @@ def test_reason_is_what_the_system_said() -> None:
     group.__cause__ = ExceptionGroup("all", [refused, OSError("another")])
     outer = RuntimeError("request failed")
     outer.__context__ = group
-    assert http.reason_of(outer) == "refused"
+    assert reason_of(outer) == "refused"
     unknown = RuntimeError()
     unknown.__cause__ = socket.gaierror(-2, "Name or service not known")
-    assert http.reason_of(unknown) == "Name or service not known"
-    assert http.reason_of(RuntimeError("as it says")) == "as it says"
-    assert http.reason_of(TimeoutError()) == "TimeoutError"
+    assert reason_of(unknown) == "Name or service not known"
+    assert reason_of(RuntimeError("as it says")) == "as it says"
+    assert reason_of(TimeoutError()) == "TimeoutError"
 
 
 async def raising(error: BaseException) -> None:
