@@ -3,14 +3,13 @@
     python -m h3trio serve examples/sse_counter.py:app
     python examples/tail_events.py http://localhost:3000/events
 
-The id of the last event is kept in a file beside it. Needs httpx: pip install 'h3trio[client]'.
+The id of the last event is kept in a file, last_event_id.txt. Needs httpx: pip install 'h3trio[client]'.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import trio
 
@@ -25,13 +24,13 @@ def report(change: StateChange) -> None:
         print(f"{change.error}; again in {change.delay:.1f} s", file=sys.stderr)
 
 
-async def tail(url: str, cursor: Path) -> None:
+async def tail(url: str, cursor: trio.Path) -> None:
     """Print each event, and keep its id once that is done."""
-    last_id = cursor.read_text(encoding="utf-8") if cursor.exists() else None
+    last_id = await cursor.read_text(encoding="utf-8") if await cursor.exists() else None
     async with EventSource(url, last_event_id=last_id, on_state_change=report) as source:
         async for event in source:
             print(event.data, flush=True)
-            cursor.write_text(source.last_event_id, encoding="utf-8")
+            await cursor.write_text(source.last_event_id, encoding="utf-8")
 
 
 async def ask(url: str, prompt: bytes, token: str) -> None:
@@ -45,4 +44,4 @@ async def ask(url: str, prompt: bytes, token: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(partial(tail, sys.argv[1], Path("last_event_id.txt")))
+    trio.run(partial(tail, sys.argv[1], trio.Path("last_event_id.txt")))

@@ -204,7 +204,7 @@ async def test_tail_events_asks_a_model(
     """The example's prompt goes out once, with its token, and the answer is printed."""
     program = Path(__file__).parents[2] / "examples" / "tail_events.py"
     ask = runpy.run_path(str(program))["ask"]
-    url = await peers(nursery, sending(HEAD + b"\r\ndata: hello\n\n"))
+    url = await peers(nursery, sending(HEAD + b"Content-Length: 13\r\n\r\ndata: hello\n\n"))
     with trio.fail_after(PATIENCE):
         await ask(url, b"{}", "token")
     assert capsys.readouterr().out == "hello\n"
