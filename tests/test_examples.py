@@ -339,7 +339,7 @@ async def test_sse_proxy_sends_ids_up_as_utf8_and_none_if_there_is_none(
 
     proxy = proxy_of(Upstream(nursery, handler))
     answer = await ask(nursery, proxy, request("/events?last_event_id=%C3%BC"))
-    assert answer == (200, f"{FIRST}event: message\nid: \ndata: Ü\n\n")
+    assert answer == (200, f"{FIRST}event: message\nid: ü\ndata: Ü\n\n")
     answer = await ask(nursery, proxy, EVENTS)
     assert answer == (200, f"{FIRST}event: message\nid: \ndata: FALSE\n\n")
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import tomllib
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -370,7 +372,15 @@ def test_framing_is_strict(wire: bytes) -> None:
 
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "test_your_app.py"
-PLUGIN = ("-p", "h3trio.testing._pytest_plugin", "-o", "trio_mode=true")
+# By its module, and not by the entry point, which is there only where the package was installed.
+PLUGIN = ("-p", "no:h3trio", "-p", "h3trio.testing._pytest_plugin", "-o", "trio_mode=true")
+
+
+def test_entry_point_names_the_plugin() -> None:
+    """What pytest is told to load is the module with the fixtures."""
+    pyproject = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    plugin = importlib.import_module(pyproject["project"]["entry-points"]["pytest11"]["h3trio"])
+    assert {"h3trio_connect", "h3trio_hub"} <= set(vars(plugin))
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import runpy
 import struct
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -164,4 +166,46 @@ async def test_own_client_is_left_open(nursery: trio.Nursery) -> None:
             async with third:
                 await third.receive()
         assert not client.is_closed
+    nursery.cancel_scope.cancel()
+
+
+async def test_tail_events_goes_on_where_it_was(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """The example prints what comes, and started again asks for what follows."""
+    heads: list[bytes] = []
+
+    async def accept(stream: trio.SocketStream) -> None:
+        async with stream:
+            heads.append(bytes(await stream.receive_some()))
+            if b"last-event-id: 2" in heads[-1].lower():
+                await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            else:
+                await stream.send_all(HEAD + b"\r\nretry: 1\nid: 2\ndata: two\n\n")
+
+    listeners = await nursery.start(partial(trio.serve_tcp, accept, 0, host="127.0.0.1"))
+    url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+    program = Path(__file__).parents[2] / "examples" / "tail_events.py"
+    with trio.fail_after(PATIENCE):
+        for printed in (b"two\n", b""):
+            done = await trio.run_process(
+                [sys.executable, str(program), url],
+                capture_stdout=True,
+                capture_stderr=True,
+                cwd=tmp_path,
+            )
+            assert done.stdout == printed
+    assert b"the server ended the stream; again in" not in done.stderr
+    assert len(heads) == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_tail_events_asks_a_model(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example's prompt goes out once, with its token, and the answer is printed."""
+    program = Path(__file__).parents[2] / "examples" / "tail_events.py"
+    ask = runpy.run_path(str(program))["ask"]
+    url = await peers(nursery, sending(HEAD + b"Content-Length: 13\r\n\r\ndata: hello\n\n"))
+    with trio.fail_after(PATIENCE):
+        await ask(url, b"{}", "token")
+    assert capsys.readouterr().out == "hello\n"
     nursery.cancel_scope.cancel()
