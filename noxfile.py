@@ -27,6 +27,9 @@ IN_CI = os.environ.get("CI") == "true"
 # None is the running Python, in which case the sessions' names carry no version.
 PYTHONS = nox.project.python_versions(PYPROJECT) if IN_CI else None
 
+# More processes only take longer to find the tests.
+PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
+
 EDITABLE = ("-e", ".[hub,client,auth]")
 
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
@@ -67,14 +70,14 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the default tests: fast, in memory, without sockets."""
     session.install(*EDITABLE, *group("tests"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run the default tests with the oldest dependencies that pyproject.toml allows."""
     session.install(*EDITABLE, *group("tests"), *floors())
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 def floors() -> list[str]:
@@ -101,7 +104,9 @@ def e2e(session: nox.Session) -> None:
     session.install(*EDITABLE, *group("tests"))
     # The examples have a session of their own.
     options = ("--ignore=tests/test_examples.py", "-o", "faulthandler_timeout=300")
-    session.run("pytest", "-m", "slow or e2e", *options, *session.posargs)
+    beside = "(slow or e2e) and not alone"
+    session.run("pytest", "-m", beside, *PARALLEL, *options, *session.posargs)
+    session.run("pytest", "-m", "alone", *options, *session.posargs)
 
 
 def has_marked_tests() -> bool:

@@ -141,6 +141,7 @@ def test_a_case(case: Case, verdict: Verdict) -> None:
         assert drive(pieces) == (seen, end), name
 
 
+@pytest.mark.slow  # five hundred of them
 @each_case
 @pytest.mark.parametrize("behind", [CANARY, JUNK], ids=["request", "junk"])
 def test_a_case_with_something_behind(case: Case, verdict: Verdict, behind: bytes) -> None:

@@ -68,6 +68,7 @@ def in_chunks(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
+@pytest.mark.alone
 async def test_hub_is_measured_with_nothing_else(nursery: trio.Nursery) -> None:
     """Every stream gets every event that the generator published, once, and latencies are told."""
     served = await ServeProcess.start(nursery, "--log-level", "warning")
@@ -84,6 +85,7 @@ async def test_hub_is_measured_with_nothing_else(nursery: trio.Nursery) -> None:
     assert received["connect_ms"]["p99"] > 0
 
 
+@pytest.mark.alone
 async def test_plain_output(nursery: trio.Nursery) -> None:
     """Without a terminal, progress is lines on standard error and the table is text."""
     served = await ServeProcess.start(nursery, "--log-level", "warning")
@@ -94,6 +96,7 @@ async def test_plain_output(nursery: trio.Nursery) -> None:
     assert err.splitlines()[-1].startswith("h3trio: 2 opened; 0 events")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 async def test_chunks_within_events_leave_the_count_alone(size: int) -> None:
     """However a server frames its events, they are counted once each; an end is no error."""
@@ -112,6 +115,7 @@ async def test_chunks_within_events_leave_the_count_alone(size: int) -> None:
     assert found["notes"][0].startswith("no latencies")
 
 
+@pytest.mark.alone
 async def test_losses_and_repeats_are_errors() -> None:
     """One stream lacks an event, one gets one twice, one breaks: each is said, and status is 1."""
     numbers = iter(([1, 2, 3, 4], [1, 2, 4], [1, 2, 3, 3, 4], [1, 2]))
@@ -135,6 +139,7 @@ async def test_losses_and_repeats_are_errors() -> None:
     assert len(found["problems"]) == 3
 
 
+@pytest.mark.alone
 async def test_refusals_are_counted_by_reason() -> None:
     """Answers that are no streams leave nothing to measure, and that is known at once."""
 
@@ -147,6 +152,7 @@ async def test_refusals_are_counted_by_reason() -> None:
     assert found["problems"] == ["3 not opened: status 503"]
 
 
+@pytest.mark.alone
 async def test_silence_is_given_up() -> None:
     """A server that takes connections and says nothing is left after the time allowed."""
 
@@ -159,6 +165,7 @@ async def test_silence_is_given_up() -> None:
     assert found["problems"] == ["3 not opened: timed out"]
 
 
+@pytest.mark.alone
 async def test_nobody_there() -> None:
     """A port where nobody listens is one line, with its own status."""
     status, out, err = await bench("http://127.0.0.1:1/", "-c", "1")
@@ -166,6 +173,7 @@ async def test_nobody_there() -> None:
     assert err == "h3trio: error: can't reach 127.0.0.1 at port 1: Connection refused\n"
 
 
+@pytest.mark.alone
 async def test_interrupt_ends_it_with_its_figures(nursery: trio.Nursery) -> None:
     """What was measured before an interrupt is printed."""
     served = await ServeProcess.start(nursery, "--log-level", "warning")

@@ -160,6 +160,7 @@ async def storm(served: ServeProcess, cycle: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_killed_clients_leave_nothing_behind(nursery: trio.Nursery, tmp_path: Path) -> None:
     """After each of ten storms tasks and descriptors are what they were, and memory is level."""
     served = await serve_hub(nursery, tmp_path, "--linger-timeout", "0.2")

@@ -95,6 +95,7 @@ def cable() -> Iterator[Cable]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("end", ["here", "there"])
 async def test_a_cable_is_unplugged(
     nursery: trio.Nursery, tmp_path: Path, cable: Cable, end: str

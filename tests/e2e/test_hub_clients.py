@@ -148,6 +148,7 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.alone
 async def test_clients_that_reconnect_at_random_end_with_the_same_log() -> None:
     """Of 2,000 subscribers 200 reconnect while events flow; all see each event once, in order."""
     rng = random.Random(7)  # noqa: S311 - reproducible, not secret
@@ -198,6 +199,7 @@ async def publish(port: int, body: bytes, *, count: int) -> str:
     return str(found["id"])
 
 
+@pytest.mark.alone
 async def test_stalled_and_slow_clients_cost_the_others_nothing(nursery: trio.Nursery) -> None:
     """100 zero-window clients go after the write timeout, 100 slow ones get the whole log."""
     events, size = 200, 2000
@@ -235,6 +237,7 @@ async def test_stalled_and_slow_clients_cost_the_others_nothing(nursery: trio.Nu
     assert await served.stop() == 0
 
 
+@pytest.mark.alone
 async def test_a_thousand_replays_at_once_share_their_pages(nursery: trio.Nursery) -> None:
     """1,000 clients replay 10,000 events: memory grows by at most 64 KiB each and 32 MiB."""
     served = await ServeProcess.start(nursery, "--max-events", "20000", "--no-access-log")

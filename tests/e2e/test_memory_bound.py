@@ -124,6 +124,7 @@ async def send(sock: trio.socket.SocketType, data: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", KINDS)
 async def test_memory_of_a_connection(nursery: trio.Nursery, tmp_path: Path, *, kind: str) -> None:
     """Whatever it sends, a connection costs no more than the limits say."""

@@ -29,6 +29,7 @@ async def follow(subscribed: Connection) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_streams_go_on(nursery: trio.Nursery, tmp_path: Path) -> None:
     """Every event reaches every stream, and those who waited are served when there is room."""
     served = await serve_hub(nursery, tmp_path, "--linger-timeout", "0.2")

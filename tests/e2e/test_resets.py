@@ -32,6 +32,7 @@ def connect_and_reset(port: int, count: int, sent: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_ten_thousand_resets(nursery: trio.Nursery, tmp_path: Path) -> None:
     """Reset before or after they are accepted, they leave no task, descriptor or complaint."""
     served = await serve_hub(nursery, tmp_path)

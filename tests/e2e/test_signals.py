@@ -61,6 +61,7 @@ async def stuck(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[ServePro
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_the_second_signal_ends_at_once(stuck: ServeProcess) -> None:
     """A second signal doesn't wait for anybody, nor need it be of the same kind."""
     stuck.send_signal(signal.SIGTERM)
@@ -70,6 +71,7 @@ async def test_the_second_signal_ends_at_once(stuck: ServeProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_one_signal_drains(stuck: ServeProcess) -> None:
     """One signal drains by the hard deadline, and the status is 0."""
     start = trio.current_time()

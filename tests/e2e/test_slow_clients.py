@@ -194,6 +194,7 @@ async def wait_tasks(served: ServeProcess, least: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_fifteen_hundred_slow_clients(nursery: trio.Nursery, tmp_path: Path) -> None:
     """Slow heads, bodies and readers make nobody else slower, and are thrown out in time."""
     limits = ("--head-timeout", str(HEAD_TIMEOUT), "--body-timeout", str(BODY_TIMEOUT))

@@ -26,7 +26,7 @@ async def mint(nursery: trio.Nursery, *argv: str, **environ: str) -> str:
     return token.strip()
 
 
-@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("algorithm", ["HS256", "ES256"])
 async def test_from_mint_to_stream(nursery: trio.Nursery, tmp_path: Path, algorithm: str) -> None:
     """A token that `token` prints lets `publish` and `tail` in, each as far as it says."""
     private, public = tmp_path / "private", tmp_path / "public"

@@ -54,6 +54,7 @@ def guilty_line() -> None:
     time.sleep(0.5)
 
 
+@pytest.mark.alone
 async def test_the_task_is_named_while_it_blocks(
     watchdog: Watchdog, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,6 +72,7 @@ async def test_the_task_is_named_while_it_blocks(
     assert watchdog.blocked == 1
 
 
+@pytest.mark.alone
 async def test_warnings_are_paced_and_all_are_counted(
     watchdog: Watchdog, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +83,7 @@ async def test_warnings_are_paced_and_all_are_counted(
     assert (len(caplog.records), watchdog.blocked) == (1, 2)
 
 
+@pytest.mark.alone
 async def test_a_block_outside_of_tasks(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -93,6 +96,7 @@ async def test_a_block_outside_of_tasks(
     assert watchdog.blocked == 1
 
 
+@pytest.mark.alone
 async def test_an_idle_or_busy_loop_is_not_blocked(watchdog: Watchdog) -> None:
     """Waiting for long, and working in small steps, are fine."""
     await trio.sleep(0.4)
@@ -102,6 +106,7 @@ async def test_an_idle_or_busy_loop_is_not_blocked(watchdog: Watchdog) -> None:
     assert watchdog.blocked == 0
 
 
+@pytest.mark.alone
 async def test_a_mock_clock_is_not_a_blocked_loop(
     mock_clock: MockClock, watchdog: Watchdog
 ) -> None:
@@ -112,6 +117,7 @@ async def test_a_mock_clock_is_not_a_blocked_loop(
     assert watchdog.blocked == 0
 
 
+@pytest.mark.alone
 async def test_serve_names_the_handler(nursery: trio.Nursery, tmp_path: Path) -> None:
     """A handler that sleeps is in the log of `serve`, and off with `none`."""
     (tmp_path / "app.py").write_text(APP)

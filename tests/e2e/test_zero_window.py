@@ -51,6 +51,7 @@ def stop_reading(port: int) -> socket.socket:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_thousand_clients_that_read_nothing(nursery: trio.Nursery, tmp_path: Path) -> None:
     """SIGTERM ends the process by the hard deadline with 0, though no farewell can be sent."""
     raise_open_file_limit(CLIENTS)

@@ -35,7 +35,7 @@ def test_any_bytes(name: str, data: bytes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [0, 7, 8, 15])
+@pytest.mark.parametrize("mode", [0, 15])
 @pytest.mark.parametrize("name", HARNESSES)
 def test_seeds(name: str, mode: int) -> None:
     """Each seed passes, whole and byte by byte, whichever settings hold."""
