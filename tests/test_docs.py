@@ -266,6 +266,19 @@ def test_limits_are_documented_with_their_flags() -> None:
     assert told == {name: flags[name] for name in SETTINGS}
 
 
+def test_statuses_are_documented() -> None:
+    """Every status of an error that the sources name is in the table of docs/server-behavior.md."""
+    named = {
+        status
+        for path in (ROOT / "src" / "h3trio").rglob("*.py")
+        for status in re.findall(r"(?:HTTPError|ProtocolError)\((\d{3})", path.read_text("utf-8"))
+    }
+    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", text, re.MULTILINE)
+    assert named - {"500"} <= {status for row in rows for status in row.split(", ")} - {"500"}
+    assert len(named) > 12
+
+
 def test_close_reasons_are_documented() -> None:
     """The page on the server's behaviour has a row for each reason of a stream's end."""
     text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 CYCLES: Final = 10
-SECONDS: Final = 5.0
+SECONDS: Final = 6.0
 """Load of one cycle; the rest of its six seconds is for coming to rest."""
 VICTIMS: Final = 3
 CLIENTS: Final = 20

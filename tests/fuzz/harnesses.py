@@ -11,6 +11,7 @@ fuzzer which knows nothing but bytes can find those too.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import logging
 from typing import TYPE_CHECKING, Final
@@ -22,8 +23,13 @@ from trio.testing import MockClock, memory_stream_pair
 from h3trio import App, EventTooLargeError, H3Event, HTTPError, Response, Settings, SSEParser
 from h3trio._connection import Connection
 from h3trio._context import Context
+from h3trio._cookies import parse_cookies
 from h3trio._headers import Headers
 from h3trio._http import last_event_id, parse_form, parse_json, parse_query, split_target
+from h3trio._proxies import TrustedProxies
+from h3trio._proxy_protocol import ProxyProtocolError
+from h3trio._proxy_protocol import parse as parse_proxy_header
+from h3trio._redaction import printable
 from h3trio._routing import Match, MethodNotAllowed, NotFound, Router
 from h3trio._transport import StreamTransport
 from h3trio.hub import Hub, MemoryHistory
@@ -53,6 +59,7 @@ SMALL: Final = Settings(
     lease=50,
 )
 EITHER: Final = (Settings(), SMALL)
+PROXIES: Final = TrustedProxies(["10.0.0.0/8"])
 
 
 # -- the connection
@@ -356,6 +363,22 @@ def headers(data: bytes) -> None:
         fields.get_list(name)
 
 
+def proxies(data: bytes) -> None:
+    """Read what proxies say of a client: a PROXY header, and the header fields; always a client."""
+    with contextlib.suppress(ProxyProtocolError):
+        found = parse_proxy_header(data)
+        assert found is None or 0 < found.size <= len(data)
+    text = data.decode("latin-1")
+    for name in ("forwarded", "x-forwarded-for"):
+        fields = Headers([(name.encode("ascii"), data), (b"x-forwarded-proto", data)])
+        client, scheme = PROXIES.origin("10.0.0.1", "http", fields)
+        assert client == "unknown" or ipaddress.ip_address(client).version in (4, 6)
+        assert scheme in ("http", "https")
+    assert "\n" not in printable(text)
+    for name, value in parse_cookies([text]).items():
+        assert f"{name}={value}".isprintable()
+
+
 def converse(data: bytes) -> None:
     """Let a client talk to an app that answers, streams, reads and fails."""
     connection(data)
@@ -368,4 +391,5 @@ HARNESSES: Final[dict[str, Harness]] = {
     "routing": routing,
     "bodies": bodies,
     "headers": headers,
+    "proxies": proxies,
 }

@@ -27,10 +27,12 @@ from ._page import PAGE
 from ._publish import publish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from ._grant import Grant
     from ._rights import Rights
+
+    Handler = Callable[[H3Event], Awaitable[None]]
 
 # One for all: what is held for an idle subscriber is held ten thousand times.
 _NO_LIMIT: Final = nullcontext()
@@ -76,17 +78,9 @@ def create_app(
 
 
 def _add_events(app: App, hub: Hub, access: Access) -> None:
-    @app.get("/events")
-    async def subscribe_to_some(event: H3Event) -> None:
-        grant = await access.check_subscribe(event)
-        await _subscribe(
-            hub, event, event.query.get_list("topic") or ["*"], access=access, grant=grant
-        )
-
-    @app.get("/events/*")
-    async def subscribe_to_one(event: H3Event) -> None:
-        grant = await access.check_subscribe(event)
-        await _subscribe(hub, event, [event.params["*"]], access=access, grant=grant)
+    subscribe = _make_subscribe(hub, access)
+    app.get("/events")(subscribe)
+    app.get("/events/*")(subscribe)
 
     @app.post("/events/*")
     async def publish_to_one(event: H3Event) -> Response:
@@ -105,29 +99,46 @@ def _add_events(app: App, hub: Hub, access: Access) -> None:
         return {"purged": await hub.purge(topic)}
 
 
-async def _subscribe(
-    hub: Hub, event: H3Event, topics: Sequence[str], *, access: Access, grant: Grant
-) -> None:
+def _make_subscribe(hub: Hub, access: Access) -> Handler:
+    async def subscribe(event: H3Event) -> None:
+        # All in one: each function more would keep a frame for as long as the stream lasts.
+        grant = await access.check_subscribe(event)
+        topics = _topics_asked(event)
+        first = _check_asked(hub, event, topics, access)
+        place = _NO_LIMIT if grant is ANYONE else access.stream(event, grant)
+        with place:
+            async with event.start_sse() as writer:
+                reason = await hub.subscribe(
+                    writer,
+                    topics,
+                    last_event_id=event.last_event_id,
+                    first=first,
+                    allow=members(grant.subscribe) if grant.subscribe else (),
+                    info=_info(event, grant),
+                )
+                if reason is EndReason.KICKED:
+                    event.end(CloseReason.KICKED)
+
+    return subscribe
+
+
+def _topics_asked(event: H3Event) -> Sequence[str]:
+    if "*" in event.params:
+        return [event.params["*"]]
+    return event.query.get_list("topic") or ["*"]
+
+
+def _check_asked(
+    hub: Hub, event: H3Event, topics: Sequence[str], access: Access
+) -> int | str | None:
+    """Check what a subscriber asks for; return where it wants to start."""
     _check_accept(event)
     access.check_topics(topics)
     try:
         hub.check_topics(topics)
-        first = _first(event.query.get("first"))
+        return _first(event.query.get("first"))
     except ValueError as exc:
         raise HTTPError(400, str(exc)) from exc
-    place = _NO_LIMIT if grant is ANYONE else access.stream(event, grant)
-    with place:
-        async with event.start_sse() as writer:
-            reason = await hub.subscribe(
-                writer,
-                topics,
-                last_event_id=event.last_event_id,
-                first=first,
-                allow=members(grant.subscribe) if grant.subscribe else (),
-                info=_info(event, grant),
-            )
-            if reason is EndReason.KICKED:
-                event.end(CloseReason.KICKED)
 
 
 def _info(event: H3Event, grant: Grant) -> dict[str, object]:
