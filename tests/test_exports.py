@@ -36,7 +36,8 @@ def public_names() -> set[str]:
     return {
         name
         for name, value in vars(h3trio).items()
-        if not name.startswith("_")
+        # "@": what pytest adds to the package of a plugin, to explain its assertions
+        if not name.startswith(("_", "@"))
         and name != "annotations"  # what `from __future__ import annotations` leaves behind
         and not (isinstance(value, types.ModuleType) and value.__name__ == f"h3trio.{name}")
     }

@@ -80,9 +80,9 @@ class Connection:
         refusal: HTTPError | None = None,
         received: bytes = b"",
     ) -> None:
-        self.transport = transport
-        self.context = context
-        self.http = Http1(context.settings)
+        self.transport: Transport = transport
+        self.context: Context = context
+        self.http: Http1 = Http1(context.settings)
         self._peer = Peer(client, scheme, context)
         self._exchange: Exchange | None = None
         # Given from the start where the server has no room: said, and closed.

@@ -82,7 +82,7 @@ class Watchdog:
         self._stopped = threading.Event()
         self._answered = threading.Event()
         self._pacer = Pacer()
-        self.blocked = 0
+        self.blocked: int = 0
         """How often the loop was blocked for that long."""
 
     def start(self) -> None:
@@ -192,7 +192,7 @@ class CancelWatch:
         self._due: dict[object, tuple[float, object]] = {}
         self._waiting = trio.lowlevel.ParkingLot()
         self._pacer = Pacer()
-        self.overdue = 0
+        self.overdue: int = 0
         """How many handlers went on for that long."""
 
     def cancel(self, scope: trio.CancelScope, reason: str, *, key: object, owner: object) -> None:

@@ -90,8 +90,8 @@ class Access:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.rights = rights or Rights()
-        self.limits = limits or Limits()
+        self.rights: Rights = rights or Rights()
+        self.limits: Limits = limits or Limits()
         self._authenticator = authenticator
         self._clock = clock
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing

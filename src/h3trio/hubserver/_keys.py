@@ -292,7 +292,7 @@ class JwksFile:
         self._seen: object = None
         self._next_look = 0.0
         self._keys = self._read()
-        self.failures = 0
+        self.failures: int = 0
         """How often a changed file could not be used."""
 
     def __repr__(self) -> str:
