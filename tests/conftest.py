@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 E2E = Path(__file__).parent / "e2e"
+
+# Whom a shell started in the background ignores SIGINT, and so would the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: it measures the machine. In CI the same examples each time, so that a failure there
 # is the change's doing; elsewhere new ones, so that they are found at all.
