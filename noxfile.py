@@ -145,7 +145,7 @@ def package(session: nox.Session) -> None:
         session.run("python", "-m", "pip", "uninstall", "-qy", "h3trio")
         session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
-            session.run("pytest", *session.posargs)
+            session.run("pytest", *PARALLEL, *session.posargs)
 
 
 def unpack(sdist: Path, into: Path) -> Path:
