@@ -300,6 +300,12 @@ def test_audience(audience: object, *, ok: bool) -> None:
         assert "aud" in refused(token, rules=rules)
 
 
+@pytest.mark.parametrize("audience", ["hub", ["hub"], [None], []])
+def test_an_audience_that_nobody_set(audience: object) -> None:
+    """RFC 7519 section 4.1.3: who isn't named by `aud` must refuse, and here nobody has a name."""
+    assert "audience" in refused(sign(claims(aud=audience)))
+
+
 @pytest.mark.parametrize(("issuer", "ok"), [("me", True), ("you", False), (None, False)])
 def test_issuer(issuer: object, *, ok: bool) -> None:
     """Where an issuer is set it must be that."""

@@ -183,7 +183,7 @@ def _check_parties(claims: Object, rules: TokenRules) -> None:
     named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
     if audience is None and rules.audience is not None:
         raise TokenError("the token has no aud")
-    if audience is not None and rules.audience not in named:
+    if audience is not None and (rules.audience is None or rules.audience not in named):
         raise TokenError("the token is for another audience")
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
         raise TokenError("the token is from another issuer")
