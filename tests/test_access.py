@@ -417,6 +417,22 @@ async def test_publish_rate_of_those_without_a_name(
         assert await door.status(PUBLISH) == 429
 
 
+async def test_a_body_of_events_ends_with_its_token(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What comes after a publisher's token has expired isn't published; the answer says 401."""
+    async with open_door(nursery) as door:
+        client = connect(nursery, door._app)  # noqa: SLF001 - the test's own
+        lines = ("Content-Type: text/event-stream", "Content-Length: 18", bearer(exp=NOW + 10))
+        await client.send(request("/events/news", *lines, method="POST") + b"data: 1\n\n")
+        await trio.sleep(11)
+        await client.send(b"data: 2\n\n")
+        head, body = await client.response()
+        assert head.status == 401
+        assert json.loads(body)["published"] == 1
+        assert autojump_clock.current_time() == pytest.approx(11)
+
+
 async def test_a_stream_of_events_is_slowed(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -642,6 +642,7 @@ async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) ->
         await client.send(b"x")
     head, body = await client.response()
     assert (head.status, body) == (408, b"the request body stalled\n")
+    assert head.headers["connection"] == "close"
     assert client.context.counts.refusals == {408: 1}
     assert autojump_clock.current_time() == pytest.approx(105, abs=0.1)
     await client.stream.send_eof()

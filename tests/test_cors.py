@@ -307,3 +307,16 @@ async def test_the_example(nursery: trio.Nursery) -> None:
     assert "max-age=0" in (await ask("/logout", page, cookie, method="POST")).headers["set-cookie"]
     assert (await ask("/events", page, cookie)).status == 401
     nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_too_late_can_read_when_to_return(nursery: trio.Nursery) -> None:
+    """What a server that goes away answers for the app is marked as the app's answers are."""
+    client = connect(nursery, make_app(CORS([GOOD])))
+    client.context.draining.set()
+    client.context.closing = True
+    await client.send(request("/stream", f"Origin: {GOOD}", "Accept: text/event-stream"))
+    head = await client.head()
+    assert head.status == 200
+    assert head.headers["access-control-allow-origin"] == GOOD
+    assert client.context.counts.limits == {"drain_soft": 1}
+    nursery.cancel_scope.cancel()

@@ -270,7 +270,7 @@ def test_statuses_are_documented() -> None:
     """Every status of an error that the sources name is in the table of docs/server-behavior.md."""
     named = {
         status
-        for path in (ROOT / "src" / "h3trio").rglob("*.py")
+        for path in Path(h3trio.__path__[0]).rglob("*.py")
         for status in re.findall(r"(?:HTTPError|ProtocolError)\((\d{3})", path.read_text("utf-8"))
     }
     text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")

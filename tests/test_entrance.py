@@ -67,6 +67,15 @@ async def test_a_header(nursery: trio.Nursery, header: bytes, client: str) -> No
     nursery.cancel_scope.cancel()
 
 
+async def test_a_name_of_this_machine_is_nobodys(nursery: trio.Nursery) -> None:
+    """A proxy here may stand behind a tunnel: whom it calls local gets no rights of this machine."""
+    peers = NamedPeers()
+    await start(nursery, peers, "127.0.0.1")
+    header = b"PROXY TCP4 127.0.0.1 127.0.0.1 1234 80\r\n"
+    assert "<unknown http>" in await ask(peers, "127.0.0.1", header + request())
+    nursery.cancel_scope.cancel()
+
+
 async def test_only_of_trusted_peers(nursery: trio.Nursery) -> None:
     """Others speak HTTP at once; a header of theirs is a bad request."""
     peers = NamedPeers()

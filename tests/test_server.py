@@ -360,6 +360,28 @@ async def test_drain_closes_idle_connections(running: Running, autojump_clock: M
     assert autojump_clock.current_time() == 0
 
 
+async def test_drain_waits_for_nobody_who_says_nothing(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    """A connection made while streams are ended doesn't hold the drain to its hard deadline."""
+
+    async def slow(_event: H3Event) -> str:
+        await trio.sleep(12)
+        return "done"
+
+    await running.start(slow, PLAIN)
+    stream = await running.request()
+    await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.server.drain)
+        await trio.sleep(1)
+        silent = await running.connect()
+    assert (await rest(stream)).endswith("done")
+    assert await rest(silent) == ""
+    assert running.server.statistics().limits == {}
+    assert autojump_clock.current_time() == pytest.approx(12)
+
+
 async def test_drain_lets_requests_finish(running: Running, autojump_clock: MockClock) -> None:
     """A plain request is answered in its own time, and told that the connection closes."""
 

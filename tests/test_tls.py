@@ -167,6 +167,26 @@ async def test_eof(nursery: trio.Nursery, pem: Path, *, polite: bool) -> None:
     nursery.cancel_scope.cancel()
 
 
+async def test_the_end_comes_before_the_lingering(
+    nursery: trio.Nursery, pem: Path, autojump_clock: MockClock
+) -> None:
+    """A client that waits for the end of its answer has it at once, as without TLS."""
+    running = Running(nursery, pem)
+    await running.start(scheme)
+    stream = await running.connect()
+    await stream.send_all(request("/", "Connection: close"))
+    data = b""
+    while piece := await stream.receive_some():
+        data += piece
+    assert data.endswith(b"https")
+    assert autojump_clock.current_time() == 0
+    await stream.aclose()
+    await wait_all_tasks_blocked()
+    now = running.server.statistics()
+    assert (now.connections, now.limits) == (0, {})
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_slow_client(nursery: trio.Nursery, pem: Path, autojump_clock: MockClock) -> None:
     """A client over TLS that takes nothing for the write timeout is closed as slow."""
     running = Running(nursery, pem, lockstep_stream_pair)

@@ -94,6 +94,11 @@ class App:
                 return _ready(response)
         return self._chain(event, 0) if self._middleware else self._dispatch(event)
 
+    def mark(self, event: H3Event) -> None:
+        """Let the middleware in front mark an answer that no handler makes."""
+        for middleware in self._before:
+            middleware.before(event)
+
     async def _chain(self, event: H3Event, index: int) -> Response | None:
         if index == len(self._middleware):
             return await self._dispatch(event)

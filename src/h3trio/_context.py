@@ -150,6 +150,18 @@ class Context:
         """
         return max(1, round(self.jittered(self.settings.reconnect_delay)))
 
+    def too_late(self, event: H3Event) -> HTTPError:
+        """503 for a request that begins after `drain_soft`, with what marks every answer.
+
+        An app's `mark` lets the middleware in front add its headers: without those of CORS
+        a page of another site couldn't read when to come back.
+        """
+        self.met("drain_soft")
+        mark: Callable[[H3Event], None] | None = getattr(self.handler, "mark", None)
+        if mark is not None:
+            mark(event)
+        return HTTPError(503, "the server is going away")
+
     def no_room(self) -> HTTPError:
         """503 with a jittered `Retry-After`."""
         after = str(self.retry_after())

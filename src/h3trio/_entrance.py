@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._addresses import UNKNOWN, is_local
 from ._close import CloseReason
 from ._connection import Connection
-from ._proxies import seen_through
 from ._proxy_protocol import ProxyProtocolError, parse
 from ._redaction import printable
 from ._tls import TLSTransport, explain
@@ -152,7 +152,9 @@ class Entrance:
             why = str(exc)
         else:
             if header.client is not None:
-                arrival.client = seen_through(header.client, arrival.client)
+                # A name of this machine would have its rights, and whoever is in front of
+                # the proxy may be anybody.
+                arrival.client = UNKNOWN if is_local(header.client) else header.client
                 arrival.was_told = True
             return True
         self._context.counts.failed_proxy_headers += 1

@@ -197,7 +197,9 @@ class Exchange:
             raise ResponseStateError("can't respond: an earlier send here was cancelled")
 
     def _headers(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
-        date, closes = self._connection.context.date(), self._connection.is_last
+        date = self._connection.context.date()
+        # RFC 9110 section 15.5.9: with 408 a server "SHOULD send a close connection option".
+        closes = self._connection.is_last or self.body.failed
         return join_fields(own, *others, date=date, closes=closes)
 
     async def _end_head_request(self, head: bytes) -> Never:
@@ -257,8 +259,7 @@ class Exchange:
     async def _handle(self) -> None:
         event, context = self.event, self._connection.context
         if context.closing:
-            self.met("drain_soft")
-            raise HTTPError(503, "the server is going away")
+            raise context.too_late(event)
         result = await context.handler(event)
         if (response := event.response_from(result)) is not None:
             await self._respond(response, event.take_response_headers())

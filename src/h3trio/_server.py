@@ -200,8 +200,9 @@ class Server:
                 nursery.cancel_scope.cancel(reason="nothing is left to end")
         self._context.closing = True
         for connection in self._connections:
-            # Those whose turn the phase was too short for.
+            # Those whose turn the phase was too short for, and those that came in it.
             connection.end_stream(CloseReason.DRAINING)
+            connection.drain()
         for source in self._sources:
             await source.aclose()
         with trio.move_on_after(settings.drain_hard):

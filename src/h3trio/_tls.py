@@ -121,19 +121,33 @@ class TLSTransport:
             rest = rest[_SLICE:]
 
     async def receive_some(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
-        except trio.BrokenResourceError as exc:
-            if isinstance(exc.__cause__, ssl.SSLEOFError | ssl.SSLSyscallError):
-                return b""
-            raise
+        if not self._below.stays:
+            try:
+                return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+            except _GONE as exc:
+                if not self._below.stays:
+                    if isinstance(exc.__cause__, ssl.SSLEOFError | ssl.SSLSyscallError):
+                        return b""
+                    raise
+        return await self._below.transport.receive_some()
 
     async def send_eof(self) -> None:
-        """Do nothing: TLS has no end of one direction that clients would heed."""
+        """Say `close_notify` if it fits at once, and FIN; what still comes is only read away.
+
+        A client that waits for the end, as one of HTTP/1.0 does, has it then, and not when we
+        have lingered.
+        """
+        self._below.never_waits = self._below.stays = True
+        if not self._is_encrypted:
+            await self._below.transport.send_eof()
+            return
+        with contextlib.suppress(*_GONE):
+            await self._stream.aclose()
 
     async def aclose(self) -> None:
-        if not self._is_encrypted:  # else Trio would shake hands first
-            await self._below.aclose()
+        # Not encrypted yet: Trio would shake hands first.
+        if self._below.stays or not self._is_encrypted:
+            await self._below.transport.aclose()
             return
         self._below.never_waits = True
         with contextlib.suppress(*_GONE):
@@ -148,6 +162,8 @@ class _Below(trio.abc.Stream):
         self.transport = transport
         self.stall_timeout = math.inf
         self.never_waits = False
+        self.stays = False
+        """Whether it is open still when TLS is over, to read away what comes."""
         self._received = received
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -167,4 +183,4 @@ class _Below(trio.abc.Stream):
         return await self.transport.receive_some()
 
     async def aclose(self) -> None:
-        await self.transport.aclose()
+        await (self.transport.send_eof() if self.stays else self.transport.aclose())

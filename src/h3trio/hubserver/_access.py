@@ -140,6 +140,17 @@ class Access:
             raise self._counted(forbidden("the token doesn't allow publishing to this topic"))
         return grant
 
+    def check_still(self, grant: Grant) -> None:
+        """See that a publisher's grant hasn't ended while its body comes.
+
+        Raises:
+            HTTPError: 401.
+        """
+        if self.rights.allow_anonymous_publish or grant.expires is None:
+            return
+        if grant.expires <= self._clock():
+            raise self._counted(unauthorized("the token has expired"))
+
     async def check_subscribe(self, event: H3Event) -> Grant:
         """Return the grant of a request that may subscribe.
 

@@ -13,6 +13,7 @@ The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -53,7 +54,8 @@ def create_app(
         rights: what may be done without a key; nothing beyond this machine if
             not given. Short for `access=Access(rights=rights)`.
         access: rights, who tells them, and limits.
-        cors: which other sites' pages may read, and publish where they have the right to.
+        cors: which other sites' pages may read, and publish where they have the right to;
+            without tokens they need it as `Rights.allowed_origins` too.
 
     Raises:
         ValueError: both rights and access are given.
@@ -88,7 +90,8 @@ def _add_events(app: App, hub: Hub, access: Access) -> None:
         grant = await access.check_publish(event, topic)
         access.check_topics([topic])
         pace = access.pace(event, grant)
-        return await publish(hub, event, topic, pace=pace)
+        still = partial(access.check_still, grant)
+        return await publish(hub, event, topic, pace=pace, still=still)
 
     @app.delete("/events/*")
     async def purge(event: H3Event) -> dict[str, int]:

@@ -15,7 +15,7 @@ from h3trio import EventTooLargeError, H3Event, HTTPError, Response, SSEEvent, S
 from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._access import Pace
 
@@ -23,8 +23,18 @@ _STREAM_TYPE: Final = "text/event-stream"
 _ON: Final = ("on", "1", "true", "")
 
 
-async def publish(hub: Hub, event: H3Event, topic: str, *, pace: Pace | None) -> Response:
+async def publish(
+    hub: Hub, event: H3Event, topic: str, *, pace: Pace | None, still: Callable[[], None]
+) -> Response:
     """Publish what a request brings; answer once it is stored.
+
+    Args:
+        hub: where to.
+        event: the request.
+        topic: the one topic of all it brings.
+        pace: what holds the publisher to its rate.
+        still: raises `HTTPError` once the publisher's rights have ended: a body of events
+            may take longer than they last.
 
     Raises:
         HTTPError: 400, 413, 429 or 503, saying what is wrong.
@@ -33,7 +43,9 @@ async def publish(hub: Hub, event: H3Event, topic: str, *, pace: Pace | None) ->
         hub.check_topics([topic])
         private = _private(event)
         if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
-            return await _Stream(hub, event, topic, pace=pace, private=private).publish()
+            return await _Stream(
+                hub, event, topic, pace=pace, private=private, still=still
+            ).publish()
         if pace is not None:
             pace.check()
         update = await _single(event)
@@ -98,12 +110,14 @@ class _Stream:
         *,
         pace: Pace | None,
         private: bool,
+        still: Callable[[], None],
     ) -> None:
         self._hub = hub
         self._event = event
         self._topic = topic
         self._pace = pace
         self._private = private
+        self._still = still
         self._parser = SSEParser(max_event_size=event.max_event_bytes)
         self._published = 0
         self._last = ""
@@ -157,6 +171,7 @@ class _Stream:
 
     async def _publish_step(self, parsed: Sequence[SSEEvent]) -> None:
         if parsed:
+            self._still()
             events = [self._own(event) for event in parsed]
             ids = await self._hub.publish_all(events, topics=[self._topic], private=self._private)
             self._published += len(ids)
