@@ -68,7 +68,7 @@ async def test_a_header(nursery: trio.Nursery, header: bytes, client: str) -> No
 
 
 async def test_a_name_of_this_machine_is_nobodys(nursery: trio.Nursery) -> None:
-    """A proxy here may stand behind a tunnel: whom it calls local gets no rights of this machine."""
+    """A proxy here may stand behind a tunnel: whom it calls local gets no rights of ours."""
     peers = NamedPeers()
     await start(nursery, peers, "127.0.0.1")
     header = b"PROXY TCP4 127.0.0.1 127.0.0.1 1234 80\r\n"
