@@ -159,10 +159,13 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         self._make = make
         self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
 
-    async def connect(self) -> trio.abc.Stream:
-        """Return the client's end of a new connection."""
-        ours, theirs = self._make()
-        await self._send.send(theirs)
+    def __repr__(self) -> str:
+        return "<MemoryListener>"
+
+    async def connect(self, theirs: trio.abc.Stream | None = None) -> trio.abc.Stream:
+        """Return the client's end of a new connection; `theirs` takes the server's place."""
+        ours, made = self._make()
+        await self._send.send(theirs or made)
         return ours
 
     async def accept(self) -> trio.abc.Stream:

@@ -20,7 +20,8 @@ def test_open_files_bound_the_connections() -> None:
     """As many as a process may have open are fine, one more is an error that says what helps."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        pytest.skip("this machine has no limit on open files")
+        check_limits(10**9, 1)
+        return
     check_limits(hard - SPARE_FILES, 1)
     check_limits(2 * (hard - SPARE_FILES), 2)
     with pytest.raises(BenchError, match="--processes"):

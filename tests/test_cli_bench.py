@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 
 import pytest
 
 from h3trio import _cli_bench
-from h3trio._bench_run import SPARE_FILES
 from h3trio._cli import main
 from h3trio._cli_bench import MAX_SIZE, make_plan
 from h3trio._options import Options
@@ -47,16 +45,6 @@ def test_wrong_arguments_are_one_line(
     out, err = capsys.readouterr()
     assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
     assert message in err
-
-
-def test_more_connections_than_open_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """The limit on open files is named before anything is started."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard > 999_999:
-        pytest.skip("this machine has no such limit")
-    with pytest.raises(SystemExit):
-        main(["bench", URL, "-c", str(hard - SPARE_FILES + 1)], environ={})
-    assert f"{hard:,} open files" in capsys.readouterr().err
 
 
 async def test_plan_of_arguments() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import pytest
 import trio
+from helpers import MemoryListener
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, Server, Settings, serve
@@ -26,35 +27,6 @@ if TYPE_CHECKING:
 GET: Final = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 # Nothing random in when a stream is ended, and no reading on after the last response.
 PLAIN: Final = Settings(drain_soft=10, drain_hard=5, linger_timeout=0)
-
-
-@final
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Accepts the server's ends of the streams that `connect` makes."""
-
-    def __init__(self, make: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]) -> None:
-        self._make = make
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
-
-    def __repr__(self) -> str:
-        return "<MemoryListener>"
-
-    async def connect(self, theirs: trio.abc.Stream | None = None) -> trio.abc.Stream:
-        """Return the client's end of a new connection."""
-        ours, made = self._make()
-        await self._send.send(theirs or made)
-        return ours
-
-    async def accept(self) -> trio.abc.Stream:
-        """Return the server's end of the next one."""
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            raise trio.ClosedResourceError from None
-
-    async def aclose(self) -> None:
-        """Refuse whoever comes later."""
-        await self._receive.aclose()
 
 
 @final

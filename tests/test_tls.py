@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives import serialization
 from fakes import FakeTransport
 from helpers import MemoryListener, request
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
@@ -332,7 +333,6 @@ def test_no_certificate(tmp_path: Path) -> None:
 
 def test_an_encrypted_key(tmp_path: Path) -> None:
     """A key with a passphrase is refused: nobody is there to type it."""
-    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     issued = AUTHORITY.issue_cert("localhost")
     key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
     (tmp_path / "key.pem").write_bytes(

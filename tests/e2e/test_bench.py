@@ -190,3 +190,19 @@ async def test_interrupt_ends_it_with_its_figures(nursery: trio.Nursery) -> None
         assert await process.wait() == 0
     assert b"2 of 2" in out
     assert b"note: interrupted" in out
+
+
+FEW_FILES = """
+import resource, sys
+from h3trio._cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+sys.exit(main(["bench", "http://127.0.0.1:1/", "-c", "256"]))
+"""
+
+
+async def test_more_connections_than_open_files() -> None:
+    """The limit on open files is named before anything is started."""
+    command = [sys.executable, "-c", FEW_FILES]
+    done = await trio.run_process(command, capture_stderr=True, check=False)
+    assert done.returncode == 2
+    assert b"256 open files" in done.stderr

@@ -223,7 +223,8 @@ class Access:
         subject = grant.subject
         if subject and self._streams[subject] >= self.limits.max_subject_streams:
             self._refused["too_many_streams"] += 1
-            raise self._too_many(f"at most {self.limits.max_subject_streams} streams at once")
+            most = self.limits.max_subject_streams
+            raise HTTPError(429, f"at most {most} streams at once")
         watched = None
         if subject:
             self._streams[subject] += 1
@@ -241,9 +242,6 @@ class Access:
             self._streams[subject] -= 1
             if not self._streams[subject]:
                 del self._streams[subject]
-
-    def _too_many(self, why: str) -> HTTPError:
-        return too_many(why, 1.0, self._random)
 
     def statistics(self) -> AccessStatistics:
         """A snapshot."""
