@@ -110,6 +110,19 @@ async def test_who_joins_during_a_pass_misses_nothing() -> None:
     assert late.data == ["2"]
 
 
+async def test_who_was_passed_over_misses_nothing() -> None:
+    """One that needed nothing when the pass came by gets what came during the rest of it."""
+    feed = make_feed()
+    _, first = join(feed, position=1)
+    _, second = join(feed)
+    feed.append(record(1))
+    assert feed.sweep(1) == 0
+    feed.append(record(2))
+    sweep_all(feed)
+    assert second.data == ["1", "2"]
+    assert first.data == ["2"]
+
+
 async def test_a_sink_that_took_less_than_all_leaves_the_ready_set() -> None:
     """The batch it is owed is inside the sink; the cursor stands behind it."""
     feed = make_feed()
