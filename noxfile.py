@@ -33,7 +33,8 @@ PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
 EDITABLE = ("-e", ".[hub,client,auth]")
 
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
-nox.options.default_venv_backend = "venv"
+# Without uv it works as well, and takes two minutes longer.
+nox.options.default_venv_backend = "uv|venv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = IN_CI
 
@@ -142,7 +143,7 @@ def package(session: nox.Session) -> None:
         if (shared := ROOT.parent / "shared").is_dir():
             (here / "shared").symlink_to(shared)
         # A wheel of the same version from an earlier run would be taken for this one.
-        session.run("python", "-m", "pip", "uninstall", "-qy", "h3trio")
+        session.install("--force-reinstall", "--no-deps", str(wheel))
         session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
             session.run("pytest", *PARALLEL, *session.posargs)

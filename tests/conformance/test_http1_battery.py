@@ -58,6 +58,7 @@ async def test_row(nursery: trio.Nursery, row: Row) -> None:
     assert list(client.context.counts.refusals.elements()) == refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", [b"", CANARY, JUNK], ids=["alone", "request", "junk"])
 def test_rows_in_any_pieces(behind: bytes) -> None:
     """What a row means doesn't depend on how its bytes are cut, nor on what comes behind."""

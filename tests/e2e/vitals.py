@@ -21,8 +21,7 @@ import trio
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import create_app
 
-# Small, so that it is full long before anybody measures.
-app = create_app(Hub(MemoryHistory(max_events=500)))
+app = create_app(Hub(MemoryHistory(max_events=20)))
 
 @app.get("/tasks")
 async def tasks(event):
@@ -56,6 +55,13 @@ def memory(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("RssAnon:"))
     return 1024 * int(line.split()[1])
+
+
+async def fill_history(served: ServeProcess) -> None:
+    """Publish what it can hold, as large as anything that comes later: from here on it is level."""
+    for _ in range(20):
+        answer = await fetch(served.port, "POST", "/events/a", body=b"x" * 50_000)
+        assert answer.status == 200
 
 
 async def vitals(served: ServeProcess) -> Vitals:

@@ -27,6 +27,7 @@ INPUTS = st.tuples(st.integers(0, 15).map(lambda n: bytes([n])), bent() | REQUES
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARNESSES)
 @given(data=INPUTS)
 def test_any_bytes(name: str, data: bytes) -> None:
