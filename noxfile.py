@@ -52,11 +52,12 @@ def existing(*names: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting (ruff), and look for dangerous calls (bandit)."""
+    """Check style and formatting (ruff), dangerous calls (bandit), and the change notes."""
     session.install(*group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "src")
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
 @nox.session
