@@ -32,6 +32,8 @@ PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
 
 EDITABLE = ("-e", ".[hub,client,auth]")
 
+CHECKED = ("src", "tests", "examples", "benchmarks", "docs/command_line.py", "noxfile.py")
+
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
 # Without uv it works as well, and takes two minutes longer.
 nox.options.default_venv_backend = "uv|venv"
@@ -51,20 +53,32 @@ def existing(*names: str) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting (ruff), and look for dangerous calls (bandit)."""
+    """Check style and formatting (ruff), dangerous calls (bandit), and the change notes."""
     session.install(*group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "src")
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy and pyright on everything, and that the public API is fully typed."""
     session.install(*EDITABLE, *group("typing"))
-    session.run("mypy", *existing("src", "tests", "examples", "benchmarks", "noxfile.py"))
-    session.run("pyright", *existing("src", "tests", "examples", "benchmarks", "noxfile.py"))
+    session.run("mypy", *existing(*CHECKED))
+    session.run("pyright", *existing(*CHECKED))
     session.run("pyright", "--verifytypes", "h3trio", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Make the documentation's site in build/docs, offline; a warning is an error."""
+    session.install(*EDITABLE, *group("docs"))
+    # CI leaves nothing in the tree.
+    built = session.create_tmp() if IN_CI else "build"
+    options = ("--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", "docs")
+    folders = ("--doctree-dir", f"{built}/doctrees", ".", f"{built}/docs")
+    session.run("sphinx-build", *options, *session.posargs, *folders)
 
 
 @nox.session(python=PYTHONS)

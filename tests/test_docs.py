@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 import re
 import shlex
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import h3trio
-from h3trio import _cli_serve
 from h3trio._options import SETTINGS, Options
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def shown(name: str, value: float | None) -> str:
 
 def test_settings_are_documented_with_their_defaults() -> None:
     """The page on the server's behaviour has a row for each setting, with its true default."""
-    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "server-behavior.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+ \|$", text, re.MULTILINE)
     defaults = h3trio.Settings()
     names = [field.name for field in fields(h3trio.Settings)]
@@ -258,7 +258,9 @@ LIMIT_ROW = re.compile(r"^\| `(\w+)` \| (`--[^|]+?) \| (?:\d{3}|-) \| [^|]+ \|$"
 
 def test_limits_are_documented_with_their_flags() -> None:
     """The table of what happens at a limit has a row for each setting, with all its flags."""
-    rows = LIMIT_ROW.findall((DOCS / "server-behavior.md").read_text(encoding="utf-8"))
+    rows = LIMIT_ROW.findall(
+        (DOCS / "reference" / "server-behavior.md").read_text(encoding="utf-8")
+    )
     parser = Options()
     parser.add_settings()
     told = {name: re.findall(r"--[\w-]+", flags) for name, flags in rows}
@@ -267,13 +269,13 @@ def test_limits_are_documented_with_their_flags() -> None:
 
 
 def test_statuses_are_documented() -> None:
-    """Every status of an error that the sources name is in the table of docs/server-behavior.md."""
+    """Every status of an error that the sources name is in the table on the server's behaviour."""
     named = {
         status
         for path in Path(h3trio.__path__[0]).rglob("*.py")
         for status in re.findall(r"(?:HTTPError|ProtocolError)\((\d{3})", path.read_text("utf-8"))
     }
-    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "server-behavior.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", text, re.MULTILINE)
     assert named - {"500"} <= {status for row in rows for status in row.split(", ")} - {"500"}
     assert len(named) > 12
@@ -281,29 +283,18 @@ def test_statuses_are_documented() -> None:
 
 def test_close_reasons_are_documented() -> None:
     """The page on the server's behaviour has a row for each reason of a stream's end."""
-    text = (DOCS / "server-behavior.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "server-behavior.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", text, re.MULTILINE)
     assert set(rows) == set(h3trio.CloseReason)
 
 
-def test_public_names_are_in_the_reference() -> None:
-    """The reference has a heading or a row for each public name, and for nothing else."""
-    text = (DOCS / "reference.md").read_text(encoding="utf-8")
-    public = {
-        name
-        for name, value in vars(h3trio).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == "h3trio"
-    }
-    assert set(re.findall(r"^(?:#+|\|) `(\w+)[`(]", text, re.MULTILINE)) == public
-
-
-def test_flags_are_in_the_reference() -> None:
-    """The reference has a row for each flag of `serve` that is no setting, and for nothing else."""
-    text = (DOCS / "reference.md").read_text(encoding="utf-8")
-    parser = Options(prog="h3trio serve")
-    _cli_serve.add_arguments(parser)
-    flags = set(re.findall(r"--[\w-]+", parser.format_usage())) - {"--help"}
-    settings = {f"--{field.name.replace('_', '-')}" for field in fields(h3trio.Settings)}
-    assert settings <= flags
-    first_cells = " ".join(re.findall(r"^\| (`--[^|]+) \|", text, re.MULTILINE))
-    assert set(re.findall(r"--[\w-]+", first_cells)) == flags - settings
+def test_command_line_is_that_of_the_parsers() -> None:
+    """The page on the command line says of each command what its parser says."""
+    spec = importlib.util.spec_from_file_location("command_line", DOCS / "command_line.py")
+    assert spec is not None
+    assert spec.loader is not None
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    assert writer.PAGE.read_text(encoding="utf-8") == writer.written(), (
+        "a flag has changed: run `python docs/command_line.py`"
+    )

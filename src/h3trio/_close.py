@@ -61,6 +61,7 @@ class Closing:
     """One finished exchange, as `H3Event.on_close` and the access log see it."""
 
     reason: CloseReason
+    """Why it ended."""
     status: int
     """The status sent, 0 if the client left before there was one."""
     duration: float

@@ -56,8 +56,11 @@ class HTTPError(Exception):
         if not _LOWEST_ERROR <= status <= _HIGHEST_ERROR:
             raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}")
         self.status: Final = int(status)
+        """From 400 to 599."""
         self.detail: Final = reason_phrase(self.status) if detail is None else detail
+        """What the client is told, as plain text."""
         self.headers: Final = dict(headers or {})
+        """What is added to the response's head."""
         super().__init__(self.status, self.detail)
 
     def __str__(self) -> str:

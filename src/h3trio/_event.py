@@ -71,9 +71,12 @@ class H3Event(SetsCookies):
         port: ResponsePort,
     ) -> None:
         self.method: str = method
+        """As sent: methods are case-sensitive."""
         self._target = target
         self.headers: Headers = headers
+        """Names are found in any case."""
         self.http_version: str = http_version
+        """`"1.1"` or `"1.0"`."""
         self.client: str = client
         """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
         self.scheme: str = "http"
@@ -89,8 +92,11 @@ class H3Event(SetsCookies):
         self._status = 200
         self._response_headers: MutableHeaders | None = None
         self.state: ResponseState = ResponseState.NEW
+        """How far the response is; the server's to change."""
         self.stream_callback: StreamCallback | None = None
+        """What `set_stream_callback` was given."""
         self.close_hooks: list[CloseHook] | None = None
+        """What `on_close` was given."""
 
     def __repr__(self) -> str:
         path, client = printable(redact_path(self.path)), printable(self.client)

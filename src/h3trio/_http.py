@@ -73,8 +73,11 @@ class Response(SetsCookies):
         if body and status in _BODILESS:
             raise ValueError(f"a {int(status)} response has no body")
         self.status: Final = int(status)
+        """From 200 to 599."""
         self.headers: Final = MutableHeaders(headers or ())
+        """What goes out, in this order; it may be changed."""
         self.body: Final = _encode_body(body)
+        """The bytes that go out."""
         self._set_content_type(content_type, default=TEXT if isinstance(body, str) else BYTES)
 
     def _set_content_type(self, content_type: str | None, *, default: str) -> None:

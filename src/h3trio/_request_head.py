@@ -116,7 +116,7 @@ def parse_head(head: bytes, settings: Settings) -> tuple[RequestHead, Framing]:
 
     Raises:
         ProtocolError: 400 for what isn't in the grammar or has more than one meaning; 414, 417,
-            431, 501 or 505 as in docs/http.md.
+            431, 501 or 505 as in docs/reference/http.md.
     """
     method, target, version, start = _request_line(head, settings)
     if len(head) > settings.max_head_bytes:

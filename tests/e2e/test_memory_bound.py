@@ -2,7 +2,7 @@
 
 Each kind of client fills what it may: its head, its headers, its body, its stream's queue, or all
 of them. What the process grows by, for each connection, is held against a sum of `Settings`, the
-same that docs/limits-memory.md shows.
+same that docs/reference/limits-memory.md shows.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class HistoryStatistics:
     """A snapshot of one history."""
 
     durability: Durability
+    """What an acknowledged publish survives."""
     events: int
     """Records kept."""
     bytes: int
@@ -60,11 +61,15 @@ class History(ABC):
     """Keeps one log. An async context manager: open while a hub uses it."""
 
     durability: Durability
+    """What an update survives once `append` has returned."""
     max_age: float | None
     """Seconds after which records are trimmed, if they are."""
     log: Log
+    """The newest part of it, in memory; the hub appends to it what `append` returned."""
     marks: Marks
+    """The newest removed position of each topic: what tells a gap."""
     epochs: Epochs
+    """The positions that ids of each opening may have."""
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -49,7 +49,9 @@ class Record:
         self.id: str = id
         """What stands on the wire: the publisher's id, else `<epoch>-<position>`."""
         self.topics: tuple[str, ...] = topics
+        """Where it was published; the first is the canonical one."""
         self.private: bool = private
+        """Whether only subscribers with the right for a topic may see it."""
         self.published: float = published
         """Unix time in seconds."""
         self.frame: bytes = frame
@@ -82,6 +84,7 @@ class Page(NamedTuple):
     """Some records of the log, in order."""
 
     records: Sequence[Record]
+    """In the order of the log."""
     last: int
     """The position up to which the page answers: where the next one goes on."""
     more: bool

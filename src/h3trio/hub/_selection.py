@@ -41,10 +41,13 @@ class Selection:
             raise TypeError(msg)
         found = set(topics)
         self.everything: bool = EVERYTHING in found
+        """Whether `"*"` is among them; then nothing else is needed."""
         exact = () if self.everything else (t for t in found if isinstance(t, str))
         self.topics: frozenset[str] = frozenset(exact)
+        """The exact topics."""
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
+        """What else decides: patterns, templates."""
         self._hash = hash((self.everything, self.topics, self.matchers))
 
     def __repr__(self) -> str:

@@ -103,6 +103,7 @@ class SQLiteHistory(History):
         self.durability: Durability = durability
         self.max_age: float | None = max_age
         self.path: Final = _resolved(path)
+        """The database, absolute."""
         self._tail_events = tail_events
         self._tail_bytes = tail_bytes
         self._clock = clock

@@ -31,3 +31,4 @@ class HubStatistics:
     failure: str | None
     """What the history said when it last failed to store, `None` once it stored again."""
     history: HistoryStatistics
+    """The same of what it keeps its log in."""

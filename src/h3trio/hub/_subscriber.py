@@ -45,7 +45,9 @@ class Subscription:
     """A snapshot of one subscription."""
 
     topics: Selection
+    """What it asked for."""
     allow: Selection
+    """The topics whose private updates it may see."""
     info: Mapping[str, object]
     """What the subscriber's handler said of it."""
     cursor: str

@@ -91,7 +91,9 @@ class Access:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.rights: Rights = rights or Rights()
+        """What may be done without a token."""
         self.limits: Limits = limits or Limits()
+        """How much of it."""
         self._authenticator = authenticator
         self._clock = clock
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing

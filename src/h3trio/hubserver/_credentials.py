@@ -33,6 +33,7 @@ class Carriers:
     """Where a token may be, beyond the header."""
 
     cookie_name: str = COOKIE_NAME
+    """The cookie that may hold one; this is Mercure's name for it."""
     allow_query: bool = False
     """Whether `?authorization=` counts for GET. URLs are logged and shared: off."""
     allowed_origins: frozenset[str] = frozenset()

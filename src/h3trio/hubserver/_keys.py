@@ -58,9 +58,13 @@ class Key:
     """One key, with its only algorithm."""
 
     algorithm: str
+    """One of `ALGORITHMS`; a token that names another is refused."""
     kid: str | None = None
+    """Its name in a JWK Set, and in the header of tokens."""
     material: object = field(repr=False)
+    """The key itself, as the verifier takes it; never shown."""
     verifier: Verifier = field(repr=False)
+    """What does the arithmetic."""
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether a signature was made with this key; in constant time where it is secret."""

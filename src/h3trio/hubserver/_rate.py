@@ -29,7 +29,9 @@ class Rate:
     """
 
     per_second: float
+    """Events a second, on average."""
     burst: int
+    """Events at once, after silence."""
 
     def __post_init__(self) -> None:
         if not 0 < self.per_second < math.inf or self.burst < 1:

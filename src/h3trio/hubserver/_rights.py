@@ -31,9 +31,13 @@ class Rights:
     """What is allowed to anyone, beyond programs on this machine."""
 
     allow_anonymous_publish: bool = False
+    """Publish and purge."""
     allow_anonymous_subscribe: bool = False
+    """Read what is public."""
     allow_anonymous_operate: bool = False
+    """See the page and the health."""
     allowed_origins: frozenset[str] = frozenset()
+    """Other sites whose pages count as this machine's own."""
 
     def check_publish(self, event: H3Event) -> None:
         """Raise `HTTPError` 403 unless this request may publish."""

@@ -30,9 +30,13 @@ class Retention:
     """Bounds on what a store keeps; `None` is the store's default."""
 
     max_events: int | None = None
+    """Events."""
     max_bytes: int | None = None
+    """Bytes of their frames."""
     max_age: float | None = None
+    """Seconds."""
     max_topic_events: int | None = None
+    """Events of one topic."""
 
     def given(self) -> Mapping[str, float]:
         """Those that are set, as keyword arguments of a history."""

@@ -1,0 +1,103 @@
+"""Writes docs/reference/command-line.md: `python docs/command_line.py`.
+
+Strategy: what stands above the mark is written by hand. What stands below is made of the commands'
+own parsers, so it says what `--help` says. The page is kept in the repository for those who read it
+there; tests/test_docs.py holds it against the parsers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from h3trio import _cli
+from h3trio._options import Options
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+PAGE: Final = Path(__file__).parent / "reference" / "command-line.md"
+MARK: Final = "<!-- what follows is written by `python docs/command_line.py` -->\n"
+# What `Options` puts behind the help of an option: "[H3TRIO_PORT, default 3000]".
+TWIN: Final = re.compile(r" \[(H3TRIO_\w+)(?:, default (.+))?\]$", re.DOTALL)
+CODE: Final = re.compile(r"(--[\w-]+|H3TRIO_\w+|\*|\?\w+=)([,;:.]?)$")
+ESCAPED: Final = re.compile(r"([*<>|\[\]_`\\])")
+
+
+def written() -> str:
+    """Return the page as it should be."""
+    by_hand, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    return by_hand + mark + "".join(map(section, parsers()))
+
+
+def parsers() -> Iterator[Options]:
+    """Make the parser of each command, in the order of `python -m h3trio --help`."""
+    for name in _cli._COMMANDS:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the list that `--help` shows
+        parser = Options(prog=name)
+        importlib.import_module(f"h3trio._cli_{name}").add_arguments(parser)
+        yield parser
+
+
+def section(parser: Options) -> str:
+    """Describe one command."""
+    parts = [f"## `{parser.prog}`"]
+    if parser.description:
+        parts.append(inline(parser.description))
+    parts.append("\n".join(table(parser)))
+    if parser.epilog:
+        parts.append(f"{inline(parser.epilog[0].upper() + parser.epilog[1:])}.")
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def table(parser: Options) -> Iterator[str]:
+    """Yield the rows of a command's arguments and flags."""
+    actions = [action for action in parser._actions if action.dest != "help"]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - argparse names its options nowhere else
+    yield "| | what it does | in the environment | default |"
+    yield "|---|---|---|---|"
+    for action in sorted(actions, key=lambda action: bool(action.option_strings)):
+        help_text = (action.help or "").replace("%%", "%")
+        variable, default = "", ""
+        if found := TWIN.search(help_text):
+            help_text = help_text[: found.start()]
+            variable, default = f"`{found[1]}`", f"`{found[2]}`" if found[2] else ""
+        yield f"| {names(action)} | {inline(help_text)} | {variable} | {default} |"
+
+
+def names(action: argparse.Action) -> str:
+    """Write an argument as it is typed: `--port PORT`, `[DATA]`."""
+    value = str(action.metavar or action.dest)
+    if not action.option_strings:
+        return code(
+            f"[{value}]" if action.nargs == "?" else f"{value}..." if action.nargs else value
+        )
+    if action.choices is not None:
+        value = "|".join(map(str, action.choices))
+    elif action.metavar is None:
+        value = value.upper()
+    behind = "" if action.nargs == 0 else f" {value}"
+    return ", ".join(code(flag + behind) for flag in action.option_strings)
+
+
+def code(text: str) -> str:
+    """Write a code span that may stand in a table."""
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def inline(text: str) -> str:
+    """Write plain text as Markdown that may stand in a table; what looks like code is code."""
+    return " ".join(
+        f"`{found[1]}`{found[2]}" if (found := CODE.match(word)) else ESCAPED.sub(r"\\\1", word)
+        for word in text.split()
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(written(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
