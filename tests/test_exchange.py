@@ -960,6 +960,26 @@ async def test_an_event_is_over_with_its_exchange(nursery: trio.Nursery) -> None
     assert (await client.response())[1] == b"x"
 
 
+async def test_a_reset_behind_the_answer_cancels_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A connection that is lost while it lingers has no handler that could be overdue."""
+    del autojump_clock
+
+    async def handler(event: H3Event) -> str:
+        return event.path
+
+    transport = FakeTransport()
+    client = connect(nursery, handler, transport=transport)
+    nursery.start_soon(client.context.cancels.run, str)
+    await client.send(request("/", "Connection: close"))
+    await client.response()
+    transport.change(broken=True)
+    await trio.sleep(60)
+    assert client.context.cancels.overdue == 0
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_stream_of_a_cancelled_exchange_stays_shut(nursery: trio.Nursery) -> None:
     """A stream object that outlives its exchange can't be entered."""
     streams: list[SSEStream] = []

@@ -142,8 +142,9 @@ class Exchange:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
             if (limit := LIMIT_OF.get(self._reason)) is not None:
                 self.met(limit)
-        watch, owner = self._connection.context.cancels, self._connection
-        watch.cancel(self._scope, reason.value, key=self.event, owner=owner)
+        if self.event.state is not ResponseState.CLOSED:  # lost while it lingers
+            watch = self._connection.context.cancels
+            watch.cancel(self._scope, reason.value, key=self.event, owner=self._connection)
 
     @property
     def _is_complete(self) -> bool:
@@ -235,8 +236,7 @@ class Exchange:
             self.end(CloseReason.CLIENT_CLOSED)
         elif not self._half_closed:
             self._half_closed = True
-            timeout = self._connection.context.settings.write_timeout
-            self._scope.deadline = trio.current_time() + timeout
+            self._scope.deadline = trio.current_time() + self.settings.write_timeout
 
     async def run(self) -> None:
         """Handle the request and send its answer, whatever happens."""

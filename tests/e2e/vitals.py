@@ -6,9 +6,10 @@ process (its descriptors, its memory) is read from outside.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 from e2e.process import PATIENCE, ServeProcess, fetch
@@ -16,16 +17,38 @@ from e2e.process import PATIENCE, ServeProcess, fetch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+HISTORY: Final = 20
+"""Events that the hub of `APP` keeps."""
+
 APP = """
+import ctypes
+import gc
+import sys
+
 import trio
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import create_app
 
-app = create_app(Hub(MemoryHistory(max_events=20)))
+app = create_app(Hub(MemoryHistory(max_events=HISTORY)))
 
 @app.get("/tasks")
 async def tasks(event):
     return str(trio.lowlevel.current_statistics().tasks_living)
+
+class MallInfo2(ctypes.Structure):
+    # mallinfo(3): sizes, of which these are bytes in use, in heaps and in mappings of their own
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = MallInfo2
+
+@app.post("/held")
+async def held(event):
+    gc.collect()
+    libc.malloc_trim(0)
+    info = libc.mallinfo2()
+    return {"blocks": sys.getallocatedblocks(), "allocated": info.uordblks + info.hblkhd}
 """
 
 
@@ -40,7 +63,7 @@ async def serve_hub(
     nursery: trio.Nursery, folder: Path, *args: str, environ: Mapping[str, str] | None = None
 ) -> ServeProcess:
     """Serve `APP`, without an access log."""
-    (folder / "app.py").write_text(APP)
+    (folder / "app.py").write_text(f"HISTORY = {HISTORY}\n{APP}")
     options = ("--no-access-log", *args)
     return await ServeProcess.start(nursery, "app:app", *options, environ=environ, folder=folder)
 
@@ -48,6 +71,23 @@ async def serve_hub(
 def descriptors(pid: int) -> int:
     """Count the open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - only their number matters
+
+
+class Held(NamedTuple):
+    """What a process hasn't given back, whatever its allocators keep for later of busier times."""
+
+    blocks: int
+    """Of Python's own allocator."""
+    allocated: int
+    """Bytes, by `malloc`."""
+    resident: int
+    """Bytes, with what the allocators keep."""
+
+
+async def held(served: ServeProcess) -> Held:
+    """Collect its garbage, then measure."""
+    answer = json.loads((await fetch(served.port, "POST", "/held")).body)
+    return Held(**answer, resident=memory(served.pid))
 
 
 def memory(pid: int) -> int:
@@ -59,7 +99,7 @@ def memory(pid: int) -> int:
 
 async def fill_history(served: ServeProcess) -> None:
     """Publish what it can hold, as large as anything that comes later: from here on it is level."""
-    for _ in range(20):
+    for _ in range(HISTORY):
         answer = await fetch(served.port, "POST", "/events/a", body=b"x" * 50_000)
         assert answer.status == 200
 
