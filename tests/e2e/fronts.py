@@ -7,7 +7,9 @@ surroundings (nginx's main part, the user to run as) is added here.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 from functools import partial
@@ -121,10 +123,12 @@ MAKERS: Final = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}
 
 
 def free_port() -> int:
-    """Find a port that nobody has just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Find a port that nobody has, outside those that the kernel gives to others by itself."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def issue(authority: trustme.CA, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 import trustme
-from e2e.fronts import MAKERS, NAME, Site, issue, run_front
+from e2e.fronts import MAKERS, NAME, Site, free_port, issue, run_front
 from e2e.process import ServeProcess, fetch
 from e2e.test_page import ARGS
 from tools import missing, require_tool
@@ -96,7 +96,7 @@ async def test_twenty_tabs(nursery: trio.Nursery, tmp_path: Path) -> None:
         require_tool(name)
     args = ["--allow-anonymous-publish", "--allow-anonymous-subscribe", "--cors-origin", "*"]
     args += ["--store", f"sqlite:{tmp_path / 'hub.db'}", "--forwarded-allow-ips", "127.0.0.1"]
-    args += ["--reconnect-delay", "0.5", "--drain-soft", "0.3"]
+    args += ["--reconnect-delay", "0.5", "--drain-soft", "0.3", "--port", str(free_port())]
     hub = await ServeProcess.start(nursery, *args)
     urls = {"plain": hub.url}
     issue(trustme.CA(), tmp_path)
@@ -112,7 +112,7 @@ async def test_twenty_tabs(nursery: trio.Nursery, tmp_path: Path) -> None:
 
     async def restart() -> None:
         assert await hub.stop() == 0
-        await ServeProcess.start(nursery, *args, "--port", str(hub.port))
+        await ServeProcess.start(nursery, *args)
 
     plain, results = await trio.to_thread.run_sync(
         use_tabs,

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import trio
 import trustme
-from e2e.fronts import MAKERS, NAME, Curl, Site, ask, haproxy, issue, run_front
+from e2e.fronts import MAKERS, NAME, Curl, Site, ask, free_port, haproxy, issue, run_front
 from e2e.process import PATIENCE, Connection, ServeProcess
 from tools import require_tool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 STREAM = ("-H", "Accept: text/event-stream")
@@ -42,13 +43,18 @@ async def build(
 ) -> House:
     """Start a hub and a proxy before it: nginx before a unix socket, the others before a port."""
     require_tool(name)
-    place = ("--unix", str(folder / "hub.sock")) if name == "nginx" else ()
-    hub = await start_hub(nursery, *place, *args)
-    where = hub.url if name == "nginx" else f"127.0.0.1:{hub.port}"
+    where = f"127.0.0.1:{free_port()}" if name != "nginx" else f"unix:{folder / 'hub.sock'}"
+    hub = await start_hub(nursery, *flags(where), *args)
     issue(authority, folder)
     site = Site(folder, where)
     await run_front(nursery, MAKERS[name](site), site)
     return House(site, hub)
+
+
+def flags(where: str) -> Sequence[str]:
+    """Tell a hub to listen there."""
+    host, _, port_or_path = where.partition(":")
+    return ["--unix" if host == "unix" else "--port", port_or_path]
 
 
 async def start_hub(nursery: trio.Nursery, *args: str) -> ServeProcess:
@@ -116,8 +122,7 @@ async def test_a_restart_is_survived(
     assert "content-type: text/event-stream" in head.splitlines()
     assert body == AWAY
     assert re.match("HTTP/2 50[23] ", answers["publisher"])
-    where = ("--unix", site.hub[5:]) if name == "nginx" else ("--port", site.hub.split(":")[1])
-    await start_hub(nursery, *where, *args)
+    await start_hub(nursery, *flags(site.hub), *args)
     published = await ask(site, "/events/news", "-d", "hi")
     assert json.loads(published.partition("\r\n\r\n")[2])["id"]
     again = await Curl.start(nursery, site, "/events/news", *STREAM, "-H", f"Last-Event-ID: {last}")
