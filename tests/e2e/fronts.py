@@ -182,6 +182,7 @@ class Curl:
     def __init__(self) -> None:
         self.text = ""
         self._more = trio.Event()
+        self._is_over = False
         self._process: trio.Process | None = None
 
     @classmethod
@@ -209,6 +210,8 @@ class Curl:
             self.text += bytes(data).decode()
             self._more.set()
             self._more = trio.Event()
+        self._is_over = True
+        self._more.set()
 
     async def write(self, text: str) -> None:
         """Give it something to send."""
@@ -216,12 +219,12 @@ class Curl:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(text.encode())
 
-    async def until(self, text: str, count: int = 1) -> str:
-        """Wait until this text was printed so many times; return what comes behind the first."""
+    async def until(self, text: str, count: int = 1) -> None:
+        """Wait until this text was printed so many times."""
         with trio.fail_after(PATIENCE):
             while self.text.count(text) < count:
+                assert not self._is_over, f"ended without {text!r}:\n{self.text}"
                 await self._more.wait()
-        return self.text.partition(text)[2]
 
     async def wait(self) -> int:
         """Wait for its end; return the exit status."""
