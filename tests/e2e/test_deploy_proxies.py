@@ -115,11 +115,12 @@ async def test_a_restart_is_survived(
         answers[what] = await ask(site, "/events/news", *options)
 
     async with trio.open_nursery() as both:  # some wait for the hub a while
-        both.start_soon(put, "event source", *STREAM)
+        both.start_soon(put, "event source", *STREAM, "-H", "Origin: https://other.example")
         both.start_soon(put, "publisher", "-d", "hi")
     head, _, body = answers["event source"].partition("\r\n\r\n")
     assert head.startswith("HTTP/2 200")
     assert "content-type: text/event-stream" in head.splitlines()
+    assert "access-control-allow-origin: https://other.example" in head.splitlines()
     assert body == AWAY
     assert re.match("HTTP/2 50[23] ", answers["publisher"])
     await start_hub(nursery, *flags(site.hub), *args)
