@@ -2,8 +2,8 @@
 
 `.ci/run` runs the same gate with CI=true. That changes two things: the tests run on each Python
 named in pyproject.toml's classifiers, and a test whose tool is missing (a browser, Redis, nginx,
-curl, iproute2, gcc, the corpora) fails. Elsewhere the running Python is enough, and such a test is
-skipped.
+HAProxy, Caddy, systemd, curl, iproute2, gcc, the corpora) fails. Elsewhere the running Python is
+enough, and such a test is skipped.
 
 Rules: (1) what a session needs is declared in pyproject.toml. (2) A session with nothing to do
 yet skips and says so; a test run that finds no tests fails. (3) Words after `--` go to the tool.

@@ -36,6 +36,7 @@ include_patterns = [
     "*.md",
     "docs/**",
     "benchmarks/README.md",
+    "deploy/README.md",
     "examples/README.md",
     "tests/README.md",
 ]

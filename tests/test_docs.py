@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted(DOCS.rglob("*.md"))]
+READMES = [ROOT / "README.md", ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md"]
+PAGES = [*READMES, *sorted(DOCS.rglob("*.md"))]
 
 SHELL = ("console", "sh", "bash", "shell")
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
