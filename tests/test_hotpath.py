@@ -49,10 +49,10 @@ PACKAGES = {
 
 # What it may cost at most, of: calls in h3trio, calls in h11, steps of tasks.
 CEILINGS = {
-    "GET": (128.0, 122.0, 5.3),
-    "POST": (306.0, 122.0, 6.6),
+    "GET": (115.0, 0.0, 4.5),
+    "POST": (270.0, 0.0, 6.0),
     "delivery": (12.0, 0.0, 1.5),
-    "send": (18.0, 2.4, 2.1),
+    "send": (18.0, 1.9, 2.1),
 }
 MOST_IDLE_BLOCKS = 160.0
 # Below this share of a ceiling it says nothing any more.
