@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,3 +73,38 @@ async def test_no_rate(mock_clock: MockClock, *, streamed: bool) -> None:
     slow = body(1)
     slow.is_streamed = streamed
     assert (deadlines.for_body(slow) - start, deadlines.limit) == (50, "body_timeout")
+
+
+async def test_a_later_deadline_is_not_told(mock_clock: MockClock) -> None:
+    """What is due later than before lets the reader wake up too early, and wait on."""
+    deadlines, start = Deadlines(Settings()), trio.current_time()
+    deadlines.wait_until(start + 10)
+    deadlines.wait_until(start + 75)
+    assert deadlines.scope.deadline == start + 10
+    mock_clock.jump(10)
+    assert not deadlines.is_over()
+    assert deadlines.scope.deadline == start + 75
+    mock_clock.jump(65)
+    assert deadlines.is_over()
+    assert deadlines.scope.deadline == inf
+
+
+async def test_an_earlier_deadline_is_told() -> None:
+    """What is due earlier than before wakes the reader then."""
+    deadlines, start = Deadlines(Settings()), trio.current_time()
+    deadlines.wait_until(start + 75)
+    deadlines.wait_until(start + 10)
+    assert deadlines.scope.deadline == start + 10
+
+
+async def test_nothing_is_due(mock_clock: MockClock) -> None:
+    """Where nothing is due, the reader isn't late, and once that is settled it isn't woken."""
+    deadlines = Deadlines(Settings())
+    deadlines.wait_until(trio.current_time() + 10)
+    deadlines.wait_until(inf)
+    mock_clock.jump(20)
+    assert not deadlines.is_over()
+    deadlines.wait_until(trio.current_time() + 10)
+    deadlines.wait_until(inf)
+    deadlines.settle()
+    assert deadlines.scope.deadline == inf

@@ -28,7 +28,7 @@ PACKAGE = "h3trio"
 # Bottom first. A module may import from the rows below its own, and from its own row as long as
 # the imports make no circle. `hub` is the folder's `__init__`, `hub.*` are the modules inside.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "_doors", "_nursery"),
+    ("_version", "_doors", "_nursery", "_seat"),
     ("_errors", "_sse", "_parser", "_frames"),
     ("_redaction",),
     (

@@ -125,7 +125,7 @@ class App:
             if event.method == "OPTIONS":
                 return Response(status=204, headers=allow)
             raise HTTPError(405, headers=allow)
-        event.params = dict(found.params)
+        event.params = found.params  # made for this request: a copy would be held as well
         return _answer(event, await found.handler(event))
 
     # -- registration

@@ -1,31 +1,30 @@
 """One connection: a nursery with a task that reads and a task that handles.
 
-The reader feeds bytes to the framing and never stops while a stream runs, so
-the client's EOF or reset is seen at once and cancels the exchange. The handler
-task serves the exchanges one after the other, in order. `_advance` is the step
-both share: a synchronous pump from received bytes to values. The reader calls
-it when bytes arrive, the handler task when the next exchange may begin, so a
-request costs no task, and pipelined requests need no second wait.
+The reader feeds bytes to the framing and never stops while a stream runs, so the client's EOF or
+reset is seen at once and cancels the exchange. The handler task serves the exchanges one after the
+other, in order. `_advance` is the step both share: a synchronous pump from received bytes to
+values. The reader calls it when bytes arrive, the handler task when the next exchange may begin, so
+a request costs no task, and pipelined requests need no second wait.
 
-One deadline bounds the reader, set for what it waits for: a head, a body, the
-next request, or nothing at all while a handler works. `_deadlines` works it out,
-and names the limit that was met; `_refusal` says so to the client.
+One deadline bounds the reader, set for what it waits for: a head, a body, the next request, or
+nothing at all while a handler works. `_deadlines` works it out, and names the limit that was met;
+`_refusal` says so to the client.
 
-EOF is interpreted here and not by the framing: it ends a stream and an incomplete
-request, and lets a complete one have its answer. Bytes that can't be a request any
-more (after a protocol error, a timeout, the last response) are read and dropped, so
-that EOF is still seen, and our last bytes aren't lost to a reset.
+EOF is interpreted here and not by the framing: it ends a stream and an incomplete request, and lets
+a complete one have its answer. Bytes that can't be a request any more (after a protocol error, a
+timeout, the last response) are read and dropped, so that EOF is still seen, and our last bytes
+aren't lost to a reset.
 
-Bounds: a head, and whatever a client sends ahead of its turn, is held up to
-`max_head_bytes`. Then a plain response makes the reader pause, and a stream,
-which would make it pause for ever and never see EOF, is closed. So it is with a
-body that fills its buffer: a plain response makes the reader pause; under a stream
-whose handler hasn't asked for it, it is thrown away up to `max_discard_bytes`, and
-above that the stream is closed. A handler that has asked sets the pace.
+Bounds: a head, and whatever a client sends ahead of its turn, is held up to `max_head_bytes`. Then
+a plain response makes the reader pause, and a stream, which would make it pause for ever and never
+see EOF, is closed. So it is with a body that fills its buffer; but under a stream whose handler
+hasn't asked for it, it is thrown away up to `max_discard_bytes` before that. A handler that has
+asked sets the pace.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -39,6 +38,7 @@ from ._http1 import Http1, Signal
 from ._peer import Peer
 from ._refusal import TIMED_OUT, refuse
 from ._request_head import ProtocolError, RequestHead
+from ._seat import Seat
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -51,17 +51,17 @@ class Connection:
     """One transport, one framing state, and the exchange under way."""
 
     __slots__ = (
-        "_changed",
         "_closed_by_peer",
         "_cut",
         "_deadlines",
         "_deaf",
         "_exchange",
+        "_handler_seat",
         "_lingering",
         "_no_more",
         "_nursery",
         "_peer",
-        "_read_scope",
+        "_reader_seat",
         "_reading",
         "_refusal",
         "_requests",
@@ -85,8 +85,7 @@ class Connection:
         self.http: Http1 = Http1(context.settings)
         self._peer = Peer(client, scheme, context)
         self._exchange: Exchange | None = None
-        # Given from the start where the server has no room: said, and closed.
-        self._refusal = refusal
+        self._refusal = refusal  # given from the start where there is no room: said, and closed
         self._no_more = self._deaf = refusal is not None
         self._reading = True
         self._closed_by_peer = False
@@ -94,10 +93,8 @@ class Connection:
         self._cut = False
         self._requests = 0
         self._deadlines = Deadlines(context.settings)
-        # Both tasks wait here, each for a condition of its own that it looks at again: one
-        # lot for two is 400 bytes less for each idle stream.
-        self._changed = trio.lowlevel.ParkingLot()
-        self._read_scope = trio.CancelScope()
+        self._handler_seat = Seat()
+        self._reader_seat = Seat()
         self._nursery: trio.Nursery | None = None
         if received:
             self._received(received)
@@ -127,7 +124,7 @@ class Connection:
         """Close once the response under way is sent, or now if no request has begun."""
         if self._exchange is None and not self.http.buffered:
             self._no_more = True
-            self._changed.unpark_all()
+            self._wake()
 
     @property
     def is_streaming(self) -> bool:
@@ -143,7 +140,7 @@ class Connection:
     # -- the step both tasks share
 
     def _advance(self) -> None:
-        """Parse all that was received of the request under way, or the next one's head."""
+        """Parse what was received of the request under way, or the next one's head."""
         while not self._deaf and self._step():
             pass
         if self._closed_by_peer:
@@ -180,7 +177,7 @@ class Connection:
             self.context.met("max_requests_per_connection")
         body = BodyStream(
             buffer_bytes=self.context.settings.body_buffer_bytes,
-            on_room=self._changed.unpark_all,
+            on_room=self._wake,
             send_continue=self._send_continue,
         )
         try:
@@ -204,44 +201,49 @@ class Connection:
 
     async def _read(self) -> None:
         """Feed what arrives until EOF, loss of the connection, or the deadline."""
+        self._set_deadline()
         try:
             while self._reading:
-                with self._read_scope:
-                    await self._read_until_eof()
+                with self._deadlines.scope:
+                    # No helper for this loop: its frame is 200 bytes of each idle stream.
+                    while not self._closed_by_peer:
+                        if self._must_pause():
+                            await self._pause()
+                        self._received(await self.transport.receive_some())
+                        self._set_deadline()
                     break
-                self._reading = self._timed_out()
-                self._read_scope = trio.CancelScope()
-                self._changed.unpark_all()
+                if self._deadlines.is_over():
+                    self._reading = self._timed_out()
+                    self._wake()
         except trio.BrokenResourceError as exc:
             self._lost(lost(exc))
         self._reading = False
-        self._changed.unpark_all()
-
-    async def _read_until_eof(self) -> None:
-        while not self._closed_by_peer:
-            if self._must_pause():
-                await self._pause()
-            self._set_deadline()
-            self._received(await self.transport.receive_some())
+        self._wake()
 
     async def _pause(self) -> None:
-        self._read_scope.deadline = float("inf")
+        self._deadlines.wait_until(inf)
         since = trio.current_time()
-        while self._must_pause():
-            await self._changed.park()
-        self._deadlines.paused(since)
+        try:
+            while self._must_pause():
+                await self._reader_seat.park()
+        finally:
+            self._deadlines.paused(since)
+            self._set_deadline()
 
     def _received(self, data: bytes) -> None:
         if not data:
             self._closed_by_peer = True
-        elif self._deaf:
-            return
-        else:
+        elif not self._deaf:
             if self._exchange is None:
                 self._deadlines.head_begins()
             self.http.receive(data)
         self._advance()
-        self._changed.unpark_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let both tasks look again at what each of them waits for."""
+        self._handler_seat.wake()
+        self._reader_seat.wake()
 
     def _must_pause(self) -> bool:
         exchange = self._exchange
@@ -266,18 +268,15 @@ class Connection:
             exchange.break_off("max_discard_bytes")
 
     def _set_deadline(self) -> None:
+        exchange, due = self._exchange, inf
         if self._lingering:
             return
-        if self._deaf:
-            deadline = float("inf")
-        elif self._exchange is None:
-            deadline = self._deadlines.for_head()
-        elif self._exchange.body.complete or self.http.wants_continue:
-            # A client that waits for our "continue" isn't the one that is late.
-            deadline = float("inf")
-        else:
-            deadline = self._deadlines.for_body(self._exchange.body)
-        self._read_scope.deadline = deadline
+        if exchange is None:
+            due = inf if self._deaf else self._deadlines.for_head()
+        # A client that waits for our "continue" isn't the one that is late.
+        elif not (self._deaf or exchange.body.complete or self.http.wants_continue):
+            due = self._deadlines.for_body(exchange.body)
+        self._deadlines.wait_until(due)
 
     def _at_eof(self) -> None:
         """The client sent all it will: what is complete may still be answered."""
@@ -304,8 +303,7 @@ class Connection:
             return False
         limit = self._deadlines.limit
         self.context.met(limit)
-        # Between two requests, or before its first byte, a client is owed no answer.
-        if self._exchange is not None or self.http.buffered:
+        if self._exchange is not None or self.http.buffered:  # before a byte none is owed an answer
             self._refuse(HTTPError(408, TIMED_OUT[limit]))
         self._no_more = True
         return self._deaf
@@ -329,7 +327,7 @@ class Connection:
 
     async def _next_exchange(self) -> Exchange | None:
         while self._exchange is None and not self._no_more:
-            await self._changed.park()
+            await self._handler_seat.park()
         return self._exchange
 
     async def _next_cycle(self, exchange: Exchange) -> bool:
@@ -351,7 +349,7 @@ class Connection:
             await trio.lowlevel.checkpoint()
         self._advance()
         self._set_deadline()
-        self._changed.unpark_all()
+        self._wake()
         return True
 
     async def _respond_refusal(self, error: HTTPError) -> None:
@@ -371,11 +369,11 @@ class Connection:
         if self._closed_by_peer or self._cut or not timeout:
             return
         self._lingering = self._deaf = True
-        self._read_scope.deadline = trio.current_time() + timeout
-        self._changed.unpark_all()
+        self._deadlines.wait_until(trio.current_time() + timeout)
+        self._wake()
         await self.transport.send_eof()
         while self._reading:
-            await self._changed.park()
+            await self._handler_seat.park()
 
     # -- for the exchange and its body
 
@@ -396,5 +394,5 @@ class Connection:
     def admit_stream(self) -> None:
         """A stream is about to open: count it, see `Peer.take_stream`."""
         self._peer.take_stream(self._current.event)
-        # A paused reader must look again: a stream may not be left unwatched.
-        self._changed.unpark_all()
+        self._wake()  # a paused reader must look again: a stream may not be left unwatched
+        self._deadlines.settle()

@@ -1,8 +1,12 @@
 """How long the reader of a connection waits, for what it waits for.
 
 One value per connection works out the moment at which the reader's patience ends,
-and remembers by whose limit, so that what follows can be named and counted. It owns
-no timer: the reader sets its one deadline to what is returned here.
+and remembers by whose limit, so that what follows can be named and counted.
+
+The reader waits inside `scope`. Trio is told of a deadline only where it is earlier than
+the one it knows: a reader that was woken too early finds that `is_over` isn't true, and
+waits on in a new scope. That is once in `keepalive_timeout`, instead of twice for each
+request (10 of 150 microseconds).
 
 A body has two limits. `body_timeout` bounds each silence; a client that sends a byte
 now and then would never meet it, so `min_body_rate` bounds the whole: each byte buys
@@ -13,6 +17,7 @@ nobody is late; and a body that the handler takes as a stream has no end to be l
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 class Deadlines:
     """When the wait of one connection's reader began, and when it ends."""
 
-    __slots__ = ("_body_since", "_settings", "head_since", "limit")
+    __slots__ = ("_body_since", "_due", "_settings", "head_since", "limit", "scope")
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,6 +40,26 @@ class Deadlines:
         """When the head under way began, `None` between two requests."""
         self.limit: str = "head_timeout"
         """The setting by which the deadline given last was set."""
+        self._due = inf
+        self.scope: trio.CancelScope = trio.CancelScope()
+        """What the reader waits in; may be cancelled too early, see `is_over`."""
+
+    def wait_until(self, due: float) -> None:
+        """Let the reader's patience end at this time; `inf` for never."""
+        self._due = due
+        if due < self.scope.deadline:  # noqa: PLR1730 - to set what is there is what it spares
+            self.scope.deadline = due
+
+    def settle(self) -> None:
+        """Tell Trio what is due now, if only later: an idle stream isn't to be woken for less."""
+        self.scope.deadline = self._due
+
+    def is_over(self) -> bool:
+        """Whether the reader's patience has ended; if not, wait on in a new `scope`."""
+        if is_over := trio.current_time() >= self._due:
+            self._due = inf
+        self.scope = trio.CancelScope(deadline=self._due)
+        return is_over
 
     def head_begins(self) -> None:
         """Count from now, unless a head is under way."""
