@@ -51,6 +51,10 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
+# A member of an enumeration is looked up by a descriptor, each time.
+_IDLE: Final = State.IDLE
+
+
 @final
 class _Waiter:
     """A sender that waits for room, and whether its frame was let in."""
@@ -69,6 +73,7 @@ class Outbox:
     __slots__ = (
         "_bytes_sent",
         "_chunked",
+        "_clock",
         "_closing",
         "_events_sent",
         "_flushers",
@@ -76,6 +81,7 @@ class Outbox:
         "_pending",
         "_queue",
         "_queued_bytes",
+        "_sender",
         "_settings",
         "_start_owner",
         "_tail_written",
@@ -96,6 +102,9 @@ class Outbox:
         on_broken: Callable[[CloseReason], None],
     ) -> None:
         self._transport = transport
+        # Both are shared, and asked for at each send: here, no detour.
+        self._sender = transport.sender
+        self._clock = trio.lowlevel.current_clock()
         self._chunked = chunked
         self._settings = settings
         self._start_owner = start_owner
@@ -155,28 +164,51 @@ class Outbox:
             self._write(chunk(HEARTBEAT) if self._chunked else HEARTBEAT)
 
     def send_batch_nowait(self, batch: Batch) -> bool:
-        """See `FrameSink.send_batch_nowait`."""
-        if self.state is not State.IDLE or self._closing:
+        """See `FrameSink.send_batch_nowait`.
+
+        The one frame between the sweep's loop and the socket: the sweep does nothing else as
+        often, and each frame more costs a send some per cent.
+        """
+        if self.state is not _IDLE or self._closing:
             self._raise_if_closed()
             raise trio.WouldBlock
+        data = batch.chunked if self._chunked else batch.payload
         self._events_sent += batch.count
-        if not self._write(batch.chunked if self._chunked else batch.payload):
+        self.last_write = self._clock.current_time()
+        try:
+            taken = self._sender.send(data)
+        except OSError as exc:
+            taken = self._not_sent(exc)
             self._raise_if_closed()
-        return self.state is State.IDLE
+        self._bytes_sent += taken
+        if taken == len(data):
+            return True
+        self._keep(data, taken)
+        return False
 
     def _write(self, data: bytes) -> bool:
         """Hand bytes to the transport, `False` if it broke; only ever called while idle."""
-        self.last_write = trio.current_time()
+        self.last_write = self._clock.current_time()
         try:
-            taken = self._transport.send_nowait(data)
-        except trio.BrokenResourceError as exc:
-            self._break(lost(exc))
-            return False
+            taken = self._sender.send(data)
+        except OSError as exc:
+            taken = self._not_sent(exc)
+            if self.state is not _IDLE:
+                return False
         self._bytes_sent += taken
         if taken < len(data):
-            # A view: the bytes may be shared by a thousand stalled streams.
-            self._own(memoryview(data)[taken:] if taken else data)
+            self._keep(data, taken)
         return True
+
+    def _not_sent(self, exc: OSError) -> int:
+        """Nothing was taken: there is no room, or the peer is gone."""
+        if not isinstance(exc, BlockingIOError):
+            self._break(lost(exc))
+        return 0
+
+    def _keep(self, data: bytes, taken: int) -> None:
+        # A view: the bytes may be shared by a thousand stalled streams.
+        self._own(memoryview(data)[taken:] if taken else data)
 
     # -- the queue
 

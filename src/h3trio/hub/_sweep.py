@@ -31,12 +31,14 @@ _TURN_SECONDS: Final = 0.0003
 class Sweep:
     """A queue of feeds with something to send, and the task that sends it."""
 
-    __slots__ = ("_flush_interval", "_idle", "_queue")
+    __slots__ = ("_alone", "_flush_interval", "_idle", "_queue")
 
     def __init__(self, *, flush_interval: float = 0.0) -> None:
         self._flush_interval = flush_interval
         self._queue: deque[Feed] = deque()
         self._idle = trio.lowlevel.ParkingLot()
+        self._alone = SLICE_SENDS
+        """The slice of a feed that has the queue to itself: as many sends as fit into a turn."""
 
     def __repr__(self) -> str:
         return f"<Sweep: {len(self._queue)} feeds waiting>"
@@ -62,17 +64,21 @@ class Sweep:
             await trio.lowlevel.checkpoint()
 
     def _turn(self) -> None:
-        sends = TURN_SENDS
+        left = TURN_SENDS
         # Not Trio's clock, which a test may have stopped: this is about the processor.
-        until = perf_counter() + _TURN_SECONDS
-        while self._queue and sends > 0:
+        now = perf_counter()
+        until = now + _TURN_SECONDS
+        while self._queue and left > 0 and now < until:
             feed = self._queue.popleft()
+            visits = SLICE_SENDS if self._queue else min(left, self._alone)
             # A slice without a send still costs a little: count it, or a queue of
             # feeds that everybody has left would be one long turn.
-            sends -= feed.sweep(SLICE_SENDS) or 1
+            sends = feed.sweep(visits) or 1
             if feed.is_waiting:
                 self._queue.append(feed)
             else:
                 feed.dirty = False
-            if perf_counter() > until:
-                break
+            left -= sends
+            before, now = now, perf_counter()
+            fitting = int(_TURN_SECONDS * sends / max(now - before, 1e-6))
+            self._alone = min(max(fitting, SLICE_SENDS), TURN_SENDS)
