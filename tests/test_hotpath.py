@@ -51,7 +51,7 @@ PACKAGES = {
 CEILINGS = {
     "GET": (128.0, 122.0, 5.3),
     "POST": (306.0, 122.0, 6.6),
-    "delivery": (12.0, 0.0, 1.5),
+    "delivery": (7.4, 0.0, 1.5),
     "send": (18.0, 2.4, 2.1),
 }
 MOST_IDLE_BLOCKS = 160.0

@@ -38,7 +38,7 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 and a short turn of the sweep stays short."""
 
 _position = attrgetter("position")
-# Its handler sends on its own beside us; or the stream is over, which its task finds in its own words.
+# Its handler sends on its own beside us; or the stream is over, as its task finds too.
 _NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -198,9 +198,9 @@ class Feed:
         return sends
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether there is something left to sweep."""
-        return bool(self._window)
+    def waiting(self) -> int:
+        """Records that are left to sweep."""
+        return len(self._window)
 
     def _begin_pass(self) -> bool:
         if not self.ready:
