@@ -39,7 +39,7 @@ CAVEATS: Final = (
     "brackets; a check's ratio is taken within a round. Read the ratios: the figures belong to one "
     "machine on one day."
 )
-_CHECKS_HEAD: Final = "| figure | target | measured | |"
+_CHECKS_HEAD: Final = "| figure | at least, at most | measured | met, not met |"
 _MET: Final = "| met |"
 _MISSED: Final = "| **not met** |"
 _WIDTH: Final = 8.0
