@@ -50,11 +50,14 @@ class FakeTransport:
         return self
 
     def send(self, data: bytes | memoryview, /) -> int:
-        """Send as a socket does."""
+        """Send as a socket does: it never takes nothing."""
         try:
-            return self.send_nowait(data)
+            taken = self.send_nowait(data)
         except trio.BrokenResourceError as error:
             raise self.cause from error
+        if not taken:
+            raise BlockingIOError
+        return taken
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         """Take all, as room is made."""
