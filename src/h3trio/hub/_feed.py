@@ -163,8 +163,11 @@ class Feed:
 
         All is in one loop, as this is what a hub does most: a frame more for each send is felt.
         """
-        if self._pass is None and not self._begin_pass():
-            return 0
+        if self._pass is None:
+            if len(self._window) == 1 and len(self.ready) == 1:
+                return self._give_the_one()
+            if not self._begin_pass():
+                return 0
         assert self._pass is not None, "begun just now"
         head = self._window[-1].position
         members = self._pass[self._next : self._next + visits]
@@ -197,6 +200,27 @@ class Feed:
             self._end_pass()
         return sends
 
+    def _give_the_one(self) -> int:
+        """Do the whole pass of a lone record to a lone subscriber.
+
+        An event for ten thousand topics of one subscriber each does this as often: a third of
+        what the general way takes.
+        """
+        record = self._window[0]
+        self.clear()
+        (subscriber,) = self.ready
+        if subscriber.position >= record.position:
+            return 0
+        try:
+            idle = subscriber.send(record.batch)
+        except _NOT_TAKEN:
+            subscriber.leave_feed()
+            return 1
+        subscriber.position = record.position
+        if not idle:
+            subscriber.leave_feed()
+        return 1
+
     @property
     def waiting(self) -> int:
         """Records that are left to sweep."""
@@ -226,10 +250,6 @@ class Feed:
 
     def _offer(self, position: int) -> tuple[Batch, int]:
         """Return what one send gives a subscriber at that position, and where it stands then."""
-        if len(self._window) == 1:
-            # The rule at low rates; ten thousand feeds of one subscriber do it for each event.
-            record = self._window[0]
-            return record.batch, record.position
         first = bisect_right(self._window, position, key=_position)
         records = self._window[first : _fitting_end(self._window, first)]
         reached = records[-1].position

@@ -54,7 +54,8 @@ class Sweep:
         """Queue a feed that isn't queued."""
         feed.dirty = True
         self._queue.append(feed)
-        if self._idle:
+        # With others before it, the task is awake.
+        if len(self._queue) == 1:
             self._idle.unpark()
 
     async def run(self) -> None:
@@ -69,21 +70,26 @@ class Sweep:
 
     def _turn(self) -> None:
         left, seconds = TURN_SENDS, _TURN_SECONDS
-        if len(self._queue) == 1 and self._queue[0].waiting == 1:
+        queue = self._queue
+        if calm := len(queue) == 1 and queue[0].waiting == 1:
             left, seconds = CALM_SENDS, _CALM_SECONDS
         # Not Trio's clock, which a test may have stopped: this is about the processor.
         until = perf_counter() + seconds
         visits = SLICE_SENDS
-        while self._queue and left > 0:
-            feed = self._queue.popleft()
+        look_at = left - visits
+        while queue and left > 0:
+            feed = queue.popleft()
             # A slice without a send still costs a little: count it, or a queue of
             # feeds that everybody has left would be one long turn.
             left -= feed.sweep(min(visits, left)) or 1
-            # Alone, a feed gets as much again as it had: no turn is twice as long as it may be.
-            visits = SLICE_SENDS if self._queue else 2 * visits
             if feed.waiting:
-                self._queue.append(feed)
+                queue.append(feed)
             else:
                 feed.dirty = False
-            if perf_counter() > until:
-                break
+            if left <= look_at:  # many feeds of one subscriber make up one slice
+                if perf_counter() > until:
+                    break
+                if calm:
+                    # As much again as it had: so the turn is never twice as long as it may be.
+                    visits *= 2
+                look_at = left - visits
