@@ -133,12 +133,16 @@ async def _measure(names: Sequence[str], options: Options, out: TextIO) -> dict[
         )
         for name in names:
             complain(f"{name} …")
+            began = trio.current_time()
             try:
                 reports[name] = await WORKLOADS[name](bench)
             except* (FailedError, MissingError, trio.TooSlowError) as group:
                 complain(f"{name} failed: {''.join(traceback.format_exception(group))}")
             else:
                 share = bench.servers.take_foreign_share()
-                reports[name].notes.append(f"other programs took {share:.0%} of the server's core")
+                took = trio.current_time() - began
+                reports[name].notes.append(
+                    f"took {took:.0f} s; other programs took {share:.0%} of the server's core"
+                )
                 print(reports[name].as_text(), file=out, flush=True)
     return reports

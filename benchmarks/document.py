@@ -1,9 +1,9 @@
 """Write what was measured into the documentation: tables in Markdown, a plot for each workload.
 
 `python -m benchmarks --write` replaces what stands between two marks in docs/benchmarks.md, and the
-pictures in docs/benchmarks/. Each table says when it was measured, by which command, with which
-versions, and how much of the server's core others took; that belongs to the figures. Only the
-workloads that ran are replaced.
+pictures in docs/benchmarks/. In front stands one table of all targets, met or not. Each table says
+when it was measured, by which command, with which versions, and how much of the server's core
+others took; that belongs to the figures. Only the workloads that ran are replaced.
 
 A plot shows one column, `Report.plotted`, for each subject: the median, with a line from least to
 most.
@@ -39,6 +39,9 @@ CAVEATS: Final = (
     "brackets; a check's ratio is taken within a round. Read the ratios: the figures belong to one "
     "machine on one day."
 )
+_CHECKS_HEAD: Final = "| figure | at least, at most | measured | met, not met |"
+_MET: Final = "| met |"
+_MISSED: Final = "| **not met** |"
 _WIDTH: Final = 8.0
 _BAR: Final = 0.4
 
@@ -75,8 +78,22 @@ def replaced(page: str, sections: Mapping[str, str]) -> str:
         name: f"### `{name}`{body}".strip()
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
     }
-    all_of_them = "\n\n".join([CAVEATS, *(held | dict(sections)).values()])
+    found = held | dict(sections)
+    all_of_them = "\n\n".join([CAVEATS, *_targets(found), *found.values()])
     return f"{before}{BEGIN}\n\n{all_of_them}\n\n{END}{after}"
+
+
+def _targets(sections: Mapping[str, str]) -> Iterator[str]:
+    """Collect the checks of all sections, the kept ones too, as they are written in them."""
+    rows = [
+        f"| `{name}` {line}"
+        for name, text in sections.items()
+        for line in text.partition(_CHECKS_HEAD)[2].partition("\n\n")[0].splitlines()[2:]
+    ]
+    if rows:
+        missed = sum(row.endswith(_MISSED) for row in rows)
+        yield f"Targets: {len(rows) - missed} met, {missed} not met."
+        yield "\n".join([f"| workload {_CHECKS_HEAD}", "|---|---|---|---|---|", *rows])
 
 
 def section(name: str, report: Report, head: str) -> str:
@@ -102,12 +119,12 @@ def _table(report: Report) -> Iterator[str]:
 
 
 def _checks(report: Report) -> Iterator[str]:
-    yield "| check | found | target | |"
+    yield _CHECKS_HEAD
     yield "|---|---|---|---|"
     for check in report.checks:
-        sign, verdict = "≥" if check.at_least else "≤", "met" if check.met else "**missed**"
-        target = f"{sign} {figure(check.bound)}"
-        yield f"| {check.name} | {spread(check.values)} | {target} | {verdict} |"
+        target = f"{'at least' if check.at_least else 'at most'} {figure(check.bound)}"
+        verdict = _MET if check.met else _MISSED
+        yield f"| {check.name} | {target} | {spread(check.values)} {verdict}"
 
 
 def _subjects(report: Report) -> list[str]:

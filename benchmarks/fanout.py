@@ -7,8 +7,12 @@ Two questions, as any bare "deliveries a second" grows at will with the events i
 2. What do a delivery and its delay cost each of them at nchan's own highest rate?
 
 The search goes up by doubling, or down by halving, and then halves the gap, to a tenth of the rate.
-A rate that isn't held is tried once more, for a machine that has other things to do now and then.
-5,000 subscribers are nchan's and ours alone: the others hold next to nothing there.
+It begins at half of what was held in the round before. A rate that is nearly held is tried once
+more, for a machine that has other things to do now and then. hypercorn's Trio worker is there as
+what a Trio user has today; where it doesn't hold one event a second, the ratio is taken to one.
+All other peers are in `fanout_fixed`, and 5,000 subscribers are nchan's and ours alone.
+
+At nchan's best rate the hub runs a second time, with `--flush-interval 0.01`.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from . import servers
-from .bench import node_environment, peer_environment
+from .bench import peer_environment
 from .load import complain
 from .report import Report
 
@@ -39,8 +43,15 @@ COLUMNS: Final = {
     "p99": "p99 ms",
 }
 _START: Final = 16
+_SLOW_START: Final = 2
 _HIGHEST: Final = 4000
 _SECONDS: Final = 3.0
+# Beyond the bound on p99 by so much, a second try would be no better.
+_NEAR: Final = 1.5
+_NOT_ONE: Final = "1 not held"
+_BEST: Final = "at nchan's best"
+_FLUSHED: Final = "h3trio, flush 10 ms"
+_MOST_FLUSHED_CPU: Final = 1 / 3
 
 
 @final
@@ -60,9 +71,6 @@ _SMALL: Final = _Case(
         servers.nchan,
         servers.hub,
         lambda: servers.hypercorn(peer_environment(), "streams"),
-        lambda: servers.uvicorn(peer_environment(), "streams"),
-        lambda: servers.aiohttp(peer_environment()),
-        lambda: servers.better_sse(node_environment()),
     ),
     targets=(("nchan", 8.0), ("hypercorn-trio", 100.0)),
 )
@@ -91,47 +99,56 @@ async def _run(bench: Bench, case: _Case) -> Report:
         columns=COLUMNS,
     )
     hubs = bench.recipes(report, *case.makers)
+    best = {recipe.name: 2 * _START for recipe in hubs} | {"hypercorn-trio": 2 * _SLOW_START}
     for this in bench.rounds(report):
         await bench.begin(this)
-        best: dict[str, int] = {}
         for recipe in hubs:
+            start = max(1, best[recipe.name] // 2)
             async with bench.subscribed(recipe, TOPIC, count) as (server, group):
-                best[recipe.name] = await _search(bench, this, server, group, p99_ms=case.p99_ms)
+                held = await _search(bench, this, server, group, p99_ms=case.p99_ms, start=start)
+            best[recipe.name] = held
         if rate := best.get("nchan"):
-            for recipe in hubs:
-                if recipe.name in ("nchan", "h3trio"):
-                    await at_rate(bench, this, recipe, count, rate=rate, what="at nchan's best")
+            flushed = servers.hub("--flush-interval", "0.01", name=_FLUSHED)
+            for recipe in (servers.nchan(), servers.hub(), flushed):
+                await at_rate(bench, this, recipe, count, rate=rate, what=_BEST)
     _judge(report, case)
     return report
 
 
 def _judge(report: Report, case: _Case) -> None:
     for peer, least in case.targets:
-        rates = report.ratios("offered", "h3trio: highest held", f"{peer}: highest held")
+        rates = [
+            ratio
+            for theirs in (f"{peer}: highest held", f"{peer}: {_NOT_ONE}")
+            for ratio in report.ratios("offered", "h3trio: highest held", theirs)
+        ]
         report.check(f"highest held rate, h3trio ÷ {peer}", rates, least=least)
     for key, what in (("cpu", "CPU/delivery"), ("p99", "p99")):
-        ratios = report.ratios(key, "h3trio: at nchan's best", "nchan: at nchan's best")
-        report.check(f"{what} at nchan's best, h3trio ÷ nchan", ratios, most=1.0)
+        ratios = report.ratios(key, f"h3trio: {_BEST}", f"nchan: {_BEST}")
+        report.check(f"{what} {_BEST}, h3trio ÷ nchan", ratios, most=1.0)
+    ratios = report.ratios("cpu", f"{_FLUSHED}: {_BEST}", f"nchan: {_BEST}")
+    report.check(f"CPU/delivery {_BEST}, {_FLUSHED} ÷ nchan", ratios, most=_MOST_FLUSHED_CPU)
 
 
 async def _search(
-    bench: Bench, this: Round, server: Server, group: Subscribers, *, p99_ms: float
+    bench: Bench, this: Round, server: Server, group: Subscribers, *, p99_ms: float, start: int
 ) -> int:
     """Find the highest held rate within a tenth; 0 if not even the lowest is."""
     seconds = bench.options.seconds(_SECONDS)
-    held: dict[int, Measured] = {}
+    tried: dict[int, Measured] = {}
 
     async def holds(rate: int) -> bool:
         for _attempt in range(2):
-            done = await bench.measure(server, group, TOPIC, rate=rate, seconds=seconds)
+            tried[rate] = done = await bench.measure(
+                server, group, TOPIC, rate=rate, seconds=seconds
+            )
             verdict = _is_held(done, rate, group.count, p99_ms)
             complain(f"    {server.name} {_told(rate, done)}{'' if verdict else ': not held'}")
-            if verdict:
-                held[rate] = done
-                return True
+            if verdict or done.received.latency.p99 > _NEAR * p99_ms:
+                return verdict
         return False
 
-    low, high = 0, _START
+    low, high = 0, start
     highest = 2 * _START if bench.options.quick else _HIGHEST
     while high <= highest and await holds(high):
         low, high = high, high * 2
@@ -146,8 +163,7 @@ async def _search(
             low = middle
         else:
             high = middle
-    if low:
-        add(this, f"{server.name}: highest held", low, held[low])
+    add(this, f"{server.name}: {'highest held' if low else _NOT_ONE}", low or 1, tried[low or 1])
     return low
 
 
@@ -165,11 +181,18 @@ def _told(rate: int, done: Measured) -> str:
 
 
 async def at_rate(
-    bench: Bench, this: Round, recipe: Recipe, count: int, *, rate: float, what: str
+    bench: Bench,
+    this: Round,
+    recipe: Recipe,
+    count: int,
+    *,
+    rate: float,
+    what: str,
+    seconds: float = 2 * _SECONDS,
 ) -> Measured:
     """Measure a hub at a fixed rate, and add it to the round."""
+    seconds = bench.options.seconds(seconds)
     async with bench.subscribed(recipe, TOPIC, count) as (server, group):
-        seconds = bench.options.seconds(2 * _SECONDS)
         done = await bench.measure(server, group, TOPIC, rate=rate, seconds=seconds)
         add(this, f"{recipe.name}: {what}", rate, done)
     return done

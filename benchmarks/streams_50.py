@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .servers import Recipe
 
 _STREAMS: Final = 50
-_EVENTS: Final = 4_000
+_EVENTS: Final = 2_000
 _LEAST_RATIO: Final = 4.0
 _LEAST_SHARE: Final = 0.5
 

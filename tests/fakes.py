@@ -44,6 +44,21 @@ class FakeTransport:
         self.change(room=None if self.room is None else self.room - size)
         return size
 
+    @property
+    def sender(self) -> FakeTransport:
+        """This fake is one itself."""
+        return self
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Send as a socket does: it never takes nothing."""
+        try:
+            taken = self.send_nowait(data)
+        except trio.BrokenResourceError as error:
+            raise self.cause from error
+        if not taken:
+            raise BlockingIOError
+        return taken
+
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         """Take all, as room is made."""
         rest = memoryview(data)

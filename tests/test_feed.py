@@ -25,7 +25,7 @@ def join(feed: Feed, position: int = 0) -> tuple[Subscriber, FakeSink]:
 
 def sweep_all(feed: Feed) -> None:
     """Sweep in short turns until nothing waits."""
-    while feed.is_waiting:
+    while feed.waiting:
         feed.sweep(2)
 
 
@@ -52,7 +52,7 @@ async def test_a_record_that_comes_during_a_pass_goes_with_it() -> None:
     assert feed.sweep(5) == 2
     assert [sink.data for sink in sinks] == [["1", "2"]] * 4
     assert [len(sink.batches) for sink in sinks] == [2, 2, 1, 1]
-    assert not feed.is_waiting
+    assert not feed.waiting
 
 
 async def test_what_a_pass_found_is_cut_off_at_its_end() -> None:
@@ -180,7 +180,7 @@ async def test_without_subscribers_nothing_is_kept() -> None:
     """A feed that nobody stands in takes no record."""
     feed = make_feed()
     assert not feed.append(record(1))
-    assert not feed.is_waiting
+    assert not feed.waiting
 
 
 async def test_full_windows_send_their_subscribers_to_the_log() -> None:

@@ -47,7 +47,7 @@ def joined(feeds: Feeds, *topics: str | TopicMatcher, allow: Selection = NOTHING
 
 def waiting(subscriber: Subscriber) -> bool:
     """Whether the subscriber's feed has something for it."""
-    return bool(getattr(subscriber.feed, "is_waiting", False))
+    return bool(getattr(subscriber.feed, "waiting", 0))
 
 
 def make_feeds() -> Feeds:

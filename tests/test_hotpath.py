@@ -51,7 +51,7 @@ PACKAGES = {
 CEILINGS = {
     "GET": (130.0, 0.0, 4.9),
     "POST": (290.0, 0.0, 6.6),
-    "delivery": (12.0, 0.0, 1.5),
+    "delivery": (7.4, 0.0, 1.5),
     "send": (18.0, 1.9, 2.1),
 }
 MOST_IDLE_BLOCKS = 140.0

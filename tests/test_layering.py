@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_proxies",),
     ("_transport", "_http1"),
     ("_tls",),
-    ("_outbox", "_writer", "_heartbeat"),
+    ("_waiters", "_outbox", "_writer", "_heartbeat"),
     ("_body", "_response_head", "_response_port", "_event"),
     ("_access_log", "_failures", "_watchdog"),
     ("_context", "_deadlines", "_ending", "_peer", "_refusal"),

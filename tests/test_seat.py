@@ -58,7 +58,11 @@ async def test_cancelled(nursery: trio.Nursery) -> None:
 async def test_a_second_task(nursery: trio.Nursery) -> None:
     """There is no room for two."""
     seat = Seat()
-    nursery.start_soon(seat.park)
+
+    async def wait() -> None:
+        await seat.park()
+
+    nursery.start_soon(wait)
     await wait_all_tasks_blocked()
     with pytest.raises(AssertionError):
         await seat.park()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from hub_helpers import FakeSink, record
 from trio.testing import wait_all_tasks_blocked
@@ -12,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio.hub._feed import Feed, Windows
 from h3trio.hub._selection import NOTHING, Selection
 from h3trio.hub._subscriber import Subscriber
-from h3trio.hub._sweep import SLICE_SENDS, TURN_SENDS, Sweep
+from h3trio.hub._sweep import CALM_SENDS, SLICE_SENDS, TURN_SENDS, Sweep
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -57,25 +58,32 @@ async def test_a_small_feed_is_not_held_up_by_a_large_one(nursery: trio.Nursery)
     assert notes.count("large") == 1000
 
 
-async def test_other_tasks_run_between_turns(nursery: trio.Nursery) -> None:
-    """A task that only yields never waits for more than two turns, however Trio shuffles."""
+@pytest.mark.parametrize(("records", "sends"), [(1, CALM_SENDS), (2, TURN_SENDS)])
+async def test_other_tasks_run_between_turns(
+    nursery: trio.Nursery, records: int, sends: int
+) -> None:
+    """A task that only yields never waits for more than two turns, however Trio shuffles.
+
+    Turns are short where more than one record waits.
+    """
     notes: list[str] = []
     sweep = Sweep()
-    feed = feed_of("large", 10 * TURN_SENDS, notes, Windows(1000))
+    feed = feed_of("large", 10 * sends, notes, Windows(1000))
     turns: list[int] = []
 
     async def other() -> None:
-        while len(notes) < 10 * TURN_SENDS:
+        while len(notes) < 10 * sends:
             turns.append(len(notes))
             await trio.lowlevel.checkpoint()
 
-    feed.append(record(1))
+    for position in range(1, records + 1):
+        feed.append(record(position))
     sweep.add(feed)
     nursery.start_soon(sweep.run)
     nursery.start_soon(other)
     await wait_all_tasks_blocked()
     waits = [after - before for before, after in pairwise([0, *turns])]
-    assert max(waits) <= 2 * TURN_SENDS
+    assert 0 < max(waits) <= 2 * sends
 
 
 async def test_the_sweep_sleeps_until_a_feed_comes(nursery: trio.Nursery) -> None:

@@ -37,7 +37,7 @@ class CloseReason(enum.StrEnum):
 
 def lost(error: BaseException) -> CloseReason:
     """Why a connection broke: `TCP_USER_TIMEOUT` is our write timeout, watched by the kernel."""
-    is_timeout = isinstance(error.__cause__, TimeoutError)
+    is_timeout = isinstance(error if isinstance(error, OSError) else error.__cause__, TimeoutError)
     return CloseReason.SLOW if is_timeout else CloseReason.CONNECTION_LOST
 
 

@@ -23,30 +23,26 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 @final
 class Batch:
-    """Joined frames, and their chunked form made when it is first asked for.
+    """Joined frames, and the same as one HTTP/1.1 chunk.
+
+    Both are plain attributes, made at once: nearly every batch goes to a chunked stream, and
+    a property that makes the chunk when it is asked for costs each send a frame.
 
     Raises:
         ValueError: no frames, or empty ones: an empty chunk would end the stream.
     """
 
-    __slots__ = ("_chunked", "count", "payload")
+    __slots__ = ("chunked", "count", "payload")
 
     def __init__(self, frames: Sequence[bytes]) -> None:
         self.count: int = len(frames)
         self.payload: bytes = frames[0] if self.count == 1 else b"".join(frames)
         if not self.payload:
             raise ValueError("a batch needs a frame that isn't empty")
-        self._chunked: bytes | None = None
+        self.chunked: bytes = chunk(self.payload)
 
     def __repr__(self) -> str:
         return f"<Batch: {self.count} frames, {len(self.payload)} bytes>"
-
-    @property
-    def chunked(self) -> bytes:
-        """The payload as one HTTP/1.1 chunk."""
-        if self._chunked is None:
-            self._chunked = chunk(self.payload)
-        return self._chunked
 
 
 class FrameSink(Protocol):

@@ -26,7 +26,8 @@ class Seat:
     def park(self) -> Awaitable[object]:
         """Wait for `wake`: `await seat.park()`.
 
-        A plain function that returns Trio's coroutine, so that no frame of its own is kept.
+        A plain function that returns Trio's coroutine, so that no frame of its own is kept; it
+        takes the seat for the task that calls it.
         """
         assert self._task is None, "a seat for one"
         self._task = trio.lowlevel.current_task()

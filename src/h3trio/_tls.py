@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._transport import RECEIVE_SIZE
+from ._transport import RECEIVE_SIZE, TAKES_NOTHING
 
 if TYPE_CHECKING:
     import os
 
-    from ._transport import Transport
+    from ._transport import Sender, Transport
 
 # One slice of a long send: encrypted as a whole, so it is what a stalled client holds twice.
 _SLICE: Final = 64 * 1024
@@ -99,6 +99,10 @@ class TLSTransport:
 
     def __repr__(self) -> str:
         return f"<TLSTransport: {self._below.transport!r}>"
+
+    @property
+    def sender(self) -> Sender:
+        return TAKES_NOTHING
 
     async def handshake(self) -> None:
         """Shake hands; close afterwards if that fails.

@@ -37,8 +37,26 @@ _SLICE: Final = 64 * 1024
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
+class Sender(Protocol):
+    """What tries a send as a non-blocking socket does: the socket itself, where there is one."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Hand over what fits without waiting; return how many bytes that was, maybe none.
+
+        Raises:
+            BlockingIOError: none was.
+            OSError: the connection is gone.
+        """
+        raise NotImplementedError
+
+
 class Transport(Protocol):
     """What a connection needs of the bytes below it."""
+
+    @property
+    def sender(self) -> Sender:
+        """For who sends so often that the way through `send_nowait` is felt."""
+        raise NotImplementedError
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits without waiting; return how many bytes that was.
@@ -72,6 +90,19 @@ class Transport(Protocol):
 
 
 @final
+class _TakesNothing:
+    """The sender of what can't try: the task that owns the stream does the waiting."""
+
+    __slots__ = ()
+
+    def send(self, _data: bytes | memoryview, /) -> int:
+        return 0
+
+
+TAKES_NOTHING: Final = _TakesNothing()
+
+
+@final
 class SocketTransport:
     """A connected, non-blocking TCP or unix socket."""
 
@@ -82,6 +113,10 @@ class SocketTransport:
 
     def __repr__(self) -> str:
         return f"<SocketTransport: fd {self._sock.fileno()}>"
+
+    @property
+    def sender(self) -> Sender:
+        return self._sock
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -154,6 +189,10 @@ class StreamTransport:
 
     def __repr__(self) -> str:
         return f"<StreamTransport: {self._stream!r}>"
+
+    @property
+    def sender(self) -> Sender:
+        return TAKES_NOTHING
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         del data

@@ -197,11 +197,12 @@ def _frame(value: str | SSEEvent, event: str | None, id_: str | None, retry: int
         if event is not None or id_ is not None or retry is not None:
             raise TypeError("an SSEEvent has its own event, id and retry")
         return value.encode()
-    if event is None and id_ is None and retry is None and _is_one_ascii_line(value):
+    if (
+        (event is None and id_ is None and retry is None)
+        and (type(value) is str and value.isascii())
+        and "\n" not in value
+        and "\r" not in value
+    ):
         # Most events of a stream of tokens: the same bytes, without the event.
         return b"data: %b\n\n" % value.encode("ascii")
     return SSEEvent(value, event=event, id=id_, retry=retry).encode()
-
-
-def _is_one_ascii_line(value: object) -> bool:
-    return type(value) is str and value.isascii() and "\n" not in value and "\r" not in value

@@ -19,7 +19,6 @@ for a slow client.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
@@ -28,7 +27,7 @@ import trio
 from h3trio._frames import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ._record import Record
     from ._selection import Selection
@@ -39,6 +38,11 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 and a short turn of the sweep stays short."""
 
 _position = attrgetter("position")
+# Its handler sends on its own beside us; or the stream is over, as its task finds too.
+_NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+_NO_OFFERS: Final[dict[int, tuple[Batch, int]]] = {}
 
 
 @final
@@ -74,6 +78,9 @@ class Feed:
 
     __slots__ = (
         "_floor",
+        "_next",
+        "_offers",
+        "_offers_to",
         "_order",
         "_pass",
         "_window",
@@ -95,7 +102,13 @@ class Feed:
         # Kept from pass to pass: a new list of ten thousand is gone through by each of
         # the next garbage collections of the young, milliseconds at a time.
         self._order: list[Subscriber] | None = None
-        self._pass: Iterator[Subscriber] | None = None
+        self._pass: list[Subscriber] | None = None
+        self._next = 0
+        """During a pass: the index of the next to be visited."""
+        self._offers: dict[int, tuple[Batch, int]] = _NO_OFFERS
+        self._offers_to = 0
+        """What there is for each position where members of this pass stand, and the head it is
+        for: most stand at one, some at another where the slices shifted."""
         self._floor = 0
         """During a pass: the position up to which everybody will have everything."""
 
@@ -137,35 +150,87 @@ class Feed:
         """Drop the window, and the pass under way."""
         self._windows.records -= len(self._window)
         self._window.clear()
+        self._drop_pass()
+
+    def _drop_pass(self) -> None:
         self._pass = None
+        self._offers, self._offers_to = _NO_OFFERS, 0
 
     # -- the sweep's part
 
     def sweep(self, visits: int) -> int:
         """Go on with the pass for a slice of so many subscribers; return how many sends it took."""
-        if self._pass is None and not self._begin_pass():
-            return 0
+        if self._pass is None:
+            if len(self._window) == 1 and len(self.ready) == 1:
+                return self._give_the_one()
+            if not self._begin_pass():
+                return 0
         assert self._pass is not None, "begun just now"
-        head = self._window[-1].position
-        # The members of a slice stand at one position, or at two where the slices shifted.
-        offers: dict[int, tuple[Batch, int]] = {}
-        visited = sends = 0
-        for subscriber in islice(self._pass, visits):
-            visited += 1
-            if subscriber.feed is self and subscriber.position < head:
-                sends += 1
-                offer = offers.get(subscriber.position)
-                if offer is None:
-                    offer = offers[subscriber.position] = self._offer(subscriber.position)
-                self._give(subscriber, *offer)
-        if visited < visits:
+        members = self._pass[self._next : self._next + visits]
+        self._next += visits
+        sends = self._give(members)
+        if len(members) < visits:
             self._end_pass()
         return sends
 
+    def _give(self, members: Sequence[Subscriber]) -> int:
+        """Send each what it lacks; return how many sends that took.
+
+        All in one loop, as a hub does nothing as often: each call saved here is about 5 % of what a
+        send costs beside the kernel.
+        """
+        head = self._window[-1].position
+        if head != self._offers_to:
+            self._offers, self._offers_to = {}, head
+        offers = self._offers
+        sends = reached = 0
+        at, offer = -1, None
+        for subscriber in members:
+            position = subscriber.position
+            if position >= head or subscriber.feed is not self:
+                continue
+            sends += 1
+            if position != at:
+                at = position
+                if position not in offers:
+                    offers[position] = self._offer(position)
+                offer, reached = offers[position]
+            assert offer is not None, "no position is negative"
+            try:
+                idle = subscriber.send(offer)
+            except _NOT_TAKEN:
+                subscriber.leave_feed()
+                continue
+            subscriber.position = reached
+            if not idle:
+                subscriber.leave_feed()
+        return sends
+
+    def _give_the_one(self) -> int:
+        """Do the whole pass of a lone record to a lone subscriber.
+
+        An event for ten thousand topics of one subscriber each does this as often: a third of
+        what the general way takes.
+        """
+        record = self._window.pop()
+        self._windows.records -= 1
+        (subscriber,) = self.ready
+        if subscriber.position >= record.position:
+            return 0
+        try:
+            idle = subscriber.send(record.batch)
+        except _NOT_TAKEN:
+            subscriber.leave_feed()
+            return 1
+        subscriber.position = record.position
+        if not idle:
+            subscriber.leave_feed()
+        return 1
+
     @property
-    def is_waiting(self) -> bool:
-        """Whether there is something left to sweep."""
-        return bool(self._window)
+    def waiting(self) -> int:
+        """Records that are left to sweep."""
+        return len(self._window)
 
     def _begin_pass(self) -> bool:
         if not self.ready:
@@ -175,37 +240,28 @@ class Feed:
         self._floor = self._window[-1].position
         if self._order is None:
             self._order = list(self.ready)
-        self._pass = iter(self._order)
+        self._pass = self._order
+        self._next = 0
         return True
 
     def _end_pass(self) -> None:
-        cut = bisect_right(self._window, self._floor, key=_position)
-        del self._window[:cut]
+        window = self._window
+        if self._floor >= window[-1].position:
+            self.clear()
+            return
+        cut = bisect_right(window, self._floor, key=_position)
+        del window[:cut]
         self._windows.records -= cut
-        self._pass = None
+        self._drop_pass()
 
     def _offer(self, position: int) -> tuple[Batch, int]:
         """Return what one send gives a subscriber at that position, and where it stands then."""
         first = bisect_right(self._window, position, key=_position)
         records = self._window[first : _fitting_end(self._window, first)]
-        return self._windows.batch(records), records[-1].position
-
-    def _give(self, subscriber: Subscriber, batch: Batch, head: int) -> None:
-        try:
-            idle = subscriber.send(batch)
-        except trio.WouldBlock:
-            # Its handler sends on its own beside us.
-            subscriber.leave_feed()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # Its task finds the same error, in its own words.
-            subscriber.leave_feed()
-        else:
-            subscriber.position = head
-            if not idle:
-                subscriber.leave_feed()
-            elif head < self._floor:
-                # More than one batch was due: the window keeps the rest for the next pass.
-                self._floor = head
+        reached = records[-1].position
+        # More than one batch is due: the window keeps the rest for the next pass.
+        self._floor = min(self._floor, reached)
+        return self._windows.batch(records), reached
 
 
 def _fitting_end(window: Sequence[Record], first: int) -> int:
