@@ -84,6 +84,14 @@ def closings(client: Client) -> dict[CloseReason, int]:
 EVENTS = request("/events")
 
 
+def path_of(name: str) -> str:
+    """Return where an example has its stream."""
+    return {
+        "sse_llm_messages": "/v1/messages",
+        "sse_llm_openai": "/v1/chat/completions",
+    }.get(name, "/events")
+
+
 # -- what they have in common
 
 
@@ -102,7 +110,7 @@ def test_docstring_says_how_to_try_it(name: str) -> None:
     """An example opens with the command that serves it and a curl that reads its stream."""
     doc = load(name).__doc__ or ""
     assert f"\n    python -m h3trio serve examples/{name}.py:app\n" in doc
-    assert "\n    curl -N localhost:3000/events" in doc
+    assert f"\n    curl -N localhost:3000{path_of(name)}" in doc
     assert ("http://localhost:3000/ " in doc) == (name in PAGES)
 
 
@@ -247,6 +255,152 @@ async def test_sse_chat_cancels_the_model_of_a_client_that_left(
     await leave(client)
     assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
     assert autojump_clock.current_time() == pytest.approx(0.05)
+
+
+def request_of(text: str, **options: object) -> str:
+    """Return the body of a request in the manner of OpenAI and Anthropic."""
+    messages = [{"role": "user", "content": text}]
+    return json.dumps({"model": "echo", "stream": True, "messages": messages, **options})
+
+
+async def events_of(nursery: trio.Nursery, name: str, text: str) -> list[SSEEvent]:
+    """Ask an example for a stream; return its events."""
+    asked = post(request_of(text).encode(), path_of(name))
+    client = await listen(nursery, load(name).app, asked)
+    events = await client.events()
+    await leave(client)
+    return events
+
+
+async def test_sse_llm_openai_streams_chunks(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Each token is a chunk of the same answer; the last says why it ended, then comes [DONE]."""
+    events = await events_of(nursery, "sse_llm_openai", "hi")
+    assert {event.event for event in events} == {"message"}
+    assert events[-1].data == "[DONE]"
+    chunks = [json.loads(event.data or "") for event in events[:-1]]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert [delta.get("content") for delta in deltas[1:]] == ["You ", "said: ", "hi ", None]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 4 + ["stop"]
+    assert autojump_clock.current_time() == pytest.approx(0.15)
+
+
+async def test_sse_llm_openai_fails_with_an_event(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A model that breaks amid the answer ends it by an error, without [DONE]."""
+    events = await events_of(nursery, "sse_llm_openai", "now fail")
+    error = {"error": {"type": "server_error", "message": "the model lost its thread"}}
+    assert json.loads(events[-1].data or "") == error
+    assert len(events) == 5
+    assert autojump_clock.current_time() > 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (request_of("refuse"), 503, "server_error"),
+        ("{}", 400, "invalid_request_error"),
+        ('{"model": "echo", "messages": []}', 400, "invalid_request_error"),
+    ],
+)
+async def test_sse_llm_openai_refuses_with_a_status(
+    *, body: str, status: int, kind: str, stream: bool, nursery: trio.Nursery
+) -> None:
+    """What goes wrong before the first byte has a status, and says so as these clients expect."""
+    asked = json.dumps({**json.loads(body), "stream": stream}).encode()
+    answer = await ask(nursery, load("sse_llm_openai").app, post(asked, "/v1/chat/completions"))
+    assert answer[0] == status
+    assert json.loads(answer[1])["error"]["type"] == kind
+
+
+async def test_sse_llm_openai_answers_whole(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Without `stream` the answer is one object."""
+    asked = post(request_of("hi", stream=False).encode(), "/v1/chat/completions")
+    status, body = await ask(nursery, load("sse_llm_openai").app, asked)
+    answer = json.loads(body)
+    assert (status, answer["object"]) == (200, "chat.completion")
+    message = {"role": "assistant", "content": "You said: hi "}
+    assert answer["choices"] == [{"index": 0, "message": message, "finish_reason": "stop"}]
+    assert autojump_clock.current_time() == pytest.approx(0.15)
+
+
+async def test_sse_llm_openai_is_kept_alive_while_the_model_thinks(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A model that says nothing for a minute has its client get heartbeats."""
+    asked = post(request_of("think").encode(), "/v1/chat/completions")
+    client = await listen(nursery, load("sse_llm_openai").app, asked)
+    sent = b""
+    while b"think" not in sent:
+        sent += await client.chunk()
+    assert sent.count(b":\n") > 3
+    assert autojump_clock.current_time() > 60
+    await leave(client)
+
+
+@pytest.mark.parametrize("name", ["sse_llm_openai", "sse_llm_messages"])
+async def test_sse_llm_examples_cancel_the_model_of_a_client_that_left(
+    name: str,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody pays for tokens that nobody reads: the call ends with its client, at once."""
+    asked = post(request_of("a long story " * 100).encode(), path_of(name))
+    client = await listen(nursery, load(name).app, asked)
+    await client.event()
+    await leave(client)
+    assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
+    assert capsys.readouterr().out == "the client left: the call of the model is cancelled\n"
+    assert autojump_clock.current_time() < 0.1
+
+
+async def test_sse_llm_messages_streams_named_events(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The events come in the order of the Messages API, each with its type in its data."""
+    events = await events_of(nursery, "sse_llm_messages", "hi")
+    found = [json.loads(event.data or "") for event in events]
+    assert [event.event for event in events] == [data["type"] for data in found]
+    assert [data["type"] for data in found] == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 3,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert found[0]["message"]["content"] == []
+    texts = [data["delta"] for data in found if data["type"] == "content_block_delta"]
+    assert texts[0] == {"type": "text_delta", "text": "You "}
+    assert found[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+    assert found[-2]["usage"] == {"output_tokens": 3}
+    assert autojump_clock.current_time() == pytest.approx(0.15)
+
+
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
+
+async def test_sse_llm_messages_fails_with_an_event_and_refuses_with_a_status(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What goes wrong is the same object, as an event in the stream, as a body before it."""
+    events = await events_of(nursery, "sse_llm_messages", "now fail")
+    assert (events[-1].event, json.loads(events[-1].data or "")) == ("error", OVERLOADED)
+    app = load("sse_llm_messages").app
+    status, body = await ask(nursery, app, post(request_of("refuse").encode(), "/v1/messages"))
+    assert (status, json.loads(body)) == (529, OVERLOADED)
+    asked = post(request_of("hi", stream=False).encode(), "/v1/messages")
+    assert (await ask(nursery, app, asked))[0] == 400
+    assert autojump_clock.current_time() > 0
 
 
 # -- the proxy, in front of another handler in memory
@@ -398,12 +552,16 @@ async def test_sse_proxy_closes_its_client_with_the_app() -> None:
 COUNT = "event: counter\nid: 0\ndata: 0\n\nevent: counter\nid: 1\ndata: 1\n\n"
 RESUMED = "event: count\nid: 42\ndata: 42\n\nevent: count\nid: 43\ndata: 43\n\n"
 
+MESSAGE_START = 'data: {"type":"message_start","message":{"id":"msg_'
+
 # What curl is told beside the address, and what its output begins with.
 CURL: dict[str, tuple[Sequence[str], str]] = {
     "sse_basic": ((), COUNT),
     "sse_callback": ((), "event: message\nid: 1\ndata: Hello!\n\n"),
     "sse_chat": (("-d", prompt("hi")), tokens("You", "said:", "hi") + DONE),
     "sse_counter": (("-H", "Last-Event-ID: 41"), RESUMED),
+    "sse_llm_messages": (("-d", request_of("hi")), f"event: message_start\n{MESSAGE_START}"),
+    "sse_llm_openai": (("-d", request_of("hi")), 'data: {"id":"chatcmpl-'),
     "sse_minimal": ((), "data: Hello!\n\n"),
     "sse_proxy": ((), COUNT),
     "sse_text": ((), "data: A \n\ndata: stream \n\ndata: of \n\n"),
@@ -455,6 +613,6 @@ def test_example_runs_as_its_docstring_says(name: str) -> None:
         if name == "sse_proxy":
             environ["UPSTREAM"] = f"{stack.enter_context(process('sse_basic'))}/events"
         address = stack.enter_context(process(name, **environ))
-        curl(f"{address}/events", *arguments, expected=FIRST + expected)
+        curl(f"{address}{path_of(name)}", *arguments, expected=FIRST + expected)
         if name in PAGES:
             curl(f"{address}/", expected="<!doctype html>\n")

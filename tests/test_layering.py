@@ -63,7 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing", "testing.*"),
     ("client", "client.*"),
     ("hubserver", "hubserver.*"),
-    ("_page", "_options", "_systemd", "_bench_*"),
+    ("_page", "_options", "_systemd", "_bench_*", "_doctor_*"),
     ("_reload",),
     ("_cli", "_cli_*", "__main__"),
 )

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "tail": "print events as they come",
     "token": "mint a token for a hub",  # nosec B105
     "bench": "measure a server with many streams",
+    "doctor": "look at a stream from outside, and say what is wrong",
 }
 
 

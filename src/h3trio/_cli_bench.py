@@ -20,6 +20,7 @@ from ._bench_job import PublishJob, Target
 from ._bench_outcome import EXIT_UNREACHED
 from ._bench_progress import display
 from ._bench_run import BenchError, Plan, Run, UnreachedError, check_limits, resolve
+from ._cli_common import header
 from ._options import fail
 from .client._errors import without_secret
 
@@ -88,9 +89,14 @@ def _add_load(parser: Options) -> None:
     what = "seconds a stream may take to open"
     parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
     what = "a header to send with each request, such as a token; may be repeated"
-    header = http.checked(_header)
     parser.add_argument(
-        "--header", "-H", metavar="NAME: VALUE", type=header, action="append", default=[], help=what
+        "--header",
+        "-H",
+        metavar="NAME: VALUE",
+        type=http.checked(header),
+        action="append",
+        default=[],
+        help=what,
     )
 
 
@@ -128,15 +134,6 @@ def _url(text: str) -> str:
     if not text.isascii():
         raise ValueError(f"{text!r} is not ASCII: percent-encode it")
     return text.partition("#")[0]
-
-
-def _header(text: str) -> str:
-    name, colon, value = text.partition(":")
-    if not colon or not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"{text!r} is not of the form NAME: VALUE")
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"{text!r} holds what no header may")
-    return f"{name}: {value.strip()}"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,16 @@ def visible(text: str) -> str:
     return text
 
 
+def header(text: str) -> str:
+    """Check a header field to send, `NAME: VALUE`; ValueError otherwise."""
+    name, colon, value = text.partition(":")
+    if not colon or not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"{text!r} is not of the form NAME: VALUE")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{text!r} holds what no header may")
+    return f"{name}: {value.strip()}"
+
+
 def add_token(parser: Options) -> None:
     """Add `--token`, whose twin `H3TRIO_TOKEN` no other user of the machine sees."""
     what = "token to show the hub; other users of this machine can see flags, not the environment"

@@ -27,6 +27,7 @@ from ._version import __version__
 from .client._errors import reason_of, without_secret
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import (
         AsyncIterable,
         Awaitable,
@@ -201,7 +202,11 @@ def require_httpx(url: str) -> None:
 
 
 def open_client(
-    *, timeout: float, follow_redirects: bool, token: str | None = None
+    *,
+    timeout: float,
+    follow_redirects: bool,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> httpx.AsyncClient:
     """Make a client, to be used as a context manager; `timeout` is the longest silence.
 
@@ -222,6 +227,7 @@ def open_client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE),
             follow_redirects=follow_redirects,
+            verify=True if tls is None else tls,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as exc:
         raise CommandError(f"can't use the proxy of the environment: {exc}") from exc

@@ -41,3 +41,41 @@ async def test_hub_durable_keeps_events_over_a_restart(
         got = await connection.until(b"data: missed\n\n")
         assert b"seen" not in got
     assert await second.stop() == 0
+
+
+async def test_hub_llm_goes_on_without_its_client(nursery: trio.Nursery) -> None:
+    """`examples/hub_llm.py` generates on when its client leaves; who comes back gets the rest."""
+    served = await ServeProcess.start(nursery, f"{EXAMPLES / 'hub_llm.py'}:app")
+    async with await connect(served.port) as connection:
+        head = await connection.ask("POST", "/answers", body=b"a long story")
+        where = dict(head.headers)[b"content-location"].decode()
+        got = await connection.until(b"data: You \n\n")
+    last_id = got.partition(b"id: ")[2].split()[0].decode()
+    async with await connect(served.port) as connection:
+        await connection.ask("GET", where, headers={"Last-Event-ID": last_id})
+        rest, is_whole = await connection.rest()
+    assert [line for line in rest.splitlines() if line.startswith(b"data")] == [
+        *(b"data: %s " % word for word in (b"said:", b"a", b"long", b"story")),
+        b"data: ",
+    ]
+    assert is_whole
+    again = await fetch(served.port, "GET", where)
+    assert again.body.count(b"data: ") == 6
+    assert (await fetch(served.port, "GET", "/answers/nothing")).status == 404
+    failed = await fetch(served.port, "POST", "/answers", body=b"fail")
+    assert failed.body.endswith(b"data: the model lost its thread\n\n")
+    assert await served.stop() == 0
+
+
+async def test_hub_llm_stops_when_it_is_told(nursery: trio.Nursery) -> None:
+    """`examples/hub_llm.py` cancels the call of the model on DELETE, and tells the readers."""
+    served = await ServeProcess.start(nursery, f"{EXAMPLES / 'hub_llm.py'}:app")
+    async with await connect(served.port) as connection:
+        head = await connection.ask("POST", "/answers", body=b"a long story " * 1000)
+        where = dict(head.headers)[b"content-location"].decode()
+        await connection.until(b"data: You \n\n")
+        assert (await fetch(served.port, "DELETE", where)).status == 204
+        rest, is_whole = await connection.rest()
+    assert rest.endswith(b"data: stopped\n\n")
+    assert is_whole
+    assert await served.stop() == 0

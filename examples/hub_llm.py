@@ -1,0 +1,116 @@
+"""A model's answer that goes on when its client is gone: the client comes back for the rest.
+
+    python -m h3trio serve examples/hub_llm.py:app
+    curl -N localhost:3000/answers -d 'Tell me a long story'
+    curl -N localhost:3000/answers/ID -H 'Last-Event-ID: ...'
+
+The tokens go to a topic of a hub, and clients read that. The answer's `Content-Location` says where
+to come back to, each event's id from where on; without an id it begins at the first token. It ends
+with `done` or `error`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from h3trio import App, H3Event, HTTPError, SSEEvent
+from h3trio.hub import Hub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class ModelError(Exception):
+    """The model can't go on."""
+
+
+@trio.as_safe_channel
+async def generate(prompt: str) -> AsyncGenerator[str]:
+    """Stand in for the call of a model: echo the prompt, and break at the word "fail"."""
+    for word in ["You", "said:", *prompt.split()]:
+        await trio.sleep(0.05)
+        if word == "fail":
+            raise ModelError("the model lost its thread")
+        yield f"{word} "
+
+
+class Answers:
+    """Answers that are being generated, in tasks of their own, and those that are kept."""
+
+    def __init__(self) -> None:
+        self._hub = Hub()
+        self._running: dict[str, trio.CancelScope] = {}
+        self._known: deque[str] = deque(maxlen=10_000)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Run while the app is served; what is being generated at the end is cancelled."""
+        async with self._hub, trio.open_nursery() as self._nursery:
+            yield
+            self._nursery.cancel_scope.cancel(reason="the server is going down")
+
+    def start(self, prompt: str) -> str:
+        """Start an answer; return its name."""
+        name = secrets.token_urlsafe(12)
+        self._known.append(name)
+        self._nursery.start_soon(self._run, name, prompt)
+        return name
+
+    async def _run(self, name: str, prompt: str) -> None:
+        last = SSEEvent("stopped", event="error")
+        with trio.CancelScope() as self._running[name]:
+            try:
+                async with generate(prompt) as tokens:
+                    async for token in tokens:
+                        await self._hub.publish(token, topics=[name])
+                last = SSEEvent("", event="done")
+            except ModelError as exc:
+                last = SSEEvent(str(exc), event="error")
+        del self._running[name]
+        await self._hub.publish(last, topics=[name])
+
+    def stop(self, name: str) -> None:
+        """Cancel the call of the model, if it still runs."""
+        if name in self._running:
+            self._running[name].cancel(reason="nobody wants the rest")
+
+    async def send(self, event: H3Event, name: str) -> None:
+        """Stream an answer, from where the client stands; end with it."""
+        if name not in self._known:
+            raise HTTPError(404, "there is no such answer")
+        event.response_headers["Content-Location"] = f"/answers/{name}"
+        async with event.start_sse() as writer:
+            after = event.last_event_id
+            async with self._hub.subscription([name], last_event_id=after, first="oldest") as got:
+                async for piece in got:
+                    await writer.send(piece)
+                    if piece.event in ("done", "error"):
+                        return
+
+
+answers = Answers()
+app = App(lifespan=answers.lifespan)
+
+
+@app.post("/answers")
+async def ask(event: H3Event) -> None:
+    """Start an answer, and stream it."""
+    prompt = (await event.body()).decode()
+    await answers.send(event, answers.start(prompt))
+
+
+@app.get("/answers/:name")
+async def come_back(event: H3Event) -> None:
+    """Stream what follows the id that the client comes back with."""
+    await answers.send(event, event.params["name"])
+
+
+@app.delete("/answers/:name")
+async def stop(event: H3Event) -> None:
+    """Stop an answer: to leave isn't to stop it."""
+    answers.stop(event.params["name"])

@@ -1,0 +1,110 @@
+"""The example of OpenAI's API, read by OpenAI's own client.
+
+The client runs on asyncio, as with its users: breaking off a stream it leaves async generators to
+the event loop, and Trio warns of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from e2e.process import PATIENCE, ServeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from openai import AsyncOpenAI, AsyncStream
+    from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessageParam
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "sse_llm_openai.py"
+
+
+@pytest.fixture
+async def served(nursery: trio.Nursery) -> ServeProcess:
+    """Serve the example."""
+    return await ServeProcess.start(nursery, f"{EXAMPLE}:app")
+
+
+async def with_client(served: ServeProcess, use: Callable[[AsyncOpenAI], Awaitable[None]]) -> None:
+    """Use the client as OpenAI's documentation shows it, but for its address."""
+
+    async def main() -> None:
+        import openai  # noqa: PLC0415 - it takes a second, which the other tests needn't wait
+
+        url = f"{served.url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            await asyncio.wait_for(use(client), PATIENCE)
+
+    await trio.to_thread.run_sync(partial(asyncio.run, main()))
+
+
+def say(text: str) -> list[ChatCompletionUserMessageParam]:
+    """Make the messages of a conversation."""
+    return [{"role": "user", "content": text}]
+
+
+async def ask(client: AsyncOpenAI, text: str) -> AsyncStream[ChatCompletionChunk]:
+    """Ask for a stream."""
+    return await client.chat.completions.create(model="echo", messages=say(text), stream=True)
+
+
+async def test_openai_reads_the_stream_and_the_whole(served: ServeProcess) -> None:
+    """The client finds what it looks for: text piece by piece, why it ended, a whole message."""
+
+    async def use(client: AsyncOpenAI) -> None:
+        choices = [chunk.choices[0] async for chunk in await ask(client, "hello there")]
+        assert "".join(choice.delta.content or "" for choice in choices) == "You said: hello there "
+        assert [choice.finish_reason for choice in choices][-2:] == [None, "stop"]
+        assert choices[0].delta.role == "assistant"
+        whole = await client.chat.completions.create(model="echo", messages=say("hello"))
+        assert whole.choices[0].message.content == "You said: hello "
+        assert whole.choices[0].finish_reason == "stop"
+
+    await with_client(served, use)
+    assert await served.stop() == 0
+
+
+async def test_openai_sees_errors_before_and_amid(served: ServeProcess) -> None:
+    """An error before the first byte is one of its status, a later one is raised amid the text."""
+    texts: list[str | None] = []
+
+    async def read(stream: AsyncStream[ChatCompletionChunk]) -> None:
+        async for chunk in stream:
+            texts.append(chunk.choices[0].delta.content)  # noqa: PERF401 - it ends by an error
+
+    async def use(client: AsyncOpenAI) -> None:
+        import openai  # noqa: PLC0415 - as above
+
+        with pytest.raises(openai.InternalServerError, match="the model is overloaded") as refused:
+            await ask(client, "refuse")
+        assert refused.value.status_code == 503
+        with pytest.raises(openai.BadRequestError, match="send messages"):
+            await client.chat.completions.create(model="echo", messages=[], stream=True)
+        stream = await ask(client, "now fail")
+        with pytest.raises(openai.APIError, match="the model lost its thread"):
+            await read(stream)
+
+    await with_client(served, use)
+    assert texts == ["", "You ", "said: ", "now "]
+    assert await served.stop() == 0
+
+
+async def test_openai_leaves_and_the_model_is_cancelled(served: ServeProcess) -> None:
+    """A client that closes its stream ends the call of the model."""
+
+    async def use(client: AsyncOpenAI) -> None:
+        stream = await ask(client, "then think")
+        async for _ in stream:
+            break
+        await stream.close()
+        # While the client is still there: closing that would end the stream too.
+        line = r'"POST /v1/chat/completions" 200 client_closed'
+        trio.from_thread.run(served.wait_line, line)
+
+    await with_client(served, use)
+    assert await served.stop() == 0
