@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_close",
         "_queue",
         "_cookies",
+        "_statistics",
     ),
     ("_addresses",),
     ("_forwarded", "_proxy_protocol"),
