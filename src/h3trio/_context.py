@@ -82,7 +82,7 @@ class Context:
         "handler",
         "heartbeat",
         "settings",
-        "statistics",
+        "take_snapshot",
     )
 
     def __init__(
@@ -103,8 +103,8 @@ class Context:
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
-        self.statistics: Callable[[], ServerStatistics] = self.snapshot
-        """What the server says of itself; as a whole, once there is one."""
+        self.take_snapshot: Callable[[], ServerStatistics] = self.snapshot
+        """What `statistics` does; a server's own, once there is one."""
         self._date = b""
         self._date_second = 0
 
@@ -128,6 +128,10 @@ class Context:
     def met(self, limit: str) -> None:
         """Count that a limit was met, by the name of its setting (or of an application's own)."""
         self.counts.limits[limit] += 1
+
+    def statistics(self) -> ServerStatistics:
+        """As of `Server.statistics`."""
+        return self.take_snapshot()
 
     def snapshot(
         self, *, connections: int = 0, blocked_loops: int = 0, accept_pauses: int = 0

@@ -69,7 +69,7 @@ class Server:
 
     def __init__(self, context: Context, sources: Sequence[Source], entrance: Entrance) -> None:
         self._context = context
-        context.statistics = self.statistics
+        context.take_snapshot = self.statistics
         self._sources = sources
         self._entrance = entrance
         self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}

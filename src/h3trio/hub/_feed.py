@@ -21,11 +21,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import islice
 from operator import attrgetter
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from h3trio._frames import Batch
+
+from ._latency import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +52,15 @@ class Windows:
     thousand feeds; an event of the common topic is still joined and framed once.
     """
 
-    __slots__ = ("_batch", "_records", "max_records", "records")
+    __slots__ = (
+        "_batch",
+        "_records",
+        "delivered",
+        "delivered_bytes",
+        "max_records",
+        "passes",
+        "records",
+    )
 
     def __init__(self, max_records: int) -> None:
         self.max_records = max_records
@@ -57,6 +68,11 @@ class Windows:
         """Records in all windows; one that stands in several counts in each."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
+        self.delivered = 0
+        """Events given by the sweep, each as often as there were subscribers for it."""
+        self.delivered_bytes = 0
+        self.passes = Histogram()
+        """Seconds from a pass's begin to its end."""
 
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the joined frames of some records."""
@@ -76,6 +92,7 @@ class Feed:
         "_floor",
         "_order",
         "_pass",
+        "_pass_began",
         "_window",
         "_windows",
         "allow",
@@ -96,6 +113,7 @@ class Feed:
         # the next garbage collections of the young, milliseconds at a time.
         self._order: list[Subscriber] | None = None
         self._pass: Iterator[Subscriber] | None = None
+        self._pass_began = 0.0
         self._floor = 0
         """During a pass: the position up to which everybody will have everything."""
 
@@ -149,7 +167,7 @@ class Feed:
         head = self._window[-1].position
         # The members of a slice stand at one position, or at two where the slices shifted.
         offers: dict[int, tuple[Batch, int]] = {}
-        visited = sends = 0
+        visited = sends = events = size = 0
         for subscriber in islice(self._pass, visits):
             visited += 1
             if subscriber.feed is self and subscriber.position < head:
@@ -157,7 +175,11 @@ class Feed:
                 offer = offers.get(subscriber.position)
                 if offer is None:
                     offer = offers[subscriber.position] = self._offer(subscriber.position)
-                self._give(subscriber, *offer)
+                if self._give(subscriber, *offer):
+                    events += offer[0].count
+                    size += len(offer[0].payload)
+        self._windows.delivered += events
+        self._windows.delivered_bytes += size
         if visited < visits:
             self._end_pass()
         return sends
@@ -176,12 +198,14 @@ class Feed:
         if self._order is None:
             self._order = list(self.ready)
         self._pass = iter(self._order)
+        self._pass_began = perf_counter()
         return True
 
     def _end_pass(self) -> None:
         cut = bisect_right(self._window, self._floor, key=_position)
         del self._window[:cut]
         self._windows.records -= cut
+        self._windows.passes.add(perf_counter() - self._pass_began)
         self._pass = None
 
     def _offer(self, position: int) -> tuple[Batch, int]:
@@ -190,7 +214,8 @@ class Feed:
         records = self._window[first : _fitting_end(self._window, first)]
         return self._windows.batch(records), records[-1].position
 
-    def _give(self, subscriber: Subscriber, batch: Batch, head: int) -> None:
+    def _give(self, subscriber: Subscriber, batch: Batch, head: int) -> bool:
+        """Send a subscriber a batch; whether it was taken."""
         try:
             idle = subscriber.send(batch)
         except trio.WouldBlock:
@@ -206,6 +231,8 @@ class Feed:
             elif head < self._floor:
                 # More than one batch was due: the window keeps the rest for the next pass.
                 self._floor = head
+            return True
+        return False
 
 
 def _fitting_end(window: Sequence[Record], first: int) -> int:

@@ -67,8 +67,7 @@ class Histogram:
         """Count one."""
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self._sum += seconds
-        if seconds > self._max:
-            self._max = seconds
+        self._max = max(self._max, seconds)
 
     def statistics(self) -> LatencyStatistics:
         """A snapshot."""

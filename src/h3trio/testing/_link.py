@@ -45,7 +45,7 @@ class Link:
         self._request = request
         ours, self.stream = pipe_pair(room)
         self.context = Context(self._watched, settings)
-        self.context.statistics = partial(self.context.snapshot, connections=1)
+        self.context.take_snapshot = partial(self.context.snapshot, connections=1)
         self._connection = Connection(StreamTransport(ours), client="memory", context=self.context)
         self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
         self.ending: Ending | None = None
