@@ -188,6 +188,7 @@ async def test_statistics_are_for_who_may_operate(served: Served, accept: str) -
     async with served.connect("/statistics", **headers) as client:
         assert client.status == 403
         assert b"--allow-anonymous-operate" in await client.body()
+    assert (await served.statistics())["access"]["forbidden"] == 1
     app = create_app(rights=Rights(allow_anonymous_operate=True))
     async with connect(app, "/statistics", headers=headers) as client:
         assert client.status == 200

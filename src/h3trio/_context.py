@@ -53,6 +53,7 @@ class Counts:
     events: int = 0
     bytes_sent: int = 0
     closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
+    stream_closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
     limits: Counter[str] = field(default_factory=Counter[str])
     refusals: Counter[int] = field(default_factory=Counter[int])
 
@@ -62,6 +63,8 @@ class Counts:
         self.events += closing.events
         self.bytes_sent += closing.bytes_sent
         self.closings[closing.reason] += 1
+        if closing.is_stream:
+            self.stream_closings[closing.reason] += 1
 
 
 @final
@@ -147,6 +150,7 @@ class Context:
             events=counts.events,
             bytes_sent=counts.bytes_sent,
             closings=MappingProxyType(dict(counts.closings)),
+            stream_closings=MappingProxyType(dict(counts.stream_closings)),
             limits=MappingProxyType(dict(counts.limits)),
             refusals=MappingProxyType(dict(counts.refusals)),
             blocked_loops=blocked_loops,

@@ -385,6 +385,7 @@ class Exchange:
             duration=trio.current_time() - self._started,
             events=events,
             bytes_sent=self._bytes_sent,
+            is_stream=self._outbox is not None,
         )
         context.closed(self.event, closing)
         self._outbox = self._error = None  # both know us: such circles outlive the connection

@@ -32,6 +32,8 @@ class ServerStatistics:
     """Bytes sent by exchanges that have ended."""
     closings: Mapping[CloseReason, int]
     """Exchanges finished, by reason."""
+    stream_closings: Mapping[CloseReason, int]
+    """Those of them that were event streams."""
     limits: Mapping[str, int]
     """How often each limit was met, by the name of its setting; absent if never."""
     refusals: Mapping[int, int]

@@ -168,6 +168,28 @@ class Access:
             raise self._counted(forbidden("the token doesn't allow subscribing"))
         return grant
 
+    async def check_operate(self, event: H3Event) -> Grant:
+        """Return the grant of a request that may see how the hub is doing.
+
+        Being on this machine is enough: health checks and scrapers there have no token. From
+        elsewhere a token may allow it.
+
+        Raises:
+            HTTPError: 401 or 403.
+        """
+        try:
+            self.rights.check_operate(event)
+        except HTTPError as exc:
+            refusal = exc
+        else:
+            return ANYONE
+        grant = await self._grant(event)
+        if grant is None:
+            raise self._counted(refusal)
+        if not grant.operate:
+            raise self._counted(forbidden("the token doesn't allow operating"))
+        return grant
+
     async def _grant(self, event: H3Event) -> Grant | None:
         if self._authenticator is None:
             return None

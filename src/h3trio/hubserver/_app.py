@@ -79,7 +79,7 @@ def create_app(
     app = App(lifespan=lifespan)
     add_browser_safety(app, cors=cors, trusted=access.rights.allowed_origins)
     _add_events(app, hub, access)
-    _add_operation(app, hub, access.rights)
+    _add_operation(app, hub, access)
     monitor.add_routes(app)
     return app
 
@@ -174,20 +174,20 @@ def _check_accept(event: H3Event) -> None:
         raise HTTPError(406, "this is a text/event-stream")
 
 
-def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
+def _add_operation(app: App, hub: Hub, access: Access) -> None:
     @app.get("/")
     async def page(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         return Response.html(PAGE, headers=PAGE_HEADERS)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         return Response("ok\n", headers={"Cache-Control": "no-store"})
 
     @app.get("/healthz/ready")
     async def ready(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         headers = {"Cache-Control": "no-store"}
         if event.draining.is_set():
             return Response("draining\n", status=503, headers=headers)

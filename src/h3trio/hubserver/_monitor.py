@@ -1,6 +1,6 @@
 """The routes that show how a hub server is doing, to programs: `/statistics`.
 
-For whom the page is, these are too: `Rights.check_operate`.
+For whom the page is, these are too: `Access.check_operate`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ class Monitor:
         app.get("/statistics")(self._show_statistics)
 
     async def _show_statistics(self, event: H3Event) -> Response | None:
-        self._access.rights.check_operate(event)
+        grant = await self._access.check_operate(event)
         if "text/event-stream" in event.headers.get("accept", "").lower():
-            await self._stream_statistics(event, _interval(event.query.get("interval")))
+            interval = _interval(event.query.get("interval"))
+            with self._access.stream(event, grant):
+                await self._stream_statistics(event, interval)
             return None
         return Response(self._statistics(event), content_type="application/json", headers=_NO_STORE)
 
