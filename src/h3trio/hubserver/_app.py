@@ -7,6 +7,7 @@
     GET    /healthz/live, /healthz/ready
     GET    /                    a page that shows the stream
     GET    /statistics          what there is to watch, once or as a stream
+    GET    /metrics             the same for Prometheus
 
 The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
 """

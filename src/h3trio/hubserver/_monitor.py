@@ -1,4 +1,4 @@
-"""The routes that show how a hub server is doing, to programs: `/statistics`.
+"""The routes that show how a hub server is doing, to programs: `/statistics` and `/metrics`.
 
 For whom the page is, these are too: `Access.check_operate`.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from h3trio import HTTPError, Response, SSEEvent
 
 from ._broadcast import TICK, Broadcast
+from ._metrics import HubMetrics
 from ._statistics import Snapshots
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Monitor:
     def __init__(self, hub: Hub, access: Access) -> None:
         self._access = access
         self._snapshots = Snapshots(hub, access)
+        self._metrics = HubMetrics(hub, access)
         self._broadcast: Broadcast[SSEEvent] = Broadcast()
 
     async def run(self) -> None:
@@ -48,6 +50,7 @@ class Monitor:
     def add_routes(self, app: App) -> None:
         """Add what it shows."""
         app.get("/statistics")(self._show_statistics)
+        app.get("/metrics")(self._show_metrics)
 
     async def _show_statistics(self, event: H3Event) -> Response | None:
         grant = await self._access.check_operate(event)
@@ -57,6 +60,10 @@ class Monitor:
                 await self._stream_statistics(event, interval)
             return None
         return Response(self._statistics(event), content_type="application/json", headers=_NO_STORE)
+
+    async def _show_metrics(self, event: H3Event) -> Response:
+        await self._access.check_operate(event)
+        return await self._metrics.respond(event)
 
     async def _stream_statistics(self, event: H3Event, interval: float) -> None:
         async with event.start_sse() as writer:
