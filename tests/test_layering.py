@@ -30,7 +30,7 @@ PACKAGE = "h3trio"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors", "_nursery", "_seat"),
     ("_errors", "_sse", "_parser", "_frames"),
-    ("_redaction",),
+    ("_redaction", "_json_log"),
     (
         "_settings",
         "_request_head",

@@ -58,6 +58,7 @@ class H3Event(SetsCookies):
         "scheme",
         "state",
         "stream_callback",
+        "subject",
     )
 
     def __init__(
@@ -82,6 +83,8 @@ class H3Event(SetsCookies):
         """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
         self.scheme: str = "http"
         """How the client came: `"http"` or `"https"`, as far as that is known."""
+        self.subject: str = ""
+        """Who sent it, for the access log's record: whatever the application says."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body

@@ -197,8 +197,10 @@ class Access:
             grant = await self._authenticator(event)
         except HTTPError as exc:
             raise self._counted(exc) from None
-        if grant is not None and grant.expires is not None and grant.expires <= self._clock():
-            raise self._counted(unauthorized("the token has expired"))
+        if grant is not None:
+            if grant.expires is not None and grant.expires <= self._clock():
+                raise self._counted(unauthorized("the token has expired"))
+            event.subject = grant.subject
         return grant
 
     def _admit(self, event: H3Event, check: Callable[[H3Event], None], *, allowed: bool) -> None:
