@@ -35,9 +35,8 @@ class JSONFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(
-            {k: v for k, v in fields.items() if v is not None}, default=str, skipkeys=True
-        )
+        told = {name: value for name, value in fields.items() if value is not None}
+        return json.dumps(told, default=str, skipkeys=True)
 
 
 def _time(created: float) -> str:
