@@ -39,7 +39,7 @@ def test_a_record_is_an_object() -> None:
 
 
 def test_extra_fields_stand_beside() -> None:
-    """What JSON has no form for is text or left out; asyncio's task, of which there is none, too."""
+    """What JSON has no form for is text or left out, and so is asyncio's task."""
     found = formatted("x", status=200, path=UTC, taskName=None, odd={(1, 2): 3})
     assert (found["status"], found["path"], found["odd"]) == (200, "UTC", {})
     assert "taskName" not in found

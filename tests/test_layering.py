@@ -67,7 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hubserver", "hubserver.*"),
     ("_page", "_options", "_systemd", "_bench_*"),
     ("_reload",),
-    ("_cli", "_cli_*", "__main__"),
+    ("_cli", "_cli_*", "_top_*", "__main__"),
 )
 
 # The one file that knows h11: everything else sees our own values and errors.
