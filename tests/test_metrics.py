@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-MONITORING = Path(__file__).parent.parent / "docs" / "monitoring.md"
+MONITORING = Path(__file__).parent.parent / "docs" / "reference" / "monitoring.md"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
