@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import pytest
 import trio
+from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import ServerStatistics, __version__
 from h3trio.hub import HistoryStatistics, Hub, HubStatistics, MemoryHistory
 from h3trio.hubserver import AccessStatistics, Rights, create_app
+from h3trio.hubserver._statistics import MAX_NAMES, MAX_SLOW, MAX_TOPICS
 from h3trio.testing import Client, connect
 
 if TYPE_CHECKING:
@@ -132,6 +134,23 @@ async def test_slow_subscriptions_are_named(served: Served) -> None:
         found = await served.statistics()
     assert (found["slow"], found["hub"]["replays"], found["hub"]["replayed_events"]) == ([], 1, 2)
     assert found["hub"]["delivered"] == 3
+
+
+async def test_tables_are_bounded(served: Served, nursery: trio.Nursery) -> None:
+    """Of topics and slow subscriptions the first so many are told, and ten topics of each."""
+    sinks = [FakeSink() for _ in range(MAX_SLOW + 1)]
+    names = [f"t{n:03}" for n in range(MAX_TOPICS + 1)]
+    for sink in sinks:
+        sink.stalled = True
+        nursery.start_soon(served.hub.subscribe, sink, names)
+    for name in names:
+        await served.hub.publish("x", topics=[name])
+    await wait_all_tasks_blocked()
+    found = await served.statistics()
+    assert (len(found["topics"]), found["topics_total"]) == (MAX_TOPICS, MAX_TOPICS + 1)
+    assert len(found["slow"]) == MAX_SLOW
+    assert found["slow"][0]["topics"] == names[:MAX_NAMES]
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_stream_of_snapshots(served: Served, autojump_clock: MockClock) -> None:

@@ -74,6 +74,11 @@ class Windows:
         self.passes = Histogram()
         """Seconds from a pass's begin to its end."""
 
+    def count(self, batch: Batch, given: int) -> None:
+        """Count a batch that so many took."""
+        self.delivered += given * batch.count
+        self.delivered_bytes += given * len(batch.payload)
+
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the joined frames of some records."""
         if len(records) == 1:
@@ -82,6 +87,18 @@ class Windows:
             self._records = records
             self._batch = Batch([record.frame for record in records])
         return self._batch
+
+
+@final
+class _Offer:
+    """What one send gives, where its taker stands then, and how many took it in a slice."""
+
+    __slots__ = ("batch", "given", "head")
+
+    def __init__(self, batch: Batch, head: int) -> None:
+        self.batch = batch
+        self.head = head
+        self.given = 0
 
 
 @final
@@ -166,8 +183,8 @@ class Feed:
         assert self._pass is not None, "begun just now"
         head = self._window[-1].position
         # The members of a slice stand at one position, or at two where the slices shifted.
-        offers: dict[int, tuple[Batch, int]] = {}
-        visited = sends = events = size = 0
+        offers: dict[int, _Offer] = {}
+        visited = sends = 0
         for subscriber in islice(self._pass, visits):
             visited += 1
             if subscriber.feed is self and subscriber.position < head:
@@ -175,11 +192,10 @@ class Feed:
                 offer = offers.get(subscriber.position)
                 if offer is None:
                     offer = offers[subscriber.position] = self._offer(subscriber.position)
-                if self._give(subscriber, *offer):
-                    events += offer[0].count
-                    size += len(offer[0].payload)
-        self._windows.delivered += events
-        self._windows.delivered_bytes += size
+                offer.given += 1
+                self._give(subscriber, offer)
+        for offer in offers.values():
+            self._windows.count(offer.batch, offer.given)
         if visited < visits:
             self._end_pass()
         return sends
@@ -208,31 +224,30 @@ class Feed:
         self._windows.passes.add(perf_counter() - self._pass_began)
         self._pass = None
 
-    def _offer(self, position: int) -> tuple[Batch, int]:
-        """Return what one send gives a subscriber at that position, and where it stands then."""
+    def _offer(self, position: int) -> _Offer:
+        """Return what one send gives a subscriber at that position."""
         first = bisect_right(self._window, position, key=_position)
         records = self._window[first : _fitting_end(self._window, first)]
-        return self._windows.batch(records), records[-1].position
+        return _Offer(self._windows.batch(records), records[-1].position)
 
-    def _give(self, subscriber: Subscriber, batch: Batch, head: int) -> bool:
-        """Send a subscriber a batch; whether it was taken."""
+    def _give(self, subscriber: Subscriber, offer: _Offer) -> None:
         try:
-            idle = subscriber.send(batch)
+            idle = subscriber.send(offer.batch)
         except trio.WouldBlock:
             # Its handler sends on its own beside us.
+            offer.given -= 1
             subscriber.leave_feed()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # Its task finds the same error, in its own words.
+            offer.given -= 1
             subscriber.leave_feed()
         else:
-            subscriber.position = head
+            subscriber.position = offer.head
             if not idle:
                 subscriber.leave_feed()
-            elif head < self._floor:
+            elif offer.head < self._floor:
                 # More than one batch was due: the window keeps the rest for the next pass.
-                self._floor = head
-            return True
-        return False
+                self._floor = offer.head
 
 
 def _fitting_end(window: Sequence[Record], first: int) -> int:

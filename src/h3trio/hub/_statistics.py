@@ -60,6 +60,7 @@ class TopicStatistics:
     """A snapshot of one topic."""
 
     topic: str
+    """Its name."""
     subscribers: int
     """Those that are fed its public events live, by whatever they selected."""
     published: int
