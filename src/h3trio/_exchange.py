@@ -225,7 +225,7 @@ class Exchange:
             self.end(CloseReason.CLIENT_CLOSED)
         elif not self._half_closed:
             self._half_closed = True
-            self._scope.deadline = trio.current_time() + self.settings.write_timeout
+            self._scope.deadline = trio.current_time() + self.server.settings.write_timeout
 
     async def run(self) -> None:
         """Handle the request and send its answer, whatever happens."""
