@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from h3trio.hubserver import Authenticator
 
 
+REMOTE = "Via: 1.1 proxy"
+
+
 class Door:
     """A running hub server, and what one asks it."""
 
@@ -62,11 +65,16 @@ class Door:
         await client.send(raw)
         return (await client.head()).status
 
-    async def stream(self, path: str, *lines: str) -> Client:
-        """Open a stream; read its opening away."""
+    async def open(self, path: str, *lines: str) -> Client:
+        """Open a stream; read its head away."""
         client = connect(self._nursery, self._app)
         await client.send(request(path, *lines))
         assert (await client.head()).status == 200
+        return client
+
+    async def stream(self, path: str, *lines: str) -> Client:
+        """Open a stream of the hub; read its opening away."""
+        client = await self.open(path, *lines)
         assert await client.chunk() == b":\n"
         assert (await client.chunk()).startswith(b"id: ")
         await wait_all_tasks_blocked()
@@ -535,3 +543,27 @@ def test_random_bytes_are_never_let_in(junk: bytes, where: str) -> None:
 
     trio.run(ask)
     assert set(statuses) <= {400, 401, 403}
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz/live", "/healthz/ready", "/statistics"])
+async def test_a_token_for_operating(nursery: trio.Nursery, path: str) -> None:
+    """From elsewhere a token with our own claim shows what being on this machine shows."""
+    async with open_door(nursery) as door:
+        assert await door.status(request(path, REMOTE)) == 403
+        assert await door.status(request(path, REMOTE, bearer())) == 403
+        assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": False}))) == 403
+        assert await door.status(request(path, REMOTE, bearer(exp=NOW - 1))) == 401
+        assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": True}))) == 200
+
+
+async def test_a_statistics_stream_ends_with_its_token(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """As any stream that has a grant."""
+    async with open_door(nursery) as door:
+        token = bearer(h3trio={"operate": True}, exp=NOW + 100)
+        client = await door.open("/statistics", REMOTE, token, "Accept: text/event-stream")
+        began = autojump_clock.current_time()
+        await client.events()
+        assert 99 <= autojump_clock.current_time() - began <= 101
+        assert door.access.statistics().expired == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from h3trio import CloseReason, Closing, H3Event
 from h3trio._access_log import log_exchange
 from h3trio._headers import Headers
 from h3trio._http import split_target
+from h3trio._json_log import JSONFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -90,6 +92,32 @@ def test_the_record_has_the_query(caplog: pytest.LogCaptureFixture) -> None:
         caplog.clear()
         logged(caplog, target)
         assert vars(caplog.records[0])["query"] == query
+
+
+def test_the_record_has_each_field(caplog: pytest.LogCaptureFixture) -> None:
+    """A formatter needs no parser; whom the application names is there, and only there."""
+    event = request(b"/events/news?topic=a")
+    event.subject = 'al"ice'
+    with caplog.at_level(logging.INFO, "h3trio.access"):
+        log_exchange(event, CLOSING)
+    (record,) = caplog.records
+    line = json.loads(JSONFormatter().format(record))
+    assert {name: line[name] for name in line if name not in ("time", "task")} == {
+        "level": "INFO",
+        "logger": "h3trio.access",
+        "message": record.getMessage(),
+        "client": "192.0.2.1",
+        "method": "GET",
+        "path": "/events/news",
+        "status": 200,
+        "reason": "client_closed",
+        "duration": 1.23456,
+        "events": 7,
+        "bytes": 890,
+        "query": "topic=a",
+        "subject": r"al\x22ice",
+    }
+    assert "ice" not in record.getMessage()
 
 
 @pytest.mark.parametrize("path", [b"/a%0Ab", b"/a%22%20200", b"/%E2%82%AC"])

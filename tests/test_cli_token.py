@@ -75,6 +75,13 @@ def test_public_events_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert granted(mint(capsys, "--subscribe-public")).subscribe == Selection()
 
 
+def test_operating(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--operate` alone is enough for a token, and allows nothing else."""
+    grant = granted(mint(capsys, "--operate"))
+    assert (grant.operate, grant.publish, grant.subscribe) == (True, Selection(), None)
+    assert not granted(mint(capsys, "--publish", "*")).operate
+
+
 def test_claims_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """Rights may come as a claim."""
     token = mint(capsys, "--claims", json.dumps({"mercure": {"publish": ["a"]}}))
@@ -90,7 +97,7 @@ def test_no_end(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "environ", "why"),
     [
-        ((), KEY, "give --publish, --subscribe or --subscribe-public"),
+        ((), KEY, "give --publish, --subscribe, --operate or such"),
         (("--publish", ""), KEY, "a topic is not empty"),
         (("--publish", "a"), {}, "give a key: --key-file or H3TRIO_JWT_KEY"),
         (("--publish", "a", "--key-file", "x"), KEY, "one of them"),

@@ -10,6 +10,7 @@ from trio.testing import assert_checkpoints
 
 from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
 from h3trio._body import BodyStream
+from h3trio._context import Context
 from h3trio._headers import Headers
 from h3trio._http import split_target
 from h3trio._response_port import ResponseState
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
     from h3trio import SSEWriter
 
 
+async def _no_handler(_event: object) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 class Port:
-    """What an event needs of its exchange, taking notes."""
+    """What an event needs of its exchange and its server, taking notes."""
 
     def __init__(self) -> None:
+        self.server = self
+        self.statistics = Context(_no_handler, Settings()).snapshot
         self.draining = trio.Event()
         self.settings = Settings(max_body_bytes=10, max_event_bytes=20)
         self.calls: list[object] = []

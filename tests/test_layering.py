@@ -30,7 +30,7 @@ PACKAGE = "h3trio"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_doors", "_nursery", "_seat"),
     ("_errors", "_sse", "_parser", "_frames"),
-    ("_redaction",),
+    ("_redaction", "_json_log"),
     (
         "_settings",
         "_request_head",
@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_close",
         "_queue",
         "_cookies",
+        "_statistics",
     ),
     ("_addresses",),
     ("_forwarded", "_proxy_protocol"),
@@ -60,12 +61,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_app", "_cors", "_security_headers"),
     ("__init__",),
     ("hub", "hub.*"),
+    ("metrics", "metrics.*"),
     ("testing", "testing.*"),
     ("client", "client.*"),
     ("hubserver", "hubserver.*"),
     ("_page", "_options", "_systemd", "_bench_*", "_doctor_*"),
     ("_reload",),
-    ("_cli", "_cli_*", "__main__"),
+    ("_cli", "_cli_*", "_top_*", "__main__"),
 )
 
 # The one file that knows h11: everything else sees our own values and errors.
@@ -94,7 +96,7 @@ HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames",
 HTTP_ROOMS = {name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row}
 
 # What anybody's program could import too.
-HUBSERVER_MAY_IMPORT = ("__init__", "hub", "hubserver", "hubserver.*")
+HUBSERVER_MAY_IMPORT = ("__init__", "hub", "metrics", "hubserver", "hubserver.*")
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -71,6 +71,14 @@ def test_what_is_not_named_is_not_granted(
     assert (grant.subscribe is not None) is subscribes
 
 
+@pytest.mark.parametrize("claim", [None, [], "x", {"operate": 1}, {"operate": "true"}])
+def test_our_own_claim_is_checked(claim: object) -> None:
+    """What isn't `{"operate": true}` or `false` makes the token one that isn't good."""
+    payload = json.dumps({**claims(), "h3trio": claim})
+    with pytest.raises(TokenError, match="h3trio is malformed"):
+        verify(sign(payload), key_set(), TokenRules(), now=NOW)
+
+
 def test_the_claim_has_a_long_name_too() -> None:
     """Mercure's claim may stand under its whole name, but not under both."""
     both: dict[str, Any] = {"https://mercure.rocks/": ALL}

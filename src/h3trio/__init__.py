@@ -19,10 +19,10 @@ from ._parser import SSEParser as SSEParser
 from ._proxies import TrustedProxies as TrustedProxies
 from ._security_headers import SecurityHeaders as SecurityHeaders
 from ._server import Server as Server
-from ._server import ServerStatistics as ServerStatistics
 from ._server import serve as serve
 from ._settings import Settings as Settings
 from ._sse import SSEEvent as SSEEvent
+from ._statistics import ServerStatistics as ServerStatistics
 from ._version import __version__ as __version__
 from ._writer import SSEWriter as SSEWriter
 from ._writer import WriterStatistics as WriterStatistics

@@ -17,25 +17,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.access")
 
+_LINE: Final = (
+    '%(client)s "%(method)s %(path)s" %(status)d %(reason)s'
+    " %(duration).3fs %(events)d events %(bytes)d bytes"
+)
 _MAX_METHOD: Final = 32
 _MAX_CLIENT: Final = 128
+_MAX_SUBJECT: Final = 256
 
 
 def log_exchange(event: H3Event, closing: Closing) -> None:
-    """Log client, method, path, status, reason, duration, events and bytes."""
+    """Log client, method, path, status, reason, duration, events and bytes.
+
+    The record has them as attributes too, and the query and the subject.
+    """
     if not logger.isEnabledFor(logging.INFO):
         return
-    logger.info(
-        '%s "%s %s" %d %s %.3fs %d events %d bytes',
-        printable(event.client, _MAX_CLIENT),
-        printable(event.method, _MAX_METHOD),
+    fields = {
+        "client": printable(event.client, _MAX_CLIENT),
+        "method": printable(event.method, _MAX_METHOD),
         # As sent, percent-encoded. Without the query: what may be a secret is taken out of that
         # by its names, and names are a guess. Who wants it has it from the record.
-        shown_path(event.raw_path),
-        closing.status,
-        closing.reason.value,
-        closing.duration,
-        closing.events,
-        closing.bytes_sent,
-        extra={"query": shown_query(event.raw_query)},
-    )
+        "path": shown_path(event.raw_path),
+        "status": closing.status,
+        "reason": closing.reason.value,
+        "duration": round(closing.duration, 6),
+        "events": closing.events,
+        "bytes": closing.bytes_sent,
+        "query": shown_query(event.raw_query),
+    }
+    if event.subject:
+        fields["subject"] = printable(event.subject, _MAX_SUBJECT)
+    logger.info(_LINE, fields, extra=fields)

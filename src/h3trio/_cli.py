@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "serve": "serve the hub, or an app",
     "publish": "publish an event, lines or a stream of events",
     "tail": "print events as they come",
+    "top": "watch a hub: rates, topics, slow clients",
     "token": "mint a token for a hub",  # nosec B105
     "bench": "measure a server with many streams",
     "doctor": "look at a stream from outside, and say what is wrong",

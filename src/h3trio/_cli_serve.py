@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 import trio
 
 from . import _cli_hub, _cli_listen, _reload
+from ._json_log import JSONFormatter
 from ._options import fail, settings_from
 from ._redaction import LogFormatter
 from ._server import Server, serve
@@ -37,13 +38,14 @@ from .hub import HistoryError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType, ModuleType
 
     from ._context import Handler
     from ._options import Options
 
     Serving = Callable[..., Awaitable[None]]
+    Ready = Callable[[Sequence[str]], str]
 
 logger = logging.getLogger("h3trio.server")
 
@@ -59,6 +61,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
     _cli_listen.add_arguments(parser)
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
+    what = "how it is logged: text, or json for a JSON object a line"
+    parser.add_option("--log-format", default="text", type=_log_format, help=what)
     parser.add_switch("--no-access-log", help="don't log requests")
     parser.add_switch(
         _reload.FLAG, help="start again when a Python file changes, to develop an app"
@@ -73,6 +77,12 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError(f"{text!r} is neither text nor json")
+    return text
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit status."""
     settings = settings_from(arguments)
@@ -81,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
             fail(f"{_reload.FLAG} needs an app: the hub has no files of yours")
         return _reload.run(arguments.app)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(LogFormatter(_LOG_FORMAT))
+    is_json = arguments.log_format == "json"
+    to_terminal.setFormatter(JSONFormatter() if is_json else LogFormatter(_LOG_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[to_terminal])
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
@@ -93,7 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
         handler, settings, what = _cli_hub.hub_from(arguments, settings)
     serving = partial(serve, handler, settings=settings, **listening)
     stop = StopSignals(settings.drain_soft + settings.drain_hard + _GRACE)
-    failure = trio.run(_main, serving, what, stop)
+    ready = _ready_record if is_json else _ready_line
+    failure = trio.run(_main, serving, partial(ready, what), stop)
     for number in _STOP:
         # What is left is the interpreter's own end: nothing to wait for.
         signal.signal(number, signal.SIG_DFL)
@@ -177,7 +189,7 @@ def _unwrap(exc: BaseException) -> BaseException:
 # -- running
 
 
-async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
+async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None:
     """Serve until a signal; return what went wrong before the server was ready, if anything."""
     asked = stop.watch()
     async with trio.open_nursery() as nursery:
@@ -195,12 +207,22 @@ async def _main(serving: Serving, what: str, stop: StopSignals) -> str | None:
             # time, for which all streams would wait (10 ms and more).
             gc.collect()
             gc.freeze()
-            print(f"h3trio: {' '.join(server.addresses)} ({what})", file=sys.stderr, flush=True)
+            print(ready(server.addresses), file=sys.stderr, flush=True)
             notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
             await asked.wait()
             notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
             await server.drain()
     return None
+
+
+def _ready_line(what: str, addresses: Sequence[str]) -> str:
+    return f"h3trio: {' '.join(addresses)} ({what})"
+
+
+def _ready_record(what: str, addresses: Sequence[str]) -> str:
+    """As a record, but not by a logger: whatever level is logged, the line is the contract's."""
+    fields = {"name": logger.name, "levelname": "INFO", "msg": _ready_line(what, addresses)}
+    return JSONFormatter().format(logging.makeLogRecord({**fields, "addresses": addresses}))
 
 
 async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:

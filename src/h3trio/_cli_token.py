@@ -42,6 +42,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--subscribe", help=what, **topics)  # type: ignore[arg-type]  # as above
     what = "it may subscribe, to public events only"
     parser.add_argument("--subscribe-public", action="store_true", help=what)
+    what = "it may see the page, the statistics and the metrics"
+    parser.add_argument("--operate", action="store_true", help=what)
     what = f"how long it is good, from now; {EXPIRES} unless given"
     parser.add_argument(
         "--expires", metavar="N[s|m|h|d]|none", type=period, default=_period(EXPIRES), help=what
@@ -98,10 +100,11 @@ def claims_from(arguments: argparse.Namespace, *, now: int) -> dict[str, object]
         rights["publish"] = arguments.publish
     if arguments.subscribe or arguments.subscribe_public:
         rights["subscribe"] = arguments.subscribe or []
-    if not rights and "mercure" not in arguments.claims:
-        fail("a token allows something: give --publish, --subscribe or --subscribe-public")
+    if not (rights or arguments.operate or arguments.claims.keys() & {"mercure", "h3trio"}):
+        fail("a token allows something: give --publish, --subscribe, --operate or such")
     made = {
         "mercure": rights or None,
+        "h3trio": {"operate": True} if arguments.operate else None,
         "sub": arguments.subject,
         "aud": arguments.audience,
         "iss": arguments.issuer,

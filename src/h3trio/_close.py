@@ -70,3 +70,5 @@ class Closing:
     """Events written to the stream; 0 for a plain response."""
     bytes_sent: int
     """Bytes of the response handed to the transport, head and framing included."""
+    is_stream: bool = False
+    """Whether the answer was an event stream."""

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -21,6 +22,7 @@ from ._close import CloseReason
 from ._errors import HTTPError
 from ._heartbeat import Heartbeat
 from ._response_port import ClosedPort
+from ._statistics import ServerStatistics
 from ._watchdog import CancelWatch
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Counts:
     events: int = 0
     bytes_sent: int = 0
     closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
+    stream_closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
     limits: Counter[str] = field(default_factory=Counter[str])
     refusals: Counter[int] = field(default_factory=Counter[int])
 
@@ -60,6 +63,8 @@ class Counts:
         self.events += closing.events
         self.bytes_sent += closing.bytes_sent
         self.closings[closing.reason] += 1
+        if closing.is_stream:
+            self.stream_closings[closing.reason] += 1
 
 
 @final
@@ -80,6 +85,7 @@ class Context:
         "handler",
         "heartbeat",
         "settings",
+        "take_snapshot",
     )
 
     def __init__(
@@ -94,14 +100,14 @@ class Context:
             max_streams=settings.max_streams_per_address,
         )
         self.draining: trio.Event = trio.Event()
-        self._over = ClosedPort(
-            draining=self.draining, settings=settings, retry_after=self.retry_after, met=self.met
-        )
+        self._over = ClosedPort(self)
         self.closing: bool = False
         """Whether a drain is so far that no request begins any more."""
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
+        self.take_snapshot: Callable[[], ServerStatistics] = self.snapshot
+        """What `statistics` does; a server's own, once there is one."""
         self._date = b""
         self._date_second = 0
 
@@ -125,6 +131,37 @@ class Context:
     def met(self, limit: str) -> None:
         """Count that a limit was met, by the name of its setting (or of an application's own)."""
         self.counts.limits[limit] += 1
+
+    def statistics(self) -> ServerStatistics:
+        """As of `Server.statistics`."""
+        return self.take_snapshot()
+
+    def snapshot(
+        self, *, connections: int = 0, blocked_loops: int = 0, accept_pauses: int = 0
+    ) -> ServerStatistics:
+        """All that is counted here, and what only a server knows."""
+        counts = self.counts
+        return ServerStatistics(
+            connections=connections,
+            streams=len(self.heartbeat),
+            accepted=counts.connections,
+            refused=counts.refused,
+            requests=counts.requests,
+            events=counts.events,
+            bytes_sent=counts.bytes_sent,
+            closings=MappingProxyType(dict(counts.closings)),
+            stream_closings=MappingProxyType(dict(counts.stream_closings)),
+            limits=MappingProxyType(dict(counts.limits)),
+            refusals=MappingProxyType(dict(counts.refusals)),
+            blocked_loops=blocked_loops,
+            overdue_cancels=self.cancels.overdue,
+            draining=self.draining.is_set(),
+            refused_by_address=counts.refused_by_address,
+            refused_streams=counts.refused_streams,
+            failed_handshakes=counts.failed_handshakes,
+            failed_proxy_headers=counts.failed_proxy_headers,
+            accept_pauses=accept_pauses,
+        )
 
     def date(self) -> bytes:
         """The `Date` header's value, formatted once a second (RFC 9110 section 6.6.1)."""

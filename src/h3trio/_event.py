@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._body import BodyStream
     from ._http import Target
     from ._response_port import ClosedPort, ResponsePort
+    from ._statistics import ServerStatistics
     from ._writer import SSEWriter
 
     StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
@@ -57,6 +58,7 @@ class H3Event(SetsCookies):
         "scheme",
         "state",
         "stream_callback",
+        "subject",
     )
 
     def __init__(
@@ -81,6 +83,8 @@ class H3Event(SetsCookies):
         """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
         self.scheme: str = "http"
         """How the client came: `"http"` or `"https"`, as far as that is known."""
+        self.subject: str = ""
+        """Who sent it, for the access log's record: whatever the application says."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body
@@ -152,7 +156,7 @@ class H3Event(SetsCookies):
     @property
     def draining(self) -> trio.Event:
         """Set when the server begins to go away; wait for it to end in your own way."""
-        return self._port.draining
+        return self._port.server.draining
 
     async def body(self, *, max_bytes: int | None = None) -> bytes:
         """Return the whole body; a second call returns it again.
@@ -162,7 +166,7 @@ class H3Event(SetsCookies):
                 `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
         """
         if self._content is None:
-            limit = self._port.settings.max_body_bytes if max_bytes is None else max_bytes
+            limit = self._port.server.settings.max_body_bytes if max_bytes is None else max_bytes
             content = None
             if int(self.headers.get("content-length", "0")) <= limit:
                 content = await self._body.read(limit)
@@ -197,19 +201,23 @@ class H3Event(SetsCookies):
         self._body.is_wanted = self._body.is_streamed = True
         return self._body
 
+    def server_statistics(self) -> ServerStatistics:
+        """A snapshot of the server that the request came to, as of `Server.statistics`."""
+        return self._port.server.statistics()
+
     # -- limits
 
     @property
     def max_event_bytes(self) -> int:
         """How large one event may be that a client publishes (`Settings.max_event_bytes`)."""
-        return self._port.settings.max_event_bytes
+        return self._port.server.settings.max_event_bytes
 
     def limit_met(self, name: str) -> None:
         """Count in `ServerStatistics.limits` that a limit was met, the application's own too.
 
         `name` is that of its setting: from a fixed set, as each is held for good.
         """
-        self._port.met(name)
+        self._port.server.met(name)
 
     def retry_after(self) -> int:
         """Draw whole seconds for a `Retry-After` of your own, at least 1.
@@ -217,7 +225,7 @@ class H3Event(SetsCookies):
         From half to one and a half `Settings.reconnect_delay`, so that clients don't come
         back in step. A 429 or 503 without one is given one when it is sent.
         """
-        return self._port.retry_after()
+        return self._port.server.retry_after()
 
     # -- the response
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ._http import Response
     from ._http1 import Http1
     from ._request_head import RequestHead
-    from ._settings import Settings
     from ._transport import Transport
 
     Fields = Sequence[tuple[bytes, bytes]]
@@ -123,25 +122,15 @@ class Exchange:
     # -- ResponsePort, for the event
 
     @property
-    def draining(self) -> trio.Event:
-        return self._connection.context.draining
-
-    @property
-    def settings(self) -> Settings:
-        return self._connection.context.settings
-
-    def retry_after(self) -> int:
-        return self._connection.context.retry_after()
-
-    def met(self, limit: str) -> None:
-        self._connection.context.met(limit)
+    def server(self) -> Context:
+        return self._connection.context
 
     def end(self, reason: CloseReason) -> None:
         """Cancel the handler; the first reason counts, and that of a complete stream is its own."""
         if self._reason is None:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
             if (limit := LIMIT_OF.get(self._reason)) is not None:
-                self.met(limit)
+                self.server.met(limit)
         if self.event.state is not ResponseState.CLOSED:  # lost while it lingers
             watch = self._connection.context.cancels
             watch.cancel(self._scope, reason.value, key=self.event, owner=self._connection)
@@ -223,7 +212,7 @@ class Exchange:
     def break_off(self, limit: str) -> None:
         """End a stream whose client sends more behind its request than it may."""
         if self._reason is None and not self._is_complete:
-            self.met(limit)
+            self.server.met(limit)
         self.end(CloseReason.PROTOCOL_ERROR)
 
     def half_closed(self) -> None:
@@ -236,7 +225,7 @@ class Exchange:
             self.end(CloseReason.CLIENT_CLOSED)
         elif not self._half_closed:
             self._half_closed = True
-            self._scope.deadline = trio.current_time() + self.settings.write_timeout
+            self._scope.deadline = trio.current_time() + self.server.settings.write_timeout
 
     async def run(self) -> None:
         """Handle the request and send its answer, whatever happens."""
@@ -291,7 +280,7 @@ class Exchange:
         await self._send(data)
 
     def _later(self) -> Fields:
-        return ((b"Retry-After", b"%d" % self.retry_after()),)
+        return ((b"Retry-After", b"%d" % self.server.retry_after()),)
 
     async def send_continue(self) -> None:
         """Tell the client to send its body, if it waits for that."""
@@ -356,7 +345,8 @@ class Exchange:
             return
         try:
             response = error_response(error)
-            if error.status == 503 and self.draining.is_set() and is_event_source(self.event):  # noqa: PLR2004 - Service Unavailable
+            is_going = error.status == 503 and self.server.draining.is_set()  # noqa: PLR2004 - Service Unavailable
+            if is_going and is_event_source(self.event):
                 self._reason = self._reason or CloseReason.DRAINING
                 response = ended_stream(self._connection.context)
             await self._respond(response, self.event.take_response_headers())
@@ -395,6 +385,7 @@ class Exchange:
             duration=trio.current_time() - self._started,
             events=events,
             bytes_sent=self._bytes_sent,
+            is_stream=self._outbox is not None,
         )
         context.closed(self.event, closing)
         self._outbox = self._error = None  # both know us: such circles outlive the connection

@@ -8,24 +8,31 @@ from typing import TYPE_CHECKING, Protocol, final
 from ._errors import ResponseStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import trio
 
     from ._close import CloseReason
     from ._settings import Settings
+    from ._statistics import ServerStatistics
     from ._writer import SSEWriter
+
+
+class ServerPort(Protocol):
+    """What an event needs of the server it came to, for as long as anybody has the event."""
+
+    @property
+    def draining(self) -> trio.Event: ...
+    @property
+    def settings(self) -> Settings: ...
+    def statistics(self) -> ServerStatistics: ...
+    def retry_after(self) -> int: ...
+    def met(self, limit: str) -> None: ...
 
 
 class ResponsePort(Protocol):
     """What an event needs of the connection it came by."""
 
     @property
-    def draining(self) -> trio.Event: ...
-    @property
-    def settings(self) -> Settings: ...
-    def retry_after(self) -> int: ...
-    def met(self, limit: str) -> None: ...
+    def server(self) -> ServerPort: ...
     async def open_stream(self) -> SSEWriter: ...
     def fail_stream(self) -> None: ...
     def end(self, reason: CloseReason) -> None: ...
@@ -39,28 +46,10 @@ class ClosedPort:
     circle that stays until the garbage collector comes by.
     """
 
-    __slots__ = ("_met", "_retry_after", "draining", "settings")
+    __slots__ = ("server",)
 
-    def __init__(
-        self,
-        *,
-        draining: trio.Event,
-        settings: Settings,
-        retry_after: Callable[[], int],
-        met: Callable[[str], None],
-    ) -> None:
-        self.draining: trio.Event = draining
-        self.settings: Settings = settings
-        self._retry_after = retry_after
-        self._met = met
-
-    def retry_after(self) -> int:
-        """As ever."""
-        return self._retry_after()
-
-    def met(self, limit: str) -> None:
-        """As ever."""
-        self._met(limit)
+    def __init__(self, server: ServerPort) -> None:
+        self.server: ServerPort = server
 
     async def open_stream(self) -> SSEWriter:
         """Never reached: no stream can be started by then."""

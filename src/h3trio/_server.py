@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
@@ -34,13 +32,14 @@ from ._watchdog import Watchdog
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ._connection import Connection
     from ._context import Handler
     from ._listeners import SocketSource, Source
     from ._proxies import TrustedProxies
+    from ._statistics import ServerStatistics
 
 logger = logging.getLogger("h3trio.server")
 
@@ -53,49 +52,6 @@ _HEAD_START: Final = 0.1
 _OVERDUE: Final = 1.0
 # Descriptors a server needs beside its connections.
 _OTHER_FILES: Final = 64
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerStatistics:
-    """A snapshot of one server; totals count since its start."""
-
-    connections: int
-    """Open connections."""
-    streams: int
-    """Open event streams."""
-    accepted: int
-    """Connections accepted in total."""
-    refused: int
-    """Connections refused for want of room in total."""
-    requests: int
-    """Exchanges finished in total."""
-    events: int
-    """Events sent on streams that have ended."""
-    bytes_sent: int
-    """Bytes sent by exchanges that have ended."""
-    closings: Mapping[CloseReason, int]
-    """Exchanges finished, by reason."""
-    limits: Mapping[str, int]
-    """How often each limit was met, by the name of its setting; absent if never."""
-    refusals: Mapping[int, int]
-    """Requests that broke HTTP, a limit of it or its timeouts, by status."""
-    blocked_loops: int
-    """Times the event loop was blocked for `Settings.blocked_loop_warning`."""
-    overdue_cancels: int
-    """Handlers that went on for `Settings.cancel_warning` after they were cancelled."""
-    draining: bool
-    """Whether the server is going away."""
-    refused_by_address: int = 0
-    """Connections refused because their address held all it may, in total."""
-    refused_streams: int = 0
-    """Event streams refused because their address held all it may, in total."""
-    failed_handshakes: int = 0
-    """TLS handshakes that failed or took too long, in total."""
-    failed_proxy_headers: int = 0
-    """Connections from trusted proxies without a PROXY header that was due, in total."""
-    accept_pauses: int = 0
-    """Times accepting paused for want of descriptors or memory, in total."""
 
 
 @runtime_checkable
@@ -113,6 +69,7 @@ class Server:
 
     def __init__(self, context: Context, sources: Sequence[Source], entrance: Entrance) -> None:
         self._context = context
+        context.take_snapshot = self.statistics
         self._sources = sources
         self._entrance = entrance
         self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}
@@ -136,25 +93,9 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """A snapshot; its cost doesn't grow with the connections."""
-        counts = self._context.counts
-        return ServerStatistics(
+        return self._context.snapshot(
             connections=len(self._connections),
-            streams=len(self._context.heartbeat),
-            accepted=counts.connections,
-            refused=counts.refused,
-            requests=counts.requests,
-            events=counts.events,
-            bytes_sent=counts.bytes_sent,
-            closings=MappingProxyType(dict(counts.closings)),
-            limits=MappingProxyType(dict(counts.limits)),
-            refusals=MappingProxyType(dict(counts.refusals)),
             blocked_loops=self._watchdog.blocked,
-            overdue_cancels=self._context.cancels.overdue,
-            draining=self.is_draining,
-            refused_by_address=counts.refused_by_address,
-            refused_streams=counts.refused_streams,
-            failed_handshakes=counts.failed_handshakes,
-            failed_proxy_headers=counts.failed_proxy_headers,
             accept_pauses=sum(source.pauses for source in self._sources),
         )
 

@@ -11,6 +11,7 @@ from ._history import Durability as Durability
 from ._history import History as History
 from ._history import HistoryStatistics as HistoryStatistics
 from ._hub import Hub as Hub
+from ._latency import LatencyStatistics as LatencyStatistics
 from ._memory import MemoryHistory as MemoryHistory
 from ._record import Appended as Appended
 from ._record import Page as Page
@@ -21,6 +22,7 @@ from ._selection import TopicMatcher as TopicMatcher
 from ._settings import HubSettings as HubSettings
 from ._sqlite import SQLiteHistory as SQLiteHistory
 from ._statistics import HubStatistics as HubStatistics
+from ._statistics import TopicStatistics as TopicStatistics
 from ._subscriber import EndReason as EndReason
 from ._subscriber import Policy as Policy
 from ._subscriber import Subscription as Subscription

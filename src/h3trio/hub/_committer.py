@@ -13,11 +13,13 @@ Cancelling a publisher abandons the wait, not the event.
 from __future__ import annotations
 
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
 from ._errors import HistoryError, OverloadedError
+from ._latency import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,9 +45,10 @@ class AppendsNowait(Protocol):
 class _Commit:
     """Updates of one publish call, and the task that waits for their ids."""
 
-    __slots__ = ("error", "ids", "size", "task", "updates")
+    __slots__ = ("began", "error", "ids", "size", "task", "updates")
 
     def __init__(self, updates: Sequence[Update], task: trio.lowlevel.Task) -> None:
+        self.began = perf_counter()
         self.updates = updates
         self.size = sum(len(update.event.encode()) for update in updates)
         self.task: trio.lowlevel.Task | None = task
@@ -71,6 +74,7 @@ class Committer:
         "_idle",
         "_max_waiting",
         "failure",
+        "latency",
         "waiting",
     )
 
@@ -89,6 +93,8 @@ class Committer:
         """Updates that wait for the history."""
         self.failure: str | None = None
         """What the history said when it last failed."""
+        self.latency = Histogram()
+        """Seconds from a publish to its ids; of those that have some."""
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
         """Commit at once.
@@ -101,7 +107,10 @@ class Committer:
         self._check_open()
         if self._append_nowait is None:
             raise trio.WouldBlock
-        return self._publish(self._append_nowait(updates))
+        began = perf_counter()
+        ids = self._publish(self._append_nowait(updates))
+        self.latency.add(perf_counter() - began)
+        return ids
 
     async def append(self, updates: Sequence[Update]) -> list[str]:
         """Commit, and return the ids once the history keeps its promise. A checkpoint.
@@ -170,8 +179,10 @@ class Committer:
         else:
             self.failure = None
             ids = iter(self._publish(appended))
+            now = perf_counter()
             for commit in commits:
                 commit.ids = [next(ids) for _ in commit.updates]
+                self.latency.add(now - commit.began)
         self.waiting -= len(updates)
         for commit in commits:
             commit.wake()

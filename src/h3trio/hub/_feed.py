@@ -20,11 +20,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from operator import attrgetter
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from h3trio._frames import Batch
+
+from ._latency import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +56,15 @@ class Windows:
     thousand feeds; an event of the common topic is still joined and framed once.
     """
 
-    __slots__ = ("_batch", "_records", "max_records", "records")
+    __slots__ = (
+        "_batch",
+        "_records",
+        "delivered",
+        "delivered_bytes",
+        "max_records",
+        "passes",
+        "records",
+    )
 
     def __init__(self, max_records: int) -> None:
         self.max_records = max_records
@@ -61,6 +72,16 @@ class Windows:
         """Records in all windows; one that stands in several counts in each."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
+        self.delivered = 0
+        """Events given by the sweep, each as often as there were subscribers for it."""
+        self.delivered_bytes = 0
+        self.passes = Histogram()
+        """Seconds from a pass's begin to its end."""
+
+    def count(self, batch: Batch, given: int) -> None:
+        """Count a batch that so many took."""
+        self.delivered += given * batch.count
+        self.delivered_bytes += given * len(batch.payload)
 
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the joined frames of some records."""
@@ -83,6 +104,7 @@ class Feed:
         "_offers_to",
         "_order",
         "_pass",
+        "_pass_began",
         "_window",
         "_windows",
         "allow",
@@ -103,6 +125,7 @@ class Feed:
         # the next garbage collections of the young, milliseconds at a time.
         self._order: list[Subscriber] | None = None
         self._pass: list[Subscriber] | None = None
+        self._pass_began = 0.0
         self._next = 0
         """During a pass: the index of the next to be visited."""
         self._offers: dict[int, tuple[Batch, int]] = _NO_OFFERS
@@ -183,7 +206,7 @@ class Feed:
         if head != self._offers_to:
             self._offers, self._offers_to = {}, head
         offers = self._offers
-        sends = reached = 0
+        sends = reached = given = 0
         at, offer = -1, None
         for subscriber in members:
             position = subscriber.position
@@ -191,7 +214,9 @@ class Feed:
                 continue
             sends += 1
             if position != at:
-                at = position
+                if offer is not None:
+                    self._windows.count(offer, given)
+                at, given = position, 0
                 if position not in offers:
                     offers[position] = self._offer(position)
                 offer, reached = offers[position]
@@ -201,9 +226,12 @@ class Feed:
             except _NOT_TAKEN:
                 subscriber.leave_feed()
                 continue
+            given += 1
             subscriber.position = reached
             if not idle:
                 subscriber.leave_feed()
+        if offer is not None:
+            self._windows.count(offer, given)
         return sends
 
     def _give_the_one(self) -> int:
@@ -217,6 +245,7 @@ class Feed:
         (subscriber,) = self.ready
         if subscriber.position >= record.position:
             return 0
+        began = perf_counter()
         try:
             idle = subscriber.send(record.batch)
         except _NOT_TAKEN:
@@ -225,6 +254,8 @@ class Feed:
         subscriber.position = record.position
         if not idle:
             subscriber.leave_feed()
+        self._windows.count(record.batch, 1)
+        self._windows.passes.add(perf_counter() - began)
         return 1
 
     @property
@@ -241,10 +272,12 @@ class Feed:
         if self._order is None:
             self._order = list(self.ready)
         self._pass = self._order
+        self._pass_began = perf_counter()
         self._next = 0
         return True
 
     def _end_pass(self) -> None:
+        self._windows.passes.add(perf_counter() - self._pass_began)
         window = self._window
         if self._floor >= window[-1].position:
             self.clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from ._feed import Feed, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ._record import Record
     from ._selection import Selection
@@ -44,6 +44,20 @@ class Feeds:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    @property
+    def windows(self) -> Windows:
+        """What all of them share."""
+        return self._windows
+
+    @property
+    def topics(self) -> Mapping[str, Collection[Feed]]:
+        """The feeds of each topic that somebody ready selected by its name."""
+        return self._by_topic
+
+    def count_ready(self, topic: str) -> int:
+        """How many are fed live what is published to a topic, as far as it is public."""
+        return sum(len(feed.ready) for feed in self._selected((topic,)))
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(self._by_key.values())

@@ -27,10 +27,10 @@ from ._memory import MemoryHistory
 from ._replay import Replay
 from ._selection import NOTHING, Selection
 from ._settings import HubSettings
-from ._statistics import HubStatistics
-from ._subscriber import EndReason, Subscriber, Subscription
+from ._subscriber import EndReason, Subscriber
 from ._sweep import Sweep
 from ._topics import make_update, selection_of
+from ._view import View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from ._history import History
     from ._record import Record, Update
     from ._selection import TopicMatcher
-    from ._subscriber import Policy
+    from ._statistics import HubStatistics, TopicStatistics
+    from ._subscriber import Policy, Subscription
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
 # How often records are checked against an age limit, as a share of it, and the bounds of that.
@@ -75,8 +76,7 @@ class Hub:
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self._stack = AsyncExitStack()
         self._running = False
-        self._published = 0
-        self._kicked = 0
+        self._view = View(self._history, self._feeds, self._replay, self._committer)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "not running"
@@ -201,7 +201,7 @@ class Hub:
         ]
 
     def _deliver(self, record: Record) -> None:
-        self._published += 1
+        self._view.count_published(record)
         self._feeds.append(record)
 
     async def purge(self, topic: str) -> int:
@@ -261,6 +261,7 @@ class Hub:
             await self._feed(subscriber, policy)
         finally:
             del self._subscribers[writer]
+            self._view.count_ended(subscriber.end_reason)
             subscriber.leave_feed()
             self._feeds.forget_if_empty(subscriber.selection, subscriber.allow)
         assert subscriber.end_reason is not None, "only `end` gets here"
@@ -357,25 +358,23 @@ class Hub:
         reason: EndReason = EndReason.KICKED,
     ) -> int:
         """End the subscriptions that a predicate chooses; return how many."""
-        chosen = [s for s in self._subscribers.values() if predicate(self._snapshot(s))]
+        chosen = [s for s in self._subscribers.values() if predicate(self._view.subscription(s))]
         for subscriber in chosen:
             subscriber.end(reason)
-        self._kicked += len(chosen)
+        self._view.kicked += len(chosen)
         return len(chosen)
 
     def subscriptions(self) -> tuple[Subscription, ...]:
         """A snapshot of all subscriptions."""
-        return tuple(map(self._snapshot, self._subscribers.values()))
+        return tuple(map(self._view.subscription, self._subscribers.values()))
 
-    def _snapshot(self, subscriber: Subscriber) -> Subscription:
-        return Subscription(
-            topics=subscriber.selection,
-            allow=subscriber.allow,
-            info=subscriber.info,
-            cursor=self._history.epochs.format(subscriber.position),
-            ready=subscriber.feed is not None,
-            since=subscriber.since,
-        )
+    def slow_subscriptions(self, limit: int) -> tuple[Subscription, ...]:
+        """Those that are catching up, the farthest behind first, at most so many."""
+        return self._view.slow(self._subscribers.values(), limit)
+
+    def busiest_topics(self, limit: int) -> tuple[TopicStatistics, ...]:
+        """Topics with the most events since the hub was made, then the most subscribers."""
+        return self._view.topics(limit)
 
     @property
     def last_event_id(self) -> str:
@@ -384,14 +383,4 @@ class Hub:
 
     def statistics(self) -> HubStatistics:
         """A snapshot; its cost grows with the feeds, not with the subscribers."""
-        return HubStatistics(
-            published=self._published,
-            subscribers=len(self._subscribers),
-            ready=sum(len(feed.ready) for feed in self._feeds),
-            feeds=len(self._feeds),
-            waiting=self._committer.waiting,
-            resets=self._replay.resets,
-            kicked=self._kicked,
-            failure=self._committer.failure,
-            history=self._history.statistics(),
-        )
+        return self._view.statistics(len(self._subscribers))

@@ -50,12 +50,23 @@ class Replay:
     selection and cursors, read and frame each page once.
     """
 
-    __slots__ = ("_history", "_pages", "resets")
+    __slots__ = (
+        "_history",
+        "_pages",
+        "replayed_bytes",
+        "replayed_events",
+        "replays",
+        "resets",
+    )
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._pages: OrderedDict[tuple[object, ...], _Prepared] = OrderedDict()
         self.resets = 0
+        self.replays = 0
+        """Ways from a cursor to live on which there was something to send."""
+        self.replayed_events = 0
+        self.replayed_bytes = 0
 
     def forget_pages(self) -> None:
         """Records were purged: no page may bring them back."""
@@ -113,6 +124,7 @@ class Replay:
             behind_since_start: whether it is on its first way from its cursor; a
                 gap there is told and the rest sent. Later, a gap returns `False`.
         """
+        has_given = False
         while True:
             # Also the checkpoint that lets others run between two pages.
             await subscriber.sink.flush()
@@ -130,6 +142,11 @@ class Replay:
                 return True
             if _gave(subscriber, prepared.batch):
                 subscriber.position = prepared.last
+                if prepared.batch is not None:
+                    self.replays += not has_given
+                    has_given = True
+                    self.replayed_events += prepared.batch.count
+                    self.replayed_bytes += len(prepared.batch.payload)
 
     def _has_gap(self, subscriber: Subscriber) -> bool:
         newest = self._newest_mark(subscriber)

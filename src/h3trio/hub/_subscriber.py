@@ -56,6 +56,8 @@ class Subscription:
     """Whether it is fed live; otherwise it is catching up."""
     since: float
     """Unix time in seconds at which it began."""
+    behind: int
+    """Events published since its cursor, whatever their topics."""
 
 
 class Place(Protocol):

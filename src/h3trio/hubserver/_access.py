@@ -168,6 +168,28 @@ class Access:
             raise self._counted(forbidden("the token doesn't allow subscribing"))
         return grant
 
+    async def check_operate(self, event: H3Event) -> Grant:
+        """Return the grant of a request that may see how the hub is doing.
+
+        Being on this machine is enough: health checks and scrapers there have no token. From
+        elsewhere a token may allow it.
+
+        Raises:
+            HTTPError: 401 or 403.
+        """
+        try:
+            self.rights.check_operate(event)
+        except HTTPError as exc:
+            refusal = exc
+        else:
+            return ANYONE
+        grant = await self._grant(event)
+        if grant is None:
+            raise self._counted(refusal)
+        if not grant.operate:
+            raise self._counted(forbidden("the token doesn't allow operating"))
+        return grant
+
     async def _grant(self, event: H3Event) -> Grant | None:
         if self._authenticator is None:
             return None
@@ -175,8 +197,10 @@ class Access:
             grant = await self._authenticator(event)
         except HTTPError as exc:
             raise self._counted(exc) from None
-        if grant is not None and grant.expires is not None and grant.expires <= self._clock():
-            raise self._counted(unauthorized("the token has expired"))
+        if grant is not None:
+            if grant.expires is not None and grant.expires <= self._clock():
+                raise self._counted(unauthorized("the token has expired"))
+            event.subject = grant.subject
         return grant
 
     def _admit(self, event: H3Event, check: Callable[[H3Event], None], *, allowed: bool) -> None:

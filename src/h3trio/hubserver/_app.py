@@ -6,6 +6,8 @@
     DELETE /events/TOPIC        purge
     GET    /healthz/live, /healthz/ready
     GET    /                    a page that shows the stream
+    GET    /statistics          what there is to watch, once or as a stream
+    GET    /metrics             the same for Prometheus
 
 The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
 """
@@ -24,6 +26,7 @@ from h3trio.hub import EndReason, Hub
 from ._access import ANYONE, Access
 from ._browser import PAGE_HEADERS, add_browser_safety
 from ._grant import members
+from ._monitor import Monitor
 from ._page import PAGE
 from ._publish import publish
 
@@ -69,13 +72,16 @@ def create_app(
     async def lifespan() -> AsyncGenerator[None]:
         async with hub, trio.open_nursery() as nursery:
             nursery.start_soon(access.run, name="h3trio hub access")
+            nursery.start_soon(monitor.run, name="h3trio hub monitor")
             yield
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
+    monitor = Monitor(hub, access)
     app = App(lifespan=lifespan)
     add_browser_safety(app, cors=cors, trusted=access.rights.allowed_origins)
     _add_events(app, hub, access)
-    _add_operation(app, hub, access.rights)
+    _add_operation(app, hub, access)
+    monitor.add_routes(app)
     return app
 
 
@@ -169,20 +175,20 @@ def _check_accept(event: H3Event) -> None:
         raise HTTPError(406, "this is a text/event-stream")
 
 
-def _add_operation(app: App, hub: Hub, rights: Rights) -> None:
+def _add_operation(app: App, hub: Hub, access: Access) -> None:
     @app.get("/")
     async def page(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         return Response.html(PAGE, headers=PAGE_HEADERS)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         return Response("ok\n", headers={"Cache-Control": "no-store"})
 
     @app.get("/healthz/ready")
     async def ready(event: H3Event) -> Response:
-        rights.check_operate(event)
+        await access.check_operate(event)
         headers = {"Cache-Control": "no-store"}
         if event.draining.is_set():
             return Response("draining\n", status=503, headers=headers)

@@ -46,6 +46,8 @@ class Grant:
     subscribe: Selection | None = None
     """Topics whose private events it may see. `None`: it may not subscribe; an
     empty selection: to public events only."""
+    operate: bool = False
+    """Whether it may see the page, the health, the statistics and the metrics."""
     expires: float | None = None
     """Unix time in seconds at which all of it ends, streams too; `None` for never."""
     subject: str = ""

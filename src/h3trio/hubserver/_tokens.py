@@ -87,6 +87,7 @@ def verify(token: str, keys: KeySet, rules: TokenRules, *, now: float) -> Grant:
     return Grant(
         publish=NO_TOPICS if publish is None else selection_of(publish),
         subscribe=None if subscribe is None else selection_of(subscribe),
+        operate=_may_operate(claims),
         expires=expires,
         subject=subject,
     )
@@ -197,6 +198,15 @@ def _rights(claims: Object) -> Mapping[str, object]:
     if len(named) == 1 and isinstance(named[0], dict):
         return cast("Object", named[0])
     raise TokenError("the claim mercure is malformed")
+
+
+def _may_operate(claims: Object) -> bool:
+    """Read our own claim: `"h3trio": {"operate": true}`; Mercure's has nothing for that."""
+    own = claims.get("h3trio", {})
+    operate = cast("Object", own).get("operate", False) if isinstance(own, dict) else None
+    if not isinstance(operate, bool):
+        raise TokenError("the claim h3trio is malformed")
+    return operate
 
 
 def _selectors(rights: Mapping[str, object], name: str) -> list[str] | None:

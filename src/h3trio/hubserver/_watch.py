@@ -161,7 +161,7 @@ class Watch:
             return
         if until_end.cancelled_caught:
             self._expire(watched)
-        elif grant is None or grant.subscribe != watched.grant.subscribe:
+        elif grant is None or _rights(grant) != _rights(watched.grant):
             # Whoever has other rights than before comes back and gets those.
             self.revoked += 1
             watched.event.end(CloseReason.AUTH_EXPIRED)
@@ -183,3 +183,8 @@ class Watch:
             logger.exception("%s: asking for its rights again failed", watched.event)
         self.failures += 1
         return watched.grant
+
+
+def _rights(grant: Grant) -> tuple[object, ...]:
+    """What a stream may be open for."""
+    return grant.subscribe, grant.operate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -44,6 +45,7 @@ class Link:
         self._request = request
         ours, self.stream = pipe_pair(room)
         self.context = Context(self._watched, settings)
+        self.context.take_snapshot = partial(self.context.snapshot, connections=1)
         self._connection = Connection(StreamTransport(ours), client="memory", context=self.context)
         self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
         self.ending: Ending | None = None

@@ -1,0 +1,137 @@
+"""What a hub shows of itself: snapshots for people and programs that watch it.
+
+Nothing here is kept: each is made when it is asked for, out of what the hub's parts count
+anyway.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from heapq import nlargest
+from types import MappingProxyType
+from typing import TYPE_CHECKING, final
+
+from ._statistics import HubStatistics, TopicStatistics
+from ._subscriber import Subscription
+from ._topic_counts import MAX_COUNTED, TopicCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ._committer import Committer
+    from ._feeds import Feeds
+    from ._history import History
+    from ._record import Record
+    from ._replay import Replay
+    from ._subscriber import EndReason, Subscriber
+
+
+@final
+class View:
+    """Snapshots of one hub, and the counts that none of its parts has."""
+
+    __slots__ = (
+        "_committer",
+        "_counts",
+        "_ended",
+        "_feeds",
+        "_history",
+        "_published",
+        "_replay",
+        "kicked",
+    )
+
+    def __init__(
+        self, history: History, feeds: Feeds, replay: Replay, committer: Committer
+    ) -> None:
+        self._history = history
+        self._feeds = feeds
+        self._replay = replay
+        self._committer = committer
+        self._published = 0
+        self._counts = TopicCounts()
+        self._ended: Counter[str] = Counter()
+        self.kicked = 0
+
+    # -- counting
+
+    def count_published(self, record: Record) -> None:
+        """Count an event, once in all and once for each of its topics."""
+        self._published += 1
+        counts = self._counts
+        for topic in record.topics:
+            if topic in counts:
+                counts[topic] += 1
+            else:
+                if len(counts) >= MAX_COUNTED:
+                    counts.make_room()
+                counts[topic] = 1
+
+    def count_ended(self, reason: EndReason | None) -> None:
+        """Count the end of a subscription; no reason is its client's or its handler's."""
+        self._ended["left" if reason is None else reason.value] += 1
+
+    # -- showing
+
+    def statistics(self, subscribers: int) -> HubStatistics:
+        """The hub as a whole; its cost grows with the feeds."""
+        windows, replay, committer = self._feeds.windows, self._replay, self._committer
+        counts = self._counts
+        return HubStatistics(
+            published=self._published,
+            delivered=windows.delivered + replay.replayed_events,
+            delivered_bytes=windows.delivered_bytes + replay.replayed_bytes,
+            subscribers=subscribers,
+            ready=sum(len(feed.ready) for feed in self._feeds),
+            feeds=len(self._feeds),
+            waiting=committer.waiting,
+            replays=replay.replays,
+            replayed_events=replay.replayed_events,
+            resets=replay.resets,
+            kicked=self.kicked,
+            ended=MappingProxyType(dict(self._ended)),
+            topics=len(counts) + sum(topic not in counts for topic in self._feeds.topics),
+            publish=committer.latency.statistics(),
+            sweep=windows.passes.statistics(),
+            failure=committer.failure,
+            history=self._history.statistics(),
+        )
+
+    def topics(self, limit: int) -> tuple[TopicStatistics, ...]:
+        """The busiest topics: the most events, then the most subscribers."""
+        counts, selected = self._counts, self._feeds.topics
+
+        def weight(topic: str) -> tuple[int, int]:
+            ready = sum(len(feed.ready) for feed in selected.get(topic, ()))
+            return counts.get(topic, 0), ready
+
+        return tuple(
+            TopicStatistics(
+                topic=topic,
+                subscribers=self._feeds.count_ready(topic),
+                published=counts.get(topic, 0),
+            )
+            for topic in nlargest(limit, {**counts, **dict.fromkeys(selected)}, key=weight)
+        )
+
+    def slow(self, subscribers: Collection[Subscriber], limit: int) -> tuple[Subscription, ...]:
+        """Those that are catching up, the farthest behind first."""
+        if len(subscribers) == sum(len(feed.ready) for feed in self._feeds):
+            return ()
+        behind = (subscriber for subscriber in subscribers if subscriber.feed is None)
+        chosen = nlargest(limit, behind, key=lambda subscriber: -subscriber.position)
+        return tuple(map(self.subscription, chosen))
+
+    def subscription(self, subscriber: Subscriber) -> Subscription:
+        """One subscription."""
+        ready = subscriber.feed is not None
+        return Subscription(
+            topics=subscriber.selection,
+            allow=subscriber.allow,
+            info=subscriber.info,
+            cursor=self._history.epochs.format(subscriber.position),
+            ready=ready,
+            since=subscriber.since,
+            # Who is ready has all that it selected, though its cursor may be an old one.
+            behind=0 if ready else max(0, self._history.log.head - subscriber.position),
+        )

@@ -1,0 +1,12 @@
+"""Metrics for Prometheus: what a server and its hubs count, read when somebody asks.
+
+Needs prometheus-client, which the extras `metrics` and `hub` bring.
+"""
+
+from h3trio._doors import own as _own
+
+from ._collector import Collector as Collector
+from ._endpoint import Metrics as Metrics
+
+_own(globals(), __name__)
+del _own

@@ -1,0 +1,137 @@
+"""What each field of the statistics is as a metric: its name, its kind, its words.
+
+The tables are read by the collector; a test holds them against the dataclasses, so that no
+field is forgotten. Names follow Prometheus' rules: `h3trio_` in front, the unit in base units at
+the end, `_total` behind what only grows.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+PREFIX: Final = "h3trio_"
+
+
+class Kind(enum.Enum):
+    """How a field becomes samples."""
+
+    GAUGE = "gauge"
+    """A number that goes up and down."""
+    COUNTER = "counter"
+    """A number that grows; `_total` is put behind its name."""
+    LABELLED = "labelled counter"
+    """A mapping: a counter for each key, which becomes a label's value."""
+    FLAG = "flag"
+    """1 where the field is true, or holds a text; else 0."""
+    INFO = "info"
+    """1, with the field's text as a label's value."""
+    HISTOGRAM = "histogram"
+    """A `LatencyStatistics`."""
+
+
+class Family(NamedTuple):
+    """One metric."""
+
+    name: str
+    kind: Kind
+    help: str
+    label: str = ""
+
+
+SERVER: Final = {
+    "connections": Family("connections", Kind.GAUGE, "Open connections."),
+    "streams": Family("streams", Kind.GAUGE, "Open event streams."),
+    "accepted": Family("accepted_connections", Kind.COUNTER, "Connections accepted."),
+    "refused": Family("refused_connections", Kind.COUNTER, "Connections refused for want of room."),
+    "requests": Family("requests", Kind.COUNTER, "Exchanges finished."),
+    "events": Family(
+        "finished_stream_events", Kind.COUNTER, "Events sent on streams that have ended."
+    ),
+    "bytes_sent": Family("sent_bytes", Kind.COUNTER, "Bytes sent by exchanges that have ended."),
+    "closings": Family(
+        "requests_ended", Kind.LABELLED, "Exchanges finished, by what ended them.", "reason"
+    ),
+    "stream_closings": Family(
+        "streams_ended", Kind.LABELLED, "Event streams finished, by what ended them.", "reason"
+    ),
+    "limits": Family(
+        "limits_met", Kind.LABELLED, "Times a limit was met, by the name of its setting.", "limit"
+    ),
+    "refusals": Family(
+        "requests_refused",
+        Kind.LABELLED,
+        "Requests that broke HTTP, a limit of it or its timeouts, by status.",
+        "status",
+    ),
+    "blocked_loops": Family("blocked_loops", Kind.COUNTER, "Times the event loop was blocked."),
+    "overdue_cancels": Family(
+        "overdue_cancels", Kind.COUNTER, "Handlers that went on after they were cancelled."
+    ),
+    "draining": Family(
+        "draining", Kind.FLAG, "Whether the server is going away; the connections are left."
+    ),
+    "refused_by_address": Family(
+        "refused_connections_by_address",
+        Kind.COUNTER,
+        "Connections refused because their address held all it may.",
+    ),
+    "refused_streams": Family(
+        "refused_streams",
+        Kind.COUNTER,
+        "Event streams refused because their address held all it may.",
+    ),
+    "failed_handshakes": Family(
+        "failed_tls_handshakes", Kind.COUNTER, "TLS handshakes that failed or took too long."
+    ),
+    "failed_proxy_headers": Family(
+        "failed_proxy_headers", Kind.COUNTER, "Connections of proxies without a PROXY header."
+    ),
+    "accept_pauses": Family(
+        "accept_pauses", Kind.COUNTER, "Times accepting paused for want of descriptors or memory."
+    ),
+}
+"""The fields of `ServerStatistics`."""
+
+HUB: Final = {
+    "published": Family("published_events", Kind.COUNTER, "Events stored."),
+    "delivered": Family(
+        "delivered_events", Kind.COUNTER, "Events given to subscribers, once for each of them."
+    ),
+    "delivered_bytes": Family("delivered_bytes", Kind.COUNTER, "Bytes of their frames."),
+    "subscribers": Family("subscribers", Kind.GAUGE, "Subscriptions."),
+    "ready": Family(
+        "ready_subscribers", Kind.GAUGE, "Subscriptions fed live; the others catch up."
+    ),
+    "feeds": Family("feeds", Kind.GAUGE, "Distinct selections with somebody ready."),
+    "waiting": Family("waiting_updates", Kind.GAUGE, "Updates that wait for the history."),
+    "replays": Family("replays", Kind.COUNTER, "Times that a subscriber got events from the log."),
+    "replayed_events": Family(
+        "replayed_events", Kind.COUNTER, "Events given from the log; delivered ones too."
+    ),
+    "resets": Family("resets", Kind.COUNTER, "Gaps told to subscribers."),
+    "kicked": Family("kicks", Kind.COUNTER, "Subscriptions ended by the application."),
+    "ended": Family("subscriptions_ended", Kind.LABELLED, "Subscriptions ended, by why.", "reason"),
+    "topics": Family("topics", Kind.GAUGE, "Topics selected by name or published to."),
+    "publish": Family("publish_seconds", Kind.HISTOGRAM, "From a publish to its acknowledgement."),
+    "sweep": Family(
+        "sweep_seconds", Kind.HISTOGRAM, "One round of events to all subscribers of a selection."
+    ),
+    "failure": Family("history_failing", Kind.FLAG, "Whether the last store failed."),
+}
+"""The fields of `HubStatistics`, but `history`."""
+
+HISTORY: Final = {
+    "durability": Family(
+        "history_info", Kind.INFO, "What an acknowledged publish survives.", "durability"
+    ),
+    "events": Family("history_events", Kind.GAUGE, "Events kept."),
+    "bytes": Family("history_bytes", Kind.GAUGE, "Bytes of their frames."),
+    "topics": Family("history_topics", Kind.GAUGE, "Topics among them."),
+    "oldest": Family("history_oldest_position", Kind.GAUGE, "First position kept; 0 if none."),
+    "newest": Family("history_newest_position", Kind.GAUGE, "Last position given; 0 if none."),
+    "trimmed": Family(
+        "history_trimmed_events", Kind.COUNTER, "Events removed by retention or purge."
+    ),
+}
+"""The fields of `HistoryStatistics`."""
