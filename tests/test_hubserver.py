@@ -297,7 +297,7 @@ async def test_the_page_is_for_this_machine(hub: HubClient) -> None:
     """The page is HTML; through a proxy it is a 403 that names the flag."""
     head, text = await hub.ask(request("/"))
     assert (head.status, head.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert "EventSource" in text
+    assert "static/dashboard.js" in text
     head, text = await hub.ask(request("/", "X-Forwarded-For: 10.0.0.1"))
     assert head.status == 403
     assert "--allow-anonymous-operate" in text

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 import trustme
+from e2e.browser import ARGS
 from e2e.fronts import MAKERS, NAME, Site, free_port, issue, run_front
 from e2e.process import ServeProcess, fetch
-from e2e.test_page import ARGS
 from tools import missing, require_tool
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@
     POST   /events/TOPIC        publish
     DELETE /events/TOPIC        purge
     GET    /healthz/live, /healthz/ready
-    GET    /                    a page that shows the stream
+    GET    /, /static/NAME      the dashboard
     GET    /statistics          what there is to watch, once or as a stream
     GET    /metrics             the same for Prometheus
 
@@ -24,10 +24,10 @@ from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
 from ._access import ANYONE, Access
-from ._browser import PAGE_HEADERS, add_browser_safety
+from ._browser import add_browser_safety
+from ._dashboard import add_dashboard
 from ._grant import members
 from ._monitor import Monitor
-from ._page import PAGE
 from ._publish import publish
 
 if TYPE_CHECKING:
@@ -175,11 +175,14 @@ def _check_accept(event: H3Event) -> None:
         raise HTTPError(406, "this is a text/event-stream")
 
 
+async def _anyone(_event: H3Event) -> None:
+    """Check nothing."""
+
+
 def _add_operation(app: App, hub: Hub, access: Access) -> None:
-    @app.get("/")
-    async def page(event: H3Event) -> Response:
-        await access.check_operate(event)
-        return Response.html(PAGE, headers=PAGE_HEADERS)
+    # A browser asks for a page without a token, and the page is where one is entered. Its files
+    # are no secret; what they show is asked for with the token.
+    add_dashboard(app, _anyone if access.has_authenticator else access.check_operate)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:

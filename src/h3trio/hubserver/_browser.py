@@ -9,14 +9,9 @@ nobody's cookies unless it was told to.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio import CORS, App, H3Event, HTTPError, SecurityHeaders
-
-from ._page import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +25,7 @@ CORS_HEADERS: Final = (
 )
 """Request headers that the hub reads."""
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
-"""What isn't the page is data: nothing in it is to be loaded or run."""
+"""What isn't the dashboard is data: nothing in it is to be loaded or run."""
 
 
 def hub_cors(origins: frozenset[str]) -> CORS | None:
@@ -52,7 +47,7 @@ def add_browser_safety(
     app.use(
         SecurityHeaders(
             content_security_policy=API_POLICY,
-            # These are about pages; the hub's one page has them itself.
+            # These are about pages; the dashboard has them itself.
             referrer_policy=None,
             frame_options=None,
             cross_origin_opener_policy=None,
@@ -99,37 +94,3 @@ def _is_own(origin: str, authority: str) -> bool:
     # Without the scheme: behind a proxy that ends TLS the page's is https, and ours is not.
     scheme, _, host = origin.partition("://")
     return scheme in ("http", "https") and bool(host) and host.lower() == authority.lower()
-
-
-def page_policy(page: str) -> str:
-    """Return the Content-Security-Policy under which exactly this page works.
-
-    Its inline script and style are named by their hashes (CSP level 3, section 2.3.1), so
-    that nothing else runs, whatever is published.
-    """
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {_hashes(page, 'script')}",
-            f"style-src {_hashes(page, 'style')}",
-            "connect-src 'self'",
-            "img-src data:",
-            *(f"{name} 'none'" for name in ("base-uri", "form-action", "frame-ancestors")),
-        ]
-    )
-
-
-def _hashes(page: str, tag: str) -> str:
-    inside = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-    digests = (hashlib.sha256(text.encode()).digest() for text in inside)
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-
-
-PAGE_POLICY: Final = page_policy(PAGE)
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": PAGE_POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-"""What the page says beyond what every answer says."""

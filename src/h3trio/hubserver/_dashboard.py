@@ -1,0 +1,104 @@
+"""The dashboard: a page of plain files, which feeds itself over the hub's own streams.
+
+The files lie in `static/`, are read once and kept: nothing a request says becomes a file name,
+so there is no path to escape from. They aren't built, and name nothing outside of the hub. Each
+has an `ETag` of its content and is asked for again each time (`no-cache`): after an update a
+browser never runs files of two versions, and for the rest a 304 is short enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, final
+
+from h3trio import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from h3trio import App, H3Event
+
+PAGE: Final = "index.html"
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",  # RFC 9239 section 6
+    ".svg": "image/svg+xml",
+}
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            *(f"{name} 'self'" for name in ("script-src", "style-src", "connect-src", "img-src")),
+            *(f"{name} 'none'" for name in ("base-uri", "form-action", "frame-ancestors")),
+            # What is published is shown as text: no script of ours makes markup of a string.
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""What the page says beyond what every answer says."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """One file as it is sent."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+@cache
+def static_files() -> Mapping[str, StaticFile]:
+    """Read the files of the dashboard, by name."""
+    return {
+        entry.name: _static_file(content_type, entry.read_bytes())
+        for entry in files("h3trio.hubserver").joinpath("static").iterdir()
+        if (content_type := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None
+    }
+
+
+def _static_file(content_type: str, body: bytes) -> StaticFile:
+    return StaticFile(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def add_dashboard(app: App, check: Callable[[H3Event], Awaitable[object]]) -> None:
+    """Route the page at `/`, and what it loads below `/static/`.
+
+    Args:
+        app: where to.
+        check: raises `HTTPError` for who may not see it.
+    """
+    for name, file in static_files().items():
+        if name == PAGE:
+            app.get("/")(_make_send(file, check, PAGE_HEADERS))
+        else:
+            app.get(f"/static/{name}")(_make_send(file, check, {}))
+
+
+def _make_send(
+    file: StaticFile, check: Callable[[H3Event], Awaitable[object]], more: Mapping[str, str]
+) -> Callable[[H3Event], Awaitable[Response]]:
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache", **more}
+
+    async def send(event: H3Event) -> Response:
+        await check(event)
+        if _has(event, file.etag):
+            return Response(status=304, headers=headers)
+        return Response(file.body, content_type=file.content_type, headers=headers)
+
+    return send
+
+
+def _has(event: H3Event, etag: str) -> bool:
+    """Whether the client holds this very file (RFC 9110 section 13.1.2, compared weakly)."""
+    asked = ",".join(event.headers.get_list("if-none-match")).split(",")
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in asked)

@@ -1,0 +1,154 @@
+// @ts-check
+/** The tables and facts of one snapshot of the hub's statistics; fields may be missing. */
+import { byId, Rows, say } from "./dom.js"
+import { bytes, count, duration, latency, NOTHING, some } from "./format.js"
+
+/** What ended in the way it was meant to, and how that is called; the other reasons are drops. */
+const ENDS = /** @type {Record<string, string>} */ ({
+  completed: "answered",
+  client_closed: "the client left",
+  lease: "the lease was over",
+  draining: "the server goes away",
+})
+const DROPS = /** @type {Record<string, string>} */ ({
+  slow: "too slow",
+  lagged: "fell out of the history",
+  connection_lost: "connection lost",
+  auth_expired: "token expired",
+  handler_error: "error in a handler",
+  protocol_error: "not HTTP",
+})
+
+export class Tables {
+  #topics = new Rows("topics")
+  #slow = new Rows("slow")
+  #ended = new Rows("ended")
+  #history = new Rows("history")
+  #latency = new Rows("latency")
+  #known = byId("known-topics", HTMLDataListElement)
+  #knownNames = ""
+  #choose
+
+  /** @param {(topic: string) => void} choose called with a topic whose events are to be shown */
+  constructor(choose) {
+    this.#choose = choose
+  }
+
+  /** @param {any} snapshot */
+  show(snapshot) {
+    const { server = {}, hub = {}, history = {} } = snapshot
+    say(byId("uptime", HTMLElement), duration(snapshot.uptime))
+    say(byId("version", HTMLElement), snapshot.version ?? NOTHING)
+    say(byId("store", HTMLElement), history.durability ?? NOTHING)
+    say(byId("published-total", HTMLElement), count(hub.published))
+    say(byId("delivered-total", HTMLElement), count(hub.delivered))
+    say(byId("bytes-total", HTMLElement), bytes(hub.delivered_bytes))
+    say(byId("streams", HTMLElement), some(server.streams, "stream"))
+    say(byId("subscribers", HTMLElement), some(hub.subscribers, "subscriber"))
+    this.#showTopics(snapshot.topics ?? [], snapshot.topics_total)
+    this.#showSlow(snapshot.slow ?? [], snapshot.time, hub)
+    this.#ended.show(endings(server, hub, snapshot.access ?? {}))
+    this.#history.show(historyRows(hub, history))
+    this.#latency.show(latencyRows(snapshot.latency ?? {}))
+  }
+
+  /**
+   * @param {any[]} topics
+   * @param {number | undefined} total
+   */
+  #showTopics(topics, total = topics.length) {
+    const rows = topics.map(({ topic, subscribers, published }) => [topic, count(subscribers), count(published)])
+    this.#topics.show(rows, (head, [topic]) => {
+      const button = document.createElement("button")
+      button.type = "button"
+      button.className = "link"
+      button.textContent = topic
+      button.title = `Show the events on ${topic}`
+      button.addEventListener("click", () => this.#choose(topic))
+      head.append(button)
+    })
+    say(byId("topics-count", HTMLElement), total > rows.length ? `${rows.length} of ${count(total)}` : count(total))
+    const names = rows.map(([topic]) => topic).sort()
+    if (names.join("\n") === this.#knownNames) return
+    this.#knownNames = names.join("\n")
+    this.#known.replaceChildren(...names.map((topic) => new Option(topic)))
+  }
+
+  /**
+   * @param {any[]} slow
+   * @param {number} now
+   * @param {any} hub
+   */
+  #showSlow(slow, now, hub) {
+    const rows = slow.map(({ client, topics, since, behind }) => {
+      const names = Array.isArray(topics) ? topics.join(", ") : String(topics ?? NOTHING)
+      return [String(client ?? NOTHING), names, count(behind), duration(since == null ? null : now - since)]
+    })
+    this.#slow.show(rows)
+    const late = hub.subscribers - hub.ready
+    say(byId("slow-count", HTMLElement), late > 0 ? `${count(late)} of ${count(hub.subscribers)} subscribers` : "")
+  }
+}
+
+/**
+ * Everything that ended or was turned away, what hurt first.
+ * @param {any} server
+ * @param {any} hub
+ * @param {any} access
+ */
+function endings(server, hub, access) {
+  const { refused, refused_by_address, refused_streams } = server
+  const ended = Object.entries(server.stream_closings ?? server.closings ?? {})
+  return [
+    ...kind("dropped", [...ended.filter(([why]) => !(why in ENDS)), ["lagged", hub.ended?.lagged]]),
+    ...kind("gap told", [["history no longer kept", hub.resets]]),
+    ...kind("refused", [
+      ["no room", refused],
+      ["connections of one address", refused_by_address],
+      ["streams of one address", refused_streams],
+      ["no good token, 401", access.unauthorized],
+      ["not allowed, 403", access.forbidden],
+      ["publish rate, 429", access.rate_limited],
+      ["streams of one subject, 429", access.too_many_streams],
+      ...Object.entries(server.refusals ?? {}).map(([status, times]) => [`bad request, ${status}`, times]),
+    ]),
+    ...kind("at a limit", Object.entries(server.limits ?? {})),
+    ...kind("ended", ended.filter(([why]) => why in ENDS)),
+  ]
+}
+
+/**
+ * @param {string} what
+ * @param {any[]} counts pairs of a reason and how often
+ */
+function kind(what, counts) {
+  return counts
+    .filter(([, times]) => times > 0)
+    .sort(([, one], [, other]) => other - one)
+    .map(([why, times]) => [what, ENDS[why] ?? DROPS[why] ?? why, count(times)])
+}
+
+/**
+ * @param {any} hub
+ * @param {any} history
+ */
+function historyRows(hub, history) {
+  return [
+    ["Durability", history.durability ?? NOTHING],
+    ["Events kept", count(history.events)],
+    ["Size", bytes(history.bytes)],
+    ["Topics", count(history.topics)],
+    ["Positions", history.newest ? `${count(history.oldest)} to ${count(history.newest)}` : NOTHING],
+    ["Removed", count(history.trimmed)],
+    ["Waiting to be stored", count(hub.waiting)],
+    ...(hub.failure ? [["Failure", hub.failure]] : []),
+  ]
+}
+
+/** @param {any} latencies */
+function latencyRows(latencies) {
+  return [
+    ["Publish", latencies.publish],
+    ["Sweep", latencies.sweep],
+  ].map(([name, of]) => [name, latency(of?.p50), latency(of?.p90), latency(of?.p99), latency(of?.max)])
+}

@@ -1,0 +1,412 @@
+"""The dashboard in a browser: what it shows, what can be done with it, and how it comes back."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import trio
+from e2e.browser import Browser, Visit
+from e2e.process import ServeProcess, connect, fetch
+from e2e.shop import run_shop
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from playwright.sync_api import Page
+
+DATA: Final = "#events .data"
+FOCUS: Final = """() => {
+  const focused = document.activeElement, style = getComputedStyle(focused)
+  const name = focused.id || focused.name || focused.textContent.trim()
+  return style.outlineStyle === "none" || style.outlineWidth === "0px" ? `${name}, unseen` : name
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    """Give a Chromium that the tests of this module share."""
+    with Browser() as shared:
+        yield shared
+
+
+async def publish(served: ServeProcess, topic: str, *texts: str) -> None:
+    """Publish from outside of the page."""
+    for text in texts:
+        answer = await fetch(served.port, "POST", f"/events/{topic}", body=text.encode())
+        assert answer.status == 200, answer
+
+
+def publish_by_form(page: Page, topic: str, data: str, **fields: str) -> None:
+    """Fill in the form and press its button."""
+    for name, value in {"topic": topic, "data": data, **fields}.items():
+        page.locator(f"#publish [name={name}]").fill(value)
+    page.get_by_role("button", name="Publish").click()
+
+
+def subscribe_by_form(page: Page, topic: str, first: str) -> None:
+    """Choose a topic, and where to begin."""
+    page.locator("#subscribe [name=topic]").fill(topic)
+    page.locator("#subscribe [name=from]").select_option(first)
+    page.get_by_role("button", name="Subscribe").click()
+
+
+async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) -> None:
+    """What the form publishes is listed, counted, and found again by topic; nothing complains."""
+    served = await ServeProcess.start(nursery)
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        visit.wait_text("#state", "Live")
+        publish_by_form(page, "news", "first <b>news</b>")
+        visit.wait_text("#published", "Stored as")
+        publish_by_form(page, "a/b c", "second")
+        visit.wait_text("#events li:first-child", "second")
+        publish_by_form(page, "é", "trois", type="alert", id="own-1")
+        visit.wait_texts("#events li:first-child .type", ["alert"])
+        visit.wait_texts("#events li:first-child .id", ["own-1"])
+        # The newest comes first, as text and not as markup.
+        visit.wait_texts(DATA, ["alert trois", "second", "first <b>news</b>"])
+
+        visit.wait_text("#topics", "a/b c")
+        visit.wait_text("#history", "memory")
+        visit.wait_texts("#published-total", ["3"])
+        visit.wait_texts("figure[data-key=published] .value", ["0"])
+
+        subscribe_by_form(page, "news", "oldest")
+        visit.wait_texts("#events-title", ["Events on news"])
+        visit.wait_texts(DATA, ["first <b>news</b>"])
+        subscribe_by_form(page, "news", "live")
+        visit.wait_text("#events-state", "Live")
+        visit.wait_texts(DATA, [])
+        visit.run(publish, served, "other", "of another topic")
+        visit.run(publish, served, "news", "live news")
+        visit.wait_texts(DATA, ["live news"])
+        page.locator("#subscribe [name=from]").select_option("last")
+        page.locator("#subscribe [name=count]").fill("1")
+        page.get_by_role("button", name="a/b c").click()
+        visit.wait_texts(DATA, ["second"])
+        assert visit.complaints == []
+
+        publish_by_form(page, "news", "x", id="no\u00a0id", type="")
+        visit.wait_text("#published", "Refused (400)")
+        assert "400" in visit.take_complaints()[0]
+        assert page.locator("#publish [name=data]").input_value() == "x"
+        assert visit.foreign == []
+        assert visit.shifts < 0.01
+
+    await browser.visit(look, f"{served.url}/")
+    assert await served.stop() == 0
+
+
+async def test_pause_and_a_burst(browser: Browser, nursery: trio.Nursery) -> None:
+    """While it is paused the list stands still; of three thousand events the newest are there."""
+    served = await ServeProcess.start(nursery)
+
+    def look(visit: Visit) -> None:
+        visit.wait_text("#state", "Live")
+        visit.run(publish, served, "news", "before")
+        visit.wait_texts(DATA, ["before"])
+        visit.page.get_by_role("button", name="Pause").click()
+        visit.run(publish, served, "news", "meanwhile", '{\n  "long": true\n}')
+        visit.wait_texts("#events-count", ["paused, 2 new"])
+        visit.wait_texts(DATA, ["before"])
+        visit.page.get_by_role("button", name="Pause").click()
+        visit.wait_texts("#events > li:nth-child(n + 2) .data", ["meanwhile", "before"])
+        visit.wait_text("#events pre", '"long": true')
+
+        visit.run(burst)
+        visit.wait_text("#events-count", "3,003 events, the newest 200 shown")
+        visit.wait_text("#events li:first-child", "n2999")
+        assert visit.page.locator("#events li").count() == 200
+        assert visit.complaints == []
+
+    async def burst() -> None:
+        body = b"".join(b"data: n%d\n\n" % n for n in range(3000))
+        headers = {"Content-Type": "text/event-stream"}
+        answer = await fetch(served.port, "POST", "/events/x", headers=headers, body=body)
+        assert json.loads(answer.body)["published"] == 3000
+
+    await browser.visit(look, f"{served.url}/")
+
+
+async def test_it_comes_back_without_a_gap(
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Killed with `kill -9` and started again, the hub gives the page what it missed, once."""
+    args = ("--store", f"sqlite:{tmp_path / 'hub.db'}")
+    first = await ServeProcess.start(nursery, *args)
+
+    async def kill() -> None:
+        assert await first.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    async def start_again() -> None:
+        again = await ServeProcess.launch(nursery, "--port", str(first.port), *args)
+        await again.wait_line(r"h3trio: http:")
+        await publish(first, "news", "missed 1", "missed 2", "missed 3")
+
+    def look(visit: Visit) -> None:
+        visit.wait_text("#store", "durable")
+        publish_by_form(visit.page, "news", "seen 1")
+        publish_by_form(visit.page, "news", "seen 2")
+        visit.wait_texts(DATA, ["seen 2", "seen 1"])
+        assert visit.take_complaints() == []
+        visit.run(kill)
+        visit.wait_text("#state", "Connection lost")
+        visit.wait_text("#state-more", "next try in")
+        publish_by_form(visit.page, "news", "unsent")
+        visit.wait_text("#published", "No answer")
+        # Away, so that what is published next can't come live.
+        visit.page.context.set_offline(True)
+        visit.run(start_again)
+        visit.page.context.set_offline(False)
+        visit.wait_text("#state", "Live")
+        visit.page.get_by_role("button", name="Publish").click()
+        visit.wait_text("#events li:first-child", "unsent")
+        back = visit.page.locator("#events .note .data").text_content() or ""
+        assert "lost connection" in back
+        missed = ["missed 3", "missed 2", "missed 1"]
+        visit.wait_texts(DATA, ["unsent", *missed, back, "seen 2", "seen 1"])
+        # The browser tells of each request that found nobody.
+        assert {"ERR_" in complaint for complaint in visit.take_complaints()} == {True}
+
+    await browser.visit(look, f"{first.url}/")
+
+
+async def test_a_gap_is_told(browser: Browser, nursery: trio.Nursery) -> None:
+    """Where the history went with the hub, the page says that there is a gap."""
+    first = await ServeProcess.start(nursery)
+
+    async def start_again() -> None:
+        await first.stop(signal.SIGKILL)
+        again = await ServeProcess.launch(nursery, "--port", str(first.port))
+        await again.wait_line(r"h3trio: http:")
+        await publish(first, "news", "of the new hub")
+
+    def look(visit: Visit) -> None:
+        publish_by_form(visit.page, "news", "of the old hub")
+        visit.wait_texts(DATA, ["of the old hub"])
+        visit.run(start_again)
+        visit.wait_text("#events .gap", "Gap: the hub doesn't know the id")
+        visit.wait_text("#events li:first-child", "of the new hub")
+
+    await browser.visit(look, f"{first.url}/")
+
+
+async def test_a_hidden_tab_gives_its_connections_back(
+    browser: Browser, nursery: trio.Nursery
+) -> None:
+    """A tab that nobody sees holds no stream; seen again, it goes on where it was."""
+    served = await ServeProcess.start(nursery)
+
+    async def no_stream_but_mine() -> None:
+        headers = {"Accept": "text/event-stream"}
+        async with await connect(served.port) as watching:
+            await watching.ask(target="/statistics?interval=0.5", headers=headers)
+            await watching.until(b'"streams":1,')
+
+    def hide(page: Page, *, hidden: bool) -> None:
+        page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true })
+              document.dispatchEvent(new Event("visibilitychange"))
+            }""",
+            hidden,
+        )
+
+    def look(visit: Visit) -> None:
+        visit.page.clock.install()
+        visit.page.reload()
+        publish_by_form(visit.page, "news", "seen")
+        visit.wait_texts(DATA, ["seen"])
+        hide(visit.page, hidden=True)
+        visit.page.clock.fast_forward(31_000)
+        visit.run(no_stream_but_mine)
+        visit.run(publish, served, "news", "unseen")
+        hide(visit.page, hidden=False)
+        visit.wait_texts(DATA, ["unseen", "seen"])
+        visit.wait_text("#state", "Live")
+
+    await browser.visit(look, f"{served.url}/")
+
+
+async def test_a_token_is_asked_for(
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Refused for want of a token the page says so, takes one, and forgets it when told."""
+    key = tmp_path / "hub.key"
+    key.write_bytes(b"a secret of more than thirty-two bytes")
+    served = await ServeProcess.start(nursery, "--jwt-key-file", str(key))
+
+    async def mint() -> str:
+        args = ("token", "--publish", "*", "--subscribe", "*", "--subject", "alice")
+        command = [sys.executable, "-m", "h3trio", *args, "--expires", "1h", "--key-file", str(key)]
+        done = await trio.run_process(command, capture_stdout=True)
+        return str(done.stdout.decode())
+
+    def enter(visit: Visit, token: str) -> None:
+        visit.page.get_by_role("textbox", name="Token").fill(token)
+        visit.page.get_by_role("button", name="Use it").click()
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        visit.wait_text("#events-refused", "The hub refused this stream (401)")
+        page.get_by_role("button", name="Enter a token").click()
+        enter(visit, "not.good")
+        visit.wait_text("#events-refused", "(401)")
+        publish_by_form(page, "news", "mine")
+        visit.wait_text("#published", "Refused (401)")
+        page.locator("#published button").click()
+        token = visit.run(mint)
+        enter(visit, f"Bearer {token}")
+        visit.wait_text("#events-state", "Live")
+        page.get_by_role("button", name="Publish").click()
+        visit.wait_texts(DATA, ["mine"])
+
+        page.reload()
+        visit.wait_texts(DATA, ["mine"])
+        page.locator("#token-open").click()
+        visit.wait_text("#token-says", "alice, for 59 min")
+        page.get_by_role("button", name="Forget it").click()
+        visit.wait_text("#events-refused", "(401)")
+        assert page.evaluate("sessionStorage.length + localStorage.length") == 0
+        assert token.strip() not in "".join(visit.requests)
+
+    await browser.visit(look, f"{served.url}/")
+
+
+async def test_by_keyboard(browser: Browser, nursery: trio.Nursery) -> None:
+    """Everything is reached and done by keys, in the order of the page, and the focus is seen."""
+    served = await ServeProcess.start(nursery)
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        press = page.keyboard.press
+        visit.wait_text("#state", "Live")
+
+        def reach(*names: str) -> None:
+            for name in names:
+                press("Tab")
+                assert page.evaluate(FOCUS) == name
+
+        reach("Skip to the events", "token-open")
+        press("Enter")
+        assert page.evaluate(FOCUS) == "token"
+        press("Escape")
+        assert page.evaluate(FOCUS) == "token-open"
+        reach("pause")
+        press("Space")
+        assert page.locator("#pause").get_attribute("aria-pressed") == "true"
+        press("Space")
+        reach("clear", "topic", "from", "count", "Subscribe", "events-list", "topic")
+        page.keyboard.type("/keys")
+        reach("data")
+        page.keyboard.type("typed")
+        press("Control+Enter")
+        visit.wait_texts(DATA, ["typed"])
+        reach("type", "id", "Publish")
+        # Whoever wants the events only is there at once.
+        page.reload()
+        press("Tab")
+        press("Enter")
+        press("Tab")
+        assert page.evaluate(FOCUS) == "topic"
+        unnamed = page.evaluate(
+            """() => [...document.querySelectorAll("input, select, textarea, button")]
+              .filter((control) => !(control.labels?.length || control.textContent.trim()))
+              .map((control) => control.outerHTML)"""
+        )
+        assert unnamed == []
+
+    await browser.visit(look, f"{served.url}/")
+
+
+# -- as it looks
+
+LONG: Final = "x" * 300
+WIDTHS: Final = (320, 360, 640, 641, 900, 901, 1280)
+
+
+async def test_it_fits_a_narrow_screen(browser: Browser, nursery: trio.Nursery) -> None:
+    """Nothing is wider than the screen, whatever is published, or moves when the hub is lost."""
+    served = await ServeProcess.start(nursery)
+    await publish(served, LONG, LONG * 10)
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        visit.wait_text("#state", "Live")
+        publish_by_form(page, "news", LONG, type="t" * 100, id="i" * 128)
+        visit.wait_text("#events li:first-child", LONG)
+        visit.wait_text("#topics", LONG)
+        live = [measure(page, width) for width in WIDTHS]
+        assert [width for width, _top in live] == list(WIDTHS)
+        assert visit.complaints == []
+        visit.run(served.stop, signal.SIGKILL)
+        visit.wait_text("#state-more", "can't be reached")
+        assert [measure(page, width) for width in WIDTHS] == live
+
+    await browser.visit(look, f"{served.url}/", width=360, height=780)
+
+
+def measure(page: Page, width: int) -> tuple[int, int]:
+    """Return how wide the page is, and where what is below its bar begins, in pixels."""
+    page.set_viewport_size({"width": width, "height": 780})
+    wide: int = page.evaluate("document.documentElement.scrollWidth")
+    top: int = page.evaluate("document.querySelector('main').offsetTop")
+    return wide, top
+
+
+async def test_it_is_dark_where_one_likes_it(
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Its colours are those of the browser's scheme, and nothing moves where nothing shall.
+
+    With `SCREENSHOTS=docs` it takes three minutes of traffic, and leaves its pictures there.
+    """
+    served = await ServeProcess.start(nursery, "--store", f"sqlite:{tmp_path / 'hub.db'}")
+    await publish(served, "news", "hello")
+    folder, seconds = Path(os.environ.get("SCREENSHOTS", tmp_path)), 0
+    pictures = [folder / f"dashboard{which}.png" for which in ("", "-dark", "-360")]
+    if "SCREENSHOTS" in os.environ:
+        seconds = 182
+        nursery.start_soon(run_shop, served.port)
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        visit.wait_text("#events li:last-child", "")
+        page.wait_for_timeout(1000 * seconds)
+        page.emulate_media(reduced_motion="reduce")
+        page.screenshot(path=pictures[0], full_page=True)
+        backs = [page.evaluate("getComputedStyle(document.documentElement).backgroundColor")]
+        page.emulate_media(color_scheme="dark")
+        page.screenshot(path=pictures[1], full_page=True)
+        backs += [page.evaluate("getComputedStyle(document.documentElement).backgroundColor")]
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": 360, "height": 1180})
+        page.screenshot(path=pictures[2])
+        brightness = [sum(map(int, re.findall(r"\d+", back))) for back in backs]
+        assert brightness[0] > 700
+        assert brightness[1] < 100
+        moves = "getComputedStyle(document.querySelector('#events li')).animationName"
+        assert page.evaluate(moves) == "none"
+        assert all(picture.stat().st_size > 10_000 for picture in pictures)
+
+    await browser.visit(look, f"{served.url}/")
+    nursery.cancel_scope.cancel()
+    if seconds:
+        shrink(pictures)
+
+
+def shrink(pictures: Sequence[Path]) -> None:
+    """Leave a picture 256 colours, which nobody sees, and half of its size."""
+    pillow: Any = importlib.import_module("PIL.Image")  # comes with matplotlib, group `bench`
+    for picture in pictures:
+        image = pillow.open(picture).convert("RGB")
+        image.quantize(256, dither=0).save(picture, optimize=True)

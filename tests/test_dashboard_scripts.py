@@ -1,0 +1,178 @@
+"""The dashboard's scripts without a browser: they fit together, and compute what they should.
+
+They run in the Node.js that Playwright brings along, one process for each test.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools import missing, require_corpus
+
+import h3trio.hubserver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STATIC = Path(h3trio.hubserver.__file__).parent / "static"
+
+LINK = """
+import vm from "node:vm"
+import fs from "node:fs"
+const modules = new Map()
+const load = (name) => {
+  if (!modules.has(name)) {
+    const source = fs.readFileSync(`${given}/${name}`, "utf-8")
+    modules.set(name, new vm.SourceTextModule(source, { identifier: name }))
+  }
+  return modules.get(name)
+}
+await load("dashboard.js").link((name) => load(name.slice(2)))
+answer([...modules.keys()])
+"""
+
+PARSE = """
+const { Parser } = await import(`${given.folder}/sse.js`)
+answer(given.cases.flatMap(({ pieces, events, retry, last }, n) => {
+  const read = (pieces) => {
+    const parser = new Parser(), seen = []
+    const decoder = new TextDecoder()
+    for (const hex of pieces) {
+      seen.push(...parser.feed(decoder.decode(Buffer.from(hex, "hex"), { stream: true })))
+    }
+    return JSON.stringify([seen, retry && parser.retry, last && parser.lastEventId])
+  }
+  const right = JSON.stringify([events, retry, last])
+  const whole = pieces.join("")
+  const cut = [pieces, [whole], whole.match(/../g) ?? []]
+  return cut.flatMap((some) => (read(some) === right ? [] : [[n, read(some)]]))
+}))
+"""
+
+FORMAT = """
+const format = await import(`${given.folder}/format.js`)
+const { niceTop } = await import(`${given.folder}/plot.js`)
+const { topicPath } = await import(`${given.folder}/publish.js`)
+const all = (name, ...values) => values.map((value) => format[name](value))
+answer({
+  count: all("count", 0, 999999, 1234567, undefined),
+  rate: all("rate", 0, 0.25, 9.96, 1234.5, 234567, null),
+  bytes: all("bytes", 0, 999, 1000, 16_600_000, 99_960, 2e15, 5e18, null),
+  duration: all("duration", 0, 59.9, 61, 7260, 90000, -3, null),
+  latency: all("latency", 0, 0.00042, 0.0042, 0.0999, 1.5, 12, null),
+  some: [0, 1, 2000].map((value) => format.some(value, "event")),
+  top: [0, 1, 1.1, 2, 24, 42, 501, 1000].map(niceTop),
+  path: given.topics.map(topicPath),
+})
+"""
+
+RATES = """
+const { Rates, WINDOW } = await import(`${given}/rates.js`)
+const rates = new Rates()
+const add = (time, uptime, hub, server) => rates.add({ time, uptime, hub, server })
+add(100, 10, { published: 5, delivered: 50, delivered_bytes: 500 }, { connections: 3 })
+add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900 }, { connections: 4 })
+add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900 }, { connections: 4 })
+add(104, 14, { published: 9 }, undefined)
+add(110, 1, { published: 2, delivered: 20, delivered_bytes: 200 }, { connections: 1 })
+const samples = rates.samples
+add(110 + WINDOW, 1 + WINDOW, {}, {})
+answer([samples, rates.samples.length])
+"""
+
+
+def run_node(script: str, given: object, *options: str) -> Any:  # noqa: ANN401 - JSON
+    """Run a script that sees `given` and calls `answer`; return what it answered."""
+    try:
+        import playwright  # noqa: PLC0415 - may be missing
+    except ImportError:
+        missing("playwright, and Node.js with it, is not installed")
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    frame = (
+        'import { readFileSync } from "node:fs"\n'
+        'const given = JSON.parse(readFileSync(0, "utf-8"))\n'
+        "const answer = (value) => process.stdout.write(JSON.stringify(value))\n"
+    )
+    argv: Sequence[str] = [str(node), "--no-warnings", *options, "--input-type=module", "--eval"]
+    done = subprocess.run(
+        [*argv, frame + script],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_scripts_parse_and_fit_together() -> None:
+    """Each script parses, and offers every name that another one imports from it."""
+    linked = run_node(LINK, str(STATIC), "--experimental-vm-modules")
+    assert sorted(linked) == sorted(path.name for path in STATIC.glob("*.js"))
+
+
+def test_the_parser_reads_the_corpus() -> None:
+    """The page reads event streams as the standard's tests have it, whole and byte by byte."""
+    cases = []
+    for case in json.loads(require_corpus("sse_corpus.json").read_text(encoding="utf-8"))["cases"]:
+        whole = bytes.fromhex(case["hex"]) if "hex" in case else case["text"].encode()
+        pieces = [piece.encode().hex() for piece in case.get("chunks", ())] or [whole.hex()]
+        events = [
+            {"type": event["type"], "data": event["data"], "id": event["lastEventId"]}
+            for event in case["events"]
+        ]
+        retry, last = case.get("retry"), case.get("last_event_id")
+        # 50,000 bytes one by one are read by others.
+        if len(whole) < 5000:
+            cases.append({"pieces": pieces, "events": events, "retry": retry, "last": last})
+    assert len(cases) > 100
+    assert run_node(PARSE, {"folder": str(STATIC), "cases": cases}) == []
+
+
+TOPICS = {
+    "news": "news",
+    "a/b c": "a/b%20c",
+    "é": "%C3%A9",
+    "a//b": "a//b",
+    "https://x.example/?q#f": "https%3A//x.example/%3Fq%23f",
+    # A URL's parser would take these segments away.
+    "a/../b": "a%2F..%2Fb",
+    "..": None,
+    ".": None,
+}
+
+
+def test_numbers_and_paths() -> None:
+    """Numbers are short and honest; a topic becomes a path that a URL's parser leaves alone."""
+    answer = run_node(FORMAT, {"folder": str(STATIC), "topics": list(TOPICS)})
+    nothing = answer["count"].pop()
+    assert [answer[name].pop() for name in ("rate", "bytes", "duration", "latency")] == 4 * [
+        nothing
+    ]
+    assert answer == {
+        "count": ["0", "999,999", "1.23M"],
+        "rate": ["0", "0.3", "10", "1,235", "235K"],
+        "bytes": ["0 B", "999 B", "1 kB", "16.6 MB", "100 kB", "2 PB", "5,000 PB"],
+        "duration": ["0 s", "59 s", "1 min 1 s", "2 h 1 min", "1 d 1 h", "0 s"],
+        "latency": ["0 µs", "420 µs", "4.2 ms", "100 ms", "1.5 s", "12 s"],
+        "some": ["0 events", "1 event", "2,000 events"],
+        "top": [1, 1, 2, 2, 30, 50, 1000, 1000],
+        "path": list(TOPICS.values()),
+    }
+
+
+def test_rates_of_totals() -> None:
+    """A rate is what a total grew by in the hub's time; a restart or a missing field is a gap."""
+    samples, left = run_node(RATES, str(STATIC))
+    gap = {"published": None, "delivered": None, "bytes": None}
+    assert samples == [
+        {"time": 100, "connections": 3, **gap},
+        {"time": 102, "connections": 4, "published": 2, "delivered": 20, "bytes": 200},
+        {"time": 104, "connections": None, **gap, "published": 0},
+        {"time": 110, "connections": 1, **gap},
+    ]
+    assert left == 2
