@@ -51,6 +51,7 @@ html_copy_source = False
 DRAWERS: Final = {
     "Tutorial": ["docs/tutorial/*"],
     "How-to": ["docs/how-to/index", "docs/how-to/*"],
+    "Coming from": ["docs/how-to/coming-from/index", "docs/how-to/coming-from/*"],
     "Reference": ["docs/reference/index", "docs/reference/*"],
     "Explanation": ["docs/explanation/*", "docs/*"],
     "Project": ["README", "examples/README", "CHANGELOG", "*", "*/README"],

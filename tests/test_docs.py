@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+EXAMPLES = sorted(ROOT.glob("examples/**/*.py"))
 READMES = [ROOT / "README.md", ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md"]
 PAGES = [*READMES, *sorted(DOCS.rglob("*.md"))]
 
@@ -224,7 +224,10 @@ def test_each_threat_is_shown_by_tests_that_exist() -> None:
 def test_examples_readme_names_every_example() -> None:
     """The list of examples is complete."""
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\[`(\w+)`\]", text)) == {path.stem for path in EXAMPLES}
+    alone = {path.stem for path in EXAMPLES if path.parent.name == "examples"}
+    assert set(re.findall(r"\[`(\w+)`\]", text)) == alone
+    folders = {path.parent.name for path in EXAMPLES} - {"examples"}
+    assert set(re.findall(r"\[`(\w+)/`\]", text)) == folders
 
 
 # -- tables
