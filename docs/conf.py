@@ -14,7 +14,7 @@ import pkgutil
 import re
 from typing import TYPE_CHECKING, Final
 
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import h3trio
@@ -52,7 +52,10 @@ DRAWERS: Final = {
     "Tutorial": ["docs/tutorial/*"],
     "How-to": ["docs/how-to/index", "docs/how-to/*"],
     "Coming from": ["docs/how-to/coming-from/index", "docs/how-to/coming-from/*"],
-    "Reference": ["docs/reference/index", "docs/reference/*"],
+    "Reference": [
+        *(f"docs/reference/{page}" for page in ("index", "supported", "h3trio", "hub", "client")),
+        *(f"docs/reference/{page}" for page in ("hubserver", "testing", "command-line", "*")),
+    ],
     "Explanation": ["docs/explanation/*", "docs/*"],
     "Project": ["README", "examples/README", "CHANGELOG", "*", "*/README"],
 }

@@ -15,6 +15,7 @@ import re
 import shlex
 import textwrap
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,12 @@ def blocks(text: str, *languages: str) -> Iterator[str]:
 def occurs(snippet: str, source: str) -> bool:
     """Tell whether a snippet is some consecutive lines of a source, which may be indented more."""
     lines, size = source.splitlines(), len(snippet.splitlines())
-    windows = ("\n".join(lines[at : at + size]) for at in range(len(lines) - size + 1))
+    first = snippet.partition("\n")[0]
+    windows = (
+        "\n".join(lines[at : at + size])
+        for at in range(len(lines) - size + 1)
+        if first in lines[at]
+    )
     return any(textwrap.dedent(window) == snippet for window in windows)
 
 
@@ -75,12 +81,16 @@ def without_docstrings(source: str) -> str:
     return "\n".join(line for line in lines if line != "\0")
 
 
+@cache
+def sources() -> list[str]:
+    """Return the code of the examples, with the functions' docstrings and without."""
+    whole = [path.read_text(encoding="utf-8") for path in EXAMPLES]
+    return [*whole, *map(without_docstrings, whole)]
+
+
 def is_in_an_example(snippet: str) -> bool:
-    """Tell whether a snippet is code of an example, with its functions' docstrings or without."""
-    sources = [path.read_text(encoding="utf-8") for path in EXAMPLES]
-    return any(
-        occurs(snippet, source) or occurs(snippet, without_docstrings(source)) for source in sources
-    )
+    """Tell whether a snippet is code of an example."""
+    return any(occurs(snippet, source) for source in sources())
 
 
 @every_page
