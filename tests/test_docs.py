@@ -25,7 +25,6 @@ import h3trio
 from h3trio._options import SETTINGS, Options
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
@@ -130,24 +129,26 @@ def commands(line: str) -> Iterator[Sequence[str]]:
         words = []
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command's arguments with what the modules `_cli_<command>` say of them.
-
-    Raises:
-        SystemExit: they are wrong.
-    """
+@cache
+def parser_of_all() -> Options:
+    """Make a parser with what the modules `_cli_<command>` say of their arguments."""
     parser = Options(prog="h3trio")
     subparsers = parser.add_subparsers(required=True, parser_class=Options)
     for found in pkgutil.iter_modules(h3trio.__path__, "h3trio."):
         command = found.name.partition("._cli_")[2]
         if command and hasattr(module := importlib.import_module(found.name), "add_arguments"):
             module.add_arguments(subparsers.add_parser(command))
-    return parser.parse_args(arguments)
+    return parser
 
 
 def check_command(arguments: Sequence[str]) -> None:
-    """See that a command's arguments are right, and that the example it names is there."""
-    path, _, attribute = (getattr(parse(arguments), "app", None) or "").partition(":")
+    """See that a command's arguments are right, and that the example it names is there.
+
+    Raises:
+        SystemExit: they are wrong.
+    """
+    parsed = parser_of_all().parse_args(arguments)
+    path, _, attribute = (getattr(parsed, "app", None) or "").partition(":")
     if path.startswith("examples/"):
         assert (ROOT / path).is_file(), path
         assert attribute == "app"
