@@ -144,9 +144,10 @@ def find_docstrings_of_attributes() -> None:
             door.tagorder.update(room.tagorder)
 
 
-def setup(app: Sphinx) -> None:
-    """Register what is above."""
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register what is above; say that pages may be read and written by several processes."""
     find_docstrings_of_attributes()
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", hide_signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
