@@ -150,7 +150,7 @@ async def test_someone_who_writes_a_stream(nursery: trio.Nursery, tmp_path: Path
     shell = Shell(nursery, tmp_path, python=HERE, replace={"localhost:3000": f"localhost:{port}"})
     shell.environ["H3TRIO_PORT"] = port
     shell.write("app.py", block("await trio.sleep(1)"))
-    shell.write("test_app.py", block("def test_counts_to_ten"))
+    shell.write("test_stream.py", block("def test_counts_to_ten"))
     await shell.serve(line("serve app.py:app"))
     served, asked = block("serve app.py:app").splitlines()
     assert "serve" in served
