@@ -162,8 +162,9 @@ async def test_someone_who_writes_a_stream(nursery: trio.Nursery, tmp_path: Path
         "data: 0",
         "",
     ]
-    # Its configuration is the README's, not that of these tests.
+    # What the reader has installed, and no more of what these tests need.
     shell.write("pytest.ini", "[pytest]\n")
+    shell.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_trio.plugin"}
     assert "1 passed" in await shell.run(line("pytest -o"))
 
 
