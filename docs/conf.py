@@ -32,14 +32,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 # -- the pages
 
 root_doc = "docs/index"
-include_patterns = [
-    "*.md",
-    "docs/**",
-    "benchmarks/README.md",
-    "deploy/README.md",
-    "examples/README.md",
-    "tests/README.md",
-]
+include_patterns = ["*.md", "*/README.md", "docs/**"]
 # Folders that hold no page aren't walked.
 exclude_patterns = [".*", "build", "dist", "changes", "src", "docs/_templates"]
 templates_path = ["_templates"]
