@@ -177,6 +177,7 @@ def copy_of_the_clone(folder: Path) -> None:
 
 async def test_someone_who_runs_a_hub(nursery: trio.Nursery, tmp_path: Path) -> None:
     """Installed from a clone, the hub keeps events over `kill -9`, and lets tokens in over TLS."""
+    require_tool("curl")
     require_tool("openssl")
     port = free_port()
     texts = {"localhost:3000": f"localhost:{port}", "your.host:3000": f"localhost:{port}"}
@@ -200,6 +201,7 @@ async def test_someone_who_runs_a_hub(nursery: trio.Nursery, tmp_path: Path) -> 
     assert first != second
     tail = await shell.start(line("tail news --first oldest"))
     assert [await tail.out.next() for _ in range(2)] == ["hi", "hi"]
+    assert "h3trio_subscribers 1.0" in await shell.run(line("/metrics"))
     await hub.kill()
 
     await shell.run(line("openssl req"))
