@@ -75,6 +75,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
+# Every page's contents would carry every name: that takes as long as half of the rest.
+toc_object_entries = False
 # A single backquote in a docstring: a link where there is such a name, code otherwise.
 default_role = "py:obj"
 

@@ -25,6 +25,7 @@ import h3trio
 from h3trio._options import SETTINGS, Options
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
@@ -141,14 +142,18 @@ def parser_of_all() -> Options:
     return parser
 
 
-def check_command(arguments: Sequence[str]) -> None:
-    """See that a command's arguments are right, and that the example it names is there.
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command's arguments.
 
     Raises:
         SystemExit: they are wrong.
     """
-    parsed = parser_of_all().parse_args(arguments)
-    path, _, attribute = (getattr(parsed, "app", None) or "").partition(":")
+    return parser_of_all().parse_args(arguments)
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """See that a command's arguments are right, and that the example it names is there."""
+    path, _, attribute = (getattr(parse(arguments), "app", None) or "").partition(":")
     if path.startswith("examples/"):
         assert (ROOT / path).is_file(), path
         assert attribute == "app"
