@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+from e2e.browser import ARGS, TIMEOUT
 from e2e.process import PATIENCE
 from e2e.test_cli_publish_tail import ENVIRON, Lines
-from e2e.test_page import ARGS, TIMEOUT
 from tools import missing, require_tool
 
 if TYPE_CHECKING:
