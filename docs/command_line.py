@@ -55,15 +55,15 @@ def section(parser: Options) -> str:
 def table(parser: Options) -> Iterator[str]:
     """Yield the rows of a command's arguments and flags."""
     actions = [action for action in parser._actions if action.dest != "help"]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - argparse names its options nowhere else
-    yield "| | what it does | in the environment | default |"
-    yield "|---|---|---|---|"
+    yield "| flag, and its twin in the environment | what it does | default |"
+    yield "|---|---|---|"
     for action in sorted(actions, key=lambda action: bool(action.option_strings)):
         help_text = (action.help or "").replace("%%", "%")
         variable, default = "", ""
         if found := TWIN.search(help_text):
             help_text = help_text[: found.start()]
-            variable, default = f"`{found[1]}`", f"`{found[2]}`" if found[2] else ""
-        yield f"| {names(action)} | {inline(help_text)} | {variable} | {default} |"
+            variable, default = f"<br>`{found[1]}`", f"`{found[2]}`" if found[2] else ""
+        yield f"| {names(action)}{variable} | {inline(help_text)} | {default} |"
 
 
 def names(action: argparse.Action) -> str:

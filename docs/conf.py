@@ -14,7 +14,7 @@ import pkgutil
 import re
 from typing import TYPE_CHECKING, Final
 
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import h3trio
@@ -32,14 +32,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 # -- the pages
 
 root_doc = "docs/index"
-include_patterns = [
-    "*.md",
-    "docs/**",
-    "benchmarks/README.md",
-    "deploy/README.md",
-    "examples/README.md",
-    "tests/README.md",
-]
+include_patterns = ["*.md", "*/README.md", "docs/**"]
 # Folders that hold no page aren't walked.
 exclude_patterns = [".*", "build", "dist", "changes", "src", "docs/_templates"]
 templates_path = ["_templates"]
@@ -51,7 +44,11 @@ html_copy_source = False
 DRAWERS: Final = {
     "Tutorial": ["docs/tutorial/*"],
     "How-to": ["docs/how-to/index", "docs/how-to/*"],
-    "Reference": ["docs/reference/index", "docs/reference/*"],
+    "Coming from": ["docs/how-to/coming-from/index", "docs/how-to/coming-from/*"],
+    "Reference": [
+        *(f"docs/reference/{page}" for page in ("index", "supported", "h3trio", "hub", "client")),
+        *(f"docs/reference/{page}" for page in ("hubserver", "testing", "command-line", "*")),
+    ],
     "Explanation": ["docs/explanation/*", "docs/*"],
     "Project": ["README", "examples/README", "CHANGELOG", "*", "*/README"],
 }
@@ -78,6 +75,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
+# Every page's contents would carry every name: that takes as long as half of the rest.
+toc_object_entries = False
 # A single backquote in a docstring: a link where there is such a name, code otherwise.
 default_role = "py:obj"
 
@@ -140,9 +139,10 @@ def find_docstrings_of_attributes() -> None:
             door.tagorder.update(room.tagorder)
 
 
-def setup(app: Sphinx) -> None:
-    """Register what is above."""
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register what is above; say that pages may be read and written by several processes."""
     find_docstrings_of_attributes()
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("autodoc-process-signature", hide_signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

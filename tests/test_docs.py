@@ -15,6 +15,7 @@ import re
 import shlex
 import textwrap
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+EXAMPLES = sorted(ROOT.glob("examples/**/*.py"))
 READMES = [ROOT / "README.md", ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md"]
 PAGES = [*READMES, *sorted(DOCS.rglob("*.md"))]
 
@@ -60,7 +61,12 @@ def blocks(text: str, *languages: str) -> Iterator[str]:
 def occurs(snippet: str, source: str) -> bool:
     """Tell whether a snippet is some consecutive lines of a source, which may be indented more."""
     lines, size = source.splitlines(), len(snippet.splitlines())
-    windows = ("\n".join(lines[at : at + size]) for at in range(len(lines) - size + 1))
+    first = snippet.partition("\n")[0]
+    windows = (
+        "\n".join(lines[at : at + size])
+        for at in range(len(lines) - size + 1)
+        if first in lines[at]
+    )
     return any(textwrap.dedent(window) == snippet for window in windows)
 
 
@@ -75,12 +81,16 @@ def without_docstrings(source: str) -> str:
     return "\n".join(line for line in lines if line != "\0")
 
 
+@cache
+def sources() -> list[str]:
+    """Return the code of the examples, with the functions' docstrings and without."""
+    whole = [path.read_text(encoding="utf-8") for path in EXAMPLES]
+    return [*whole, *map(without_docstrings, whole)]
+
+
 def is_in_an_example(snippet: str) -> bool:
-    """Tell whether a snippet is code of an example, with its functions' docstrings or without."""
-    sources = [path.read_text(encoding="utf-8") for path in EXAMPLES]
-    return any(
-        occurs(snippet, source) or occurs(snippet, without_docstrings(source)) for source in sources
-    )
+    """Tell whether a snippet is code of an example."""
+    return any(occurs(snippet, source) for source in sources())
 
 
 @every_page
@@ -120,19 +130,25 @@ def commands(line: str) -> Iterator[Sequence[str]]:
         words = []
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command's arguments with what the modules `_cli_<command>` say of them.
-
-    Raises:
-        SystemExit: they are wrong.
-    """
+@cache
+def parser_of_all() -> Options:
+    """Make a parser with what the modules `_cli_<command>` say of their arguments."""
     parser = Options(prog="h3trio")
     subparsers = parser.add_subparsers(required=True, parser_class=Options)
     for found in pkgutil.iter_modules(h3trio.__path__, "h3trio."):
         command = found.name.partition("._cli_")[2]
         if command and hasattr(module := importlib.import_module(found.name), "add_arguments"):
             module.add_arguments(subparsers.add_parser(command))
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command's arguments.
+
+    Raises:
+        SystemExit: they are wrong.
+    """
+    return parser_of_all().parse_args(arguments)
 
 
 def check_command(arguments: Sequence[str]) -> None:
@@ -224,7 +240,10 @@ def test_each_threat_is_shown_by_tests_that_exist() -> None:
 def test_examples_readme_names_every_example() -> None:
     """The list of examples is complete."""
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\[`(\w+)`\]", text)) == {path.stem for path in EXAMPLES}
+    alone = {path.stem for path in EXAMPLES if path.parent.name == "examples"}
+    assert set(re.findall(r"\[`(\w+)`\]", text)) == alone
+    folders = {path.parent.name for path in EXAMPLES} - {"examples"}
+    assert set(re.findall(r"\[`(\w+)/`\]", text)) == folders
 
 
 # -- tables
