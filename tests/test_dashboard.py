@@ -105,8 +105,8 @@ async def test_it_is_for_this_machine(get: Get, name: str) -> None:
     assert b"--allow-anonymous-operate" in body
 
 
-async def test_with_tokens_the_files_are_for_anyone(nursery: trio.Nursery) -> None:
-    """A hub with tokens shows its page on any machine, to enter one, and nothing else without."""
+async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
+    """With tokens the page is what a refusal says on any machine, to enter one; nothing else is."""
 
     async def nobody(_event: H3Event) -> Grant | None:
         await trio.lowlevel.checkpoint()
@@ -114,10 +114,18 @@ async def test_with_tokens_the_files_are_for_anyone(nursery: trio.Nursery) -> No
 
     async with Hub() as hub:
         app = create_app(hub, access=Access(authenticator=nobody))
-        for path, status in (("/", 200), ("/static/stream.js", 200), ("/statistics", 403)):
+        for path, status, shown in (
+            ("/", 403, FILES[PAGE].body),
+            ("/static/stream.js", 200, FILES["stream.js"].body),
+            ("/statistics", 403, b"--allow-anonymous-operate"),
+        ):
             client = connect(nursery, app)
             await client.send(request(path, "X-Forwarded-For: 10.0.0.1"))
-            assert (await client.head()).status == status
+            head, body = await client.response()
+            assert (head.status, shown in body) == (status, True)
+            if path == "/":
+                assert head.headers["content-security-policy"]
+                assert head.headers["cache-control"] == "no-store"
         nursery.cancel_scope.cancel()
 
 

@@ -175,14 +175,8 @@ def _check_accept(event: H3Event) -> None:
         raise HTTPError(406, "this is a text/event-stream")
 
 
-async def _anyone(_event: H3Event) -> None:
-    """Check nothing."""
-
-
 def _add_operation(app: App, hub: Hub, access: Access) -> None:
-    # A browser asks for a page without a token, and the page is where one is entered. Its files
-    # are no secret; what they show is asked for with the token.
-    add_dashboard(app, _anyone if access.has_authenticator else access.check_operate)
+    add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
 
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:

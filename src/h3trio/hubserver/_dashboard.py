@@ -14,12 +14,15 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, final
 
-from h3trio import Response
+from h3trio import HTTPError, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from h3trio import App, H3Event
+
+    Check = Callable[[H3Event], Awaitable[object]]
+    Send = Callable[[H3Event], Awaitable[Response]]
 
 PAGE: Final = "index.html"
 _TYPES: Final = {
@@ -70,32 +73,54 @@ def _static_file(content_type: str, body: bytes) -> StaticFile:
     return StaticFile(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-def add_dashboard(app: App, check: Callable[[H3Event], Awaitable[object]]) -> None:
+def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
     """Route the page at `/`, and what it loads below `/static/`.
 
     Args:
         app: where to.
         check: raises `HTTPError` for who may not see it.
+        takes_tokens: whether a token may allow what is refused without. A browser asks for a page
+            without one, and the page is where one is entered: so it is what the refusal says, and
+            what it loads, which is no secret, comes to anyone.
     """
     for name, file in static_files().items():
         if name == PAGE:
-            app.get("/")(_make_send(file, check, PAGE_HEADERS))
+            app.get("/")(_make_send_page(file, check) if takes_tokens else _make_send(file, check))
         else:
-            app.get(f"/static/{name}")(_make_send(file, check, {}))
+            app.get(f"/static/{name}")(_make_send(file, None if takes_tokens else check))
 
 
-def _make_send(
-    file: StaticFile, check: Callable[[H3Event], Awaitable[object]], more: Mapping[str, str]
-) -> Callable[[H3Event], Awaitable[Response]]:
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache", **more}
+def _make_send(file: StaticFile, check: Check | None) -> Send:
+    headers = _headers(file)
 
     async def send(event: H3Event) -> Response:
-        await check(event)
+        if check is not None:
+            await check(event)
         if _has(event, file.etag):
             return Response(status=304, headers=headers)
         return Response(file.body, content_type=file.content_type, headers=headers)
 
     return send
+
+
+def _make_send_page(file: StaticFile, check: Check) -> Send:
+    allowed = _make_send(file, check)
+
+    async def send(event: H3Event) -> Response:
+        try:
+            return await allowed(event)
+        except HTTPError as refusal:
+            headers = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
+            return Response(
+                file.body, status=refusal.status, content_type=file.content_type, headers=headers
+            )
+
+    return send
+
+
+def _headers(file: StaticFile) -> Mapping[str, str]:
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+    return headers | PAGE_HEADERS if file.content_type == _TYPES[".html"] else headers
 
 
 def _has(event: H3Event, etag: str) -> bool:
