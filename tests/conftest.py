@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 E2E = Path(__file__).parent / "e2e"
+CONFORMANCE = Path(__file__).parent / "conformance"
 
 # Whom a shell started in the background ignores SIGINT, and so would the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,7 +28,12 @@ hypothesis.settings.load_profile("quick")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything under tests/e2e: no file there can slip into the default run."""
+    """Mark everything under tests/e2e: no file there can slip into the default run.
+
+    So are the cases of others: each is quick, but together they are a third of all tests.
+    """
     for item in items:
         if E2E in item.path.parents:
             item.add_marker("e2e")
+        elif CONFORMANCE in item.path.parents:
+            item.add_marker("slow")
