@@ -29,6 +29,8 @@ PYTHONS = nox.project.python_versions(PYPROJECT) if IN_CI else None
 
 # More processes only take longer to find the tests.
 PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
+# What talks to processes and browsers waits for them half of the time.
+WAITING = ("--numprocesses=3",)
 
 EDITABLE = ("-e", ".[hub,client,auth]")
 
@@ -121,7 +123,7 @@ def e2e(session: nox.Session) -> None:
     # The examples have a session of their own.
     options = ("--ignore=tests/test_examples.py", "-o", "faulthandler_timeout=300")
     beside = "(slow or e2e) and not alone"
-    session.run("pytest", "-m", beside, *PARALLEL, *options, *session.posargs)
+    session.run("pytest", "-m", beside, *WAITING, *options, *session.posargs)
     session.run("pytest", "-m", "alone", *options, *session.posargs)
 
 
