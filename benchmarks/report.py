@@ -8,6 +8,7 @@ rounds is what is judged: on a shared machine the figures themselves drift more 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING, Final, final
 
@@ -150,7 +151,9 @@ _PLAIN: Final = 10_000
 
 
 def figure(value: float) -> str:
-    """Write a number with about three digits that count."""
+    """Write a number with about three digits that count; a dash where there is none."""
+    if isnan(value):
+        return "-"
     if abs(value) >= _PLAIN:
         return f"{value / 1000:,.0f}k" if abs(value) < 1e6 else f"{value / 1e6:.2f}M"
     if abs(value) >= 100 or value == int(value):
