@@ -100,7 +100,10 @@ app = App(lifespan=answers.lifespan)
 @app.post("/answers")
 async def ask(event: H3Event) -> None:
     """Start an answer, and stream it."""
-    prompt = (await event.body()).decode()
+    try:
+        prompt = (await event.body()).decode()
+    except UnicodeDecodeError:
+        raise HTTPError(400, "the prompt is not UTF-8") from None
     await answers.send(event, answers.start(prompt))
 
 

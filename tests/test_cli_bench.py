@@ -33,6 +33,7 @@ URL = "http://127.0.0.1:1/events"
         ((URL, "--size", str(MAX_SIZE + 1)), "argument --size: must be 1 to 1,048,576"),
         ((URL, "--publishers", "1025"), "argument --publishers: must be 1 to 1,024"),
         ((URL, "-H", "nothing"), "'nothing' is not of the form NAME: VALUE"),
+        ((URL, "-H", "É: x"), "'É: x' is not of the form NAME: VALUE"),
         ((URL, "-H", "a: b\r\nc: d"), "holds what no header may"),
     ],
 )

@@ -26,6 +26,7 @@ URL = "http://h/events/news"
         ((URL, "--timeout", "x"), "argument --timeout: 'x' is not a number"),
         ((URL, "--publish", "--publish-url", URL), "not allowed with argument --publish"),
         ((URL, "-H", "nothing"), "'nothing' is not of the form NAME: VALUE"),
+        ((URL, "-H", "É: x"), "'É: x' is not of the form NAME: VALUE"),
         ((URL, "--origin", "page"), "argument --origin: 'page' is not of the form http://"),
         ((URL, "--origin", "https://page/a"), "'https://page/a' is no origin: scheme, host"),
         ((URL, "--ca-file", "/no/such"), "--ca-file: No such file or directory"),

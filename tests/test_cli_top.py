@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, final
 
+import httpx
 import pytest
 
+from h3trio import _cli_http
 from h3trio._cli import main
+from h3trio._cli_top import Job, Watching
+
+if TYPE_CHECKING:
+    from h3trio._top_view import View
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,43 @@ def test_wrong_arguments(
     assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("h3trio: error: ")
     assert message in err
+
+
+@final
+class Shown:
+    """A screen that keeps what it is to show beside a view."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    def __enter__(self) -> object:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, shown: View, state: str) -> None:
+        """Keep it."""
+        assert shown.title
+        self.states.append(state)
+
+
+async def test_the_address_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others see over a shoulder, or in a screenshot, names the hub and no secret."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"].startswith("Basic ")
+        fields = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, headers=fields, text='event: statistics\ndata: {"hub":{}}\n\n')
+
+    def open_client(**_: object) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+    monkeypatch.setattr(_cli_http, "open_client", open_client)
+    screen = Shown()
+    job = Job(url="http://me:secret@hub:3000", token=None, once=True, interval=1)
+    await Watching(job, screen).run()
+    assert screen.states == ["http://hub:3000"]
 
 
 def test_without_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

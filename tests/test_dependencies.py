@@ -35,6 +35,14 @@ def floors() -> dict[str, str]:
     return {found[1].lower(): found[2] for found in parts if found}
 
 
+def test_the_hub_brings_its_tools() -> None:
+    """Who installs the extra `hub` has what each command beside the hub needs, as README says."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    tools = [line for name in ("client", "top", "bench", "metrics") for line in extras[name]]
+    assert set(extras["hub"]) == set(tools)
+
+
 def numbers(version: str) -> list[int]:
     """Return what versions are compared by."""
     return [int(part) for part in version.split(".") if part]

@@ -112,8 +112,21 @@ def test_the_image_is_built_from_what_is_there() -> None:
     assert ignored == "*"
     assert {line[1:] for line in kept if line.startswith("!")} == copied
     (install,) = [words for name, words in dockerfile() if name == "RUN" and "pip" in words]
-    (extras,) = re.findall(r"/src\[(.+)\]", install[-1])
-    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    assert extras(install[-1]) <= project["optional-dependencies"].keys()
+
+
+def extras(installed: str) -> set[str]:
+    """Return the extras that are installed, out of the last word of a command of pip's."""
+    (found,) = re.findall(r"\[(.+)\]$", installed)
+    return set(found.split(","))
+
+
+def test_metrics_and_tokens_are_installed() -> None:
+    """The image, and what systemd starts, have what `/metrics` and tokens need."""
+    (install,) = [words for name, words in dockerfile() if name == "RUN" and "pip" in words]
+    (by_hand,) = re.findall(r"/opt/h3trio/bin/pip install (.+)", read("README.md"))
+    assert extras(install[-1]) == extras(*shlex.split(by_hand)) == {"hub", "auth"}
+    assert "with the extras `hub` and `auth`;" in read("systemd/h3trio.service")
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:

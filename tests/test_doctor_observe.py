@@ -149,6 +149,43 @@ async def test_what_is_wrong_is_found(
     assert autojump_clock.current_time() <= plan.longest
 
 
+SECRETS = {"Authorization": "Bearer x", "X-Key": "x", "Cookie": "a=x", "Host": "a"}
+
+
+@pytest.mark.parametrize("there", ["http://other/", "http://site:81/", "https://site/"])
+async def test_secrets_stay_at_the_origin_that_they_are_for(
+    autojump_clock: MockClock, there: str
+) -> None:
+    """Where a redirect leads to another origin no request has the token, cookies or `--header`."""
+    site = Site(Way(redirects={URL: (307, there)}, allows=""))
+    async with site.client() as client:
+        client.headers.update(SECRETS)
+        seen = await observe(client, replace(PLAN, origin="http://p"), lambda _: None)
+    assert seen.is_stream
+    away = [request for request in site.requests if str(request.url) == there]
+    assert {request.method for request in away} == {"GET", "HEAD", "OPTIONS"}
+    for request in away:
+        assert request.headers.keys().isdisjoint({"authorization", "x-key", "cookie"})
+        assert request.headers["host"] == request.url.netloc.decode()
+    (first, _) = (request for request in site.requests if str(request.url) == URL)
+    assert first.headers.items() >= {name.lower(): text for name, text in SECRETS.items()}.items()
+    assert autojump_clock.current_time() >= PLAN.wait
+
+
+@pytest.mark.parametrize("there", [URL, "/there", "http://site:80/there"])
+async def test_probes_of_the_same_origin_have_the_token(
+    autojump_clock: MockClock, there: str
+) -> None:
+    """Without a redirect, or with one that stays there, HEAD asks with what the stream needed."""
+    site = Site(Way(redirects={} if there == URL else {URL: (307, there)}))
+    async with site.client() as client:
+        client.headers.update(SECRETS)
+        await observe(client, PLAN, lambda _: None)
+    (head,) = site.asked("HEAD")
+    assert head.headers.items() >= {name.lower(): text for name, text in SECRETS.items()}.items()
+    assert autojump_clock.current_time() >= PLAN.wait
+
+
 async def test_nobody_answers(autojump_clock: MockClock) -> None:
     """A server that can't be reached is the one finding."""
 

@@ -63,11 +63,12 @@ def test_table() -> None:
 
 def test_what_a_server_says_moves_no_cursor() -> None:
     """Control characters, and line ends too, come to no terminal."""
-    findings = [Finding("answer", ERROR, "500: \x1b[2J\x9b2J\nok  all", "Do.")]
+    findings = [Finding("answer", ERROR, "500: \x1b[2J\x9b2J\nok  all", "Wait \x1b[2J1\n.")]
     assert as_text(SEEN, findings).splitlines()[1] == "error    answer  500: ?[2J?2J ok all"
     file = io.StringIO()
     draw(Console(file=file, width=200), SEEN, findings)
     assert "500: ?[2J?2J ok all" in file.getvalue()
+    assert "→ Wait ?[2J1 ." in file.getvalue()
 
 
 def test_no_terminal_means_text(capsys: pytest.CaptureFixture[str]) -> None:

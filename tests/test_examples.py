@@ -257,6 +257,13 @@ async def test_sse_chat_cancels_the_model_of_a_client_that_left(
     assert autojump_clock.current_time() == pytest.approx(0.05)
 
 
+async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:
+    """A prompt that isn't UTF-8 is answered 400, in words; tests/e2e has the rest of it."""
+    status, detail = await ask(nursery, load("hub_llm").app, post(b"caf\xe9", "/answers"))
+    assert status == 400
+    assert "not UTF-8" in detail
+
+
 def request_of(text: str, **options: object) -> str:
     """Return the body of a request in the manner of OpenAI and Anthropic."""
     messages = [{"role": "user", "content": text}]

@@ -27,7 +27,9 @@ def visible(text: str) -> str:
 def header(text: str) -> str:
     """Check a header field to send, `NAME: VALUE`; ValueError otherwise."""
     name, colon, value = text.partition(":")
-    if not colon or not name or not name.replace("-", "").replace("_", "").isalnum():
+    letters = name.replace("-", "").replace("_", "")
+    # `isalnum` alone takes letters of any alphabet, and a name is ASCII (RFC 9110 section 5.1).
+    if not colon or not (letters.isascii() and letters.isalnum()):
         raise ValueError(f"{text!r} is not of the form NAME: VALUE")
     if not (value.isascii() and value.isprintable()):
         raise ValueError(f"{text!r} holds what no header may")

@@ -55,9 +55,11 @@ def add_arguments(parser: Options) -> None:
     group.add_switch(
         "--allow-anonymous-subscribe", help="hub: let anyone subscribe, from any machine"
     )
-    group.add_switch(
-        "--allow-anonymous-operate", help="hub: show anyone the page and the health, on any machine"
+    what = (
+        "hub: show anyone, on any machine, the page, the health, the metrics and the statistics, "
+        "which name topics and the addresses of slow clients"
     )
+    group.add_switch("--allow-anonymous-operate", help=what)
     group.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
     _cli_access.add_arguments(group)
     group.add_option(

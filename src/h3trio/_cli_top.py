@@ -23,6 +23,7 @@ from ._options import fail
 from ._top_screen import PlainScreen, RichScreen, Screen
 from ._top_view import Snapshot, view
 from .client import EventSource, EventSourceError, State, StateChange
+from .client._errors import without_secret
 
 if TYPE_CHECKING:
     import argparse
@@ -167,7 +168,7 @@ class Watching:
         if not isinstance(snapshot.get("hub"), dict):
             raise http.CommandError("what the server tells are no statistics of a hub")
         self._before, self._last = self._last, snapshot
-        self._draw(http.one_line(self._job.url))
+        self._draw(http.one_line(without_secret(self._job.url)))
 
     def _draw(self, state: str) -> None:
         if self._last is not None:

@@ -24,7 +24,7 @@ from ._doctor_reading import Reading
 from ._doctor_seen import Head, Hop, Probe, Resumed, Seen, Sent, is_event_stream
 from .client._body import read_body, read_text
 from .client._errors import EventSourceError, LostError, SilentError, StatusError, without_secret
-from .client._request import translated
+from .client._request import origin_of, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +48,10 @@ _ASKED: Final = {
     "Accept-Encoding": "gzip, deflate, br, zstd",
 }
 _PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
+# What a client's fields may hold that is nobody's secret; all else is for the plan's origin alone.
+_FOR_ANYONE: Final = frozenset(
+    {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
+)
 
 
 @final
@@ -103,6 +107,7 @@ class _Observer:
         self._seen = seen
         self._say = say
         self._origin = {} if plan.origin is None else {"Origin": plan.origin}
+        self._home = origin_of(client.build_request("GET", plan.url).url)
 
     async def run(self) -> None:
         """See whether there is a stream; if so, everything about it."""
@@ -161,9 +166,22 @@ class _Observer:
                 await response.aclose()
                 here, there = str(request.url), str(following.url)
                 hops.append(Hop(response.status_code, without_secret(here), without_secret(there)))
+                self._leave_at_home(following)
                 request = following
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
         raise SilentError(f"no head within {self._plan.timeout:g} s")
+
+    def _leave_at_home(self, request: httpx.Request) -> None:
+        """Take the token, cookies and `--header` out of what goes to another origin.
+
+        From a redirect httpx drops `Authorization` and `Cookie` only, and neither from a new
+        request for where it led.
+        """
+        if origin_of(request.url) != self._home:
+            for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
+                request.headers.pop(name, None)
+            # One that was given is the other's name, and HTTP/1.1 asks for one.
+            request.headers["Host"] = request.url.netloc.decode("ascii")
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         with translated(without_secret(str(request.url)), self._plan.timeout):
@@ -174,6 +192,7 @@ class _Observer:
         head, began = self._seen.head, trio.current_time()
         url = self._plan.url if head is None else head.url
         request = self._client.build_request(method, url, headers=fields)
+        self._leave_at_home(request)
         problem = f"{method} isn't answered within {self._plan.timeout:g} s"
         with trio.move_on_after(self._plan.timeout):
             try:

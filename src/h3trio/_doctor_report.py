@@ -139,7 +139,7 @@ def draw(console: Console, seen: Seen, findings: Sequence[Finding]) -> None:
     for found in findings:
         what = Text(shown(found.text))
         if found.advice:
-            what.append(f"\n→ {found.advice}", style="dim")
+            what.append(f"\n→ {shown(found.advice)}", style="dim")
         colour = _COLOURS[found.severity]
         table.add_row(Text(found.severity.name.lower(), style=colour), Text(found.check), what)
     console.print(table)

@@ -1,11 +1,13 @@
 """Log records as lines of JSON, for programs that collect logs.
 
 One object a line, all of ASCII: JSON escapes what could end the line or steer a terminal. The
-fields that a record brings along (`extra=`), such as those of the access log, stand beside ours.
+fields that a record brings along (`extra=`), such as those of the access log, stand beside ours,
+and never in their place. Whatever they hold, the line is JSON: RFC 8259, which knows no NaN.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
@@ -30,13 +32,33 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage(),
             "task": _task_name(),
         }
-        fields |= {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         told = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(told, default=str, skipkeys=True)
+        for name, value in vars(record).items():
+            if name not in _USUAL and value is not None:
+                told.setdefault(name, value)
+        try:
+            return _dumped(told)
+        except Exception:  # noqa: BLE001 - whatever a value raises, the record is worth its line
+            return _dumped({name: _sayable(value) for name, value in told.items()})
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, default=str, skipkeys=True, allow_nan=False)
+
+
+def _sayable(value: object) -> object:
+    """Return a value that JSON has a form for, else its `repr`, else what it is an instance of."""
+    with contextlib.suppress(Exception):
+        _dumped(value)
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - such as too deep a nesting
+        return f"<{type(value).__name__}>"
 
 
 def _time(created: float) -> str:

@@ -76,7 +76,7 @@ class Requester:
             self.url = self.url.copy_with(username=None, password=None)
         if params:
             self.url = self.url.copy_merge_params(dict(params))
-        self._origin = _origin(self.url)
+        self._origin = origin_of(self.url)
         self._method = method
         self._headers = httpx.Headers(_DEFAULTS)
         self._headers.update(httpx.Headers(headers))
@@ -119,7 +119,7 @@ class Requester:
         import httpx  # noqa: PLC0415 - see this module's docstring
 
         url, headers, limits = self.url, self._headers.copy(), self._limits
-        foreign = _origin(url) != self._origin
+        foreign = origin_of(url) != self._origin
         if foreign:
             headers.pop("Cookie", None)
         if last_event_id and in_query:
@@ -145,7 +145,7 @@ class Requester:
 
         self.asked = without_secret(str(request.url))
         auth = None
-        if _origin(request.url) == self._origin:
+        if origin_of(request.url) == self._origin:
             auth = self._auth or httpx.USE_CLIENT_DEFAULT
         # Transports other than httpx's own may take no notice of its timeouts.
         with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
@@ -165,7 +165,7 @@ def _checked(url: str | httpx.URL) -> httpx.URL:
     return checked.copy_with(fragment=None)
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     """Return scheme, host and port; httpx drops a port that is the scheme's default."""
     return url.scheme, url.host, url.port
 

@@ -35,7 +35,7 @@ class Rights:
     allow_anonymous_subscribe: bool = False
     """Read what is public."""
     allow_anonymous_operate: bool = False
-    """See the page and the health."""
+    """See the page, the health, the metrics, the statistics: topics, addresses of slow clients."""
     allowed_origins: frozenset[str] = frozenset()
     """Other sites whose pages count as this machine's own."""
 
@@ -50,7 +50,7 @@ class Rights:
             self._check(event, "--allow-anonymous-subscribe")
 
     def check_operate(self, event: H3Event) -> None:
-        """Raise `HTTPError` 403 unless this request may see the page and the health."""
+        """Raise `HTTPError` 403 unless this request may see what operators do."""
         if not self.allow_anonymous_operate:
             self._check(event, "--allow-anonymous-operate")
 
