@@ -80,9 +80,21 @@ add(104, 14, { published: 9 }, undefined)
 add(110, 1, { published: 2, delivered: 20, delivered_bytes: 200 }, { connections: 1 })
 const samples = rates.samples
 add(110 + WINDOW, 1 + WINDOW, {}, {})
-answer([samples, rates.samples.length])
-"""
+const length = rates.samples.length
 
+const hub = (time, uptime, published) => add(time, uptime, { published }, undefined)
+const shown = () => rates.samples.slice(-3).map(({ time, published }) => [time, published])
+hub(1000, 300, 0)
+hub(1001, 301, 5)
+hub(1000.5, 302, 15)
+const slewed = shown()
+hub(-2600, 303, 20)
+hub(-2599, 304, 25)
+const setBack = shown()
+hub(5000, 3, 100)
+hub(5010, 8, 5000)
+answer([samples, length, slewed, setBack, shown()])
+"""
 
 def run_node(script: str, given: object, *options: str) -> Any:  # noqa: ANN401 - JSON
     """Run a script that sees `given` and calls `answer`; return what it answered."""
@@ -166,8 +178,8 @@ def test_numbers_and_paths() -> None:
 
 
 def test_rates_of_totals() -> None:
-    """A rate is what a total grew by in the hub's time; a restart or a missing field is a gap."""
-    samples, left = run_node(RATES, str(STATIC))
+    """A rate is what a total grew by in the hub's time; a restart or a set clock is a gap."""
+    samples, left, slewed, set_back, restarted = run_node(RATES, str(STATIC))
     gap = {"published": None, "delivered": None, "bytes": None}
     assert samples == [
         {"time": 100, "connections": 3, **gap},
@@ -176,3 +188,6 @@ def test_rates_of_totals() -> None:
         {"time": 110, "connections": 1, **gap},
     ]
     assert left == 2
+    assert slewed == [[1000, None], [1000.5, 10]]
+    assert set_back == [[-2600, None], [-2599, 5]]
+    assert restarted == [[5000, None], [5010, None]]
