@@ -96,6 +96,60 @@ hub(5010, 8, 5000)
 answer([samples, length, slewed, setBack, shown()])
 """
 
+PUBLISH = """
+class Fake {
+  value = ""
+  dataset = {}
+  textContent = ""
+  addEventListener(name, act) {
+    this[name] = act
+  }
+}
+globalThis.HTMLElement = Fake
+globalThis.HTMLFormElement = class extends Fake {}
+const form = new HTMLFormElement()
+const fields = { topic: new Fake(), data: new Fake(), type: new Fake(), id: new Fake() }
+form.elements = { namedItem: (name) => fields[name] }
+globalThis.document = { getElementById: (id) => (id === "publish" ? form : new Fake()) }
+const keys = [], answers = []
+globalThis.fetch = (_url, { headers }) => {
+  keys.push(headers.get("Idempotency-Key"))
+  return new Promise((resolve, reject) => answers.push({ resolve, reject }))
+}
+const { Publisher } = await import(`${given}/publish.js`)
+new Publisher({ value: null })
+
+const settle = () => new Promise(setImmediate)
+const publish = async (data) => {
+  fields.data.value = data
+  form.submit({ preventDefault() {} })
+  await settle()
+}
+const store = async (n) => {
+  answers[n].resolve(new Response(`{"id": "${n}"}`))
+  await settle()
+}
+const typed = []
+fields.topic.value = "news"
+fields.id.value = "mine"
+await publish("first")
+fields.data.value = "typed on"
+await store(0)
+typed.push([fields.data.value, fields.id.value])
+await publish("second")
+await publish("third")
+await store(1)
+answers[2].reject(new TypeError())
+await settle()
+typed.push([fields.data.value, fields.id.value])
+await publish("third")
+await store(3)
+typed.push([fields.data.value, fields.id.value])
+await publish("third")
+answer([typed, keys.map((key) => keys.indexOf(key))])
+"""
+
+
 def run_node(script: str, given: object, *options: str) -> Any:  # noqa: ANN401 - JSON
     """Run a script that sees `given` and calls `answer`; return what it answered."""
     try:
@@ -191,3 +245,11 @@ def test_rates_of_totals() -> None:
     assert slewed == [[1000, None], [1000.5, 10]]
     assert set_back == [[-2600, None], [-2599, 5]]
     assert restarted == [[5000, None], [5010, None]]
+
+
+def test_an_answer_is_of_its_own_publish() -> None:
+    """An answer clears what was sent alone, and leaves the key of a later publish in force."""
+    typed, keys = run_node(PUBLISH, str(STATIC))
+    assert typed == [["typed on", ""], ["third", ""], ["", ""]]
+    # The third publish is the one of an earlier key; once stored, the same text is another one.
+    assert keys == [0, 1, 2, 2, 4]
