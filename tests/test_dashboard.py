@@ -106,7 +106,7 @@ async def test_it_is_for_this_machine(get: Get, name: str) -> None:
 
 
 async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
-    """With tokens the page is what a refusal says on any machine, to enter one; nothing else is."""
+    """With tokens a refusal is the page for a browser, to enter one, and words for programs."""
 
     async def nobody(_event: H3Event) -> Grant | None:
         await trio.lowlevel.checkpoint()
@@ -114,16 +114,19 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
 
     async with Hub() as hub:
         app = create_app(hub, access=Access(authenticator=nobody))
-        for path, status, shown in (
-            ("/", 403, FILES[PAGE].body),
-            ("/static/stream.js", 200, FILES["stream.js"].body),
-            ("/statistics", 403, b"--allow-anonymous-operate"),
+        for path, accept, status, shown in (
+            ("/", "text/html,application/xhtml+xml,*/*;q=0.8", 403, FILES[PAGE].body),
+            ("/", "*/*", 403, b"--allow-anonymous-operate"),
+            ("/static/stream.js", "*/*", 200, FILES["stream.js"].body),
+            ("/statistics", "text/html", 403, b"--allow-anonymous-operate"),
         ):
             client = connect(nursery, app)
-            await client.send(request(path, "X-Forwarded-For: 10.0.0.1"))
+            lines = ("X-Forwarded-For: 10.0.0.1", f"Accept: {accept}")
+            await client.send(request(path, *lines))
             head, body = await client.response()
             assert (head.status, shown in body) == (status, True)
-            if path == "/":
+            assert (head.headers.get("vary") == "accept") is (path == "/")
+            if shown is FILES[PAGE].body:
                 assert head.headers["content-security-policy"]
                 assert head.headers["cache-control"] == "no-store"
         nursery.cancel_scope.cancel()

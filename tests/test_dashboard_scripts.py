@@ -80,7 +80,171 @@ add(104, 14, { published: 9 }, undefined)
 add(110, 1, { published: 2, delivered: 20, delivered_bytes: 200 }, { connections: 1 })
 const samples = rates.samples
 add(110 + WINDOW, 1 + WINDOW, {}, {})
-answer([samples, rates.samples.length])
+const length = rates.samples.length
+
+const hub = (time, uptime, published) => add(time, uptime, { published }, undefined)
+const shown = () => rates.samples.slice(-3).map(({ time, published }) => [time, published])
+hub(1000, 300, 0)
+hub(1001, 301, 5)
+hub(1000.5, 302, 15)
+const slewed = shown()
+hub(-2600, 303, 20)
+hub(-2599, 304, 25)
+const setBack = shown()
+hub(5000, 3, 100)
+hub(5010, 8, 5000)
+answer([samples, length, slewed, setBack, shown()])
+"""
+
+STREAMS = """
+import { mock } from "node:test"
+mock.timers.enable({ apis: ["setTimeout"] })
+const { EventStream } = await import(`${given.folder}/stream.js`)
+const { PATIENCE } = await import(`${given.folder}/events.js`)
+
+const settle = async () => {
+  for (let n = 0; n < 20; n++) await new Promise(setImmediate)
+}
+const pass = async (seconds, step = 0.1) => {
+  await settle()
+  for (let n = 0; n < seconds / step; n++) {
+    mock.timers.tick(1000 * step)
+    await settle()
+  }
+}
+
+// What comes from the hub, at once, and the ways to go on.
+let says, stays, asked, lines
+globalThis.fetch = async (name, { signal }) => {
+  asked[name]++
+  if (asked.a + asked.b > 1000) process.exit(1)
+  const body = new ReadableStream({
+    start(line) {
+      line.enqueue(new TextEncoder().encode(says))
+      if (!stays) return line.close()
+      lines[name] = line
+      signal.addEventListener("abort", () => line.error(new DOMException("", "AbortError")))
+    },
+  })
+  return new Response(body, { headers: { "Content-Type": "text/event-stream" } })
+}
+
+// Two streams, wired as those of the page.
+const start = (names, patiences = {}) => {
+  asked = { a: 0, b: 0 }
+  lines = {}
+  const streams = {}
+  const onEvents = () => {}
+  for (const [one, other] of ["ab", "ba"]) {
+    const onState = () => streams[other].follow(streams[one])
+    const patience = patiences[one] ?? 1e9
+    streams[one] = new EventStream({ token: () => null, onEvents, onState, patience })
+  }
+  for (const name of names) streams[name].open(name)
+  return streams
+}
+const names = ({ a, b }) => [a.state.name, b.state.name]
+const end = ({ a, b }) => (a.stop(), b.stop())
+const found = {}
+"""
+
+STREAMS_HURRY = r"""
+says = ": the hub is away\nretry: 1000\n\n"
+let streams = start("ab")
+await pass(10)
+found.away = [{ ...asked }, names(streams)]
+;[says, stays] = [":\nid: 1\n\n", true]
+streams.a.tryNow()
+await settle()
+found.back = names(streams)
+end(streams)
+
+stays = false
+streams = start("a")
+await pass(1)
+streams.b.open("b")
+await pass(3.5)
+found.brief = asked
+end(streams)
+
+says = "retry: 0\nid: 1\ndata: x\n\n"
+streams = start("a")
+await pass(5)
+found.retry = asked
+end(streams)
+answer(found)
+"""
+
+STREAMS_SILENCE = r"""
+;[says, stays] = ["id: 1\n\n", true]
+let streams = start("ab", { a: 5000 })
+await pass(6)
+found.silent = [{ ...asked }, names(streams)]
+await pass(2)
+found.again = [{ ...asked }, names(streams)]
+end(streams)
+
+streams = start("b", { b: PATIENCE })
+for (let n = 0; n < 10; n++) {
+  await pass(120, 120)
+  lines.b.enqueue(new TextEncoder().encode(":\n"))
+}
+found.heartbeat = asked
+end(streams)
+answer(found)
+"""
+
+PUBLISH = """
+class Fake {
+  value = ""
+  dataset = {}
+  textContent = ""
+  addEventListener(name, act) {
+    this[name] = act
+  }
+}
+globalThis.HTMLElement = Fake
+globalThis.HTMLFormElement = class extends Fake {}
+const form = new HTMLFormElement()
+const fields = { topic: new Fake(), data: new Fake(), type: new Fake(), id: new Fake() }
+form.elements = { namedItem: (name) => fields[name] }
+globalThis.document = { getElementById: (id) => (id === "publish" ? form : new Fake()) }
+const keys = [], answers = []
+globalThis.fetch = (_url, { headers }) => {
+  keys.push(headers.get("Idempotency-Key"))
+  return new Promise((resolve, reject) => answers.push({ resolve, reject }))
+}
+const { Publisher } = await import(`${given}/publish.js`)
+new Publisher({ value: null })
+
+const settle = () => new Promise(setImmediate)
+const publish = async (data) => {
+  fields.data.value = data
+  form.submit({ preventDefault() {} })
+  await settle()
+}
+const store = async (n) => {
+  answers[n].resolve(new Response(`{"id": "${n}"}`))
+  await settle()
+}
+const typed = []
+fields.topic.value = "news"
+fields.id.value = "mine"
+await publish("first")
+fields.data.value = "typed on"
+await store(0)
+typed.push([fields.data.value, fields.id.value])
+await publish("second")
+await publish("third")
+await store(1)
+answers[2].reject(new TypeError())
+await settle()
+typed.push([fields.data.value, fields.id.value])
+await publish("third")
+await store(3)
+typed.push([fields.data.value, fields.id.value])
+await publish("third")
+answer([typed, keys.map((key) => keys.indexOf(key))])
 """
 
 
@@ -166,8 +330,8 @@ def test_numbers_and_paths() -> None:
 
 
 def test_rates_of_totals() -> None:
-    """A rate is what a total grew by in the hub's time; a restart or a missing field is a gap."""
-    samples, left = run_node(RATES, str(STATIC))
+    """A rate is what a total grew by in the hub's time; a restart or a set clock is a gap."""
+    samples, left, slewed, set_back, restarted = run_node(RATES, str(STATIC))
     gap = {"published": None, "delivered": None, "bytes": None}
     assert samples == [
         {"time": 100, "connections": 3, **gap},
@@ -176,3 +340,37 @@ def test_rates_of_totals() -> None:
         {"time": 110, "connections": 1, **gap},
     ]
     assert left == 2
+    assert slewed == [[1000, None], [1000.5, 10]]
+    assert set_back == [[-2600, None], [-2599, 5]]
+    assert restarted == [[5000, None], [5010, None]]
+
+
+def test_streams_dont_hurry_each_other_on() -> None:
+    """A proxy that answers for an absent hub, or a `retry: 0`, makes no page ask in a hurry."""
+    found = run_node(STREAMS + STREAMS_HURRY, {"folder": str(STATIC)})
+    assert found == {
+        # After 1, 2 and 4 s; the stand-in's comment and `retry:` don't count as the hub.
+        "away": [{"a": 4, "b": 4}, ["waiting", "waiting"]],
+        "back": ["open", "open"],
+        # Each after its own 2 s, though they find the hub in turns.
+        "brief": {"a": 3, "b": 2},
+        "retry": {"a": 11, "b": 0},
+    }
+
+
+def test_silence_is_of_the_connection_or_a_long_heartbeat() -> None:
+    """One stream's silence renews the other's connection; a heartbeat of minutes is waited for."""
+    found = run_node(STREAMS + STREAMS_SILENCE, {"folder": str(STATIC)})
+    assert found == {
+        "silent": [{"a": 1, "b": 1}, ["waiting", "open"]],
+        "again": [{"a": 2, "b": 2}, ["open", "open"]],
+        "heartbeat": {"a": 0, "b": 1},
+    }
+
+
+def test_an_answer_is_of_its_own_publish() -> None:
+    """An answer clears what was sent alone, and leaves the key of a later publish in force."""
+    typed, keys = run_node(PUBLISH, str(STATIC))
+    assert typed == [["typed on", ""], ["third", ""], ["", ""]]
+    # The third publish is the one of an earlier key; once stored, the same text is another one.
+    assert keys == [0, 1, 2, 2, 4]

@@ -80,8 +80,9 @@ def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
         app: where to.
         check: raises `HTTPError` for who may not see it.
         takes_tokens: whether a token may allow what is refused without. A browser asks for a page
-            without one, and the page is where one is entered: so it is what the refusal says, and
-            what it loads, which is no secret, comes to anyone.
+            without one, and the page is where one is entered: so to a browser it is what the
+            refusal says, and what it loads, which is no secret, comes to anyone. Programs are
+            told in words.
     """
     for name, file in static_files().items():
         if name == PAGE:
@@ -107,9 +108,13 @@ def _make_send_page(file: StaticFile, check: Check) -> Send:
     allowed = _make_send(file, check)
 
     async def send(event: H3Event) -> Response:
+        event.response_headers["Vary"] = "Accept"
         try:
             return await allowed(event)
         except HTTPError as refusal:
+            # `*/*` is what programs ask for: it is HTML by name that only a browser wants.
+            if "text/html" not in event.headers.get("accept", "").lower():
+                raise
             headers = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
             return Response(
                 file.body, status=refusal.status, content_type=file.content_type, headers=headers

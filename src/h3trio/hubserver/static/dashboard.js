@@ -36,7 +36,7 @@ const token = new Token(() => {
   events.stream.resume()
 })
 const events = new EventList(token, () => {
-  if (events.stream.state.name === "open") reachAgain(statistics)
+  statistics.follow(events.stream)
   tell()
 })
 const tables = new Tables((topic) => events.subscribe(topic))
@@ -45,8 +45,8 @@ const statistics = new EventStream({
   onEvents: (arrived) => {
     for (const { type, data } of arrived) if (type === "statistics") show(JSON.parse(data))
   },
-  onState: ({ name }) => {
-    if (name === "open") reachAgain(events.stream)
+  onState: () => {
+    events.stream.follow(statistics)
     tell()
   },
   patience: PATIENCE,
@@ -60,15 +60,6 @@ function show(arrived) {
   for (const plot of plots) plot.draw(rates.samples)
   tables.show(arrived)
   tell()
-}
-
-/**
- * Whichever stream comes back first shows that the hub is there: the other needn't wait, unless
- * the hub told it to.
- * @param {EventStream} other
- */
-function reachAgain(other) {
-  if (other.state.status === 0) other.tryNow()
 }
 
 /** Say how the page stands to the hub. */

@@ -14,8 +14,10 @@ import { EventStream } from "./stream.js"
 const MOST_SHOWN = 200
 const MOST_CHARACTERS = 20_000
 const SUMMARY_CHARACTERS = 200
-// The hub sends a comment every 15 s unless told otherwise.
-const PATIENCE = 60_000
+// A hub sends a comment after 15 s of silence, but its `--heartbeat-interval` may be minutes, and a
+// page that is less patient would come back for ever. The statistics come each second, and find a
+// dead hub for both streams; this is for who may not see them.
+export const PATIENCE = 600_000
 
 export class EventList {
   stream

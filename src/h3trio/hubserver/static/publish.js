@@ -33,16 +33,20 @@ export class Publisher {
     const url = `events/${path}${fields.length ? `?${new URLSearchParams(fields)}` : ""}`
     const what = `${url}\n${data}`
     if (this.#unanswered.what !== what) this.#unanswered = { what, key: newKey() }
-    const headers = new Headers({ "Content-Type": "text/plain; charset=utf-8", "Idempotency-Key": this.#unanswered.key })
+    const sent = this.#unanswered
+    const headers = new Headers({ "Content-Type": "text/plain; charset=utf-8", "Idempotency-Key": sent.key })
     if (this.#token.value) headers.set("Authorization", `Bearer ${this.#token.value}`)
     this.#say("Publishing…", "")
     try {
       const answer = await fetch(url, { method: "POST", body: data, headers })
       if (!answer.ok) return this.#refused(answer.status, await refusalText(answer))
       const stored = await answer.json()
-      this.#unanswered = { what: "", key: "" }
+      // Meanwhile somebody may have typed on, or published more.
+      if (this.#unanswered === sent) this.#unanswered = { what: "", key: "" }
       this.#say(`Stored as ${stored.id}`, "good")
-      this.#field("data").value = this.#field("id").value = ""
+      for (const [name, value] of Object.entries({ data, id })) {
+        if (this.#field(name).value === value) this.#field(name).value = ""
+      }
     } catch (error) {
       if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error
       this.#say("No answer. It may be stored; publish again, and it is stored once.", "bad")

@@ -18,6 +18,9 @@ export class Parser {
   lastEventId
   /** @type {number | null} How long to wait before coming back, in milliseconds, if it was said. */
   retry = null
+  /** Whether there was more than comments and `retry:`, an id or data: what a proxy may say for an
+   * absent server is none of it. */
+  hasContent = false
 
   #type = ""
   /** @type {string[]} */
@@ -61,6 +64,7 @@ export class Parser {
     if (colon === 0) return // a comment
     const name = colon < 0 ? line : line.slice(0, colon)
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1)
+    if (name === "data" || name === "id") this.hasContent = true
     if (name === "data") this.#data.push(value)
     else if (name === "event") this.#type = value
     else if (name === "id" && !value.includes("\0")) this.#id = value

@@ -5,6 +5,9 @@
  *
  * It waits as long as the hub asks for by `retry:`, twice as long after each failure in a row, and
  * never less than a `Retry-After`. An answer that another try wouldn't change ends it.
+ *
+ * It is open once it brings an id or data, as every stream of the hub does at once: a proxy may
+ * answer for an absent hub, with a stream that has neither and ends.
  */
 import { Parser } from "./sse.js"
 
@@ -16,6 +19,8 @@ import { Parser } from "./sse.js"
  * @property {string} detail why it waits or was refused, for people
  * @property {number} status that of the hub's answer, 0 if there was none
  * @property {number} until when it tries again, as `performance.now()`, if it waits
+ * @property {boolean} isAway whether it waits as nothing answered, or a proxy for the hub
+ * @property {boolean} afterSilence whether it is open again after it had fallen silent
  */
 
 /**
@@ -27,13 +32,17 @@ import { Parser } from "./sse.js"
  */
 
 const FIRST_WAIT = 2000
+// Any publisher may write `retry: 0`, which would have every open page ask without a pause.
+const SHORTEST_WAIT = 500
 const LONGEST_WAIT = 30_000
 // A timeout, too many, and what proxies and a hub that drains say; the others stay as they are.
 const MAY_MEND = (/** @type {number} */ status) => status === 408 || status === 429 || status >= 500
 
+const NOTHING = { detail: "", status: 0, until: 0, isAway: false, afterSilence: false }
+
 export class EventStream {
   /** @type {State} */
-  state = { name: "stopped", detail: "", status: 0, until: 0 }
+  state = { name: "stopped", ...NOTHING }
   /** The id it goes on from. */
   lastEventId = ""
 
@@ -41,6 +50,7 @@ export class EventStream {
   #url = ""
   #run = new AbortController()
   #retry = FIRST_WAIT
+  #fellSilent = false
   #tryNow = () => {}
 
   /** @param {Options} options */
@@ -71,9 +81,23 @@ export class EventStream {
     this.#set("stopped")
   }
 
-  /** Try at once, if it waits: somebody asks for it, or the hub is known to be there again. */
+  /** Try at once, if it waits: somebody asks for it. */
   tryNow() {
     this.#tryNow()
+  }
+
+  /**
+   * Learn from another stream, if that is open, that the hub is there. Where it was away from
+   * here it is tried at once. Where the other one had fallen silent, this one's connection may be
+   * as dead, and is made anew.
+   *
+   * A stream that was open and ended isn't hurried: two that end at once would hurry each other.
+   * @param {EventStream} other
+   */
+  follow(other) {
+    if (other.state.name !== "open") return
+    if (this.state.isAway) this.#tryNow()
+    else if (other.state.afterSilence && ["open", "connecting"].includes(this.state.name)) this.resume()
   }
 
   /** @param {AbortSignal} ended */
@@ -86,7 +110,7 @@ export class EventStream {
       failures = opened ? 1 : failures + 1
       if (status && !MAY_MEND(status)) return this.#set("refused", { detail, status })
       const backoff = Math.min(this.#retry * 2 ** (failures - 1), LONGEST_WAIT)
-      await this.#wait(Math.max(backoff, wait), { detail, status }, ended)
+      await this.#wait(Math.max(backoff, wait), { detail, status, isAway: !opened && status === 0 }, ended)
     }
   }
 
@@ -109,8 +133,6 @@ export class EventStream {
         outcome.detail = await refusalText(answer)
         return outcome
       }
-      outcome.opened = true
-      this.#set("open")
       const parser = new Parser(this.lastEventId)
       const decoder = new TextDecoder()
       const reader = /** @type {ReadableStream<Uint8Array>} */ (answer.body).getReader()
@@ -121,11 +143,17 @@ export class EventStream {
         timer = setTimeout(() => silence.abort(), this.#options.patience)
         const events = parser.feed(decoder.decode(value, { stream: true }))
         this.lastEventId = parser.lastEventId
-        this.#retry = parser.retry ?? this.#retry
+        this.#retry = Math.max(parser.retry ?? this.#retry, SHORTEST_WAIT)
+        if (parser.hasContent && !outcome.opened) {
+          outcome.opened = true
+          this.#set("open", { afterSilence: this.#fellSilent })
+          this.#fellSilent = false
+        }
         if (events.length) this.#call(this.#options.onEvents, events)
       }
     } catch (error) {
       if (!(error instanceof TypeError || error instanceof DOMException)) throw error
+      this.#fellSilent ||= silence.signal.aborted
       outcome.detail = silence.signal.aborted ? "the hub fell silent" : "the hub can't be reached"
       return outcome
     } finally {
@@ -164,7 +192,7 @@ export class EventStream {
    * @param {Partial<State>} rest
    */
   #set(name, rest = {}) {
-    this.state = { detail: "", status: 0, until: 0, ...rest, name }
+    this.state = { ...NOTHING, ...rest, name }
     this.#call(this.#options.onState, this.state)
   }
 
