@@ -117,7 +117,7 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
         for path, status, shown in (
             ("/", 403, FILES[PAGE].body),
             ("/static/stream.js", 200, FILES["stream.js"].body),
-            ("/statistics", 403, b"--allow-anonymous-operate"),
+            ("/statistics", 401, b"--allow-anonymous-operate"),
         ):
             client = connect(nursery, app)
             await client.send(request(path, "X-Forwarded-For: 10.0.0.1"))

@@ -35,7 +35,7 @@ class Rights:
     allow_anonymous_subscribe: bool = False
     """Read what is public."""
     allow_anonymous_operate: bool = False
-    """See the page and the health."""
+    """See the page, its statistics and the health."""
     allowed_origins: frozenset[str] = frozenset()
     """Other sites whose pages count as this machine's own."""
 
