@@ -568,6 +568,8 @@ async def test_names_are_for_who_may_operate(nursery: trio.Nursery, accept: str)
             raw = request(path, f"Accept: {accept}", *lines)
             return raw.replace(b"Host: test", b"Host: localhost")
 
+        assert await door.status(here("/statistics")) == 401
+        assert await door.status(here("/statistics", bearer())) == 403
         head, body = await door.ask(here("/statistics"))
         assert (head.status, head.headers["www-authenticate"].lower()) == (
             401,
@@ -578,7 +580,7 @@ async def test_names_are_for_who_may_operate(nursery: trio.Nursery, accept: str)
         head, body = await door.ask(here("/statistics", bearer()))
         assert head.status == 403
         assert "token --operate" in str(body)
-        assert door.access.statistics().unauthorized == door.access.statistics().forbidden == 1
+        assert door.access.statistics().unauthorized == door.access.statistics().forbidden == 2
         operator = bearer(h3trio={"operate": True})
         assert await door.status(here("/statistics", operator)) == 200
         for path in ("/metrics", "/healthz/live", "/healthz/ready"):
