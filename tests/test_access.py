@@ -545,15 +545,55 @@ def test_random_bytes_are_never_let_in(junk: bytes, where: str) -> None:
     assert set(statuses) <= {400, 401, 403}
 
 
-@pytest.mark.parametrize("path", ["/healthz/live", "/healthz/ready", "/statistics"])
-async def test_a_token_for_operating(nursery: trio.Nursery, path: str) -> None:
-    """From elsewhere a token with our own claim shows what being on this machine shows."""
+@pytest.mark.parametrize(
+    ("path", "without"), [("/healthz/live", 403), ("/healthz/ready", 403), ("/statistics", 401)]
+)
+async def test_a_token_for_operating(nursery: trio.Nursery, path: str, without: int) -> None:
+    """From elsewhere a token with our own claim shows what is refused without."""
     async with open_door(nursery) as door:
-        assert await door.status(request(path, REMOTE)) == 403
+        assert await door.status(request(path, REMOTE)) == without
         assert await door.status(request(path, REMOTE, bearer())) == 403
         assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": False}))) == 403
         assert await door.status(request(path, REMOTE, bearer(exp=NOW - 1))) == 401
         assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": True}))) == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_names_are_for_who_may_operate(nursery: trio.Nursery, accept: str) -> None:
+    """With tokens, statistics need one on this machine too; what needs none has no names in it."""
+    async with open_door(nursery) as door:
+        await door.hub.publish("x", topics=["secret/7781"], private=True)
+
+        def here(path: str, *lines: str) -> bytes:
+            raw = request(path, f"Accept: {accept}", *lines)
+            return raw.replace(b"Host: test", b"Host: localhost")
+
+        assert await door.status(here("/statistics")) == 401
+        assert await door.status(here("/statistics", bearer())) == 403
+        head, body = await door.ask(here("/statistics"))
+        assert (head.status, head.headers["www-authenticate"].lower()) == (
+            401,
+            'bearer realm="h3trio"',
+        )
+        assert "token --operate" in str(body)
+        assert "--allow-anonymous-operate" in str(body)
+        head, body = await door.ask(here("/statistics", bearer()))
+        assert head.status == 403
+        assert "token --operate" in str(body)
+        assert door.access.statistics().unauthorized == door.access.statistics().forbidden == 2
+        operator = bearer(h3trio={"operate": True})
+        assert await door.status(here("/statistics", operator)) == 200
+        for path in ("/metrics", "/healthz/live", "/healthz/ready"):
+            head, body = await door.ask(here(path))
+            assert head.status == 200
+            assert "secret" not in body
+
+
+async def test_anyone_may_operate_where_a_flag_says_so(nursery: trio.Nursery) -> None:
+    """With `allow_anonymous_operate` no token is asked for, though there are some."""
+    async with open_door(nursery, allow=Rights(allow_anonymous_operate=True)) as door:
+        head, body = await door.ask(request("/statistics", REMOTE, "Accept: application/json"))
+        assert (head.status, body["topics"]) == (200, [])
 
 
 async def test_a_statistics_stream_ends_with_its_token(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from h3trio import App, SSEEvent
+from h3trio.hubserver import Access, Grant, Limits, Rate, selection_of
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from h3trio import H3Event
     from h3trio.testing import Client
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -175,6 +179,65 @@ async def test_mercure_form_that_is_wrong(content: bytes) -> None:
     app = app_of("coming_from/mercure")
     async with connect(app, MERCURE, method="POST", headers=form, content=content) as client:
         assert client.status == 400
+
+
+async def test_mercure_topic_that_cannot_be() -> None:
+    """A topic with a control character is 400 both ways, before a stream begins."""
+    app = app_of("coming_from/mercure")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with connect(app, f"{MERCURE}?topic=%01") as client:
+        assert client.status == 400
+    async with connect(
+        app, MERCURE, method="POST", headers=form, content=b"topic=%01&data=1"
+    ) as client:
+        assert client.status == 400
+
+
+def mercure_for(grant: Grant, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> App:
+    """Return the example's app with one grant for everybody, and limits."""
+
+    async def authenticate(_event: H3Event) -> Grant:
+        await trio.lowlevel.checkpoint()
+        return grant
+
+    start = trio.current_time()
+    access = partial(
+        Access, authenticator=authenticate, limits=limits, clock=lambda: trio.current_time() - start
+    )
+    monkeypatch.setattr("h3trio.hubserver.Access", access)
+    return app_of("coming_from/mercure")
+
+
+async def test_mercure_streams_are_counted_and_end_with_their_token(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """A subject has so many streams and no more, and each ends when its grant does."""
+    grant = Grant(subject="alice", subscribe=selection_of(["*"]), expires=100)
+    app = mercure_for(grant, monkeypatch, Limits(max_subject_streams=1))
+    async with app.lifespan(), connect(app, f"{MERCURE}?topic=a", lifespan=False) as client:
+        async with connect(app, f"{MERCURE}?topic=a", lifespan=False) as second:
+            assert second.status == 429
+        with pytest.raises(trio.EndOfChannel), trio.fail_after(200):
+            await client.next_event()
+    assert 99 <= autojump_clock.current_time() <= 101
+
+
+async def test_mercure_publishers_have_the_rate_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Above it a form is 429; a topic that is too long is 400, and costs nothing."""
+    limits = Limits(publish_rate=Rate(per_second=1, burst=1), max_topic_length=10)
+    app = mercure_for(Grant(subject="a", publish=selection_of(["*"])), monkeypatch, limits)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    statuses = []
+    async with app.lifespan():
+        for content in (b"topic=" + b"x" * 11, b"topic=a", b"topic=a"):
+            async with connect(
+                app, MERCURE, method="POST", headers=form, content=content, lifespan=False
+            ) as client:
+                statuses.append(client.status)
+    assert statuses == [400, 200, 429]
+    assert autojump_clock.current_time() == 0
 
 
 async def test_mercure_is_closed_to_others() -> None:

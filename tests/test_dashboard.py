@@ -118,7 +118,7 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
             ("/", "text/html,application/xhtml+xml,*/*;q=0.8", 403, FILES[PAGE].body),
             ("/", "*/*", 403, b"--allow-anonymous-operate"),
             ("/static/stream.js", "*/*", 200, FILES["stream.js"].body),
-            ("/statistics", "text/html", 403, b"--allow-anonymous-operate"),
+            ("/statistics", "text/html", 401, b"--allow-anonymous-operate"),
         ):
             client = connect(nursery, app)
             lines = ("X-Forwarded-For: 10.0.0.1", f"Accept: {accept}")

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import fields
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, final
 
 import pytest
@@ -16,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio import ServerStatistics, __version__
 from h3trio.hub import HistoryStatistics, Hub, HubStatistics, MemoryHistory
 from h3trio.hubserver import AccessStatistics, Rights, create_app
+from h3trio.hubserver._broadcast import Broadcast
 from h3trio.hubserver._statistics import MAX_NAMES, MAX_SLOW, MAX_TOPICS
 from h3trio.testing import Client, connect
 
@@ -179,6 +181,21 @@ async def test_watchers_share_a_snapshot(served: Served, autojump_clock: MockClo
             nursery.start_soon(partial(watch, mine))
     assert all(mine == seen[0] for mine in seen)
     assert autojump_clock.current_time() < 11
+
+
+async def test_who_joins_is_told_nothing_twice(autojump_clock: MockClock) -> None:
+    """A watcher that begins with the newest, shortly before a tick, is given a newer one at it."""
+    broadcast: Broadcast[int] = Broadcast()
+    made = count()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broadcast.run)
+        broadcast.join(partial(next, made), interval=60)
+        await trio.sleep(1.3)
+        watcher = broadcast.join(partial(next, made), interval=0.5)
+        seen = [await watcher.next() for _ in range(4)]
+        nursery.cancel_scope.cancel()
+    assert seen == [1, 2, 3, 4]
+    assert autojump_clock.current_time() == 2.5
 
 
 async def test_nothing_is_made_for_nobody(served: Served, autojump_clock: MockClock) -> None:

@@ -19,6 +19,15 @@ access = Access()
 app = create_app(hub, access=access)
 
 
+def check(topics: list[str]) -> None:
+    """Raise HTTPError 400 for topics that can't be, while there is still an answer to give."""
+    access.check_topics(topics)
+    try:
+        hub.check_topics(topics)
+    except ValueError as exc:
+        raise HTTPError(400, str(exc)) from exc
+
+
 @app.get("/.well-known/mercure")
 async def subscribe(event: H3Event) -> None:
     """Stream some topics, each exact; `Access` says who may."""
@@ -26,18 +35,14 @@ async def subscribe(event: H3Event) -> None:
     topics = event.query.get_list("topic")
     if not topics:
         raise HTTPError(400, "name a topic")
-    access.check_topics(topics)
-    async with event.start_sse() as writer:
-        await hub.subscribe(
-            writer,
-            topics,
-            last_event_id=event.last_event_id,
-            allow=[
-                topic
-                for topic in topics
-                if grant.subscribe and grant.subscribe.matches_topic(topic)
-            ],
-        )
+    check(topics)
+    private = [
+        topic for topic in topics if grant.subscribe and grant.subscribe.matches_topic(topic)
+    ]
+    # Counts the subject's streams, and ends this one when the token does.
+    with access.stream(event, grant):
+        async with event.start_sse() as writer:
+            await hub.subscribe(writer, topics, last_event_id=event.last_event_id, allow=private)
 
 
 @app.post("/.well-known/mercure")
@@ -47,8 +52,10 @@ async def publish(event: H3Event) -> Response:
     topics = form.get_list("topic")
     if not topics:
         raise HTTPError(400, "name a topic")
-    for topic in topics:
-        await access.check_publish(event, topic)
+    check(topics)
+    grants = [await access.check_publish(event, topic) for topic in topics]
+    if pace := access.pace(event, grants[0]):
+        pace.check()
     retry = form.get("retry")
     try:
         update = SSEEvent(

@@ -246,7 +246,7 @@ async def test_a_token_is_asked_for(
     served = await ServeProcess.start(nursery, "--jwt-key-file", str(key))
 
     async def mint() -> str:
-        args = ("token", "--publish", "*", "--subscribe", "*", "--subject", "alice")
+        args = ("token", "--operate", "--publish", "*", "--subscribe", "*", "--subject", "alice")
         command = [sys.executable, "-m", "h3trio", *args, "--expires", "1h", "--key-file", str(key)]
         done = await trio.run_process(command, capture_stdout=True)
         return str(done.stdout.decode())
@@ -257,8 +257,9 @@ async def test_a_token_is_asked_for(
 
     def look(visit: Visit) -> None:
         page = visit.page
+        visit.wait_text("#statistics-refused", "The hub refused its statistics (401)")
         visit.wait_text("#events-refused", "The hub refused this stream (401)")
-        page.get_by_role("button", name="Enter a token").click()
+        page.locator("#events-refused").get_by_role("button", name="Enter a token").click()
         enter(visit, "not.good")
         visit.wait_text("#events-refused", "(401)")
         publish_by_form(page, "news", "mine")

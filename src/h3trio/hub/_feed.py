@@ -63,6 +63,7 @@ class Windows:
         "delivered_bytes",
         "max_records",
         "passes",
+        "ready",
         "records",
     )
 
@@ -72,6 +73,8 @@ class Windows:
         """Records in all windows; one that stands in several counts in each."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
+        self.ready = 0
+        """Subscribers in all feeds: summing them up would take as long as there are feeds."""
         self.delivered = 0
         """Events given by the sweep, each as often as there were subscribers for it."""
         self.delivered_bytes = 0
@@ -145,12 +148,14 @@ class Feed:
     def add(self, subscriber: Subscriber) -> None:
         """Make a subscriber ready; its position must be the head of the log."""
         self.ready[subscriber] = None
+        self._windows.ready += 1
         self._order = None
         subscriber.feed = self
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; a pass under way skips it."""
         del self.ready[subscriber]
+        self._windows.ready -= 1
         self._order = None
 
     def append(self, record: Record) -> bool:

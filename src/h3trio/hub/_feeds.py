@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from ._feed import Feed, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from ._record import Record
     from ._selection import Selection
@@ -58,9 +58,6 @@ class Feeds:
     def count_ready(self, topic: str) -> int:
         """How many are fed live what is published to a topic, as far as it is public."""
         return sum(len(feed.ready) for feed in self._selected((topic,)))
-
-    def __iter__(self) -> Iterator[Feed]:
-        return iter(self._by_key.values())
 
     def join(self, subscriber: Subscriber) -> None:
         """Put a subscriber that is at the head of the log into its feed."""

@@ -42,7 +42,9 @@ class HubStatistics:
     ended: Mapping[str, int]
     """Subscriptions ended, by `EndReason`; `left` where the client or its handler went."""
     topics: int
-    """Topics that somebody ready selected by name, or that were published to."""
+    """Topics that somebody ready selected by name, and those published to whose events are
+    counted: 4,096 at most, of which the half with fewer events is forgotten for another.
+    `history.topics` has those with an event that is kept."""
     publish: LatencyStatistics
     """From a publish to its acknowledgement; failed ones aren't among them."""
     sweep: LatencyStatistics

@@ -57,7 +57,8 @@ class Subscription:
     since: float
     """Unix time in seconds at which it began."""
     behind: int
-    """Events published since its cursor, whatever their topics."""
+    """Events published since its cursor, whatever their topics; 0 while the id that its client
+    came with is looked up."""
 
 
 class Place(Protocol):
@@ -78,6 +79,7 @@ class Subscriber:
         "end_reason",
         "feed",
         "info",
+        "is_placed",
         "position",
         "selection",
         "send",
@@ -101,6 +103,8 @@ class Subscriber:
         self.allow = allow
         self.info = info
         self.position = 0
+        self.is_placed = False
+        """Whether its position is known: a history may have to look its client's id up."""
         self.told = 0
         """The newest trimmed position that its client knows of."""
         self.feed: Place | None = None

@@ -1,22 +1,24 @@
 """What a hub shows of itself: snapshots for people and programs that watch it.
 
 Nothing here is kept: each is made when it is asked for, out of what the hub's parts count
-anyway.
+anyway. It is made in one step while all streams wait, so none goes through all feeds or all
+topics that are selected: there may be a million.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from heapq import nlargest
+from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from ._statistics import HubStatistics, TopicStatistics
 from ._subscriber import Subscription
 from ._topic_counts import MAX_COUNTED, TopicCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from ._committer import Committer
     from ._feeds import Feeds
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from ._record import Record
     from ._replay import Replay
     from ._subscriber import EndReason, Subscriber
+
+# Topics with as many events as the last that is shown, or without any, whose subscribers are
+# looked at: some milliseconds of it.
+_MAX_WEIGHED: Final = 1024
+# Of a topic with more feeds than that, the feeds are counted and not who stands in them.
+_MAX_WEIGHED_FEEDS: Final = 64
 
 
 @final
@@ -74,15 +82,15 @@ class View:
     # -- showing
 
     def statistics(self, subscribers: int) -> HubStatistics:
-        """The hub as a whole; its cost grows with the feeds."""
+        """The hub as a whole, at a bounded cost."""
         windows, replay, committer = self._feeds.windows, self._replay, self._committer
-        counts = self._counts
+        counts, selected = self._counts, self._feeds.topics
         return HubStatistics(
             published=self._published,
             delivered=windows.delivered + replay.replayed_events,
             delivered_bytes=windows.delivered_bytes + replay.replayed_bytes,
             subscribers=subscribers,
-            ready=sum(len(feed.ready) for feed in self._feeds),
+            ready=windows.ready,
             feeds=len(self._feeds),
             waiting=committer.waiting,
             replays=replay.replays,
@@ -90,7 +98,7 @@ class View:
             resets=replay.resets,
             kicked=self.kicked,
             ended=MappingProxyType(dict(self._ended)),
-            topics=len(counts) + sum(topic not in counts for topic in self._feeds.topics),
+            topics=len(selected) + sum(topic not in selected for topic in counts),
             publish=committer.latency.statistics(),
             sweep=windows.passes.statistics(),
             failure=committer.failure,
@@ -102,8 +110,10 @@ class View:
         counts, selected = self._counts, self._feeds.topics
 
         def weight(topic: str) -> tuple[int, int]:
-            ready = sum(len(feed.ready) for feed in selected.get(topic, ()))
-            return counts.get(topic, 0), ready
+            feeds = selected.get(topic, ())
+            if len(feeds) > _MAX_WEIGHED_FEEDS:
+                return counts.get(topic, 0), len(feeds)
+            return counts.get(topic, 0), sum(len(feed.ready) for feed in feeds)
 
         return tuple(
             TopicStatistics(
@@ -111,20 +121,39 @@ class View:
                 subscribers=self._feeds.count_ready(topic),
                 published=counts.get(topic, 0),
             )
-            for topic in nlargest(limit, {**counts, **dict.fromkeys(selected)}, key=weight)
+            for topic in nlargest(limit, self._candidates(limit), key=weight)
         )
+
+    def _candidates(self, limit: int) -> list[str]:
+        """Topics among which the busiest are, with a bounded number of those that tie."""
+        counts = self._counts
+        tied: Iterator[str]
+        # Who was published to outranks who wasn't: the others count only where those are too few.
+        if len(counts) < limit:
+            above = list(counts)
+            tied = (topic for topic in self._feeds.topics if topic not in counts)
+        else:
+            least = nlargest(limit, counts.values())[-1] if limit > 0 else 0
+            above = [topic for topic, count in counts.items() if count > least]
+            tied = (topic for topic, count in counts.items() if count == least)
+        return above + list(islice(tied, max(limit, _MAX_WEIGHED)))
 
     def slow(self, subscribers: Collection[Subscriber], limit: int) -> tuple[Subscription, ...]:
         """Those that are catching up, the farthest behind first."""
-        if len(subscribers) == sum(len(feed.ready) for feed in self._feeds):
+        if len(subscribers) == self._feeds.windows.ready:
             return ()
-        behind = (subscriber for subscriber in subscribers if subscriber.feed is None)
+        behind = (
+            subscriber
+            for subscriber in subscribers
+            if subscriber.feed is None and subscriber.is_placed
+        )
         chosen = nlargest(limit, behind, key=lambda subscriber: -subscriber.position)
         return tuple(map(self.subscription, chosen))
 
     def subscription(self, subscriber: Subscriber) -> Subscription:
         """One subscription."""
         ready = subscriber.feed is not None
+        is_behind = subscriber.is_placed and not ready
         return Subscription(
             topics=subscriber.selection,
             allow=subscriber.allow,
@@ -133,5 +162,5 @@ class View:
             ready=ready,
             since=subscriber.since,
             # Who is ready has all that it selected, though its cursor may be an old one.
-            behind=0 if ready else max(0, self._history.log.head - subscriber.position),
+            behind=max(0, self._history.log.head - subscriber.position) if is_behind else 0,
         )

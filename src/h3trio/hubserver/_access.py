@@ -2,8 +2,9 @@
 
 Every route asks here first. Who asks is told by an `Authenticator`, if there is
 one; what those may do who don't say who they are is up to `Rights`. With an
-authenticator, being on this machine gives no right to publish or subscribe: a
-proxy on the same host may look like that, and whoever set a key relies on it.
+authenticator, being on this machine gives no right to publish, to subscribe, or
+to see names of topics: a proxy on the same host may look like that, and whoever
+set a key relies on it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 ANYONE: Final = Grant(publish=ALL_TOPICS, subscribe=NO_TOPICS)
 """What those get whom `Rights` lets in: private events aren't for anyone."""
+
+_OPERATOR_NEEDED: Final = (
+    "a token that allows operating is needed (token --operate makes one);"
+    " see --allow-anonymous-operate"
+)
 
 
 @final
@@ -169,7 +175,7 @@ class Access:
         return grant
 
     async def check_operate(self, event: H3Event) -> Grant:
-        """Return the grant of a request that may see how the hub is doing.
+        """Return the grant of a request that may see how the hub is doing, without any names.
 
         Being on this machine is enough: health checks and scrapers there have no token. From
         elsewhere a token may allow it.
@@ -183,11 +189,26 @@ class Access:
             refusal = exc
         else:
             return ANYONE
-        grant = await self._grant(event)
+        return self._operator(await self._grant(event), refusal)
+
+    async def check_statistics(self, event: H3Event) -> Grant:
+        """Return the grant of a request that may see topics by name, and who is slow.
+
+        With an authenticator, being on this machine isn't enough: those are names of private
+        topics and addresses of clients.
+
+        Raises:
+            HTTPError: 401 or 403.
+        """
+        if self._authenticator is None or self.rights.allow_anonymous_operate:
+            return await self.check_operate(event)
+        return self._operator(await self._grant(event), unauthorized(needed=_OPERATOR_NEEDED))
+
+    def _operator(self, grant: Grant | None, refusal: HTTPError) -> Grant:
         if grant is None:
             raise self._counted(refusal)
         if not grant.operate:
-            raise self._counted(forbidden("the token doesn't allow operating"))
+            raise self._counted(forbidden("the token doesn't allow operating (token --operate)"))
         return grant
 
     async def _grant(self, event: H3Event) -> Grant | None:

@@ -81,10 +81,14 @@ class Broadcast(Generic[T]):
 
     def _news(self, make: Callable[[], T]) -> T:
         """What there is, if it is no older than a tick: a crowd that comes is no load."""
-        now = trio.current_time()
-        if self._last is None or now - self._last[0] >= TICK:
-            self._last = (now, make())
+        if self._last is None or trio.current_time() - self._last[0] >= TICK:
+            return self._make(make)
         return self._last[1]
+
+    def _make(self, make: Callable[[], T]) -> T:
+        news = make()
+        self._last = (trio.current_time(), news)
+        return news
 
     async def run(self) -> None:
         """Tell them until cancelled."""
@@ -95,7 +99,9 @@ class Broadcast(Generic[T]):
             self._tick += 1
             due = [watcher for watcher in self._watchers if watcher.due <= self._tick]
             if due:
-                news = self._news(due[0].make)
+                # Anew, however young the last: who joined with that would be told it twice, and
+                # between the two nothing would seem to have happened.
+                news = self._make(due[0].make)
                 for watcher in due:
                     watcher.due = self._tick + watcher.ticks
                     watcher.give(news)

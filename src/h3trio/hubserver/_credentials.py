@@ -114,11 +114,11 @@ def bad_request(why: str) -> HTTPError:
     return _answer(400, "invalid_request", why)
 
 
-def unauthorized(why: str | None = None) -> HTTPError:
+def unauthorized(why: str | None = None, *, needed: str = "a token is needed") -> HTTPError:
     """401: the token isn't good, or there is none ("SHOULD NOT include an error code" then)."""
     if why is not None:
         return _answer(401, "invalid_token", why)
-    return HTTPError(401, "a token is needed", headers={"WWW-Authenticate": _REALM})
+    return HTTPError(401, needed, headers={"WWW-Authenticate": _REALM})
 
 
 def forbidden(why: str) -> HTTPError:

@@ -1,6 +1,7 @@
 """The routes that show how a hub server is doing, to programs: `/statistics` and `/metrics`.
 
-For whom the page is, these are too: `Access.check_operate`.
+Numbers alone are for whom the health checks are, `Access.check_operate`; what has names of topics
+and clients is guarded as they are, `Access.check_statistics`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Monitor:
         app.get("/metrics")(self._show_metrics)
 
     async def _show_statistics(self, event: H3Event) -> Response | None:
-        grant = await self._access.check_operate(event)
+        grant = await self._access.check_statistics(event)
         if "text/event-stream" in event.headers.get("accept", "").lower():
             interval = _interval(event.query.get("interval"))
             with self._access.stream(event, grant):

@@ -1,7 +1,7 @@
 """What the hub server tells of itself, as one JSON object: for its page, `top` and programs.
 
 The fields are those of the snapshots that the server, the hub and its parts give, under their
-names; `docs/monitoring.md` lists them. Names are added and never change their meaning.
+names; `docs/reference/monitoring.md` lists them. Names are added and never change their meaning.
 """
 
 from __future__ import annotations

@@ -112,7 +112,11 @@ HUB: Final = {
     "resets": Family("resets", Kind.COUNTER, "Gaps told to subscribers."),
     "kicked": Family("kicks", Kind.COUNTER, "Subscriptions ended by the application."),
     "ended": Family("subscriptions_ended", Kind.LABELLED, "Subscriptions ended, by why.", "reason"),
-    "topics": Family("topics", Kind.GAUGE, "Topics selected by name or published to."),
+    "topics": Family(
+        "topics",
+        Kind.GAUGE,
+        "Topics selected by name, and up to 4,096 of those published to.",
+    ),
     "publish": Family("publish_seconds", Kind.HISTOGRAM, "From a publish to its acknowledgement."),
     "sweep": Family(
         "sweep_seconds", Kind.HISTOGRAM, "One round of events to all subscribers of a selection."
