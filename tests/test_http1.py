@@ -225,6 +225,10 @@ def test_length(  # noqa: PLR0917 - because pytest passes them by name
         ("GET", 304, [(b"Content-Length", b"x")], b""),
         ("HEAD", 200, [(b"Content-Length", b"x")], b""),
         ("HEAD", 200, [(b"Content-Length", b"5")], b"four"),
+        ("HEAD", 200, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b""),
+        ("GET", 304, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b""),
+        ("GET", 304, [(b"Content-Length", b"1" * 21)], b""),
+        ("GET", 304, [], b"four"),
         ("GET", 200, [(b"transfer-encoding", b"chunked")], b"four"),
     ],
 )
@@ -290,6 +294,16 @@ def test_continue() -> None:
     assert b"\r\nConnection: close\r\n" in http(head).response(200, [], b"")
     assert b"\r\nConnection: close\r\n" in http(head).stream_head(200, [])
     assert not http(head + b"abc").wants_continue
+
+
+def test_continue_after_headers_that_could_not_be_framed() -> None:
+    """A response that failed leaves the client waiting: what is sent instead closes."""
+    conn = http(request("/", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+    with pytest.raises(ValueError, match="Length"):
+        conn.response(304, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b"")
+    assert conn.wants_continue
+    assert b"\r\nConnection: close\r\n" in conn.response(500, [], b"")
+    assert not conn.keeps_alive
 
 
 def head_of(size: int) -> bytes:

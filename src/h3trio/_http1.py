@@ -293,17 +293,20 @@ class Http1:
         fields = list(headers)
         if (self._waits or self._failed) and (b"Connection", b"close") not in fields:
             fields.append((b"Connection", b"close"))
-        self._waits = False
         conn = h11.Connection(h11.SERVER)
         if self._version or self._is_head:
             conn.receive_data(_TOLD[self._is_head, self._closes, self._version or "1.1"])
             conn.next_event()
         reason = reason_phrase(status).encode("ascii")
-        parts = [conn.send(h11.Response(status_code=status, headers=fields, reason=reason))]
-        if body:
-            parts.append(conn.send(h11.Data(data=body)))
-        # The end of a stream is written by the caller; h11 says now what it will mean.
-        end = conn.send(_END)
+        try:
+            parts = [conn.send(h11.Response(status_code=status, headers=fields, reason=reason))]
+            if body:
+                parts.append(conn.send(h11.Data(data=body)))
+            # The end of a stream is written by the caller; h11 says now what it will mean.
+            end = conn.send(_END)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(f"a {status} response can't be framed: {exc}") from exc
+        self._waits = False
         self._closes = conn.our_state is not h11.DONE
         return b"".join(filter(None, [*parts, end] if with_end else parts))
 
