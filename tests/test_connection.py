@@ -622,6 +622,17 @@ async def test_keepalive_timeout(nursery: trio.Nursery, autojump_clock: MockCloc
     assert autojump_clock.current_time() == pytest.approx(90, abs=0.1)
 
 
+async def test_head_timeout_of_a_head_request(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A HEAD request that comes too slowly is answered with a head alone."""
+    client = connect(nursery, echo)
+    await client.send(request(method="HEAD")[:-1])
+    assert (await client.head()).status == 408
+    assert await client.rest() == b""
+    assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
+
+
 async def test_head_timeout_of_a_later_request(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

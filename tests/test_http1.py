@@ -440,3 +440,22 @@ def test_a_refusal_behind_head_has_a_body() -> None:
     with pytest.raises(ProtocolError):
         feed(conn, [b"nonsense\r\n\r\n"])
     assert conn.response(400, [], b"no").endswith(b"\r\n\r\nno")
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"/ HTTP/1.1\nHost: a\n\n",
+        b"/ HTTP/9.9\r\n",
+        b"/ HTTP/1.1\r\nX: " + b"a" * MAX_HEAD,
+        b"/" + b"a" * 9000,
+    ],
+)
+def test_a_refused_head_request_has_no_body(rest: bytes, size: int) -> None:
+    """HEAD that is refused before its head is complete is answered with a head, GET with a body."""
+    for method, body in ((b"HEAD ", b""), (b"GET ", b"no")):
+        conn = http()
+        with pytest.raises(ProtocolError):
+            feed(conn, split(method + rest, size))
+        assert conn.response(400, [], b"no").partition(b"\r\n\r\n")[2] == body

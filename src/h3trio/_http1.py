@@ -161,15 +161,17 @@ class Http1:
         return Signal.PAUSED if self._buffer else Signal.NEED_DATA
 
     def _next_head(self) -> RequestHead | Signal:
+        # Whether it is HEAD is seen before it is checked, and before it is complete: a refusal
+        # "MUST NOT send content" either (RFC 9110 section 9.3.2).
         self._skip_empty_line()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3)) + 4
         if end < 4:  # noqa: PLR2004 - not found
             if len(self._buffer) > self._scanned and self._buffer != b"\r":
+                self._is_head = self._buffer.startswith(b"HEAD ")
                 check_start(self._buffer, self._scanned, self._settings)
                 self._scanned = len(self._buffer)
             return Signal.NEED_DATA
         raw, self._buffer = self._buffer[:end], self._buffer[end:]
-        # Also of one that is refused: that has no body either (RFC 9110 section 9.3.2).
         self._is_head = raw.startswith(b"HEAD ")
         head, framing = parse_head(raw, self._settings)
         self._scanned = 0
