@@ -622,6 +622,31 @@ async def test_keepalive_timeout(nursery: trio.Nursery, autojump_clock: MockCloc
     assert autojump_clock.current_time() == pytest.approx(90, abs=0.1)
 
 
+@pytest.mark.parametrize(("sent", "seconds"), [(b"\r\n", 75), (b"\r\nG", 10)])
+async def test_an_empty_line_begins_no_head(
+    nursery: trio.Nursery, autojump_clock: MockClock, sent: bytes, seconds: int
+) -> None:
+    """An empty line leaves an idle connection idle; a byte behind it is a head's first."""
+    client = connect(nursery, echo)
+    await client.send(request("/a"))
+    await client.response()
+    await client.send(sent)
+    await client.rest()
+    assert autojump_clock.current_time() == pytest.approx(seconds, abs=0.1)
+    assert client.context.counts.refusals == ({408: 1} if seconds == 10 else {})
+
+
+async def test_head_timeout_of_a_head_request(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A HEAD request that comes too slowly is answered with a head alone."""
+    client = connect(nursery, echo)
+    await client.send(request(method="HEAD")[:-1])
+    assert (await client.head()).status == 408
+    assert await client.rest() == b""
+    assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
+
+
 async def test_head_timeout_of_a_later_request(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -63,6 +63,18 @@ async def test_a_pause_is_not_the_clients(mock_clock: MockClock) -> None:
     deadlines.paused(start)
 
 
+async def test_a_pause_from_before_the_body_buys_nothing(mock_clock: MockClock) -> None:
+    """Of a pause that began with the request before, a body gets only what is behind its start."""
+    deadlines, start = Deadlines(Settings(min_body_rate=100)), trio.current_time()
+    mock_clock.jump(100)
+    deadlines.for_body(body())
+    mock_clock.jump(1)
+    deadlines.paused(start)
+    mock_clock.jump(20)
+    assert deadlines.for_body(body()) - start == 101 + 30
+    assert deadlines.limit == "min_body_rate"
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_no_rate(mock_clock: MockClock, *, streamed: bool) -> None:
     """Without a rate, or where the handler takes a stream, only silences count."""

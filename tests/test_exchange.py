@@ -11,7 +11,7 @@ import pytest
 import trio
 from fakes import FakeTransport
 from helpers import connect, request
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import (
     CloseReason,
@@ -873,6 +873,62 @@ async def test_a_send_that_was_cut_is_the_last(
     assert transport.sent == b"HTTP/1.1 1"
     assert "ResponseStateError" in caplog.text
     assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/stream", 200), ("/plain", 200), ("/error", 404)])
+async def test_an_answer_waits_for_continue(nursery: trio.Nursery, path: str, status: int) -> None:
+    """While one task is telling the client to continue, another's answer waits until it is out."""
+    go = trio.Event()
+
+    async def read(event: H3Event) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            await event.body()
+
+    async def handler(event: H3Event) -> str | None:
+        nursery.start_soon(read, event)
+        await go.wait()
+        if event.path == "/error":
+            raise HTTPError(404)
+        if event.path == "/plain":
+            return "plain"
+        async with event.start_sse() as writer:
+            await writer.send("x")
+        return None
+
+    client = connect(nursery, handler, pair=lockstep_stream_pair)
+    lines = ("Content-Length: 3", "Expect: 100-continue")
+    await client.send(request(path, *lines, method="POST"))
+    await wait_all_tasks_blocked()
+    go.set()
+    await wait_all_tasks_blocked()
+    assert (await client.head()).status == 100
+    assert (await client.response())[0].status == status
+    await client.send(b"abc" + request("/plain"))
+    assert (await client.response())[1] == b"plain"
+
+
+async def test_an_answer_that_waits_for_a_continue_that_fails(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A client that doesn't take its `100 Continue` gets no answer, and nothing is left waiting."""
+
+    async def read(event: H3Event) -> None:
+        with contextlib.suppress(HTTPError, trio.ClosedResourceError):
+            await event.body()
+
+    async def handler(event: H3Event) -> str:
+        nursery.start_soon(read, event)
+        await wait_all_tasks_blocked()
+        raise HTTPError(404)
+
+    transport = FakeTransport(room=10)
+    client = connect(nursery, handler, transport=transport)
+    lines = ("Content-Length: 3", "Expect: 100-continue")
+    await client.send(request("/", *lines, method="POST"))
+    await client.finished.wait()
+    assert autojump_clock.current_time() == pytest.approx(Settings().write_timeout)
+    assert transport.sent == b"HTTP/1.1 1"
+    assert client.context.counts.closings == {CloseReason.SLOW: 1}
 
 
 # -- what is told about an ending

@@ -225,6 +225,10 @@ def test_length(  # noqa: PLR0917 - because pytest passes them by name
         ("GET", 304, [(b"Content-Length", b"x")], b""),
         ("HEAD", 200, [(b"Content-Length", b"x")], b""),
         ("HEAD", 200, [(b"Content-Length", b"5")], b"four"),
+        ("HEAD", 200, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b""),
+        ("GET", 304, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b""),
+        ("GET", 304, [(b"Content-Length", b"1" * 21)], b""),
+        ("GET", 304, [], b"four"),
         ("GET", 200, [(b"transfer-encoding", b"chunked")], b"four"),
     ],
 )
@@ -290,6 +294,16 @@ def test_continue() -> None:
     assert b"\r\nConnection: close\r\n" in http(head).response(200, [], b"")
     assert b"\r\nConnection: close\r\n" in http(head).stream_head(200, [])
     assert not http(head + b"abc").wants_continue
+
+
+def test_continue_after_headers_that_could_not_be_framed() -> None:
+    """A response that failed leaves the client waiting: what is sent instead closes."""
+    conn = http(request("/", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+    with pytest.raises(ValueError, match="Length"):
+        conn.response(304, [(b"Content-Length", b"5"), (b"Content-Length", b"6")], b"")
+    assert conn.wants_continue
+    assert b"\r\nConnection: close\r\n" in conn.response(500, [], b"")
+    assert not conn.keeps_alive
 
 
 def head_of(size: int) -> bytes:
@@ -426,3 +440,22 @@ def test_a_refusal_behind_head_has_a_body() -> None:
     with pytest.raises(ProtocolError):
         feed(conn, [b"nonsense\r\n\r\n"])
     assert conn.response(400, [], b"no").endswith(b"\r\n\r\nno")
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"/ HTTP/1.1\nHost: a\n\n",
+        b"/ HTTP/9.9\r\n",
+        b"/ HTTP/1.1\r\nX: " + b"a" * MAX_HEAD,
+        b"/" + b"a" * 9000,
+    ],
+)
+def test_a_refused_head_request_has_no_body(rest: bytes, size: int) -> None:
+    """HEAD that is refused before its head is complete is answered with a head, GET with a body."""
+    for method, body in ((b"HEAD ", b""), (b"GET ", b"no")):
+        conn = http()
+        with pytest.raises(ProtocolError):
+            feed(conn, split(method + rest, size))
+        assert conn.response(400, [], b"no").partition(b"\r\n\r\n")[2] == body

@@ -234,10 +234,10 @@ class Connection:
         if not data:
             self._closed_by_peer = True
         elif not self._deaf:
-            if self._exchange is None:
-                self._deadlines.head_begins()
             self.http.receive(data)
         self._advance()
+        if self._exchange is None and self.http.buffered:  # an empty line begins no head
+            self._deadlines.head_begins()
         self._wake()
 
     def _wake(self) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from types import MappingProxyType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -26,7 +26,7 @@ from ._statistics import ServerStatistics
 from ._watchdog import CancelWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ._close import Closing
     from ._event import H3Event
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     Handler = Callable[[H3Event], Awaitable[object]]
 
 logger = logging.getLogger("h3trio.server")
+
+# RFC 9110 section 15.6.4, RFC 6585 section 4: both may say when to come again.
+_COME_LATER: Final = frozenset({429, 503})
 
 
 @final
@@ -186,6 +189,10 @@ class Context:
         knows no fractions).
         """
         return max(1, round(self.jittered(self.settings.reconnect_delay)))
+
+    def come_later(self, status: int) -> Sequence[tuple[bytes, bytes]]:
+        """The fields that tell when to come again, in answers of a status that may say so."""
+        return ((b"Retry-After", b"%d" % self.retry_after()),) if status in _COME_LATER else ()
 
     def too_late(self, event: H3Event) -> HTTPError:
         """503 for a request that begins after `drain_soft`, with what marks every answer.

@@ -71,9 +71,13 @@ class Deadlines:
         self.head_since = self._body_since = None
 
     def paused(self, since: float) -> None:
-        """The reader rested from `since` until now: no time of the client's."""
+        """The reader rested from `since` until now: no time of the client's.
+
+        A body that began meanwhile, as the reader rested for the request before, gets what is
+        its own of the rest: all of it would put off `min_body_rate` for as long.
+        """
         if self._body_since is not None:
-            self._body_since += trio.current_time() - since
+            self._body_since += trio.current_time() - max(since, self._body_since)
 
     def for_head(self) -> float:
         """Until when a head, or the next request, is waited for."""

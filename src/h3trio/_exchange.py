@@ -16,7 +16,7 @@ connection is told to close, and nothing else is sent on it.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Never, Protocol, final
+from typing import TYPE_CHECKING, Never, Protocol, final
 
 import trio
 
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.server")
 
-# RFC 9110 section 15.6.4, RFC 6585 section 4: both may say when to come again.
-_COME_LATER: Final = frozenset({429, 503})
-
 
 class ConnectionPort(Protocol):
     """What an exchange needs of its connection."""
@@ -77,6 +74,7 @@ class Exchange:
     __slots__ = (
         "_bytes_sent",
         "_connection",
+        "_continuing",
         "_error",
         "_half_closed",
         "_outbox",
@@ -102,6 +100,7 @@ class Exchange:
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
         self._half_closed = False
+        self._continuing: trio.Event | None = None  # while `100 Continue` is on its way
         self._started = trio.current_time()
         self._status = 0
         self._bytes_sent = 0
@@ -147,6 +146,7 @@ class Exchange:
     async def open_stream(self) -> SSEWriter:
         """Send the head and a first comment; give the writer."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._continued()
         self._require_streamable()
         self._connection.admit_stream()
         event, context = self.event, self._connection.context
@@ -271,22 +271,30 @@ class Exchange:
 
     async def _respond(self, response: Response, extra: Fields) -> None:
         """Send a whole response; ValueError if its headers contradict its framing."""
+        await self._continued()
         self._require_writable()
-        later = self._later() if response.status in _COME_LATER else ()
+        later = self.server.come_later(response.status)
         headers = self._headers(response.headers.raw, extra, later)
         data = self._connection.http.response(response.status, headers, response.body)
         self.event.state = ResponseState.RESPONDED
         self._status = response.status
         await self._send(data)
 
-    def _later(self) -> Fields:
-        return ((b"Retry-After", b"%d" % self.server.retry_after()),)
-
     async def send_continue(self) -> None:
         """Tell the client to send its body, if it waits for that."""
         http = self._connection.http
         if http.wants_continue and http.can_respond:
-            await self._send(http.continue_head())
+            self._continuing = done = trio.Event()
+            try:
+                await self._send(http.continue_head())
+            finally:
+                self._continuing = None
+                done.set()
+
+    async def _continued(self) -> None:
+        """Let `100 Continue` go out first, if another task is sending it: two sends would mix."""
+        if self._continuing is not None:
+            await self._continuing.wait()
 
     async def _send(self, data: bytes) -> None:
         transport = self._connection.transport
@@ -341,6 +349,7 @@ class Exchange:
             await self._respond_error(error if isinstance(error, HTTPError) else HTTPError(500))
 
     async def _respond_error(self, error: HTTPError) -> None:
+        await self._continued()
         if not self._connection.http.can_respond:
             return
         try:

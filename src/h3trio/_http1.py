@@ -161,15 +161,17 @@ class Http1:
         return Signal.PAUSED if self._buffer else Signal.NEED_DATA
 
     def _next_head(self) -> RequestHead | Signal:
+        # Whether it is HEAD is seen before it is checked, and before it is complete: a refusal
+        # "MUST NOT send content" either (RFC 9110 section 9.3.2).
         self._skip_empty_line()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3)) + 4
         if end < 4:  # noqa: PLR2004 - not found
             if len(self._buffer) > self._scanned and self._buffer != b"\r":
+                self._is_head = self._buffer.startswith(b"HEAD ")
                 check_start(self._buffer, self._scanned, self._settings)
                 self._scanned = len(self._buffer)
             return Signal.NEED_DATA
         raw, self._buffer = self._buffer[:end], self._buffer[end:]
-        # Also of one that is refused: that has no body either (RFC 9110 section 9.3.2).
         self._is_head = raw.startswith(b"HEAD ")
         head, framing = parse_head(raw, self._settings)
         self._scanned = 0
@@ -293,17 +295,20 @@ class Http1:
         fields = list(headers)
         if (self._waits or self._failed) and (b"Connection", b"close") not in fields:
             fields.append((b"Connection", b"close"))
-        self._waits = False
         conn = h11.Connection(h11.SERVER)
         if self._version or self._is_head:
             conn.receive_data(_TOLD[self._is_head, self._closes, self._version or "1.1"])
             conn.next_event()
         reason = reason_phrase(status).encode("ascii")
-        parts = [conn.send(h11.Response(status_code=status, headers=fields, reason=reason))]
-        if body:
-            parts.append(conn.send(h11.Data(data=body)))
-        # The end of a stream is written by the caller; h11 says now what it will mean.
-        end = conn.send(_END)
+        try:
+            parts = [conn.send(h11.Response(status_code=status, headers=fields, reason=reason))]
+            if body:
+                parts.append(conn.send(h11.Data(data=body)))
+            # The end of a stream is written by the caller; h11 says now what it will mean.
+            end = conn.send(_END)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(f"a {status} response can't be framed: {exc}") from exc
+        self._waits = False
         self._closes = conn.our_state is not h11.DONE
         return b"".join(filter(None, [*parts, end] if with_end else parts))
 
