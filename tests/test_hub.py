@@ -11,6 +11,7 @@ from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
+from h3trio._frames import Batch
 from h3trio.hub import EndReason, Hub, HubSettings, MemoryHistory, SQLiteHistory
 
 if TYPE_CHECKING:
@@ -415,6 +416,68 @@ async def test_who_falls_out_of_the_history_is_told_and_goes_on_at_the_head(
         assert [reset["reason"] for reset in slow.resets] == ["lagged"]
         assert slow.data == ["0", "live"]
         slow.scope.cancel()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_not_for_it_is_no_gap_for_who_was_ready(
+    nursery: trio.Nursery, others: int
+) -> None:
+    """Private events are trimmed, then its sink is busy: no `reset`, and nothing is lost."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(1 + others)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        sink = clients[0].sink
+        sink.stalled = True
+        sink.send_batch_nowait(Batch((b":\n\n",)))
+        await hub.publish("public", topics=["news"])
+        await settle()
+        sink.resume()
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["public"], [])] * (1 + others)
+
+
+async def test_full_windows_are_no_gap_for_who_was_ready(nursery: trio.Nursery) -> None:
+    """Who goes on from the log gets what stood in the window, and isn't told of what didn't."""
+    settings = HubSettings(max_window_records=1)
+    async with Hub(MemoryHistory(max_events=3), settings=settings) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(2)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        for data in ("1", "2"):
+            hub.publish_nowait(data, topics=["news"])
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["1", "2"], [])] * 2
+
+
+async def test_a_cursor_passes_what_was_not_for_it_behind_the_last_send(
+    nursery: trio.Nursery,
+) -> None:
+    """Private events that a pass passed over are no gap for a client that is slow to take it."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        client = Client(nursery, hub, ["news"])
+        await settle()
+        client.sink.stalled = True
+        hub.publish_nowait("public", topics=["news"])
+        for _ in range(10):
+            hub.publish_nowait("secret", topics=["news"], private=True)
+        await settle()
+        client.sink.resume()
+        await settle()
+        assert (client.data, client.resets) == (["public"], [])
+
+
+async def test_windows_that_others_filled_cost_nobody_an_event(nursery: trio.Nursery) -> None:
+    """Whose own window is empty goes on from the log, with the event that found no room."""
+    async with Hub(settings=HubSettings(max_window_records=1)) as hub:
+        clients = [Client(nursery, hub, [topic]) for topic in ("sport", "news")]
+        await settle()
+        hub.publish_nowait("1", topics=["sport"])
+        hub.publish_nowait("2", topics=["news"])
+        await settle()
+        assert [client.data for client in clients] == [["1"], ["2"]]
 
 
 async def test_policy_disconnect_ends_who_falls_out_of_the_history(nursery: trio.Nursery) -> None:
