@@ -185,6 +185,18 @@ async def test_the_same_key_is_the_same_publish(hub: Hub, nursery: trio.Nursery)
     assert client.data == ["1"]
 
 
+async def test_a_key_is_for_one_event(hub: Hub, nursery: trio.Nursery) -> None:
+    """With several it is a ValueError and nothing is published; with one it is as `publish`."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    with pytest.raises(ValueError, match="dedup is for one event, not 3"):
+        await hub.publish_all(["1", "2", "3"], topics=["news"], dedup="k")
+    first = await hub.publish_all(["4"], topics=["news"], dedup="k")
+    assert await hub.publish_all(["4"], topics=["news"], dedup="k") == first
+    await settle()
+    assert client.data == ["4"]
+
+
 @pytest.mark.parametrize("key", ["", "k" * 256, "a\nb"])
 async def test_a_bad_key_is_refused(hub: Hub, key: str) -> None:
     """A `dedup` key that can't be kept is a ValueError at the call."""

@@ -170,7 +170,14 @@ class Hub:
         private: bool = False,
         dedup: str | None = None,
     ) -> list[str]:
-        """Publish several events in one step, all or none; as `publish`."""
+        """Publish several events in one step, all or none; as `publish`.
+
+        A `dedup` key is for one event: each is retained for a time of its own, so a repetition
+        of several could be one in part. Publish them one by one, each with its key.
+
+        Raises:
+            ValueError: also for `dedup` with more than one event.
+        """
         return await self._committer.append(self._updates(events, topics, private, dedup))
 
     def publish_nowait(
@@ -195,6 +202,9 @@ class Hub:
         private: bool,  # noqa: FBT001 - internal, named at the doors
         dedup: str | None,
     ) -> list[Update]:
+        if dedup is not None and len(events) > 1:
+            msg = f"dedup is for one event, not {len(events)}: publish each with a key of its own"
+            raise ValueError(msg)
         return [
             make_update(event, topics=topics, private=private, dedup=dedup, settings=self._settings)
             for event in events
