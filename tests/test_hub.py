@@ -12,11 +12,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
 from h3trio._frames import Batch
-from h3trio.hub import EndReason, Hub, HubSettings, MemoryHistory, SQLiteHistory
+from h3trio.hub import EndReason, HistoryError, Hub, HubSettings, MemoryHistory, SQLiteHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from h3trio.hub._record import Page
 
 
 @pytest.fixture
@@ -569,6 +571,15 @@ async def test_kick_ends_who_a_predicate_chooses(hub: Hub, nursery: trio.Nursery
     assert hub.statistics().kicked == 2
 
 
+async def test_a_subscription_is_kicked_once(hub: Hub, nursery: trio.Nursery) -> None:
+    """One that was ended and has yet to unwind isn't chosen again."""
+    Client(nursery, hub, ["news"])
+    await settle()
+    assert [hub.kick(lambda _: True) for _ in range(2)] == [1, 0]
+    await settle()
+    assert hub.statistics().kicked == 1
+
+
 async def test_subscriptions_are_a_snapshot_with_cursors(hub: Hub, nursery: trio.Nursery) -> None:
     """Each tells its topics, its cursor and whether it is live."""
     clients = [Client(nursery, hub, ["news"]), Client(nursery, hub, ["news", "sport"])]
@@ -605,6 +616,68 @@ async def test_a_purged_topic_is_not_replayed(hub: Hub, nursery: trio.Nursery) -
     assert client.data == ["kept"]
     assert [reset["reason"] for reset in client.resets] == ["trimmed"]
     assert (sport.data, sport.resets) == (["kept"], [])
+
+
+async def heard_before_live(hub: Hub, cursor: str) -> list[str | None]:
+    """What a new subscription to `news` replays, without `reset`."""
+    async with hub.subscription(["news"], last_event_id=cursor) as events:
+        await hub.publish("live", topics=["news"])
+        heard: list[str | None] = []
+        async for event in events:
+            if event.data == "live":
+                break
+            if event.event != "reset":
+                heard.append(event.data)
+    return heard
+
+
+async def test_a_page_that_was_read_before_a_purge_is_not_kept(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's answer that is on its way during a purge brings nothing back."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    answered, let_go, read = trio.Event(), trio.Event(), history.read
+
+    async def slow_read(after: int, **bounds: Any) -> Page:  # noqa: ANN401 - those of `read`
+        page = await read(after, **bounds)
+        answered.set()
+        await let_go.wait()
+        return page
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "read", slow_read)
+            Client(nursery, hub, ["news"], last_event_id=cursor)
+            await answered.wait()
+            await hub.purge("news")
+            let_go.set()
+            await settle()
+        assert await heard_before_live(hub, cursor) == []
+
+
+async def test_a_purge_that_was_cut_short_keeps_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are forgotten although the purge failed on its way: a part may be gone."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    purge = history.purge
+
+    async def failing_purge(topic: str) -> int:
+        await purge(topic)
+        raise HistoryError
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        assert await heard_before_live(hub, cursor) == ["gone"]
+        monkeypatch.setattr(history, "purge", failing_purge)
+        with pytest.raises(HistoryError):
+            await hub.purge("news")
+        assert await heard_before_live(hub, cursor) == []
 
 
 async def test_a_topic_without_subscribers_leaves_no_feed(hub: Hub, nursery: trio.Nursery) -> None:
