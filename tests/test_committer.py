@@ -41,7 +41,7 @@ class SlowHistory(History):
         self.epochs = self._memory.epochs
         self.calls: list[int] = []
         self.gate = trio.Semaphore(0)
-        self.error: HistoryError | None = None
+        self.error: Exception | None = None
 
     async def open(self) -> None:
         """Open at once."""
@@ -257,6 +257,52 @@ async def test_closing_tells_who_waits(nursery: trio.Nursery) -> None:
     await wait_all_tasks_blocked()
     committer.close()
     await closed.wait()
+    assert committer.waiting == 1
     with pytest.raises(trio.ClosedResourceError):
         await committer.append([update("late")])
     nursery.cancel_scope.cancel()
+
+
+async def test_closing_tells_whose_commit_is_under_way(nursery: trio.Nursery) -> None:
+    """A store that is cut off midway may have it or not; whoever only waited hears it's closed."""
+    bench = Bench()
+    committer = bench.committer
+    heard: list[type[Exception]] = []
+
+    async def publish(data: str) -> None:
+        with pytest.raises((OutcomeUnknownError, trio.ClosedResourceError)) as caught:
+            await committer.append([update(data)])
+        heard.append(caught.type)
+
+    async with trio.open_nursery() as running:
+        await bench.start(running)
+        for data in ("under way", "queued"):
+            nursery.start_soon(publish, data)
+            await wait_all_tasks_blocked()
+        running.cancel_scope.cancel()
+    committer.close()
+    await wait_all_tasks_blocked()
+    assert heard == [OutcomeUnknownError, trio.ClosedResourceError]
+    assert committer.waiting == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_history_with_a_bug_leaves_nobody_waiting(nursery: trio.Nursery) -> None:
+    """An error it may not raise ends the committer, and the publisher hears that it's unknown."""
+    bench = Bench()
+    heard: list[type[Exception]] = []
+
+    async def publish() -> None:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await bench.committer.append([update("x")])
+        heard.append(caught.type)
+
+    bench.history.error = ZeroDivisionError()
+    bench.history.gate.release()
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with trio.open_nursery() as running:
+            await bench.start(running)
+            nursery.start_soon(publish)
+    await wait_all_tasks_blocked()
+    assert heard == [OutcomeUnknownError]
+    assert bench.committer.waiting == 0

@@ -11,11 +11,14 @@ from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
-from h3trio.hub import EndReason, Hub, HubSettings, MemoryHistory, SQLiteHistory
+from h3trio._frames import Batch
+from h3trio.hub import EndReason, HistoryError, Hub, HubSettings, MemoryHistory, SQLiteHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from h3trio.hub._record import Page
 
 
 @pytest.fixture
@@ -182,6 +185,18 @@ async def test_the_same_key_is_the_same_publish(hub: Hub, nursery: trio.Nursery)
     assert await hub.publish("again", topics=["news"], dedup="k") == first
     await settle()
     assert client.data == ["1"]
+
+
+async def test_a_key_is_for_one_event(hub: Hub, nursery: trio.Nursery) -> None:
+    """With several it is a ValueError and nothing is published; with one it is as `publish`."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    with pytest.raises(ValueError, match="dedup is for one event, not 3"):
+        await hub.publish_all(["1", "2", "3"], topics=["news"], dedup="k")
+    first = await hub.publish_all(["4"], topics=["news"], dedup="k")
+    assert await hub.publish_all(["4"], topics=["news"], dedup="k") == first
+    await settle()
+    assert client.data == ["4"]
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "a\nb"])
@@ -417,6 +432,68 @@ async def test_who_falls_out_of_the_history_is_told_and_goes_on_at_the_head(
         slow.scope.cancel()
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_not_for_it_is_no_gap_for_who_was_ready(
+    nursery: trio.Nursery, others: int
+) -> None:
+    """Private events are trimmed, then its sink is busy: no `reset`, and nothing is lost."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(1 + others)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        sink = clients[0].sink
+        sink.stalled = True
+        sink.send_batch_nowait(Batch((b":\n\n",)))
+        await hub.publish("public", topics=["news"])
+        await settle()
+        sink.resume()
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["public"], [])] * (1 + others)
+
+
+async def test_full_windows_are_no_gap_for_who_was_ready(nursery: trio.Nursery) -> None:
+    """Who goes on from the log gets what stood in the window, and isn't told of what didn't."""
+    settings = HubSettings(max_window_records=1)
+    async with Hub(MemoryHistory(max_events=3), settings=settings) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(2)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        for data in ("1", "2"):
+            hub.publish_nowait(data, topics=["news"])
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["1", "2"], [])] * 2
+
+
+async def test_a_cursor_passes_what_was_not_for_it_behind_the_last_send(
+    nursery: trio.Nursery,
+) -> None:
+    """Private events that a pass passed over are no gap for a client that is slow to take it."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        client = Client(nursery, hub, ["news"])
+        await settle()
+        client.sink.stalled = True
+        hub.publish_nowait("public", topics=["news"])
+        for _ in range(10):
+            hub.publish_nowait("secret", topics=["news"], private=True)
+        await settle()
+        client.sink.resume()
+        await settle()
+        assert (client.data, client.resets) == (["public"], [])
+
+
+async def test_windows_that_others_filled_cost_nobody_an_event(nursery: trio.Nursery) -> None:
+    """Whose own window is empty goes on from the log, with the event that found no room."""
+    async with Hub(settings=HubSettings(max_window_records=1)) as hub:
+        clients = [Client(nursery, hub, [topic]) for topic in ("sport", "news")]
+        await settle()
+        hub.publish_nowait("1", topics=["sport"])
+        hub.publish_nowait("2", topics=["news"])
+        await settle()
+        assert [client.data for client in clients] == [["1"], ["2"]]
+
+
 async def test_policy_disconnect_ends_who_falls_out_of_the_history(nursery: trio.Nursery) -> None:
     """Policy `disconnect`: the subscription returns `lagged`."""
     async with Hub(MemoryHistory(max_events=3)) as hub:
@@ -494,6 +571,15 @@ async def test_kick_ends_who_a_predicate_chooses(hub: Hub, nursery: trio.Nursery
     assert hub.statistics().kicked == 2
 
 
+async def test_a_subscription_is_kicked_once(hub: Hub, nursery: trio.Nursery) -> None:
+    """One that was ended and has yet to unwind isn't chosen again."""
+    Client(nursery, hub, ["news"])
+    await settle()
+    assert [hub.kick(lambda _: True) for _ in range(2)] == [1, 0]
+    await settle()
+    assert hub.statistics().kicked == 1
+
+
 async def test_subscriptions_are_a_snapshot_with_cursors(hub: Hub, nursery: trio.Nursery) -> None:
     """Each tells its topics, its cursor and whether it is live."""
     clients = [Client(nursery, hub, ["news"]), Client(nursery, hub, ["news", "sport"])]
@@ -530,6 +616,68 @@ async def test_a_purged_topic_is_not_replayed(hub: Hub, nursery: trio.Nursery) -
     assert client.data == ["kept"]
     assert [reset["reason"] for reset in client.resets] == ["trimmed"]
     assert (sport.data, sport.resets) == (["kept"], [])
+
+
+async def heard_before_live(hub: Hub, cursor: str) -> list[str | None]:
+    """What a new subscription to `news` replays, without `reset`."""
+    async with hub.subscription(["news"], last_event_id=cursor) as events:
+        await hub.publish("live", topics=["news"])
+        heard: list[str | None] = []
+        async for event in events:
+            if event.data == "live":
+                break
+            if event.event != "reset":
+                heard.append(event.data)
+    return heard
+
+
+async def test_a_page_that_was_read_before_a_purge_is_not_kept(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's answer that is on its way during a purge brings nothing back."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    answered, let_go, read = trio.Event(), trio.Event(), history.read
+
+    async def slow_read(after: int, **bounds: Any) -> Page:  # noqa: ANN401 - those of `read`
+        page = await read(after, **bounds)
+        answered.set()
+        await let_go.wait()
+        return page
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "read", slow_read)
+            Client(nursery, hub, ["news"], last_event_id=cursor)
+            await answered.wait()
+            await hub.purge("news")
+            let_go.set()
+            await settle()
+        assert await heard_before_live(hub, cursor) == []
+
+
+async def test_a_purge_that_was_cut_short_keeps_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are forgotten although the purge failed on its way: a part may be gone."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    purge = history.purge
+
+    async def failing_purge(topic: str) -> int:
+        await purge(topic)
+        raise HistoryError
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        assert await heard_before_live(hub, cursor) == ["gone"]
+        monkeypatch.setattr(history, "purge", failing_purge)
+        with pytest.raises(HistoryError):
+            await hub.purge("news")
+        assert await heard_before_live(hub, cursor) == []
 
 
 async def test_a_topic_without_subscribers_leaves_no_feed(hub: Hub, nursery: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
-from ._errors import HistoryError, OverloadedError
+from ._errors import HistoryError, OutcomeUnknownError, OverloadedError
 from ._latency import Histogram
 
 if TYPE_CHECKING:
@@ -183,9 +183,13 @@ class Committer:
             for commit in commits:
                 commit.ids = [next(ids) for _ in commit.updates]
                 self.latency.add(now - commit.began)
-        self.waiting -= len(updates)
-        for commit in commits:
-            commit.wake()
+        finally:
+            self.waiting -= len(updates)
+            for commit in commits:
+                if commit.ids is None and commit.error is None:
+                    # Cancelled as the hub closes, or a bug of the history's: it may have them.
+                    commit.error = OutcomeUnknownError("the hub ended before the store answered")
+                commit.wake()
 
     def _publish(self, appended: Sequence[Appended]) -> list[str]:
         """Put committed records into the log and the feeds: no checkpoint in here."""
@@ -200,6 +204,7 @@ class Committer:
         """Take no more; who waits is told."""
         self._closed = True
         for commit in self._commits:
+            self.waiting -= len(commit.updates)
             commit.wake()
         self._commits.clear()
 

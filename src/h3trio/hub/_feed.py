@@ -61,6 +61,7 @@ class Windows:
         "_records",
         "delivered",
         "delivered_bytes",
+        "head",
         "max_records",
         "passes",
         "ready",
@@ -71,6 +72,8 @@ class Windows:
         self.max_records = max_records
         self.records = 0
         """Records in all windows; one that stands in several counts in each."""
+        self.head = 0
+        """The newest position that every feed was asked about; 0 before the first."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
         self.ready = 0
@@ -153,10 +156,20 @@ class Feed:
         subscriber.feed = self
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Forget a subscriber; a pass under way skips it."""
+        """Forget a subscriber; a pass under way skips it.
+
+        Its position is raised up to what it lacks. Being ready it moves by sends only, so it may
+        stand far behind records that weren't for it, and retention, which marks topics and
+        knows no rights, would make a gap of them.
+        """
         del self.ready[subscriber]
         self._windows.ready -= 1
         self._order = None
+        lacking = bisect_right(self._window, subscriber.position, key=_position)
+        if lacking < len(self._window):
+            subscriber.position = self._window[lacking].position - 1
+        else:
+            subscriber.position = max(subscriber.position, self._windows.head)
 
     def append(self, record: Record) -> bool:
         """Add a record for the ready subscribers; `False` if there are none left.
@@ -165,9 +178,10 @@ class Feed:
         go on from the log, each by its own task.
         """
         if self._windows.records >= self._windows.max_records:
-            self.clear()
+            # Before it is dropped: it tells where each of them stands.
             for subscriber in list(self.ready):
                 subscriber.leave_feed()
+            self.clear()
         if not self.ready:
             return False
         self._windows.records += 1
@@ -245,17 +259,21 @@ class Feed:
         An event for ten thousand topics of one subscriber each does this as often: a third of
         what the general way takes.
         """
-        record = self._window.pop()
-        self._windows.records -= 1
+        (record,) = self._window
         (subscriber,) = self.ready
         if subscriber.position >= record.position:
+            self.clear()
             return 0
         began = perf_counter()
         try:
             idle = subscriber.send(record.batch)
         except _NOT_TAKEN:
+            # While the record stands in the window: it is what the subscriber lacks.
             subscriber.leave_feed()
+            self.clear()
             return 1
+        self._window.pop()
+        self._windows.records -= 1
         subscriber.position = record.position
         if not idle:
             subscriber.leave_feed()

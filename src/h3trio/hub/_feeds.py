@@ -101,6 +101,8 @@ class Feeds:
                 continue
             if feed.append(record) and not feed.dirty:
                 self._sweep.add(feed)
+        # Not before: a feed that is full gives its subscribers back, and they lack this record.
+        self._windows.head = record.position
 
     def _selected(self, topics: tuple[str, ...]) -> Iterable[Feed]:
         if len(topics) == 1:

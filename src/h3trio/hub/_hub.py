@@ -29,7 +29,7 @@ from ._selection import NOTHING, Selection
 from ._settings import HubSettings
 from ._subscriber import EndReason, Subscriber
 from ._sweep import Sweep
-from ._topics import make_update, selection_of
+from ._topics import make_updates, selection_of
 from ._view import View
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from h3trio._frames import FrameSink
 
     from ._history import History
-    from ._record import Record, Update
+    from ._record import Record
     from ._selection import TopicMatcher
     from ._statistics import HubStatistics, TopicStatistics
     from ._subscriber import Policy, Subscription
@@ -170,8 +170,15 @@ class Hub:
         private: bool = False,
         dedup: str | None = None,
     ) -> list[str]:
-        """Publish several events in one step, all or none; as `publish`."""
-        return await self._committer.append(self._updates(events, topics, private, dedup))
+        """Publish several events in one step, all or none; as `publish`.
+
+        With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
+        a repetition could be one in part. Publish them one by one, each with its own key.
+        """
+        updates = make_updates(
+            events, topics=topics, private=private, dedup=dedup, settings=self._settings
+        )
+        return await self._committer.append(updates)
 
     def publish_nowait(
         self,
@@ -186,19 +193,10 @@ class Hub:
         Raises:
             trio.WouldBlock: the history has to wait for a disk or a network.
         """
-        return self._committer.append_nowait(self._updates([event], topics, private, dedup))[0]
-
-    def _updates(
-        self,
-        events: Sequence[SSEEvent | str],
-        topics: Iterable[str],
-        private: bool,  # noqa: FBT001 - internal, named at the doors
-        dedup: str | None,
-    ) -> list[Update]:
-        return [
-            make_update(event, topics=topics, private=private, dedup=dedup, settings=self._settings)
-            for event in events
-        ]
+        updates = make_updates(
+            [event], topics=topics, private=private, dedup=dedup, settings=self._settings
+        )
+        return self._committer.append_nowait(updates)[0]
 
     def _deliver(self, record: Record) -> None:
         self._view.count_published(record)
@@ -206,9 +204,11 @@ class Hub:
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
-        count = await self._history.purge(topic)
-        self._replay.forget_pages()
-        return count
+        try:
+            return await self._history.purge(topic)
+        finally:
+            # Cut short, it removed a part.
+            self._replay.forget_pages()
 
     # -- subscribing
 
@@ -359,7 +359,9 @@ class Hub:
         reason: EndReason = EndReason.KICKED,
     ) -> int:
         """End the subscriptions that a predicate chooses; return how many."""
-        chosen = [s for s in self._subscribers.values() if predicate(self._view.subscription(s))]
+        # Without those that have ended, and have yet to unwind.
+        running = [s for s in self._subscribers.values() if s.end_reason is None]
+        chosen = [s for s in running if predicate(self._view.subscription(s))]
         for subscriber in chosen:
             subscriber.end(reason)
         self._view.kicked += len(chosen)

@@ -53,6 +53,7 @@ class Replay:
     __slots__ = (
         "_history",
         "_pages",
+        "_purges",
         "replayed_bytes",
         "replayed_events",
         "replays",
@@ -62,6 +63,8 @@ class Replay:
     def __init__(self, history: History) -> None:
         self._history = history
         self._pages: OrderedDict[tuple[object, ...], _Prepared] = OrderedDict()
+        self._purges = 0
+        """How often pages were forgotten: one read before the last time isn't kept."""
         self.resets = 0
         self.replays = 0
         """Ways from a cursor to live on which there was something to send."""
@@ -71,6 +74,7 @@ class Replay:
     def forget_pages(self) -> None:
         """Records were purged: no page may bring them back."""
         self._pages.clear()
+        self._purges += 1
 
     # -- where a subscription starts
 
@@ -163,10 +167,11 @@ class Replay:
             max_records=MAX_PAGE_RECORDS,
             max_bytes=MAX_BATCH_BYTES,
         )
-        return None if page is None else self._prepared(key, page, subscriber)
+        return None if page is None else self._prepared(key, page, subscriber, self._purges)
 
     async def _prepare_from_store(self, subscriber: Subscriber) -> _Prepared:
         key = (subscriber.selection, subscriber.allow, subscriber.position)
+        purges = self._purges
         page = await self._history.read(
             subscriber.position,
             selection=subscriber.selection,
@@ -174,12 +179,15 @@ class Replay:
             max_bytes=MAX_BATCH_BYTES,
         )
         # The store is behind the log only by what is in memory: there is more to see.
-        return self._prepared(key, page._replace(more=True), subscriber)
+        return self._prepared(key, page._replace(more=True), subscriber, purges)
 
-    def _prepared(self, key: tuple[object, ...], page: Page, subscriber: Subscriber) -> _Prepared:
+    def _prepared(
+        self, key: tuple[object, ...], page: Page, subscriber: Subscriber, purges: int
+    ) -> _Prepared:
         prepared = _Prepared(_batch(page.records, subscriber), page.last, page.more)
-        # The log's last page is still growing; the others are what they are.
-        if page.more:
+        # The log's last page is still growing; the others are what they are, unless there
+        # was a purge since the read began.
+        if page.more and purges == self._purges:
             self._pages[key] = prepared
             if len(self._pages) > _CACHED_PAGES:
                 self._pages.popitem(last=False)

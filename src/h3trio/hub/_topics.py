@@ -14,7 +14,7 @@ from ._record import Update
 from ._selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ._selection import TopicMatcher
     from ._settings import HubSettings
@@ -56,18 +56,18 @@ def selection_of(topics: Iterable[str | TopicMatcher], settings: HubSettings) ->
     return selection
 
 
-def make_update(
-    event: SSEEvent | str,
+def make_updates(
+    events: Sequence[SSEEvent | str],
     *,
     topics: Iterable[str],
     private: bool,
     dedup: str | None,
     settings: HubSettings,
-) -> Update:
-    """Check and gather what a publisher brings.
+) -> list[Update]:
+    """Check and gather what a publisher brings: events of the same topics.
 
     Raises:
-        ValueError: a topic, the id, the type, the size or the `dedup` key isn't allowed.
+        ValueError: a topic, an id, a type, a size or the `dedup` key isn't allowed.
         TypeError: topics is a single string.
     """
     if isinstance(topics, str):
@@ -83,12 +83,15 @@ def make_update(
         if name == EVERYTHING:
             msg = "the topic * means every topic; it can be subscribed to, not published to"
             raise ValueError(msg)
-    if isinstance(event, str):
-        event = SSEEvent(event)
-    _check_event(event, settings)
     if dedup is not None:
         check_dedup(dedup)
-    return Update(event=event, topics=names, private=private, dedup=dedup)
+        if len(events) > 1:
+            msg = f"dedup is for one event, not {len(events)}: publish each with its own key"
+            raise ValueError(msg)
+    made = [SSEEvent(event) if isinstance(event, str) else event for event in events]
+    for event in made:
+        _check_event(event, settings)
+    return [Update(event=event, topics=names, private=private, dedup=dedup) for event in made]
 
 
 def _check_count(count: int, settings: HubSettings) -> None:
