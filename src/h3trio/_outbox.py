@@ -153,8 +153,7 @@ class Outbox:
 
     def send_batch_nowait(self, batch: Batch) -> bool:
         """See `FrameSink.send_batch_nowait`."""
-        # Nothing is done as often: so this is one function, where `_write` would do. Each call
-        # that is saved between the sweep's loop and the socket is 5 % of what is not the kernel's.
+        # Nothing is done as often: so this is one function, where `_write` would do; see `Feed`.
         if self.state is not _IDLE or self._closing:
             self._raise_if_closed()
             raise trio.WouldBlock
