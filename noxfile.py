@@ -26,6 +26,9 @@ IN_CI = os.environ.get("CI") == "true"
 
 # None is the running Python, in which case the sessions' names carry no version.
 PYTHONS = nox.project.python_versions(PYPROJECT) if IN_CI else None
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+# On the running one `package` runs the same tests with the same dependencies, from the wheel.
+OTHERS = [version for version in PYTHONS if version != RUNNING] if PYTHONS else None
 
 # More processes only take longer to find the tests.
 PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
@@ -84,7 +87,7 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", *options, *session.posargs, *folders)
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=OTHERS)
 def tests(session: nox.Session) -> None:
     """Run the default tests: fast, in memory, without sockets."""
     session.install(*EDITABLE, *group("tests"))
