@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hub_helpers import FakeSink, record
 
 from h3trio.hub._feed import MAX_BATCH_BYTES, Feed, Windows
@@ -230,3 +231,24 @@ async def test_private_records_need_the_right() -> None:
     assert make_feed(allow=Selection(["news"])).allows(record(1, private=True))
     assert not make_feed(allow=Selection(["sport"])).allows(record(1, private=True))
     assert make_feed().allows(record(1))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+async def test_deliveries_are_counted(count: int) -> None:
+    """Each event counts once for each subscriber that took it, and for none whose sink refused."""
+    windows = Windows(1000)
+    feed = Feed(Selection(["news"]), NOTHING, windows)
+    sinks = [join(feed)[1] for _ in range(count)]
+    feed.append(record(1))
+    sweep_all(feed)
+    join(feed, position=1)[1].vanish()
+    feed.append(record(2))
+    feed.sweep(1)
+    feed.append(record(3))
+    feed.sweep(count)
+    feed.append(record(4))
+    sweep_all(feed)  # the first is owed more than the second, in the same slice
+    assert [sink.data for sink in sinks] == [["1", "2", "3", "4"]] * count
+    assert windows.delivered == 4 * count
+    assert windows.delivered_bytes == sum(len(sink.payload) for sink in sinks)
+    assert windows.passes.statistics().count >= 2
