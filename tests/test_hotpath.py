@@ -52,7 +52,7 @@ CEILINGS = {
     "GET": (130.0, 0.0, 4.9),
     "POST": (290.0, 0.0, 6.6),
     "delivery": (7.4, 0.0, 1.5),
-    "send": (18.0, 1.9, 2.1),
+    "send": (16.0, 0.0, 2.1),
 }
 MOST_IDLE_BLOCKS = 140.0
 # Below this share of a ceiling it says nothing any more.

@@ -432,6 +432,23 @@ def test_a_plain_head_is_what_h11_would_write(
     assert ours.next_cycle() == theirs.next_cycle()
 
 
+@given(st.sampled_from(ANSWERED), st.sampled_from([200, 299, 404, 503]), PLAIN)
+def test_a_plain_stream_head_is_what_h11_would_write(
+    sent: bytes, status: int, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """The head of a stream that is written here is h11's, and leaves the same state behind."""
+    ours, theirs = http(), http()
+    for conn in (ours, theirs):
+        with contextlib.suppress(ProtocolError):
+            feed(conn, [sent])
+    assert ours.stream_head(status, headers) == theirs._framed_stream_head(status, headers)  # noqa: SLF001 - because that is h11's
+    for conn in (ours, theirs):
+        assert not conn.can_respond
+        conn.stream_ended()
+    assert ours.keeps_alive == theirs.keeps_alive
+    assert ours.next_cycle() == theirs.next_cycle()
+
+
 def test_a_refusal_behind_head_has_a_body() -> None:
     """What is refused is no HEAD request, whatever the one before it was."""
     conn = http(request(method="HEAD"))

@@ -238,13 +238,8 @@ class Http1:
         Raises:
             ValueError: the headers contradict the framing; nothing has happened then.
         """
-        lines = [_status_line(status)]
-        frames = self._failed or (bool(body) and status in _BODILESS)
-        for name, value in headers:
-            _check_field(name, value)
-            frames = frames or name.lower() in _FRAMING
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if frames or self._waits:
+        lines = self._plain_lines(status, headers)
+        if lines is None or (body and status in _BODILESS):
             return self._framed_response(status, headers, body)
         if status not in _LENGTHLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))
@@ -253,6 +248,16 @@ class Http1:
             lines.append(body)
         self._answer = _Answer.LAST if self._closes else _Answer.COMPLETE
         return b"".join(lines)
+
+    def _plain_lines(self, status: int, headers: RawHeaders) -> list[bytes] | None:
+        """The head of a response but for its framing; `None` where h11 is to decide about that."""
+        lines = [_status_line(status)]
+        frames = self._failed or self._waits
+        for name, value in headers:
+            _check_field(name, value)
+            frames = frames or name.lower() in _FRAMING
+            lines.append(b"%b: %b\r\n" % (name, value))
+        return None if frames else lines
 
     def _framed_response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
         """As `response`, with headers that have a part in the framing: h11 sees to them."""
@@ -267,6 +272,17 @@ class Http1:
         Raises:
             ValueError: as `response`, or the status is one without a body.
         """
+        lines = self._plain_lines(status, headers)
+        if lines is None or status in _BODILESS:
+            return self._framed_stream_head(status, headers)
+        if self.chunks_streams:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"Connection: close\r\n\r\n" if self._closes else b"\r\n")
+        self._answer = _Answer.BEGUN
+        return b"".join(lines)
+
+    def _framed_stream_head(self, status: int, headers: RawHeaders) -> bytes:
+        """As `stream_head`, with headers that have a part in the framing: h11 sees to them."""
         if status in _BODILESS or _lengths(headers):
             raise ValueError(
                 f"a {status} response can't be a stream, nor can one with a Content-Length"
