@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_body", "_response_head", "_response_port", "_event"),
     ("_access_log", "_failures", "_watchdog"),
     ("_context", "_deadlines", "_ending", "_peer", "_refusal"),
+    ("_connection_port",),
     ("_exchange",),
     ("_connection",),
     ("_entrance",),

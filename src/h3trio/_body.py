@@ -161,6 +161,15 @@ class BodyStream(trio.abc.ReceiveStream):
         if was_full:
             self._on_room()
 
+    def spill(self) -> int:
+        """Throw away a full buffer that nobody asked for; return how much was thrown away so far.
+
+        Unread under a stream, it would hide the EOF behind it.
+        """
+        if self.is_full and not self.is_wanted:
+            self.discard()
+        return self.discarded
+
     async def wait_discarded(self, max_bytes: int) -> bool:
         """Discard until the end; `False` if more than `max_bytes` came, or it failed."""
         self.discard()

@@ -51,10 +51,11 @@ def farewell(context: Context) -> bytes:
     return SSEEvent(retry=context.reconnect_milliseconds()).encode()
 
 
-def is_event_source(event: H3Event) -> bool:
-    """Whether a request asks for an event stream, as browsers' EventSource does."""
-    accept = event.headers.get("accept", "")
-    return event.method == "GET" and "text/event-stream" in accept.lower()
+def comes_back(event: H3Event, status: int) -> bool:
+    """Whether a request is an EventSource's, as browsers send it, and refused by a drain."""
+    if status != 503 or not event.draining.is_set() or event.method != "GET":  # noqa: PLR2004 - Service Unavailable
+        return False
+    return "text/event-stream" in event.headers.get("accept", "").lower()
 
 
 def ended_stream(context: Context) -> Response:

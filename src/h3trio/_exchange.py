@@ -1,10 +1,9 @@
 """One request and its answer, in one cancel scope.
 
-`Exchange.run` is the handler task's part: it runs the handler inside the scope,
-turns what comes out into a response, and ends a stream the way its reason asks
-for. Everything that wants this request to stop (the reader that saw EOF, the
-outbox that lost its client, the lease, the drain, the application) calls
-`end(reason)`: the first reason wins and is carried by the cancellation.
+`Exchange.handle` runs the handler inside the scope and sends what it returns; `finish`
+ends the answer the way its reason asks for. Everything that wants this request to stop
+(the reader that saw EOF, the outbox that lost its client, the lease, the drain, the
+application) calls `end(reason)`: the first reason wins and is carried by the cancellation.
 
 Where the handler's failure goes: before the head it is a response with a true
 status; after it, the stream ends without its final chunk.
@@ -16,12 +15,12 @@ connection is told to close, and nothing else is sent on it.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Never, Protocol, final
+from typing import TYPE_CHECKING, Never, final
 
 import trio
 
 from ._close import ENDED_BY_SERVER, LIMIT_OF, CloseReason, Closing, lost
-from ._ending import STREAM_HEADERS, ended_stream, is_event_source, say_last
+from ._ending import STREAM_HEADERS, comes_back, ended_stream, say_last
 from ._errors import HTTPError, ResponseStateError
 from ._event import H3Event
 from ._failures import split, task_name
@@ -36,31 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._body import BodyStream
+    from ._connection_port import ConnectionPort
     from ._context import Context
     from ._http import Response
-    from ._http1 import Http1
     from ._request_head import RequestHead
-    from ._transport import Transport
 
     Fields = Sequence[tuple[bytes, bytes]]
 
 logger = logging.getLogger("h3trio.server")
-
-
-class ConnectionPort(Protocol):
-    """What an exchange needs of its connection."""
-
-    @property
-    def context(self) -> Context: ...
-    @property
-    def http(self) -> Http1: ...
-    @property
-    def is_last(self) -> bool: ...
-    @property
-    def transport(self) -> Transport: ...
-    def start_owner(self, outbox: Outbox) -> None: ...
-    def admit_stream(self) -> None: ...
-    def cut(self) -> None: ...
 
 
 @final
@@ -84,6 +66,7 @@ class Exchange:
         "_status",
         "body",
         "event",
+        "server",
     )
 
     def __init__(
@@ -95,7 +78,8 @@ class Exchange:
         body: BodyStream,
     ) -> None:
         self._connection = connection
-        self._scope = trio.CancelScope()
+        self.server: Context = connection.context
+        self._scope: trio.CancelScope | None = None  # while the handler runs
         self._outbox: Outbox | None = None
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
@@ -120,19 +104,23 @@ class Exchange:
 
     # -- ResponsePort, for the event
 
-    @property
-    def server(self) -> Context:
-        return self._connection.context
-
     def end(self, reason: CloseReason) -> None:
         """Cancel the handler; the first reason counts, and that of a complete stream is its own."""
         if self._reason is None:
             self._reason = CloseReason.COMPLETED if self._is_complete else reason
             if (limit := LIMIT_OF.get(self._reason)) is not None:
                 self.server.met(limit)
-        if self.event.state is not ResponseState.CLOSED:  # lost while it lingers
-            watch = self._connection.context.cancels
-            watch.cancel(self._scope, reason.value, key=self.event, owner=self._connection)
+        self._bound()
+
+    def _bound(self) -> None:
+        """Let the handler end, if it runs, for what has happened by now."""
+        if self._scope is None:
+            return
+        if self._reason is not None:
+            watch, why = self.server.cancels, self._reason.value
+            watch.cancel(self._scope, why, key=self.event, owner=self._connection)
+        elif self._half_closed:
+            self._scope.deadline = trio.current_time() + self.server.settings.write_timeout
 
     @property
     def _is_complete(self) -> bool:
@@ -147,9 +135,9 @@ class Exchange:
         """Send the head and a first comment; give the writer."""
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._continued()
-        self._require_streamable()
+        scope = self._require_streamable()
         self._connection.admit_stream()
-        event, context = self.event, self._connection.context
+        event, context = self.event, self.server
         headers = self._headers(event.take_response_headers(), STREAM_HEADERS)
         head = self._connection.http.stream_head(event.status, headers)
         event.state = ResponseState.STREAMING
@@ -163,7 +151,7 @@ class Exchange:
             start_owner=self._connection.start_owner,
             on_broken=self.end,
         )
-        self._scope.deadline = trio.current_time() + context.lease()
+        scope.deadline = trio.current_time() + context.lease()
         context.heartbeat.add(self._outbox)
         self._outbox.open(head)
         if self._half_closed:
@@ -174,23 +162,23 @@ class Exchange:
         await trio.lowlevel.checkpoint()
         return SSEWriter(self._outbox)
 
-    def _require_streamable(self) -> None:
+    def _require_streamable(self) -> trio.CancelScope:
         event = self.event
-        if event.head_sent:
+        if event.head_sent or self._scope is None:
             raise ResponseStateError(f"can't stream: {event.state.value} already")
         if event.stream_callback is not None:
             raise ResponseStateError("a stream that has a callback can't be entered as well")
         self._require_writable()
+        return self._scope
 
     def _require_writable(self) -> None:
         if not self._connection.http.can_respond:
             raise ResponseStateError("can't respond: an earlier send here was cancelled")
 
     def _headers(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
-        date = self._connection.context.date()
         # RFC 9110 section 15.5.9: with 408 a server "SHOULD send a close connection option".
         closes = self._connection.is_last or self.body.failed
-        return join_fields(own, *others, date=date, closes=closes)
+        return join_fields(own, *others, date=self.server.date(), closes=closes)
 
     async def _end_head_request(self, head: bytes) -> Never:
         """Answer HEAD with the head alone, and unwind the handler: nothing streams."""
@@ -216,40 +204,39 @@ class Exchange:
         self.end(CloseReason.PROTOCOL_ERROR)
 
     def half_closed(self) -> None:
-        """The client sent EOF after its request.
+        """The client sent EOF after its request, and may still read.
 
-        It may still read: a plain response is finished, within the write
-        timeout. A stream has no end to wait for.
+        So a plain response is finished, within the write timeout. A stream has no end to wait for.
         """
         if self._outbox is not None:
             self.end(CloseReason.CLIENT_CLOSED)
         elif not self._half_closed:
             self._half_closed = True
-            self._scope.deadline = trio.current_time() + self.server.settings.write_timeout
+            self._bound()
 
-    async def run(self) -> None:
-        """Handle the request and send its answer, whatever happens."""
+    async def handle(self, scope: trio.CancelScope) -> None:
+        """Run the handler and send what it returns; `finish` follows, whatever happens.
+
+        `end` cancels `scope` from now on, which is entered already.
+        """
+        self._scope = scope
+        if self._reason is not None or self._half_closed:
+            self._bound()
+        event, context = self.event, self.server
         try:
-            with self._scope:
-                try:
-                    await self._handle()
-                except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
-                    self._error, passing = split(error, self.event)
-                    try:
-                        if passing is not None:
-                            raise passing
-                    finally:
-                        del passing  # its traceback leads here: a cycle for each stream
-            self._connection.context.cancels.ended(self.event)
-            await self._settle()
-        finally:
-            self._close()
+            if context.closing:
+                raise context.too_late(event)  # noqa: TRY301 - answered as the handler's own are
+            await self._answer(await context.handler(event))
+        except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
+            self._error, passing = split(error, event)
+            try:
+                if passing is not None:
+                    raise passing
+            finally:
+                del passing  # its traceback leads here: a cycle for each stream
 
-    async def _handle(self) -> None:
-        event, context = self.event, self._connection.context
-        if context.closing:
-            raise context.too_late(event)
-        result = await context.handler(event)
+    async def _answer(self, result: object) -> None:
+        event = self.event
         if (response := event.response_from(result)) is not None:
             await self._respond(response, event.take_response_headers())
         elif result is not None:
@@ -258,6 +245,19 @@ class Exchange:
             )
         elif event.state is ResponseState.STREAM_STARTED:
             await self._run_callback()
+
+    async def finish(self) -> None:
+        """Turn the way the handler ended into the end of the answer.
+
+        Outside the scope of `handle`, unless nothing has happened to that.
+        """
+        was_cancelled = self._scope is not None and self._scope.cancelled_caught
+        self._scope = None
+        try:
+            self.server.cancels.ended(self.event)
+            await self._settle(was_cancelled=was_cancelled)
+        finally:
+            self.close()
 
     async def _run_callback(self) -> None:
         callback, self.event.stream_callback = self.event.stream_callback, None
@@ -302,7 +302,7 @@ class Exchange:
         try:
             taken = transport.send_nowait(data)
             if taken < len(data):
-                stall = self._connection.context.settings.write_timeout
+                stall = self.server.settings.write_timeout
                 await transport.send_all(memoryview(data)[taken:], stall_timeout=stall)
                 taken = len(data)
         except trio.TooSlowError:
@@ -323,11 +323,10 @@ class Exchange:
 
     # -- after the handler
 
-    async def _settle(self) -> None:
-        """Turn the way the handler ended into the end of the answer."""
+    async def _settle(self, *, was_cancelled: bool) -> None:
         if self._error is not None:
             await self._settle_error(self._error)
-        elif self._scope.cancelled_caught:
+        elif was_cancelled:
             # If nobody called `end`, the scope's deadline passed.
             self.end(CloseReason.LEASE if self._outbox else CloseReason.CLIENT_CLOSED)
         if self._outbox is not None:
@@ -354,17 +353,16 @@ class Exchange:
             return
         try:
             response = error_response(error)
-            is_going = error.status == 503 and self.server.draining.is_set()  # noqa: PLR2004 - Service Unavailable
-            if is_going and is_event_source(self.event):
+            if comes_back(self.event, error.status):
                 self._reason = self._reason or CloseReason.DRAINING
-                response = ended_stream(self._connection.context)
+                response = ended_stream(self.server)
             await self._respond(response, self.event.take_response_headers())
         except ValueError:
             logger.exception("%s: the headers of the error can't be sent", self.event)
             await self._respond(error_response(HTTPError(500)), ())
 
     async def _end_stream(self, outbox: Outbox) -> None:
-        await say_last(outbox, self._reason, self._connection.context)
+        await say_last(outbox, self._reason, self.server)
         if outbox.finished:
             self._connection.http.stream_ended()
         else:
@@ -378,23 +376,23 @@ class Exchange:
         outbox.abandon()
         self._connection.http.abandoned()
 
-    def _close(self) -> None:
-        """Tell how it ended; runs however that was, and never waits."""
-        context = self._connection.context
+    def close(self) -> None:
+        """Tell how it ended, once; never waits."""
+        if self.event.state is ResponseState.CLOSED:
+            return
         self.event.state = ResponseState.CLOSED
-        events = 0
-        if self._outbox is not None:
-            context.heartbeat.discard(self._outbox)
-            self._outbox.abandon()
-            events = self._outbox.events_sent
-            self._bytes_sent += self._outbox.bytes_sent
+        if (outbox := self._outbox) is not None:
+            self.server.heartbeat.discard(outbox)
+            outbox.abandon()
+            self._bytes_sent += outbox.bytes_sent
         closing = Closing(
-            reason=self._reason or context.cancel_reason,
+            reason=self._reason or self.server.cancel_reason,
             status=self._status,
             duration=trio.current_time() - self._started,
-            events=events,
+            events=0 if outbox is None else outbox.events_sent,
             bytes_sent=self._bytes_sent,
-            is_stream=self._outbox is not None,
+            is_stream=outbox is not None,
         )
-        context.closed(self.event, closing)
+        self.server.closed(self.event, closing)
+        self._connection.leave_stream()
         self._outbox = self._error = None  # both know us: such circles outlive the connection

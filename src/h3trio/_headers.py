@@ -12,10 +12,12 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Final, cast, final
+from typing import Final, TypeVar, cast, final, overload
 from urllib.parse import unquote_to_bytes
 
 from ._errors import ResponseStateError
+
+_T = TypeVar("_T")
 
 MAX_NUM_FIELDS: Final = 1000
 """Default bound on the fields of one query string or form."""
@@ -71,6 +73,12 @@ def is_field(name: bytes, value: bytes) -> bool:
     return bool(_TOKEN.fullmatch(name) and _TRIMMED_CONTENT.fullmatch(value))
 
 
+def _joined(key: bytes, values: Sequence[bytes]) -> str:
+    if len(values) == 1 or key == _SET_COOKIE:
+        return values[0].decode("latin-1")
+    return b", ".join(values).decode("latin-1")
+
+
 class _Fields(Mapping[str, str]):
     """What request and response headers share: reading, by a name in any case."""
 
@@ -85,9 +93,21 @@ class _Fields(Mapping[str, str]):
         values = self._values(key)
         if not values:
             raise KeyError(name)
-        if len(values) == 1 or key == _SET_COOKIE:
-            return values[0].decode("latin-1")
-        return b", ".join(values).decode("latin-1")
+        return _joined(key, values)
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, default: str, /) -> str: ...
+    @overload
+    def get(self, key: str, default: _T, /) -> str | _T: ...
+    def get(self, key: str, default: object = None, /) -> object:
+        """Return the value, or the default if there is none."""
+        # Mapping's own catches the KeyError of what isn't there: 2 µs for each of the dozen fields
+        # that a request is asked for and few have.
+        name = _key(key)
+        values = self._values(name)
+        return _joined(name, values) if values else default
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self._values(_key(name)))
@@ -144,7 +164,8 @@ class Headers(_Fields):
     def _values(self, key: bytes) -> list[bytes]:
         if self._index is not None:
             return self._index.get(key, [])
-        return [value for name, value in self.raw if name == key]
+        fields = self._raw if self._packed is None else self.raw
+        return [value for name, value in fields if name == key]
 
     def _indexed(self) -> dict[bytes, list[bytes]]:
         # A look-up scans: a dict for a dozen fields is slower to make and would live as long as the

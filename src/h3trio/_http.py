@@ -13,8 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Never, TypeAlias, cast, final
+from typing import Final, NamedTuple, Never, TypeAlias, cast, final
 from urllib.parse import unquote_to_bytes
 
 from ._cookies import SetsCookies
@@ -30,6 +29,13 @@ HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 FORM: Final = "application/x-www-form-urlencoded"
+
+# Made and checked once: most responses hold one of these and nothing else.
+_KNOWN_TYPES: Final[Mapping[str | None, MutableHeaders]] = {
+    known: MutableHeaders({"Content-Type": known}) for known in (TEXT, HTML, JSON, BYTES)
+}
+# `json.dumps` makes one for each call that asks for anything special.
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 _LOWEST_FINAL: Final = 200
 _HIGHEST: Final = 599
@@ -74,19 +80,14 @@ class Response(SetsCookies):
             raise ValueError(f"a {int(status)} response has no body")
         self.status: Final = int(status)
         """From 200 to 599."""
-        self.headers: Final = MutableHeaders(headers or ())
+        if content_type is None and body:
+            content_type, is_default = TEXT if isinstance(body, str) else BYTES, True
+        else:
+            is_default = False
+        self.headers: Final = _with_type(headers, content_type, is_default=is_default)
         """What goes out, in this order; it may be changed."""
         self.body: Final = _encode_body(body)
         """The bytes that go out."""
-        self._set_content_type(content_type, default=TEXT if isinstance(body, str) else BYTES)
-
-    def _set_content_type(self, content_type: str | None, *, default: str) -> None:
-        if content_type is not None:
-            if "content-type" in self.headers:
-                raise ValueError("the content type is given twice: in content_type and in headers")
-            self.headers.set("Content-Type", content_type)
-        elif self.body:
-            self.headers.setdefault("Content-Type", default)
 
     def _cookie_headers(self) -> MutableHeaders:
         return self.headers
@@ -107,8 +108,7 @@ class Response(SetsCookies):
                 deep.
         """
         try:
-            text = json.dumps(obj, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-            body = text.encode("utf-8")
+            body = _JSON.encode(obj).encode("utf-8")
         except TypeError as exc:
             raise TypeError(f"can't be sent as JSON: {exc}") from exc
         except (ValueError, RecursionError) as exc:
@@ -138,6 +138,21 @@ class Response(SetsCookies):
         response = cls(status=status, headers=headers)
         response.headers.set("Location", location)
         return response
+
+
+def _with_type(
+    headers: HeadersLike | None, content_type: str | None, *, is_default: bool
+) -> MutableHeaders:
+    if not headers and (known := _KNOWN_TYPES.get(content_type)) is not None:
+        return MutableHeaders(known)
+    fields = MutableHeaders(headers or ())
+    if content_type is None:
+        return fields
+    if "content-type" not in fields:
+        fields.set("Content-Type", content_type)
+    elif not is_default:
+        raise ValueError("the content type is given twice: in content_type and in headers")
+    return fields
 
 
 def _encode_body(body: object) -> bytes:
@@ -189,8 +204,7 @@ def error_response(error: HTTPError) -> Response:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """The target of a request (RFC 9112 §3.2), taken apart but not normalised.
 
     `raw_path` is the path as sent, on which routes are matched; `path` is it percent-decoded,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _STAR: Final = "*"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Match(Generic[H]):
+class Match(NamedTuple, Generic[H]):
     """The route that a request goes to.
 
     `params` holds the percent-decoded value of each `:name`, and of a final `*` under

@@ -75,7 +75,7 @@ class Transport(Protocol):
         """
 
     async def receive_some(self) -> bytes:
-        """Return what has arrived, at least one byte, or `b""` at EOF.
+        """Return what has arrived, at least one byte, or `b""` at EOF; a checkpoint if it waits.
 
         Raises:
             trio.BrokenResourceError: the connection is gone.
@@ -106,10 +106,11 @@ TAKES_NOTHING: Final = _TakesNothing()
 class SocketTransport:
     """A connected, non-blocking TCP or unix socket."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_is_new", "_sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._is_new = True
 
     def __repr__(self) -> str:
         return f"<SocketTransport: fd {self._sock.fileno()}>"
@@ -156,8 +157,14 @@ class SocketTransport:
         return size
 
     async def receive_some(self) -> bytes:
-        # Waiting first is one system call less than trying first: between two
-        # requests there is nothing to read. It also makes this a checkpoint.
+        if self._is_new:
+            # A client sends its request as soon as it is connected: mostly that is here by now,
+            # which spares a wait, and so two turns of the scheduler.
+            self._is_new = False
+            with _translated(), contextlib.suppress(BlockingIOError):
+                return self._sock.recv(RECEIVE_SIZE)
+        # From then on waiting first is one system call less than trying first: between
+        # two requests there is nothing to read.
         # No helper around the wait: its frame is 200 bytes of each idle connection.
         while True:
             try:

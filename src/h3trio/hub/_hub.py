@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -33,7 +34,7 @@ from ._topics import make_updates, selection_of
 from ._view import View
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from h3trio._frames import FrameSink
@@ -256,9 +257,9 @@ class Hub:
         )
         self._subscribers[writer] = subscriber
         try:
-            with subscriber.interruptible():
-                await self._begin(subscriber, last_event_id, first)
-            await self._feed(subscriber, policy)
+            await self._feed(
+                subscriber, policy, partial(self._begin, subscriber, last_event_id, first)
+            )
         finally:
             del self._subscribers[writer]
             self._view.count_ended(subscriber.end_reason)
@@ -330,26 +331,28 @@ class Hub:
         if lost is not None:
             await self._replay.tell_reset(subscriber, lost, last_event_id)
 
-    async def _feed(self, subscriber: Subscriber, policy: Policy) -> None:
+    async def _feed(
+        self, subscriber: Subscriber, policy: Policy, begin: Callable[[], Awaitable[None]] | None
+    ) -> None:
         """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
-        at_start = True
         while subscriber.end_reason is None:
-            is_up = False
-            with subscriber.interruptible():
+            is_up, at_start = False, begin is not None
+            with trio.CancelScope() as scope:
+                subscriber.interrupt_by(scope)
+                if begin is not None:
+                    await begin()
                 is_up = await self._replay.catch_up(subscriber, behind_since_start=at_start)
-            if subscriber.end_reason is not None:
-                return
-            if is_up:
-                at_start = False
+                if not is_up and policy == "disconnect":
+                    subscriber.end(EndReason.LAGGED)
+                elif not is_up:
+                    await self._replay.resync(subscriber)
+            subscriber.interrupt_by(None)
+            del scope  # or it is held for as long as the stream is idle
+            begin = None
+            if is_up and subscriber.end_reason is None:
                 subscriber.position = self._history.log.head
                 self._feeds.join(subscriber)
                 await subscriber.park()
-            elif policy == "disconnect":
-                subscriber.end(EndReason.LAGGED)
-            else:
-                with subscriber.interruptible():
-                    subscriber.position = self._history.log.head
-                    await self._replay.tell_reset(subscriber, "lagged", None)
 
     # -- looking and steering
 

@@ -193,6 +193,11 @@ class Replay:
                 self._pages.popitem(last=False)
         return prepared
 
+    async def resync(self, subscriber: Subscriber) -> None:
+        """Go on at the head with one that fell out of the history, and tell it."""
+        subscriber.position = self._history.log.head
+        await self.tell_reset(subscriber, "lagged", None)
+
     async def tell_reset(self, subscriber: Subscriber, reason: str, asked: str | None) -> None:
         """Send `reset` with a cursor that is good on reconnect."""
         self.resets += 1
@@ -203,9 +208,8 @@ class Replay:
         await self.give(subscriber, event)
 
     async def give(self, subscriber: Subscriber, event: SSEEvent) -> None:
-        """Send one event of the hub's own, once its sink is idle."""
+        """Send one event of the hub's own, once its sink is idle; a checkpoint only if it isn't."""
         batch = Batch((event.encode(),))
-        await subscriber.sink.flush()
         while not _gave(subscriber, batch):
             await subscriber.sink.flush()
 

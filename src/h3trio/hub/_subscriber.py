@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import enum
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from h3trio._frames import FrameSink
 
@@ -125,14 +124,14 @@ class Subscriber:
                 self._scope.cancel(reason=reason.value)
             self.leave_feed()
 
-    @contextmanager
-    def interruptible(self) -> Generator[None]:
-        """A block that `end` cuts short. None is open while parked: thousands are, for hours."""
-        with trio.CancelScope() as self._scope:
-            if self.end_reason is not None:
-                self._scope.cancel(reason=self.end_reason.value)
-            yield
-        self._scope = None
+    def interrupt_by(self, scope: trio.CancelScope | None) -> None:
+        """Let `end` cut short what runs in a scope, entered just now; `None` once that is left.
+
+        There is none while parked: thousands are, for hours.
+        """
+        self._scope = scope
+        if scope is not None and self.end_reason is not None:
+            scope.cancel(reason=self.end_reason.value)
 
     def leave_feed(self) -> None:
         """Be ready no more; the parked task takes over."""
