@@ -177,6 +177,10 @@ class SSEParser:
 
     def _take_field(self, line: bytes) -> None:
         """Act on a line that isn't blank. A comment is a field without a name."""
+        if line.startswith(b"data: "):  # as below, for nearly all lines there are
+            self._data += line[6:]
+            self._data += b"\n"
+            return
         name, _, value = line.partition(b":")
         if value.startswith(b" "):
             value = value[1:]

@@ -165,10 +165,14 @@ class Log:
         return True
 
     def _evict(self) -> None:
+        """Let go of the oldest: a full log does so for each record it takes."""
         position = self._first(self._line)
-        self.remove(position)
+        record = self._records.pop(position)
+        self._leave_lines(record)
         if self._forget is None:
             self.floor = position
+        else:
+            self._forget(record)
 
     def _limit_topics(self, topics: Iterable[str]) -> None:
         events, size = self._max_topic_events, self._max_topic_bytes
@@ -183,12 +187,14 @@ class Log:
 
     def _leave_lines(self, record: Record) -> None:
         size = len(record.frame)
-        self._leave(self._line, size)
+        topics = self._topics
         for topic in record.topics:
-            line = self._topics[topic]
-            self._leave(line, size)
-            if not line.live:
-                del self._topics[topic]
+            line = topics[topic]
+            if line.live == 1:
+                del topics[topic]
+            else:
+                self._leave(line, size)
+        self._leave(self._line, size)
         if record.id in self._own_ids:
             self._remove_own_id(record.id, record.position)
 

@@ -72,7 +72,8 @@ class Marks:
             marks.move_to_end(topic)
         self._serial += 1
         marks[topic] = (position, self._serial)
-        self._newest = max(self._newest, position)
+        if position > self._newest:  # noqa: PLR1730 - `max` is a call for each event that goes
+            self._newest = position
         if len(marks) > self._max_topics:
             _topic, (oldest, _serial) = marks.popitem(last=False)
             self.floor = max(self.floor, oldest)

@@ -196,6 +196,5 @@ class MemoryHistory(History):
         self._trimmed += 1
         for topic in record.topics:
             self.marks.note(topic, record.position)
-        key = self._keys.pop(record.position, None)
-        if key is not None:
+        if self._keys and (key := self._keys.pop(record.position, None)) is not None:
             del self._dedup[key]

@@ -82,6 +82,8 @@ def _with_id(event: SSEEvent, wire_id: str) -> bytes:
         return event.replace(id=wire_id).encode()
     # The same at a seventh of the cost: the event was encoded before, to see its size. The id
     # stands behind the type, which is one line, and in front of the rest.
-    encoded = event.encode()
-    cut = 0 if event.event is None else encoded.index(b"\n") + 1
-    return b"%bid: %b\n%b" % (encoded[:cut], wire_id.encode(), encoded[cut:])
+    encoded, line = event.encode(), f"id: {wire_id}\n".encode()
+    if event.event is None:
+        return line + encoded
+    cut = encoded.index(b"\n") + 1
+    return b"%b%b%b" % (encoded[:cut], line, encoded[cut:])
