@@ -26,7 +26,7 @@ def join(feed: Feed, position: int = 0) -> tuple[Subscriber, FakeSink]:
 
 def sweep_all(feed: Feed) -> None:
     """Sweep in short turns until nothing waits."""
-    while feed.waiting:
+    while feed.window:
         feed.sweep(2)
 
 
@@ -53,7 +53,7 @@ async def test_a_record_that_comes_during_a_pass_goes_with_it() -> None:
     assert feed.sweep(5) == 2
     assert [sink.data for sink in sinks] == [["1", "2"]] * 4
     assert [len(sink.batches) for sink in sinks] == [2, 2, 1, 1]
-    assert not feed.waiting
+    assert not feed.window
 
 
 async def test_what_a_pass_found_is_cut_off_at_its_end() -> None:
@@ -177,20 +177,33 @@ async def test_a_batch_has_a_bound_in_bytes() -> None:
     assert [event.id for event in sink.events] == ["e-1", "e-2", "e-3", "e-4"]
 
 
+async def test_the_sweep_is_told_once() -> None:
+    """Not again for what comes while the feed still stands in its queue."""
+    feed = make_feed()
+    join(feed)
+    assert feed.append(record(1))
+    assert not feed.append(record(2))
+    sweep_all(feed)
+    feed.dirty = False
+    assert feed.append(record(3))
+
+
 async def test_without_subscribers_nothing_is_kept() -> None:
     """A feed that nobody stands in takes no record."""
     feed = make_feed()
     assert not feed.append(record(1))
-    assert not feed.waiting
+    assert not feed.window
 
 
 async def test_full_windows_send_their_subscribers_to_the_log() -> None:
     """Where the windows of the hub are full, this one is dropped and its subscribers leave."""
     feed = make_feed(max_records=2)
     subscriber, sink = join(feed)
-    assert feed.append(record(1))
-    assert feed.append(record(2))
+    feed.append(record(1))
+    feed.append(record(2))
+    assert len(feed.window) == 2
     assert not feed.append(record(3))
+    assert not feed.window
     assert subscriber.feed is None
     assert subscriber.position == 0
     sweep_all(feed)
@@ -207,7 +220,8 @@ async def test_the_bound_on_windows_counts_all_feeds() -> None:
     assert windows.records == 2
     sweep_all(feeds[0])
     assert windows.records == 1
-    assert feeds[1].append(record(2))
+    feeds[1].append(record(2))
+    assert windows.records == 2
     feeds[1].clear()
     assert windows.records == 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hub_helpers import FakeSink, record
 
+from h3trio.hub._feed import Windows
 from h3trio.hub._feeds import Feeds
 from h3trio.hub._selection import NOTHING, Selection, TopicMatcher
 from h3trio.hub._subscriber import Subscriber
@@ -47,12 +48,13 @@ def joined(feeds: Feeds, *topics: str | TopicMatcher, allow: Selection = NOTHING
 
 def waiting(subscriber: Subscriber) -> bool:
     """Whether the subscriber's feed has something for it."""
-    return bool(getattr(subscriber.feed, "waiting", 0))
+    return bool(getattr(subscriber.feed, "window", ()))
 
 
 def make_feeds() -> Feeds:
     """Feeds without a running sweep."""
-    return Feeds(Sweep(), max_window_records=1000)
+    windows = Windows(1000)
+    return Feeds(Sweep(windows), windows)
 
 
 def test_equal_selections_and_rights_share_a_feed() -> None:

@@ -48,10 +48,10 @@ async def test_a_small_feed_is_not_held_up_by_a_large_one(nursery: trio.Nursery)
     """One subscriber beside a thousand is written to after one slice, not after the thousand."""
     notes: list[str] = []
     windows = Windows(1000)
-    sweep = Sweep()
+    sweep = Sweep(windows)
     for feed in (feed_of("large", 1000, notes, windows), feed_of("small", 1, notes, windows)):
         feed.append(record(1))
-        sweep.add(feed)
+        sweep.add([feed])
     nursery.start_soon(sweep.run)
     await wait_all_tasks_blocked()
     assert notes.index("small") == SLICE_SENDS
@@ -67,36 +67,59 @@ async def test_other_tasks_run_between_turns(
     Turns are short where more than one record waits.
     """
     notes: list[str] = []
-    sweep = Sweep()
-    feed = feed_of("large", 10 * sends, notes, Windows(1000))
-    turns: list[int] = []
+    windows = Windows(1000)
+    feed = feed_of("large", 10 * sends, notes, windows)
+    for position in range(1, records + 1):
+        feed.append(record(position))
+    assert 0 < max(await waits_beside(nursery, windows, [feed], notes)) <= 2 * sends
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_turns_are_long_where_all_wait_for_one_record(
+    nursery: trio.Nursery, *, is_shared: bool
+) -> None:
+    """Also if they are feeds of one subscriber each; not where each waits for another record."""
+    notes: list[str] = []
+    windows = Windows(10_000)
+    feeds = [feed_of(f"{number}", 1, notes, windows) for number in range(10 * CALM_SENDS)]
+    shared = record(len(feeds) + 1)
+    for number, feed in enumerate(feeds, 1):
+        feed.append(shared if is_shared else record(number))
+    longest = max(await waits_beside(nursery, windows, feeds, notes))
+    assert (longest > 2 * TURN_SENDS) == is_shared
+
+
+async def waits_beside(
+    nursery: trio.Nursery, windows: Windows, feeds: list[Feed], notes: list[str]
+) -> list[int]:
+    """Sweep; return how many sends another task waited each time that it yielded."""
+    sends, turns = sum(len(feed.ready) for feed in feeds), [0]
 
     async def other() -> None:
-        while len(notes) < 10 * sends:
+        while len(notes) < sends:
             turns.append(len(notes))
             await trio.lowlevel.checkpoint()
 
-    for position in range(1, records + 1):
-        feed.append(record(position))
-    sweep.add(feed)
+    sweep = Sweep(windows)
+    sweep.add(feeds)
     nursery.start_soon(sweep.run)
     nursery.start_soon(other)
     await wait_all_tasks_blocked()
-    waits = [after - before for before, after in pairwise([0, *turns])]
-    assert 0 < max(waits) <= 2 * sends
+    return [after - before for before, after in pairwise(turns)]
 
 
 async def test_the_sweep_sleeps_until_a_feed_comes(nursery: trio.Nursery) -> None:
     """An idle sweep is woken by the next record, as often as one comes."""
     notes: list[str] = []
-    sweep = Sweep()
-    feed = feed_of("one", 1, notes, Windows(1000))
+    windows = Windows(1000)
+    sweep = Sweep(windows)
+    feed = feed_of("one", 1, notes, windows)
     nursery.start_soon(sweep.run)
     for position in (1, 2, 3):
         await wait_all_tasks_blocked()
-        feed.append(record(position))
         assert not feed.dirty
-        sweep.add(feed)
+        assert feed.append(record(position))
+        sweep.add([feed])
     await wait_all_tasks_blocked()
     assert notes == ["one"] * 3
     assert len(sweep) == 0
@@ -106,15 +129,16 @@ async def test_a_flush_interval_lets_records_gather(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """The first waits for so long, and what comes meanwhile goes with it in one send."""
-    sweep = Sweep(flush_interval=0.01)
-    feed = Feed(Selection(["news"]), NOTHING, Windows(1000))
+    windows = Windows(1000)
+    sweep = Sweep(windows, flush_interval=0.01)
+    feed = Feed(Selection(["news"]), NOTHING, windows)
     sink = FakeSink()
     feed.add(Subscriber(sink, selection=feed.selection, allow=NOTHING, info={}))
     nursery.start_soon(sweep.run)
     await wait_all_tasks_blocked()
     start = trio.current_time()
     feed.append(record(1))
-    sweep.add(feed)
+    sweep.add([feed])
     await trio.sleep(0.009)
     assert sink.batches == []
     feed.append(record(2))

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hub._committer import Committer
+from h3trio.hub._feed import Windows
 from h3trio.hub._feeds import Feeds
 from h3trio.hub._replay import Replay
 from h3trio.hub._selection import NOTHING, Selection
@@ -61,7 +62,8 @@ class Shown:
 
     def __init__(self) -> None:
         history = MemoryHistory()
-        self._feeds = Feeds(Sweep(), max_window_records=1000)
+        windows = Windows(1000)
+        self._feeds = Feeds(Sweep(windows), windows)
         committer = Committer(history, lambda _record: None, max_waiting=1)
         self._view = View(history, self._feeds, Replay(history), committer)
         self.topics: Watched[str, dict[Feed, None]] = Watched()

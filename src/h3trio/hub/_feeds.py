@@ -34,13 +34,13 @@ class Feeds:
         "_windows",
     )
 
-    def __init__(self, sweep: Sweep, *, max_window_records: int) -> None:
+    def __init__(self, sweep: Sweep, windows: Windows) -> None:
         self._sweep = sweep
         self._by_key: dict[tuple[Selection, Selection], Feed] = {}
         self._by_topic: dict[str, dict[Feed, None]] = {}
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
-        self._windows = Windows(max_window_records)
+        self._windows = windows
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -96,11 +96,12 @@ class Feeds:
 
     def append(self, record: Record) -> None:
         """Hand a committed record to every feed that selected it."""
-        for feed in self._selected(record.topics):
-            if record.private and not feed.allows(record):
-                continue
-            if feed.append(record) and not feed.dirty:
-                self._sweep.add(feed)
+        feeds = self._selected(record.topics)
+        if record.private:
+            feeds = [feed for feed in feeds if feed.allows(record)]
+        # All at once: ten thousand subscribers may be as many feeds.
+        if wakened := [feed for feed in feeds if feed.append(record)]:
+            self._sweep.add(wakened)
         # Not before: a feed that is full gives its subscribers back, and they lack this record.
         self._windows.head = record.position
 

@@ -23,6 +23,7 @@ from h3trio._sse import SSEEvent
 
 from ._channel import EventChannel
 from ._committer import Committer
+from ._feed import Windows
 from ._feeds import Feeds
 from ._memory import MemoryHistory
 from ._replay import Replay
@@ -66,13 +67,12 @@ class Hub:
         self, history: History | None = None, *, settings: HubSettings | None = None
     ) -> None:
         self._history = MemoryHistory() if history is None else history
-        self._settings = settings or HubSettings()
-        self._sweep = Sweep(flush_interval=self._settings.flush_interval)
-        self._feeds = Feeds(self._sweep, max_window_records=self._settings.max_window_records)
+        self._settings = limits = settings or HubSettings()
+        windows = Windows(limits.max_window_records)
+        self._sweep = Sweep(windows, flush_interval=limits.flush_interval)
+        self._feeds = Feeds(self._sweep, windows)
         self._replay = Replay(self._history)
-        self._committer = Committer(
-            self._history, self._deliver, max_waiting=self._settings.max_waiting
-        )
+        self._committer = Committer(self._history, self._deliver, max_waiting=limits.max_waiting)
         self._subscribers: dict[FrameSink, Subscriber] = {}
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self._stack = AsyncExitStack()

@@ -6,8 +6,9 @@ publishing share the scheduler with it, and a request costs them a few passes.
 Short slices keep a topic with one subscriber from waiting behind one with
 thousands, short turns keep a publish quick under load.
 
-Where one feed has one record for all, nobody is in a hurry, and a turn may be longer: a pass
-of Trio's costs as much as some sends, as each of them drives it out of the processor's caches.
+Where all that waits is one record, in one feed or in thousands, nobody is in a hurry, and a
+turn may be longer: a pass of Trio's costs as much as some sends, as each of them drives it
+out of the processor's caches.
 
 A turn is bounded by sends and by time, as a send costs anything from 8 to 40 µs:
 the kernel does the receiver's part of a loopback send within it, and a full batch
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 if TYPE_CHECKING:
-    from ._feed import Feed
+    from collections.abc import Sequence
+
+    from ._feed import Feed, Windows
 
 SLICE_SENDS: Final = 8
 TURN_SENDS: Final = 32
@@ -36,9 +39,10 @@ _CALM_SECONDS: Final = 0.001
 class Sweep:
     """A queue of feeds with something to send, and the task that sends it."""
 
-    __slots__ = ("_flush_interval", "_idle", "_queue")
+    __slots__ = ("_flush_interval", "_idle", "_queue", "_windows")
 
-    def __init__(self, *, flush_interval: float = 0.0) -> None:
+    def __init__(self, windows: Windows, *, flush_interval: float = 0.0) -> None:
+        self._windows = windows
         self._flush_interval = flush_interval
         self._queue: deque[Feed] = deque()
         self._idle = trio.lowlevel.ParkingLot()
@@ -49,13 +53,12 @@ class Sweep:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, feed: Feed) -> None:
-        """Queue a feed that isn't queued."""
-        feed.dirty = True
-        self._queue.append(feed)
-        # With others before it, the task is awake.
-        if len(self._queue) == 1:
+    def add(self, feeds: Sequence[Feed]) -> None:
+        """Queue feeds that aren't queued, at least one."""
+        # With others before them, the task is awake.
+        if not self._queue:
             self._idle.unpark()
+        self._queue.extend(feeds)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -70,7 +73,7 @@ class Sweep:
     def _turn(self) -> None:
         left, seconds = TURN_SENDS, _TURN_SECONDS
         queue = self._queue
-        if calm := len(queue) == 1 and queue[0].waiting == 1:
+        if calm := self._is_calm():
             left, seconds = CALM_SENDS, _CALM_SECONDS
         # Not Trio's clock, which a test may have stopped: this is about the processor.
         until = perf_counter() + seconds
@@ -81,7 +84,7 @@ class Sweep:
             # A slice without a send still costs a little: count it, or a queue of
             # feeds that everybody has left would be one long turn.
             left -= feed.sweep(min(visits, left)) or 1
-            if feed.waiting:
+            if feed.window:
                 queue.append(feed)
             else:
                 feed.dirty = False
@@ -92,3 +95,12 @@ class Sweep:
                     # As much again as it had: so the turn is never twice as long as it may be.
                     visits *= 2
                 look_at = left - visits
+
+    def _is_calm(self) -> bool:
+        """Whether all that waits is one record."""
+        first, last = self._queue[0].window, self._queue[-1].window
+        # They stand in the order in which they got their first: the same at both ends is the
+        # same in all of them. (A pass that takes several slices turns them round: then it may
+        # be mistaken, and a turn longer than it should be.)
+        is_one_each = bool(first and last) and len(self._queue) == self._windows.records
+        return is_one_each and first[0] is last[0]
