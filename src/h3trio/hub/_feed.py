@@ -30,6 +30,7 @@ from h3trio._frames import Batch
 from ._latency import Histogram
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Sequence
 
     from ._record import Record
@@ -59,6 +60,7 @@ class Windows:
     __slots__ = (
         "_batch",
         "_records",
+        "alone",
         "delivered",
         "delivered_bytes",
         "head",
@@ -74,6 +76,8 @@ class Windows:
         """Records in all windows; one that stands in several counts in each."""
         self.head = 0
         """The newest position that every feed was asked about; 0 before the first."""
+        self.alone: Sequence[Record] = ()
+        """The record that came last, see `Feed.window`."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
         self.ready = 0
@@ -109,11 +113,11 @@ class Feed:
         "_offers",
         "_offers_to",
         "_order",
-        "_pass",
         "_pass_began",
         "_windows",
         "allow",
         "dirty",
+        "passing",
         "ready",
         "selection",
         "window",
@@ -125,12 +129,14 @@ class Feed:
         self.ready: dict[Subscriber, None] = {}
         self.dirty = False
         """Whether it stands in the sweep's queue."""
-        self.window: list[Record] = []
+        self.window: Sequence[Record] = ()
+        """Records that are left to sweep. One alone stands in a tuple that all feeds share: an
+        event may land in ten thousand of them, and a list is memory to get and to give back."""
         self._windows = windows
         # Kept from pass to pass: a new list of ten thousand is gone through by each of
         # the next garbage collections of the young, milliseconds at a time.
         self._order: list[Subscriber] | None = None
-        self._pass: list[Subscriber] | None = None
+        self.passing: list[Subscriber] | None = None
         self._pass_began = 0.0
         self._next = 0
         """During a pass: the index of the next to be visited."""
@@ -186,31 +192,35 @@ class Feed:
         if not self.ready:
             return False
         windows.records += 1
-        self.window.append(record)
+        if isinstance(self.window, list):
+            self.window.append(record)
+        elif self.window:
+            self.window = [*self.window, record]
+        else:
+            if not windows.alone or windows.alone[0] is not record:
+                windows.alone = (record,)
+            self.window = windows.alone
         was_dirty, self.dirty = self.dirty, True
         return not was_dirty
 
     def clear(self) -> None:
         """Drop the window, and the pass under way."""
         self._windows.records -= len(self.window)
-        self.window.clear()
+        self.window = ()
         self._drop_pass()
 
     def _drop_pass(self) -> None:
-        self._pass = None
+        self.passing = None
         self._offers, self._offers_to = _NO_OFFERS, 0
 
     # -- the sweep's part
 
     def sweep(self, visits: int) -> int:
         """Go on with the pass for a slice of so many subscribers; return how many sends it took."""
-        if self._pass is None:
-            if len(self.window) == 1 and len(self.ready) == 1:
-                return self._give_the_one()
-            if not self._begin_pass():
-                return 0
-        assert self._pass is not None, "begun just now"
-        members = self._pass[self._next : self._next + visits]
+        if self.passing is None and not self._begin_pass():
+            return 0
+        assert self.passing is not None, "begun just now"
+        members = self.passing[self._next : self._next + visits]
         self._next += visits
         sends = self._give(members)
         if len(members) < visits:
@@ -255,34 +265,6 @@ class Feed:
             self._windows.count(offer, given)
         return sends
 
-    def _give_the_one(self) -> int:
-        """Do the whole pass of a lone record to a lone subscriber.
-
-        An event for ten thousand topics of one subscriber each does this as often: 2.9 to
-        5.5 µs instead of 6 to 10.
-        """
-        (record,) = self.window
-        (subscriber,) = self.ready
-        if subscriber.position >= record.position:
-            self.clear()
-            return 0
-        began = perf_counter()
-        try:
-            idle = subscriber.send(record.batch)
-        except _NOT_TAKEN:
-            # While the record stands in the window: it is what the subscriber lacks.
-            subscriber.leave_feed()
-            self.clear()
-            return 1
-        self.window.pop()
-        self._windows.records -= 1
-        subscriber.position = record.position
-        if not idle:
-            subscriber.leave_feed()
-        self._windows.count(record.batch, 1)
-        self._windows.passes.add(perf_counter() - began)
-        return 1
-
     def _begin_pass(self) -> bool:
         if not self.ready:
             self.clear()
@@ -291,7 +273,7 @@ class Feed:
         self._floor = self.window[-1].position
         if self._order is None:
             self._order = list(self.ready)
-        self._pass = self._order
+        self.passing = self._order
         self._pass_began = perf_counter()
         self._next = 0
         return True
@@ -303,7 +285,7 @@ class Feed:
             self.clear()
             return
         cut = bisect_right(window, self._floor, key=_position)
-        del window[:cut]
+        self.window = window[cut:]
         self._windows.records -= cut
         self._drop_pass()
 
@@ -315,6 +297,51 @@ class Feed:
         # More than one batch is due: the window keeps the rest for the next pass.
         self._floor = min(self._floor, reached)
         return self._windows.batch(records), reached
+
+
+def sweep_lone(queue: deque[Feed], windows: Windows, visits: int) -> int:
+    """Serve up to so many feeds at a queue's front that have one record for one subscriber.
+
+    Return how many those were; they have left the queue. An event may land in ten thousand such
+    feeds. By a pass for each it took 8 µs more a send than to as many subscribers of one feed.
+    """
+    began, visited, given = perf_counter(), 0, 0
+    newest: Record | None = None
+    batch: Batch | None = None
+    while queue and visited < visits:
+        feed = queue[0]
+        window = feed.window
+        if len(window) != 1 or len(feed.ready) != 1 or feed.passing is not None:
+            break
+        queue.popleft()
+        feed.dirty = False
+        visited += 1
+        (record,), (subscriber,) = window, feed.ready
+        if subscriber.position >= record.position:
+            feed.clear()
+            continue
+        if record is not newest or batch is None:
+            if batch is not None:
+                windows.count(batch, given)
+            newest, batch, given = record, record.batch, 0
+        try:
+            idle = subscriber.send(batch)
+        except _NOT_TAKEN:
+            # While the record stands in the window: it is what the subscriber lacks.
+            subscriber.leave_feed()
+            feed.clear()
+            continue
+        given += 1
+        feed.window = ()
+        windows.records -= 1
+        subscriber.position = record.position
+        if not idle:
+            subscriber.leave_feed()
+    if batch is not None:
+        windows.count(batch, given)
+    if visited:
+        windows.passes.add((perf_counter() - began) / visited, visited)
+    return visited
 
 
 def _fitting_end(window: Sequence[Record], first: int) -> int:

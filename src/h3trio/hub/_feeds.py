@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from ._feed import Feed, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from ._record import Record
     from ._selection import Selection
@@ -100,12 +100,12 @@ class Feeds:
         if record.private:
             feeds = [feed for feed in feeds if feed.allows(record)]
         # All at once: ten thousand subscribers may be as many feeds.
-        if wakened := [feed for feed in feeds if feed.append(record)]:
+        if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
             self._sweep.add(wakened)
         # Not before: a feed that is full gives its subscribers back, and they lack this record.
         self._windows.head = record.position
 
-    def _selected(self, topics: tuple[str, ...]) -> Iterable[Feed]:
+    def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
         if len(topics) == 1:
             topic = topics[0]
             exact = self._by_topic.get(topic, ())

@@ -63,10 +63,10 @@ class Histogram:
         self._sum = 0.0
         self._max = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self._sum += seconds
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count one, or several that took as long each."""
+        self._counts[bisect_left(BOUNDS, seconds)] += count
+        self._sum += seconds * count
         self._max = max(self._max, seconds)
 
     def statistics(self) -> LatencyStatistics:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._feed import sweep_lone
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -80,14 +82,8 @@ class Sweep:
         visits = SLICE_SENDS
         look_at = left - visits
         while queue and left > 0:
-            feed = queue.popleft()
-            # A slice without a send still costs a little: count it, or a queue of
-            # feeds that everybody has left would be one long turn.
-            left -= feed.sweep(min(visits, left)) or 1
-            if feed.window:
-                queue.append(feed)
-            else:
-                feed.dirty = False
+            most = min(visits, left)
+            left -= sweep_lone(queue, self._windows, most) or self._slice(most)
             if left <= look_at:  # many feeds of one subscriber make up one slice
                 if perf_counter() > until:
                     break
@@ -95,6 +91,18 @@ class Sweep:
                     # As much again as it had: so the turn is never twice as long as it may be.
                     visits *= 2
                 look_at = left - visits
+
+    def _slice(self, visits: int) -> int:
+        """Let the first feed go on with its pass; return how many sends that counts for."""
+        feed = self._queue.popleft()
+        sends = feed.sweep(visits)
+        if feed.window:
+            self._queue.append(feed)
+        else:
+            feed.dirty = False
+        # A slice without a send still costs a little: count it, or a queue of
+        # feeds that everybody has left would be one long turn.
+        return sends or 1
 
     def _is_calm(self) -> bool:
         """Whether all that waits is one record."""
