@@ -49,9 +49,11 @@ PACKAGES = {
 
 # What it may cost at most, of: calls in h3trio, calls in h11, steps of tasks.
 CEILINGS = {
-    "GET": (130.0, 0.0, 4.9),
-    "POST": (290.0, 0.0, 6.6),
+    "GET": (128.0, 0.0, 4.9),
+    "POST": (280.0, 0.0, 6.6),
+    "connect": (290.0, 0.0, 9.6),
     "delivery": (7.4, 0.0, 1.5),
+    "lone delivery": (7.4, 0.0, 1.5),
     "send": (16.0, 0.0, 2.1),
 }
 MOST_IDLE_BLOCKS = 140.0
@@ -198,14 +200,32 @@ async def test_a_post(
     await count("POST", partial(exchange, transport, raw))
 
 
-async def test_a_delivery(
+async def test_a_connect(
     hub: tuple[Hub, Context], open_connection: Callable[[Context], FakeTransport]
 ) -> None:
-    """An event published in the process to 20 streams: what each of them costs."""
+    """A connection that subscribes to a topic of the hub."""
+    context = hub[1]
+
+    async def connect() -> None:
+        answer = await exchange(open_connection(context), local(request("/events/news")))
+        assert b"event-stream" in answer
+
+    await count("connect", connect)
+
+
+@pytest.mark.parametrize(("name", "path"), [("delivery", ""), ("lone delivery", "&topic=own-%d")])
+async def test_a_delivery(
+    hub: tuple[Hub, Context],
+    open_connection: Callable[[Context], FakeTransport],
+    name: str,
+    path: str,
+) -> None:
+    """An event published to 20 streams: what each costs, of one feed or of one feed each."""
     running, context = hub
     transports = [open_connection(context) for _ in range(SUBSCRIBERS)]
-    for transport in transports:
-        assert b"event-stream" in await exchange(transport, local(request("/events/news")))
+    for number, transport in enumerate(transports):
+        target = "/events?topic=news" + path.replace("%d", str(number))
+        assert b"event-stream" in await exchange(transport, local(request(target)))
 
     async def publish() -> None:
         await running.publish("x" * 100, topics=["news"])
@@ -213,7 +233,7 @@ async def test_a_delivery(
 
     await publish()
     assert all(transport.sent.count(b"x" * 100) == 1 for transport in transports)
-    await count("delivery", publish, each=SUBSCRIBERS)
+    await count(name, publish, each=SUBSCRIBERS)
 
 
 async def test_a_send(open_connection: Callable[[Context], FakeTransport]) -> None:

@@ -19,7 +19,6 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
-from ._epochs import is_own_syntax
 from ._record import Page
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ class Log:
             of_topic.positions.append(position)
             of_topic.live += 1
             of_topic.bytes += size
-        if not is_own_syntax(record.id):
+        if record.has_own_id:
             self._add_own_id(record.id, position)
         while line.live > 1 and (line.live > self._max_events or line.bytes > self._max_bytes):
             self._evict()
@@ -195,7 +194,7 @@ class Log:
             else:
                 self._leave(line, size)
         self._leave(self._line, size)
-        if record.id in self._own_ids:
+        if record.has_own_id:
             self._remove_own_id(record.id, record.position)
 
     def _leave(self, line: _Line, size: int) -> None:

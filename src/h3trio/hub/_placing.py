@@ -73,6 +73,7 @@ def place(update: Update, *, position: int, epoch: str, published: float) -> Rec
         private=update.private,
         published=published,
         frame=frame,
+        has_own_id=event.id is not None,
     )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from h3trio._frames import Batch
 
+from ._epochs import is_own_syntax
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +34,16 @@ class Update(NamedTuple):
 class Record:
     """One update with its place in the log."""
 
-    __slots__ = ("_batch", "frame", "id", "position", "private", "published", "topics")
+    __slots__ = (
+        "_batch",
+        "frame",
+        "has_own_id",
+        "id",
+        "position",
+        "private",
+        "published",
+        "topics",
+    )
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class Record:
         private: bool,
         published: float,
         frame: bytes,
+        has_own_id: bool | None = None,
     ) -> None:
         self.position: int = position
         """Its place: 1 for the first, and each later one higher."""
@@ -56,6 +68,8 @@ class Record:
         """Unix time in seconds."""
         self.frame: bytes = frame
         """The event as it is sent, with its id."""
+        self.has_own_id: bool = not is_own_syntax(id) if has_own_id is None else has_own_id
+        """Whether its publisher chose its id; read off the id where it isn't said."""
         self._batch: Batch | None = None
 
     def __repr__(self) -> str:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, final
 
-from ._epochs import is_own_syntax
-
 if TYPE_CHECKING:
     import sqlite3
 
@@ -227,7 +225,7 @@ def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object,
     return (
         record.position,
         record.id,
-        not is_own_syntax(record.id),
+        record.has_own_id,
         dedup,
         record.private,
         record.published,

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 SLICE_SENDS: Final = 8
 TURN_SENDS: Final = 32
 _TURN_SECONDS: Final = 0.0003
-CALM_SENDS: Final = 128
-_CALM_SECONDS: Final = 0.001
+CALM_SENDS: Final = 192
+_CALM_SECONDS: Final = 0.002
 
 
 @final
