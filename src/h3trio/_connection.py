@@ -11,7 +11,7 @@ nothing at all while a handler works; see `_deadlines`.
 
 EOF is interpreted here and not by the framing: it ends a stream and an incomplete request, and lets
 a complete one have its answer. Bytes that can be no request any more (after a protocol error, a
-timeout, the last response) are read and dropped: EOF is still seen, and no reset takes our last.
+timeout, the last response) are read and dropped, so that EOF is seen and our last bytes arrive.
 
 Bounds: a head, and whatever a client sends ahead of its turn, is held up to `max_head_bytes`. Then
 a plain response makes the reader pause, and a stream, which would make it pause for ever and never

@@ -164,8 +164,10 @@ class Exchange:
 
     def _require_streamable(self) -> trio.CancelScope:
         event = self.event
-        if event.head_sent or self._scope is None:
+        if event.head_sent:
             raise ResponseStateError(f"can't stream: {event.state.value} already")
+        if self._scope is None:
+            raise ResponseStateError("can't stream: the handler has returned")
         if event.stream_callback is not None:
             raise ResponseStateError("a stream that has a callback can't be entered as well")
         self._require_writable()
