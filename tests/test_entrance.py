@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from helpers import NamedPeers, request
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import H3Event, Server, Settings, TrustedProxies, serve
+from h3trio._context import Context
+from h3trio._entrance import Arrival, Entrance
+from h3trio._transport import SocketTransport
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -208,3 +212,17 @@ async def test_books_are_empty_after_a_cancellation(nursery: trio.Nursery, step:
     inner.cancel()
     await server.drain()
     assert len(server._context.addresses) == 0  # noqa: SLF001 - they have no door
+
+
+async def test_a_drain_before_the_first_step() -> None:
+    """It stops also an arrival whose PROXY header is there already."""
+    proxies = TrustedProxies(["10.0.0.1"], proxy_protocol=True)
+    context = Context(say, Settings(), proxies=proxies)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.settimeout(0)
+        theirs.sendall(PROXY)
+        arrival = Arrival(SocketTransport(ours), "10.0.0.1", "http")
+        arrival.drain()
+        await Entrance(context).enter(arrival)
+    assert not arrival.is_inside

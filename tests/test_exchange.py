@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, request
+from helpers import connect, post, request
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import (
@@ -21,6 +21,8 @@ from h3trio import (
     ResponseStateError,
     Settings,
 )
+from h3trio._connection import Connection
+from h3trio._context import Context
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -980,6 +982,51 @@ async def test_a_hook_that_raises(nursery: trio.Nursery, caplog: pytest.LogCaptu
     await wait_all_tasks_blocked()
     assert len(closings) == 2
     assert caplog.text.count("KeyError: 'hook'") == 2
+
+
+async def test_a_log_that_raises() -> None:
+    """The stream of an exchange that can't be told of is counted no longer."""
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse():
+            pass
+
+    class Broken(logging.Filter):
+        def filter(self, _record: logging.LogRecord) -> bool:
+            raise RuntimeError("no log today")
+
+    log, broken = logging.getLogger("h3trio.access"), Broken()
+    context = Context(handler, Settings(max_streams_per_address=1))
+    transport = FakeTransport()
+    transport.incoming.append(request("/"))
+    before = log.level
+    log.addFilter(broken)
+    log.setLevel(logging.INFO)
+    try:
+        with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+            await Connection(transport, client="192.0.2.1", context=context).run()
+    finally:
+        log.setLevel(before)
+        log.removeFilter(broken)
+    assert not context.addresses.loads
+
+
+@pytest.mark.parametrize("_again", range(10))  # Trio shuffles the tasks
+async def test_cancelled_as_the_client_leaves(_again: int) -> None:
+    """An exchange that was cut short from outside is nobody's to watch, whatever comes behind."""
+
+    async def handler(_event: H3Event) -> None:
+        await trio.sleep_forever()
+
+    context = Context(handler, Settings())
+    transport = FakeTransport()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Connection(transport, client="memory", context=context).run)
+        transport.incoming.append(post(b"abc")[:-1])
+        await wait_all_tasks_blocked()
+        transport.change(broken=True)
+        nursery.cancel_scope.cancel()
+    assert len(context.cancels) == 0
 
 
 async def test_log(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:

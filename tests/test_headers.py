@@ -44,6 +44,15 @@ def test_missing_header_is_a_key_error() -> None:
         Headers(RAW)["X-None"]
 
 
+def test_get_has_a_default() -> None:
+    """As of any mapping: `None`, or what is given, by position or by name."""
+    for headers in (Headers([(b"a", b"b")]), MutableHeaders({"a": "b"})):
+        assert headers.get("A", "c") == "b"
+        assert headers.get("x") is None
+        assert headers.get("x", "c") == headers.get("x", default="c") == "c"
+        assert headers.get("x", 1) == 1
+
+
 def test_repeated_header_is_joined() -> None:
     """The values of a repeated field read as one list, and one by one through `get_list`."""
     headers = Headers(RAW)

@@ -71,6 +71,7 @@ def test_a_program_on_this_machine_may(host: str, client: str) -> None:
         *("example.com", "localhost.example.com", "notlocalhost", "192.168.0.7:3000", "[fe80::1]"),
         *("0.0.0.0", "127.0.0.1.example.com", "evil@localhost", "localhost/x", "[::1", "", ":3000"),
         *("127.1", "2130706433", "localhost#.example.com", "localhost\\.example.com"),
+        "a." * 130 + "localhost",  # no name is as long
     ],
 )
 def test_a_foreign_host_may_not(host: str) -> None:

@@ -78,6 +78,8 @@ class Arrival:
         """Go through the entrance; closed if that fails, unless it is yet to be told why."""
         try:
             with self._scope:
+                # What is here already makes a step no checkpoint.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 self.is_inside = await step()
         finally:
             self._scope = trio.CancelScope()

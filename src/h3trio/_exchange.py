@@ -85,7 +85,7 @@ class Exchange:
         self._error: BaseException | None = None
         self._half_closed = False
         self._continuing: trio.Event | None = None  # while `100 Continue` is on its way
-        self._started = trio.current_time()
+        self._started: float | None = None
         self._status = 0
         self._bytes_sent = 0
         self.body = body
@@ -221,7 +221,7 @@ class Exchange:
 
         `end` cancels `scope` from now on, which is entered already.
         """
-        self._scope = scope
+        self._scope, self._started = scope, trio.current_time()
         if self._reason is not None or self._half_closed:
             self._bound()
         event, context = self.event, self.server
@@ -379,8 +379,8 @@ class Exchange:
         self._connection.http.abandoned()
 
     def close(self) -> None:
-        """Tell how it ended, once; never waits."""
-        if self.event.state is ResponseState.CLOSED:
+        """Tell how it ended, once and if it began; never waits."""
+        if self._started is None:
             return
         self.event.state = ResponseState.CLOSED
         if (outbox := self._outbox) is not None:
@@ -395,6 +395,6 @@ class Exchange:
             bytes_sent=self._bytes_sent,
             is_stream=outbox is not None,
         )
-        self.server.closed(self.event, closing)
+        self._started = self._outbox = self._error = self._scope = None  # no circle is left
         self._connection.leave_stream()
-        self._outbox = self._error = None  # both know us: such circles outlive the connection
+        self.server.closed(self.event, closing)

@@ -195,6 +195,9 @@ class CancelWatch:
         self.overdue: int = 0
         """How many handlers went on for that long."""
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def cancel(self, scope: trio.CancelScope, reason: str, *, key: object, owner: object) -> None:
         """Cancel a scope and note it; of two calls with one key the first counts."""
         scope.cancel(reason=reason)

@@ -86,7 +86,7 @@ class Windows:
         """Events given by the sweep, each as often as there were subscribers for it."""
         self.delivered_bytes = 0
         self.passes = Histogram()
-        """Seconds from a pass's begin to its end; of lone subscribers in a row, the mean of these."""
+        """Seconds from a pass's begin to its end; of lone subscribers in a row, their mean."""
 
     def count(self, batch: Batch, given: int) -> None:
         """Count a batch that so many took."""

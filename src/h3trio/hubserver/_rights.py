@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PROXY_HEADERS: Final = (b"forwarded", b"via")
 _PROXY_PREFIX: Final = b"x-forwarded-"
+# RFC 1035 section 2.3.4: a name has at most 255 octets. Bounds what is kept of answers, too.
+_LONGEST_AUTHORITY: Final = 255 + len(":65535")
 # What would make a URL parser find the host elsewhere than a browser put it.
 _NOT_IN_AUTHORITY: Final = frozenset("@/?#\\")
 
@@ -62,7 +64,8 @@ class Rights:
         """Say why a request isn't surely from a program on this machine."""
         if event.client not in ("unix", "memory") and not is_loopback(event.client):
             return "the client is on another machine"
-        if not _names_loopback(event.authority):
+        authority = event.authority
+        if len(authority) > _LONGEST_AUTHORITY or not _names_loopback(authority):
             return "Host is not a loopback name"
         for name, _ in event.headers.raw:
             if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
