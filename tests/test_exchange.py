@@ -992,8 +992,8 @@ async def test_a_log_that_raises() -> None:
             pass
 
     class Broken(logging.Filter):
-        def filter(self, _record: logging.LogRecord) -> bool:
-            raise RuntimeError("no log today")
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError(f"{record.name} is broken")
 
     log, broken = logging.getLogger("h3trio.access"), Broken()
     context = Context(handler, Settings(max_streams_per_address=1))
