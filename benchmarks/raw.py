@@ -1,4 +1,4 @@
-"""Requests that the C programs don't make: streams of events, and the id of the last one.
+"""Requests that the C programs don't make: streams of events, TLS, and the id of the last one.
 
 Written on bare sockets, with a limit on each wait. `publish_stream` is what a publisher does who
 has many events at hand: one request whose body is an event stream.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import time
-from typing import Final
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .load import FailedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
 
 _PATIENCE: Final = 30.0
 
@@ -69,6 +76,37 @@ def _publish_stream(port: int, path: str, body: bytes) -> float:
     if b" 200 " not in answer[:20]:
         raise FailedError(f"not published: {answer[:200]!r}")
     return took
+
+
+@asynccontextmanager
+async def tls_subscribers(
+    port: int, path: str, count: int, *, certificate: Path
+) -> AsyncGenerator[None]:
+    """Hold so many event streams over TLS, which the C programs don't speak.
+
+    Raises:
+        FailedError: one isn't answered.
+    """
+    held: list[ssl.SSLSocket] = []
+    try:
+        subscribe = partial(_subscribe_over_tls, port, path, certificate=certificate, held=held)
+        await trio.to_thread.run_sync(subscribe, count)
+        yield
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def _subscribe_over_tls(
+    port: int, path: str, count: int, *, certificate: Path, held: list[ssl.SSLSocket]
+) -> None:
+    context = ssl.create_default_context(cafile=certificate)
+    for _ in range(count):
+        connection = context.wrap_socket(_connect(port), server_hostname="127.0.0.1")
+        held.append(connection)
+        connection.sendall(_head("GET", path, port) + b"Accept: text/event-stream\r\n\r\n")
+        if b" 200 " not in (answer := connection.recv(65536))[:20]:
+            raise FailedError(f"no stream over TLS: {answer[:200]!r}")
 
 
 def _connect(port: int) -> socket.socket:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,6 +58,34 @@ class Recipe:
 def hub(*flags: str, name: str = "h3trio") -> Recipe:
     """`python -m h3trio serve`: our hub."""
     return _ours(name, [], flags)
+
+
+def hub_over_tls(certificate: Path) -> Recipe:
+    """Our hub with TLS; makes its certificate, the key in the same file, if it isn't there.
+
+    Raises:
+        MissingError: openssl is not installed.
+    """
+    if shutil.which("openssl") is None:
+        raise MissingError("openssl is not installed")
+    if not certificate.exists():
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ]
+        names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        out = ["-nodes", "-days", "2", "-keyout", str(certificate), "-out", f"{certificate}.crt"]
+        subprocess.run([*command, *names, *out], check=True, capture_output=True)
+        with certificate.open("a") as both:
+            both.write(Path(f"{certificate}.crt").read_text())
+    return hub(
+        "--tls-cert", str(certificate), "--tls-key", str(certificate), name="h3trio, hub, TLS"
+    )
 
 
 def app(*flags: str, target: str = "app", name: str = "h3trio") -> Recipe:
