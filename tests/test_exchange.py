@@ -480,6 +480,55 @@ async def test_lease(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     assert 1000 <= min(retries) < max(retries) <= 3000
 
 
+async def test_a_lease_is_over_with_its_stream(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The next exchange of the connection has all the time it wants."""
+    del autojump_clock
+
+    async def handler(event: H3Event) -> str | None:
+        if event.path == "/slow":
+            await trio.sleep(1000)
+            return "late"
+        async with event.start_sse():
+            return None
+
+    client = connect(nursery, handler, settings=Settings(lease=100))
+    await client.send(request("/"))
+    await client.head()
+    while await client.chunk():
+        pass
+    await client.send(request("/slow"))
+    assert (await client.response())[1] == b"late"
+
+
+@pytest.mark.parametrize("reason", [CloseReason.KICKED, CloseReason.CLIENT_CLOSED])
+async def test_before_the_handlers_first_step(
+    nursery: trio.Nursery, autojump_clock: MockClock, reason: CloseReason
+) -> None:
+    """An end that comes before it holds for the handler, and so does the client's EOF."""
+    del autojump_clock
+    context = Context(sleep_forever, Settings(write_timeout=5))
+    connection = Connection(
+        FakeTransport(), client="memory", context=context, received=request("/")
+    )
+    exchange = connection._exchange  # noqa: SLF001 - nothing else has it before it runs
+    assert exchange is not None
+    if reason is CloseReason.KICKED:
+        exchange.end(reason)
+    else:
+        exchange.half_closed()
+    nursery.start_soon(connection.run)
+    await trio.sleep(6)
+    assert context.counts.closings == {reason: 1}
+    nursery.cancel_scope.cancel()
+
+
+async def sleep_forever(_event: H3Event) -> None:
+    """Never answer."""
+    await trio.sleep_forever()
+
+
 async def test_kick(nursery: trio.Nursery) -> None:
     """`event.end` cancels the handler; its stream ends with `retry` and its final chunk."""
     events: list[H3Event] = []
@@ -1014,11 +1063,7 @@ async def test_a_log_that_raises() -> None:
 @pytest.mark.parametrize("_again", range(10))  # Trio shuffles the tasks
 async def test_cancelled_as_the_client_leaves(_again: int) -> None:
     """An exchange that was cut short from outside is nobody's to watch, whatever comes behind."""
-
-    async def handler(_event: H3Event) -> None:
-        await trio.sleep_forever()
-
-    context = Context(handler, Settings())
+    context = Context(sleep_forever, Settings())
     transport = FakeTransport()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Connection(transport, client="memory", context=context).run)

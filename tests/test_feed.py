@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import TYPE_CHECKING
+
 import pytest
 from hub_helpers import FakeSink, record
 
-from h3trio.hub._feed import MAX_BATCH_BYTES, Feed, Windows
+from h3trio._frames import Batch
+from h3trio.hub._feed import MAX_BATCH_BYTES, Feed, Windows, sweep_lone
 from h3trio.hub._selection import NOTHING, Selection
 from h3trio.hub._subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from h3trio.hub._record import Record
 
 
 def make_feed(*, max_records: int = 1000, allow: Selection = NOTHING) -> Feed:
@@ -266,3 +273,73 @@ async def test_deliveries_are_counted(count: int) -> None:
     assert windows.delivered == 4 * count
     assert windows.delivered_bytes == sum(len(sink.payload) for sink in sinks)
     assert windows.passes.statistics().count >= 2
+
+
+# -- feeds of one subscriber, served in a row
+
+
+def lone_feeds(windows: Windows, number: int) -> tuple[list[Feed], list[FakeSink]]:
+    """Make feeds with a ready subscriber each."""
+    feeds = [Feed(Selection([f"{n}", "news"]), NOTHING, windows) for n in range(number)]
+    return feeds, [join(feed)[1] for feed in feeds]
+
+
+def queue_of(feeds: list[Feed], *records: Record) -> deque[Feed]:
+    """Append records to feeds in turn, and queue these as the sweep does."""
+    for number, feed in enumerate(feeds):
+        assert feed.append(records[number % len(records)])
+    return deque(feeds)
+
+
+def test_lone_feeds_in_a_row() -> None:
+    """Each gets its record, is up to date and out of the queue, and everything is counted."""
+    windows = Windows(1000)
+    feeds, sinks = lone_feeds(windows, 5)
+    first, second = record(1, data="one"), record(2, data="two")
+    queue = queue_of(feeds, first, second)
+    assert sweep_lone(queue, windows, 3) == 3
+    assert [sink.data for sink in sinks] == [["one"], ["two"], ["one"], [], []]
+    assert sweep_lone(queue, windows, 3) == 2
+    assert [sink.data for sink in sinks] == [["one"], ["two"], ["one"], ["two"], ["one"]]
+    assert not queue
+    assert not any(feed.dirty or feed.window for feed in feeds)
+    assert [next(iter(feed.ready)).position for feed in feeds] == [1, 2, 1, 2, 1]
+    assert (windows.records, windows.delivered) == (0, 5)
+    assert windows.delivered_bytes == 3 * len(first.frame) + 2 * len(second.frame)
+    assert windows.passes.statistics().count == 5
+
+
+def test_a_lone_subscriber_that_takes_its_time() -> None:
+    """With a batch on its way it leaves; while busy it lacks the record; gone, it leaves too."""
+    windows = Windows(1000)
+    feeds, (slow, busy, gone) = lone_feeds(windows, 3)
+    members = [next(iter(feed.ready)) for feed in feeds]
+    slow.stalled = busy.stalled = True
+    busy.send_batch_nowait(Batch([b"own"]))
+    gone.vanish()
+    assert sweep_lone(queue_of(feeds, record(5)), windows, 9) == 3
+    assert [member.feed for member in members] == [None] * 3
+    assert [member.position for member in members] == [5, 4, 4]
+    assert (windows.records, windows.ready, windows.delivered) == (0, 0, 1)
+
+
+def test_a_lone_subscriber_that_has_it() -> None:
+    """What stands before its cursor isn't sent again."""
+    windows = Windows(1000)
+    feeds, (sink,) = lone_feeds(windows, 1)
+    next(iter(feeds[0].ready)).position = 7
+    assert sweep_lone(queue_of(feeds, record(7)), windows, 9) == 1
+    assert not sink.batches
+    assert windows.records == 0
+
+
+def test_a_pass_under_way_goes_on() -> None:
+    """A feed whose other subscriber left in the middle of a pass isn't served beside that."""
+    feed, windows = make_feed(), Windows(1000)
+    (leaver, _), _ = join(feed), join(feed)
+    queue = queue_of([feed], record(1))
+    feed.sweep(1)
+    leaver.leave_feed()
+    assert len(feed.ready) == 1
+    assert sweep_lone(queue, windows, 9) == 0
+    assert list(queue) == [feed]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import (
+    assert_checkpoints,
+    assert_no_checkpoints,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
 
 from h3trio._transport import RECEIVE_SIZE, SocketTransport, StreamTransport
 
@@ -53,6 +59,17 @@ def drain(sock: socket.socket) -> int:
 
 
 # -- sockets
+
+
+async def test_the_first_read_is_tried(pair: Pair) -> None:
+    """What is there as a client comes is taken at once; from then on a read lets others run."""
+    transport, theirs = pair
+    theirs.send(b"a")
+    with assert_no_checkpoints():
+        assert await transport.receive_some() == b"a"
+    theirs.send(b"b")
+    with assert_checkpoints():
+        assert await transport.receive_some() == b"b"
 
 
 async def test_send_nowait(pair: Pair) -> None:
