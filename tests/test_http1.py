@@ -415,15 +415,20 @@ PLAIN = st.lists(
 )
 
 
+def received(sent: bytes) -> Http1:
+    """A connection that has read this, whether it is a request or not."""
+    conn = http()
+    with contextlib.suppress(ProtocolError):
+        feed(conn, [sent])
+    return conn
+
+
 @given(st.sampled_from(ANSWERED), st.sampled_from([200, 204, 205, 299, 304, 404, 503]), PLAIN)
 def test_a_plain_head_is_what_h11_would_write(
     sent: bytes, status: int, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """The head that is written here is h11's, and leaves the connection in the same state."""
-    ours, theirs = http(), http()
-    for conn in (ours, theirs):
-        with contextlib.suppress(ProtocolError):
-            feed(conn, [sent])
+    ours, theirs = received(sent), received(sent)
     body = b"" if status in {204, 205, 304} else b"body"
     wire = ours.response(status, headers, body)
     framed = theirs._framed_response(status, headers, body)  # noqa: SLF001 - because that is h11's
@@ -437,10 +442,7 @@ def test_a_plain_stream_head_is_what_h11_would_write(
     sent: bytes, status: int, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """The head of a stream that is written here is h11's, and leaves the same state behind."""
-    ours, theirs = http(), http()
-    for conn in (ours, theirs):
-        with contextlib.suppress(ProtocolError):
-            feed(conn, [sent])
+    ours, theirs = received(sent), received(sent)
     assert ours.stream_head(status, headers) == theirs._framed_stream_head(status, headers)  # noqa: SLF001 - because that is h11's
     for conn in (ours, theirs):
         assert not conn.can_respond

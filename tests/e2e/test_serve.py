@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import re
 import signal
 import socket
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APP = """
-import logging, time
+import gc, logging, time
 import trio
 from h3trio import App
 
@@ -39,6 +41,10 @@ async def slow(event):
     log("waiting")
     with trio.CancelScope(shield="shield" in event.query):
         await trio.sleep_forever()
+
+@app.get("/gc")
+async def collections(event):
+    return {"thresholds": gc.get_threshold(), "frozen": gc.get_freeze_count()}
 
 @app.get("/block")
 async def block(event):
@@ -82,6 +88,15 @@ async def test_an_app(nursery: trio.Nursery, app: str, tmp_path: Path, form: str
     assert served.ready_line == f"h3trio: {served.url} ({target})"
     assert (await fetch(served.port)).body == b"hello"
     assert await served.stop() == 0
+
+
+async def test_garbage_is_collected_with_streams_in_mind(nursery: trio.Nursery, app: str) -> None:
+    """What is there at the start is left out of collections, and full ones are rare."""
+    served = await ServeProcess.start(nursery, app)
+    told = json.loads((await fetch(served.port, "GET", "/gc")).body)
+    assert told["thresholds"] == [*gc.get_threshold()[:2], 50]
+    assert told["frozen"] > 1000
+    await served.stop()
 
 
 async def test_several_addresses(nursery: trio.Nursery, app: str) -> None:

@@ -179,9 +179,7 @@ class _Stream:
 
     def _own(self, parsed: SSEEvent) -> SSEEvent:
         """Undo what parsing adds: the default type, and the id of an earlier event."""
-        own_id, name = parsed.id, parsed.event
-        if own_id == self._id_in_force:
-            own_id = None
-        else:
-            self._id_in_force = own_id or ""
-        return SSEEvent(parsed.data, event=None if name == "message" else name, id=own_id or None)
+        own_id = None if parsed.id == self._id_in_force else parsed.id
+        self._id_in_force = parsed.id or ""
+        name = None if parsed.event == "message" else parsed.event
+        return SSEEvent(parsed.data, event=name, id=own_id or None)
