@@ -7,13 +7,12 @@ there; tests/test_docs.py holds it against the parsers.
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from h3trio import _cli
-from h3trio._options import Options
+from h3trio._cli.main import COMMANDS, load
+from h3trio._cli.options import Options
 
 if TYPE_CHECKING:
     import argparse
@@ -35,9 +34,9 @@ def written() -> str:
 
 def parsers() -> Iterator[Options]:
     """Make the parser of each command, in the order of `python -m h3trio --help`."""
-    for name in _cli._COMMANDS:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the list that `--help` shows
+    for name in COMMANDS:
         parser = Options(prog=name)
-        importlib.import_module(f"h3trio._cli_{name}").add_arguments(parser)
+        load(name).add_arguments(parser)
         yield parser
 
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from h3trio import H3Event
+from h3trio._http.headers import Headers
+from h3trio._http.request import split_target
 from h3trio.hubserver import KeySet, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from h3trio._server.body import BodyStream
+    from h3trio._server.responder import ResponsePort
+
 NOW = 1_700_000_000.0
 SECRET = b"a secret of more than thirty-two bytes"
+LOCAL = {"host": "localhost:3000"}
 ALL = {"publish": ["*"], "subscribe": ["*"]}
 
 
@@ -101,3 +108,42 @@ def sign(
     signer = jwt.PyJWS().get_algorithm_by_name(algorithm)
     material = private_key(algorithm) if key is None else key
     return f"{message}.{b64(signer.sign(message.encode(), material))}"
+
+
+def local_request(
+    headers: dict[str, str] | None = None, *, client: str = "127.0.0.1", target: bytes = b"/"
+) -> H3Event:
+    """Make a request; from this machine unless said otherwise."""
+    fields = LOCAL if headers is None else headers
+    # In lower case, as the framing hands them over.
+    raw = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+    return H3Event(
+        method="GET",
+        target=split_target(target),
+        headers=Headers(raw),
+        http_version="1.1",
+        client=client,
+        # Nothing of these is needed before the body is read or the answer begins.
+        body=cast("BodyStream", None),
+        port=cast("ResponsePort", None),
+    )
+
+
+def foreign_request(
+    *fields: tuple[str, str],
+    method: str = "GET",
+    target: str = "/events",
+    host: str = "hub.example",
+) -> H3Event:
+    """Make a request."""
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
+    return H3Event(
+        method=method,
+        target=split_target(target.encode()),
+        headers=Headers([(b"host", host.encode()), *raw]),
+        http_version="1.1",
+        client="192.0.2.1",
+        # Nothing of these is needed before the body is read or the answer begins.
+        body=cast("BodyStream", None),
+        port=cast("ResponsePort", None),
+    )

@@ -12,16 +12,16 @@ import trio
 from trio.testing import memory_stream_pair
 
 from h3trio import Settings, SSEEvent, SSEParser
-from h3trio._connection import Connection
-from h3trio._context import Context
-from h3trio._transport import StreamTransport
+from h3trio._server.connection import Connection
+from h3trio._server.context import Context
+from h3trio._server.sockets.transport import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fakes import FakeTransport
 
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
     Send = Callable[[bytes], Awaitable[None]]
     Receive = Callable[[], Awaitable[bytes | bytearray]]

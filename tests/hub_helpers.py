@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from h3trio import SSEEvent, SSEParser
-from h3trio.hub._record import Record
+from h3trio.hub._history.record import Record
 
 if TYPE_CHECKING:
-    from h3trio._frames import Batch
+    from h3trio._wire.batch import Batch
 
 
 class FakeSink:

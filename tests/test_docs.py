@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import pkgutil
 import re
 import shlex
 import textwrap
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import h3trio
-from h3trio._options import SETTINGS, Options
+from h3trio._cli.main import COMMANDS, load
+from h3trio._cli.options import SETTINGS, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -132,13 +132,11 @@ def commands(line: str) -> Iterator[Sequence[str]]:
 
 @cache
 def parser_of_all() -> Options:
-    """Make a parser with what the modules `_cli_<command>` say of their arguments."""
+    """Make a parser with what the modules of the commands say of their arguments."""
     parser = Options(prog="h3trio")
     subparsers = parser.add_subparsers(required=True, parser_class=Options)
-    for found in pkgutil.iter_modules(h3trio.__path__, "h3trio."):
-        command = found.name.partition("._cli_")[2]
-        if command and hasattr(module := importlib.import_module(found.name), "add_arguments"):
-            module.add_arguments(subparsers.add_parser(command))
+    for command in COMMANDS:
+        load(command).add_arguments(subparsers.add_parser(command))
     return parser
 
 

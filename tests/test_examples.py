@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import trio
     from trio.testing import MockClock
 
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

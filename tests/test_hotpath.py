@@ -29,8 +29,8 @@ from trio.testing import wait_all_tasks_blocked
 
 import h3trio
 from h3trio import App, H3Event, Settings
-from h3trio._connection import Connection
-from h3trio._context import Context
+from h3trio._server.connection import Connection
+from h3trio._server.context import Context
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import create_app
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib.util
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -25,81 +24,37 @@ if TYPE_CHECKING:
 
 PACKAGE = "h3trio"
 
-# Bottom first. A module may import from the rows below its own, and from its own row as long as
-# the imports make no circle. `hub` is the folder's `__init__`, `hub.*` are the modules inside.
+# Bottom first. A room is a folder, or a file of the root. A module may import from the rows below
+# its room's, and from its own row as long as the imports make no circle.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "_doors", "_nursery", "_seat"),
-    ("_errors", "_sse", "_parser", "_frames"),
-    ("_redaction", "_json_log"),
-    (
-        "_settings",
-        "_request_head",
-        "_chunks",
-        "_headers",
-        "_http",
-        "_routing",
-        "_close",
-        "_queue",
-        "_cookies",
-        "_statistics",
-    ),
-    ("_addresses",),
-    ("_forwarded", "_proxy_protocol"),
-    ("_proxies",),
-    ("_transport", "_http1"),
-    ("_tls",),
-    ("_waiters", "_outbox", "_writer", "_heartbeat"),
-    ("_body", "_response_head", "_response_port", "_event"),
-    ("_access_log", "_failures", "_watchdog"),
-    ("_context", "_deadlines", "_ending", "_peer", "_refusal"),
-    ("_connection_port",),
-    ("_exchange",),
-    ("_connection",),
-    ("_entrance",),
-    ("_refusals",),
-    ("_listeners",),
-    ("_unix", "_server"),  # serves any handler: below _app, which is one
-    ("_app", "_cors", "_security_headers"),
+    ("_version", "_doors", "_nursery"),
+    ("_wire",),
+    ("_http",),
+    ("_server.logs",),
+    ("_server.peers",),
+    ("_server.sockets",),
+    ("_server",),  # serves any handler: below _app, which is one
+    ("_app",),
     ("__init__",),
-    ("hub", "hub.*"),
-    ("metrics", "metrics.*"),
-    ("testing", "testing.*"),
-    ("client", "client.*"),
-    ("hubserver", "hubserver.*"),
-    ("_page", "_options", "_systemd", "_bench_*", "_doctor_*"),
-    ("_reload",),
-    ("_cli", "_cli_*", "_top_*", "__main__"),
+    ("hub", "client", "metrics", "testing"),
+    ("hubserver",),
+    ("_cli", "__main__"),
 )
 
 # The one file that knows h11: everything else sees our own values and errors.
-H11_DOOR = {"_http1"}
+H11_DOOR = {"_http.http1"}
 
 # Values in, values out: usable and tested without an event loop.
-WITHOUT_TRIO = {
-    "_sse",
-    "_parser",
-    "_frames",
-    "_headers",
-    "_http",
-    "_routing",
-    "_addresses",
-    "_forwarded",
-    "_proxy_protocol",
-    "_proxies",
-    "_request_head",
-    "_chunks",
-}
+WITHOUT_TRIO = ("_wire", "_http", "_server.peers", "_app.routing")
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
-HUB_MAY_IMPORT = ("_version", "_doors", "_errors", "_sse", "_parser", "_frames", "hub", "hub.*")
+HUB_MAY_IMPORT = ("_version", "_doors", "_wire", "hub")
 
 # ... nor HTTP of publish/subscribe: these are the rows below the package's own door.
-HTTP_ROOMS = {name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row}
+HTTP_ROOMS = tuple(name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row)
 
-# What anybody's program could import too.
-HUBSERVER_MAY_IMPORT = ("__init__", "hub", "metrics", "hubserver", "hubserver.*")
-
-MAX_FILE_LINES = 400
+# A file that is one concept is rarely longer.
+MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 # A module's place in the package, such as "hub._feed", and its source.
@@ -177,14 +132,17 @@ def all_imports(sources: Sources) -> Iterator[tuple[str, Import]]:
             yield module, imported
 
 
-def matches(module: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a module is one of these."""
-    return any(fnmatchcase(module, pattern) for pattern in patterns)
+def is_in(module: str, rooms: tuple[str, ...]) -> bool:
+    """Tell whether a module is in one of these rooms, or a room below one."""
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
 def row_of(module: str) -> int | None:
-    """Return a module's place in the table, counted from the bottom."""
-    return next((n for n, row in enumerate(LAYERS) if matches(module, row)), None)
+    """Return the row of a module's room, counted from the bottom; its own folder counts first."""
+    rows = {room: n for n, row in enumerate(LAYERS) for room in row}
+    parts = module.split(".")
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((rows[prefix] for prefix in prefixes if prefix in rows), None)
 
 
 def without_a_row(sources: Sources) -> list[str]:
@@ -232,9 +190,9 @@ def hub_meets_http(sources: Sources) -> list[str]:
     """Find imports between HTTP and publish/subscribe, either way."""
     offences = []
     for module, imported in all_imports(sources):
-        from_hub = matches(module, ("hub", "hub.*"))
-        strange = from_hub and not matches(imported.module, HUB_MAY_IMPORT)
-        to_hub = module in HTTP_ROOMS and matches(imported.module, ("hub", "hub.*"))
+        from_hub = is_in(module, ("hub",))
+        strange = from_hub and not is_in(imported.module, HUB_MAY_IMPORT)
+        to_hub = is_in(module, HTTP_ROOMS) and is_in(imported.module, ("hub",))
         if imported.is_ours and (strange or to_hub):
             offences.append(f"{module}:{imported.line} imports {imported.module}")
     return offences
@@ -245,7 +203,7 @@ def trio_in_wire_rooms(sources: Sources) -> list[str]:
     return [
         f"{module}:{imported.line} imports trio"
         for module, imported in all_imports(sources)
-        if imported.module == "trio" and not imported.is_ours and module in WITHOUT_TRIO
+        if imported.module == "trio" and not imported.is_ours and is_in(module, WITHOUT_TRIO)
     ]
 
 
@@ -279,10 +237,10 @@ def private_names_in_hubserver(sources: Sources) -> list[str]:
     """Find what the ready-made hub imports that other programs could not."""
     offences = []
     for module, imported in all_imports(sources):
-        if not (imported.is_ours and matches(module, ("hubserver", "hubserver.*"))):
+        if not (imported.is_ours and is_in(module, ("hubserver",))):
             continue
-        own = matches(imported.module, ("hubserver", "hubserver.*"))
-        public = matches(imported.module, HUBSERVER_MAY_IMPORT)
+        own = is_in(imported.module, ("hubserver",))
+        public = imported.module in ("__init__", "hub", "metrics") or own
         if not public or (imported.name.startswith("_") and not own):
             offences.append(f"{module}:{imported.line} imports {imported.module} {imported.name}")
     return offences
@@ -320,7 +278,7 @@ def test_wire_rooms_are_without_trio() -> None:
 
 
 def test_files_and_functions_keep_their_budget() -> None:
-    """No file has more than 400 lines, no function more than 60."""
+    """No file has more than 500 lines, no function more than 60."""
     assert over_budget(package_sources()) == []
 
 
@@ -337,26 +295,26 @@ def test_hubserver_imports_public_names_only() -> None:
 BREACHES: list[tuple[Callable[[Sources], list[str]], dict[str, str]]] = [
     (without_a_row, {"_new": ""}),
     (without_a_row, {"folder._new": ""}),
-    (upward, {"_sse": "from ._app import App", "_app": ""}),
-    (upward, {"_sse": "from h3trio import SSEEvent", "__init__": ""}),
-    (upward, {"_sse": "import h3trio._app", "_app": ""}),
-    (upward, {"_sse": "def later():\n    from . import _app", "_app": ""}),
-    (upward, {"_http": "from ._unknown import x"}),
+    (upward, {"_wire.event": "from .._app.app import App", "_app.app": ""}),
+    (upward, {"_wire.event": "from h3trio import SSEEvent", "__init__": ""}),
+    (upward, {"_wire.event": "import h3trio._app.app", "_app.app": ""}),
+    (upward, {"_wire.event": "def later():\n    from .. import _app", "_app": ""}),
+    (upward, {"_http.request": "from .._unknown import x"}),
     (upward, {"hub": "from .. import _cli", "hub._hub": "", "_cli": ""}),
-    (circles, {"_sse": "from . import _parser", "_parser": "from ._sse import x"}),
+    (circles, {"_wire.event": "from . import parser", "_wire.parser": "from .event import x"}),
     (circles, {"hub._a": "from . import _b", "hub._b": "import h3trio.hub._a"}),
     (circles, {"_a": "from . import _b", "_b": "from . import _c", "_c": "from . import _a"}),
-    (h11_outside_its_door, {"_server": "import h11"}),
-    (h11_outside_its_door, {"_server": "from h11._util import x"}),
-    (hub_meets_http, {"hub._hub": "from .._http import x", "_http": ""}),
+    (h11_outside_its_door, {"_server.reader": "import h11"}),
+    (h11_outside_its_door, {"_server.reader": "from h11._util import x"}),
+    (hub_meets_http, {"hub._fanout.feed": "from ..._http.headers import x", "_http.headers": ""}),
     (hub_meets_http, {"hub._hub": "from h3trio import App", "__init__": ""}),
-    (hub_meets_http, {"_app": "from .hub import Hub", "hub": ""}),
-    (hub_meets_http, {"_app": "from . import hub", "hub": ""}),
-    (trio_in_wire_rooms, {"_routing": "import trio.abc"}),
-    (over_budget, {"_sse": "\n" * 401}),
-    (over_budget, {"_sse": "async def long():\n" + "    x\n" * 60}),
-    (shields, {"_writer": "with trio.CancelScope(shield=True): pass"}),
-    (shields, {"_writer": "scope.shield = True"}),
+    (hub_meets_http, {"_app.app": "from ..hub import Hub", "hub": ""}),
+    (hub_meets_http, {"_app.app": "from .. import hub", "hub": ""}),
+    (trio_in_wire_rooms, {"_app.routing": "import trio.abc"}),
+    (over_budget, {"_wire.event": "\n" * 501}),
+    (over_budget, {"_wire.event": "async def long():\n" + "    x\n" * 60}),
+    (shields, {"_server.writer": "with trio.CancelScope(shield=True): pass"}),
+    (shields, {"_server.writer": "scope.shield = True"}),
     (private_names_in_hubserver, {"hubserver._routes": "from .._writer import x", "_writer": ""}),
     (private_names_in_hubserver, {"hubserver": "from h3trio import _http", "_http": ""}),
     (private_names_in_hubserver, {"hubserver._a": "from .. import _http", "_http": ""}),
@@ -374,14 +332,14 @@ def test_a_breach_is_seen(rule: Callable[[Sources], list[str]], sources: dict[st
 def test_good_sources_pass_every_rule() -> None:
     """A tree that keeps the rules has no offences."""
     sources = {
-        "_sse": "import re",
-        "_parser": "from ._sse import SSEEvent",
-        "_http1": "import h11, trio",
-        "_app": "from h3trio._http1 import x\nfrom . import _sse",
-        "__init__": "from ._app import App as App\nfrom h3trio import _version",
+        "_wire.event": "import re",
+        "_wire.parser": "from .event import SSEEvent",
+        "_http.http1": "import h11",
+        "_app.app": "from h3trio._http.http1 import x\nimport trio",
+        "__init__": "from ._app.app import App as App\nfrom h3trio import _version",
         "_version": "",
         "hub": "from ._hub import Hub as Hub",
-        "hub._hub": "from .._sse import SSEEvent\nimport trio",
+        "hub._hub": "from .._wire.event import SSEEvent\nimport trio",
         "hubserver": "from ._routes import _build",
         "hubserver._routes": "from h3trio import App\nfrom h3trio.hub import Hub",
     }

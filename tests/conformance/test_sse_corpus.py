@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 import pytest
 import tools
 
-from h3trio._parser import SSEParser
-from h3trio._sse import SSEEvent
+from h3trio._wire.event import SSEEvent
+from h3trio._wire.parser import SSEParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -194,7 +194,7 @@ async def test_interrupt_ends_it_with_its_figures(nursery: trio.Nursery) -> None
 
 FEW_FILES = """
 import resource, sys
-from h3trio._cli import main
+from h3trio._cli.main import main
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 sys.exit(main(["bench", "http://127.0.0.1:1/", "-c", "256"]))
 """

@@ -340,7 +340,8 @@ async def test_stream_that_is_refused_midway(nursery: trio.Nursery) -> None:
 
 async def test_without_httpx() -> None:
     """Without httpx the commands say how to get it, with status 2."""
-    code = "import sys; sys.modules['httpx'] = None; from h3trio._cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['httpx'] = None; from h3trio._cli.main import main"
+    code += "; sys.exit(main())"
     for command in (("publish", "t", "x"), ("tail", "t")):
         done = await trio.run_process(
             [sys.executable, "-c", code, *command], capture_stderr=True, check=False, env=ENVIRON

@@ -16,10 +16,10 @@ import trustme
 from e2e.process import PATIENCE, ServeProcess
 from tools import require_tool
 
-from h3trio._cli_http import open_client
-from h3trio._doctor_findings import diagnose, exit_status
-from h3trio._doctor_head import Severity
-from h3trio._doctor_observe import Plan, certificates, observe
+from h3trio._cli.doctor.check_head import Severity
+from h3trio._cli.doctor.check_stream import diagnose, exit_status
+from h3trio._cli.doctor.observe import Plan, certificates, observe
+from h3trio._cli.http import open_client
 
 if TYPE_CHECKING:
     import ssl

@@ -17,12 +17,12 @@ import trustme
 from e2e.process import Connection, ServeProcess, connect, fetch
 
 from h3trio import H3Event, Server, Settings, serve
-from h3trio._listeners import open_sources
+from h3trio._server.sockets.listeners import open_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from h3trio._transport import SocketTransport
+    from h3trio._server.sockets.transport import SocketTransport
 
 
 async def hello(event: H3Event) -> str:

@@ -17,8 +17,8 @@ from e2e.process import PATIENCE, ServeProcess, fetch
 from e2e.vitals import complaints, memory
 
 from h3trio import Settings
-from h3trio._outbox import _JOIN_BYTES
-from h3trio._transport import RECEIVE_SIZE
+from h3trio._server.send_queue import _JOIN_BYTES
+from h3trio._server.sockets.transport import RECEIVE_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from e2e.process import PATIENCE, Connection, ServeProcess, connect, fetch
 from e2e.vitals import complaints, serve_hub, vitals
 
-from h3trio._server import raise_open_file_limit
+from h3trio._server.serve import raise_open_file_limit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

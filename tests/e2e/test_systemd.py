@@ -11,7 +11,7 @@ import pytest
 import trio
 from e2e.process import ServeProcess, fetch
 
-from h3trio._systemd import adopt, notify
+from h3trio._server.sockets.systemd import adopt, notify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,12 +14,12 @@ import trustme
 from e2e.process import PATIENCE, Connection, ServeProcess, connect
 
 from h3trio import CloseReason, H3Event, Server, Settings, serve
-from h3trio._tls import server_context
+from h3trio._server.sockets.tls import server_context
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
     TLSStream = trio.SSLStream[trio.SocketStream]
 

@@ -15,12 +15,12 @@ import trio
 from e2e.process import Connection, ServeProcess
 
 from h3trio import H3Event, Server, Settings, serve
-from h3trio._unix import open_unix
+from h3trio._server.sockets.unix import open_unix
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from h3trio._listeners import SocketSource
+    from h3trio._server.sockets.listeners import SocketSource
 
 
 async def hello(event: H3Event) -> str:

@@ -11,7 +11,7 @@ import pytest
 import trio
 from e2e.process import ServeProcess, fetch
 
-from h3trio._watchdog import Watchdog
+from h3trio._server.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -11,7 +11,7 @@ import trio
 from e2e.process import PATIENCE, ServeProcess
 from e2e.vitals import complaints, vitals
 
-from h3trio._server import raise_open_file_limit
+from h3trio._server.serve import raise_open_file_limit
 
 if TYPE_CHECKING:
     from pathlib import Path

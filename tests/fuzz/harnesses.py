@@ -21,24 +21,24 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from h3trio import App, EventTooLargeError, H3Event, HTTPError, Response, Settings, SSEParser
-from h3trio._connection import Connection
-from h3trio._context import Context
-from h3trio._cookies import parse_cookies
-from h3trio._headers import Headers
-from h3trio._http import last_event_id, parse_form, parse_json, parse_query, split_target
-from h3trio._proxies import TrustedProxies
-from h3trio._proxy_protocol import ProxyProtocolError
-from h3trio._proxy_protocol import parse as parse_proxy_header
-from h3trio._redaction import printable
-from h3trio._routing import Match, MethodNotAllowed, NotFound, Router
-from h3trio._transport import StreamTransport
+from h3trio._app.routing import Match, MethodNotAllowed, NotFound, Router
+from h3trio._http.cookies import parse_cookies
+from h3trio._http.headers import Headers
+from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, split_target
+from h3trio._server.connection import Connection
+from h3trio._server.context import Context
+from h3trio._server.logs.redaction import printable
+from h3trio._server.peers.proxy_protocol import ProxyProtocolError
+from h3trio._server.peers.proxy_protocol import parse as parse_proxy_header
+from h3trio._server.peers.trusted_proxies import TrustedProxies
+from h3trio._server.sockets.transport import StreamTransport
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import Rights, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
     Harness = Callable[[bytes], None]
 

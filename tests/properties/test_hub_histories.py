@@ -26,7 +26,7 @@ from h3trio.hub import History, Hub, MemoryHistory, SQLiteHistory, Subscription
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from h3trio._frames import Batch
+    from h3trio._wire.batch import Batch
 
 TOPICS = ("a", "b", "c")
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import Settings
-from h3trio._frames import Batch
-from h3trio._outbox import Outbox
+from h3trio._server.send_queue import Outbox
+from h3trio._wire.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from h3trio._parser import EventTooLargeError, SSEParser
-from h3trio._sse import MAX_RETRY, SSEEvent
+from h3trio._wire.event import MAX_RETRY, SSEEvent
+from h3trio._wire.parser import EventTooLargeError, SSEParser
 
 # Half anything, half what parsers trip over.
 NASTY = st.sampled_from("\r\n\r\n :\0\v\f\x1c\x85\u2028\ufeff\ufffd↗😀di1")

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypedDict, final
 
-from h3trio._parser import DEFAULT_MAX_EVENT_SIZE
+from h3trio._wire.parser import DEFAULT_MAX_EVENT_SIZE
 
 from ._policy import MAX_BACKOFF, RECONNECT_DELAY, RETRY_STATUSES
 

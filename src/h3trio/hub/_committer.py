@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
-from ._errors import HistoryError, OutcomeUnknownError, OverloadedError
-from ._latency import Histogram
+from ._fanout.latency import Histogram
+from ._history.errors import HistoryError, OutcomeUnknownError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._history import History
-    from ._record import Appended, Record, Update
+    from ._history.history import History
+    from ._history.record import Appended, Record, Update
 
 
 MAX_COMMIT_BYTES: Final = 1024 * 1024

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
-from h3trio._sse import SSEEvent
+from h3trio._wire.event import SSEEvent
 
-from ._channel import EventChannel
 from ._committer import Committer
-from ._feed import Windows
-from ._feeds import Feeds
-from ._memory import MemoryHistory
-from ._replay import Replay
-from ._selection import NOTHING, Selection
+from ._fanout.channel import EventChannel
+from ._fanout.feed import Windows
+from ._fanout.feeds import Feeds
+from ._fanout.replay import Replay
+from ._fanout.subscriber import EndReason, Subscriber
+from ._fanout.sweep import Sweep
+from ._history.memory import MemoryHistory
+from ._history.selection import NOTHING, Selection
 from ._settings import HubSettings
-from ._subscriber import EndReason, Subscriber
-from ._sweep import Sweep
 from ._topics import make_updates, selection_of
 from ._view import View
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from h3trio._frames import FrameSink
+    from h3trio._wire.batch import FrameSink
 
-    from ._history import History
-    from ._record import Record
-    from ._selection import TopicMatcher
+    from ._fanout.subscriber import Policy, Subscription
+    from ._history.history import History
+    from ._history.record import Record
+    from ._history.selection import TopicMatcher
     from ._statistics import HubStatistics, TopicStatistics
-    from ._subscriber import Policy, Subscription
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
 # How often records are checked against an age limit, as a share of it, and the bounds of that.

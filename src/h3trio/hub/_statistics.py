@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._history import HistoryStatistics
-    from ._latency import LatencyStatistics
+    from ._fanout.latency import LatencyStatistics
+    from ._history.history import HistoryStatistics
 
 
 @final

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from h3trio._parser import EventTooLargeError
-from h3trio._sse import SSEEvent
+from h3trio._wire.event import SSEEvent
+from h3trio._wire.parser import EventTooLargeError
 
-from ._epochs import check_publisher_id
-from ._placing import check_dedup
-from ._record import Update
-from ._selection import EVERYTHING, Selection
+from ._history.epochs import check_publisher_id
+from ._history.placing import check_dedup
+from ._history.record import Update
+from ._history.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ._selection import TopicMatcher
+    from ._history.selection import TopicMatcher
     from ._settings import HubSettings
 
 # C0, DEL, C1 and surrogates.

@@ -13,19 +13,19 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
+from ._fanout.subscriber import Subscription
 from ._statistics import HubStatistics, TopicStatistics
-from ._subscriber import Subscription
 from ._topic_counts import MAX_COUNTED, TopicCounts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from ._committer import Committer
-    from ._feeds import Feeds
-    from ._history import History
-    from ._record import Record
-    from ._replay import Replay
-    from ._subscriber import EndReason, Subscriber
+    from ._fanout.feeds import Feeds
+    from ._fanout.replay import Replay
+    from ._fanout.subscriber import EndReason, Subscriber
+    from ._history.history import History
+    from ._history.record import Record
 
 # Topics with as many events as the last that is shown, or without any, whose subscribers are
 # looked at: some milliseconds of it.

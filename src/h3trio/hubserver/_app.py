@@ -23,18 +23,18 @@ import trio
 from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
-from ._access import ANYONE, Access
+from ._access.access import ANYONE, Access
+from ._access.grant import members
 from ._browser import add_browser_safety
-from ._dashboard import add_dashboard
-from ._grant import members
-from ._monitor import Monitor
+from ._monitoring.dashboard import add_dashboard
+from ._monitoring.routes import Monitor
 from ._publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from ._grant import Grant
-    from ._rights import Rights
+    from ._access.anonymous import Rights
+    from ._access.grant import Grant
 
     Handler = Callable[[H3Event], Awaitable[None]]
 

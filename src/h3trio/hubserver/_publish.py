@@ -17,7 +17,7 @@ from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._access import Pace
+    from ._access.access import Pace
 
 _STREAM_TYPE: Final = "text/event-stream"
 _ON: Final = ("on", "1", "true", "")

@@ -24,7 +24,7 @@ from ._families import HISTORY, HUB, PREFIX, SERVER, Family, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from h3trio._statistics import ServerStatistics
+    from h3trio._http.statistics import ServerStatistics
     from h3trio.hub import Hub, LatencyStatistics
 
 # The label that tells several hubs apart.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from h3trio.hub._selection import EVERYTHING, Selection
+from h3trio.hub._history.selection import EVERYTHING, Selection
 
 from ._history_checks import CHECKS
 from ._history_tools import expect, fields_of, fill, positions, publish, read_all, update
@@ -19,7 +19,7 @@ from ._history_tools import expect, fields_of, fill, positions, publish, read_al
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from h3trio.hub._history import History
+    from h3trio.hub._history.history import History
 
 _SMALL: Final = 4
 

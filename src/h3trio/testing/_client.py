@@ -17,7 +17,7 @@ import trio
 
 from h3trio import Settings, SSEEvent, SSEParser
 from h3trio._nursery import OwnedNursery
-from h3trio._server import HasLifespan
+from h3trio._server.serve import HasLifespan
 
 from ._link import Ending, Link
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from h3trio import Closing
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
 BUFFER_BYTES: Final = 64 * 1024  # as in a kernel's socket buffer
 _UNREAD: Final = 256 * 1024  # then the client stops reading: a handler that never rests must wait

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from h3trio._parser import SSEParser
-from h3trio.hub._selection import EVERYTHING, Selection
+from h3trio._wire.parser import SSEParser
+from h3trio.hub._history.selection import EVERYTHING, Selection
 
 from ._history_tools import AMPLE, expect, fields_of, fill, positions, publish, read_all, update
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from h3trio.hub._history import History
-    from h3trio.hub._record import Record, Update
+    from h3trio.hub._history.history import History
+    from h3trio.hub._history.record import Record, Update
 
 
 async def _empty_has_a_cursor(history: History) -> None:

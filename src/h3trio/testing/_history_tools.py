@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from h3trio._sse import SSEEvent
-from h3trio.hub._record import Update
+from h3trio._wire.event import SSEEvent
+from h3trio.hub._history.record import Update
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from h3trio.hub._history import History
-    from h3trio.hub._record import Appended, Page, Record
-    from h3trio.hub._selection import Selection
+    from h3trio.hub._history.history import History
+    from h3trio.hub._history.record import Appended, Page, Record
+    from h3trio.hub._history.selection import Selection
 
 AMPLE: Final = 1_000_000
 

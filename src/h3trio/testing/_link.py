@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from h3trio._connection import Connection
-from h3trio._context import Context
 from h3trio._nursery import OwnedNursery
-from h3trio._transport import StreamTransport
+from h3trio._server.connection import Connection
+from h3trio._server.context import Context
+from h3trio._server.sockets.transport import StreamTransport
 
 from ._pipe import pipe_pair
 from ._response import ResponseReader
 
 if TYPE_CHECKING:
     from h3trio import Closing, H3Event, Settings
-    from h3trio._context import Handler
+    from h3trio._server.context import Handler
 
 
 @final

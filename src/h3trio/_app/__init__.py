@@ -1,0 +1,1 @@
+"""The app: routes and middleware in front of handlers."""

@@ -1,0 +1,193 @@
+"""`App`: routes and middleware in front of handlers. Itself a handler.
+
+A request passes the middleware, outermost first, and ends at a route, or at the
+404 or 405 that is raised where there is none: middleware sees those too. What
+comes back through it is always a `Response`, or `None` once a stream is open,
+whatever the handler returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
+
+from h3trio._http.errors import HTTPError, ResponseStateError
+from h3trio._http.response import Response
+
+from .routing import MethodNotAllowed, NotFound, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from h3trio._server.event import H3Event
+
+    RouteHandler = Callable[["H3Event"], Awaitable[object]]
+    Lifespan = Callable[[], AbstractAsyncContextManager[object]]
+
+_F = TypeVar("_F", bound="RouteHandler")
+_M = TypeVar("_M", bound="Middleware")
+
+
+class Next(Protocol):
+    """The rest of the chain: `response = await next()`, `None` if it streamed."""
+
+    async def __call__(self) -> Response | None: ...
+
+
+class Middleware(Protocol):
+    """`async def middleware(event, next)`: runs around every request, routed or not.
+
+    It returns what a handler may return, to answer in its own way, or `None` to
+    leave the answer of `next()` as it is.
+    """
+
+    def __call__(self, event: H3Event, next: Next, /) -> Awaitable[object]: ...  # noqa: A002 - the field's name for it
+
+
+@runtime_checkable
+class Before(Protocol):
+    """Middleware that has nothing to do once the handler runs, and so needs no task's frame.
+
+    In front of all other middleware, its `before` is called instead of itself: a stream
+    then keeps no coroutine of it for as long as it lasts.
+    """
+
+    def before(self, event: H3Event) -> Response | None:
+        """Answer, or let the request go on by `None`, or raise `HTTPError`."""
+        ...
+
+
+@final
+class App:
+    """Routes a request to a handler.
+
+    A pattern is exact (`/news`), has parameters (`/news/:topic`), or ends in `*`
+    for the rest of the path. Handlers return `str`, `bytes`, `dict` or `list`
+    (JSON), `Response`, or `None` (204), or they stream; they raise `HTTPError`.
+
+    Args:
+        lifespan: an async context manager function, entered around the serving:
+            the place for what handlers share, such as a hub or a client.
+    """
+
+    def __init__(self, *, lifespan: Lifespan | None = None) -> None:
+        self._router: Router[RouteHandler] = Router()
+        self._before: list[Before] = []
+        self._middleware: list[Middleware] = []
+        self._lifespan = lifespan
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """What `serve` enters around the serving."""
+        return contextlib.nullcontext() if self._lifespan is None else self._lifespan()
+
+    def __call__(self, event: H3Event) -> Awaitable[Response | None]:
+        """Handle one request: `await app(event)`.
+
+        A plain function that returns the coroutine of the next step: an `async` one
+        would keep a frame of its own for as long as the stream lasts.
+
+        Raises, when awaited:
+            HTTPError: 404, 405, or what a handler raised.
+        """
+        for middleware in self._before:
+            if (response := middleware.before(event)) is not None:
+                return _ready(response)
+        return self._chain(event, 0) if self._middleware else self._dispatch(event)
+
+    def mark(self, event: H3Event) -> None:
+        """Let the middleware in front mark an answer that no handler makes."""
+        for middleware in self._before:
+            middleware.before(event)
+
+    async def _chain(self, event: H3Event, index: int) -> Response | None:
+        if index == len(self._middleware):
+            return await self._dispatch(event)
+
+        passed: Response | None = None
+
+        async def following() -> Response | None:
+            nonlocal passed
+            passed = await self._chain(event, index + 1)
+            return passed
+
+        result = await self._middleware[index](event, following)
+        return passed if result is None and passed is not None else _answer(event, result)
+
+    async def _dispatch(self, event: H3Event) -> Response | None:
+        found = self._router.match(event.method, event.raw_path)
+        if isinstance(found, NotFound):
+            if event.method == "OPTIONS" and event.raw_path == b"*":
+                # RFC 9110 section 9.3.7: it asks about the server as a whole, "a 'ping'".
+                return Response(status=204)
+            raise HTTPError(404)
+        if isinstance(found, MethodNotAllowed):
+            allow = {"Allow": ", ".join(found.allow)}
+            if event.method == "OPTIONS":
+                return Response(status=204, headers=allow)
+            raise HTTPError(405, headers=allow)
+        event.params = found.params  # made for this request: a copy would be held as well
+        return _answer(event, await found.handler(event))
+
+    # -- registration
+
+    def use(self, middleware: _M) -> _M:
+        """Add middleware; the first added is the outermost. Usable as a decorator."""
+        if isinstance(middleware, Before) and not self._middleware:
+            self._before.append(middleware)
+        else:
+            self._middleware.append(middleware)
+        return middleware
+
+    def get(self, pattern: str) -> Callable[[_F], _F]:
+        """Route GET, and HEAD with it, to the decorated handler."""
+        return self._route("GET", pattern)
+
+    def post(self, pattern: str) -> Callable[[_F], _F]:
+        """Route POST to the decorated handler."""
+        return self._route("POST", pattern)
+
+    def put(self, pattern: str) -> Callable[[_F], _F]:
+        """Route PUT to the decorated handler."""
+        return self._route("PUT", pattern)
+
+    def patch(self, pattern: str) -> Callable[[_F], _F]:
+        """Route PATCH to the decorated handler."""
+        return self._route("PATCH", pattern)
+
+    def delete(self, pattern: str) -> Callable[[_F], _F]:
+        """Route DELETE to the decorated handler."""
+        return self._route("DELETE", pattern)
+
+    def head(self, pattern: str) -> Callable[[_F], _F]:
+        """Route HEAD to the decorated handler, instead of GET's."""
+        return self._route("HEAD", pattern)
+
+    def options(self, pattern: str) -> Callable[[_F], _F]:
+        """Route OPTIONS to the decorated handler, instead of the automatic answer."""
+        return self._route("OPTIONS", pattern)
+
+    def all(self, pattern: str) -> Callable[[_F], _F]:
+        """Route every method to the decorated handler, where none has its own."""
+        return self._route("all", pattern)
+
+    def _route(self, method: str, pattern: str) -> Callable[[_F], _F]:
+        def register(handler: _F) -> _F:
+            self._router.add(method, pattern, handler)
+            return handler
+
+        return register
+
+
+async def _ready(response: Response) -> Response:
+    return response
+
+
+def _answer(event: H3Event, result: object) -> Response | None:
+    """Make a response of what a handler or middleware returned; `None` after a stream."""
+    response = event.response_from(result)
+    if response is None and result is not None:
+        raise ResponseStateError(
+            f"what starts a stream returns None, and this returned {type(result).__name__}"
+        )
+    return response

@@ -1,0 +1,1 @@
+"""The command `bench`: a load generator for event streams."""

@@ -1,0 +1,220 @@
+"""`python -m h3trio bench`: many streams of one URL, and what came over them.
+
+For any server of event streams over plain HTTP/1.1. With `--publish-url` it feeds the server too,
+so that a hub can be measured with nothing else. Exit status: 0 all went well; 1 some streams or
+events were lost, 2 the arguments are wrong, 3 no stream could be opened.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+from typing import TYPE_CHECKING, Final, final
+from urllib.parse import urlsplit
+
+import trio
+
+from h3trio._cli import http
+from h3trio._cli.common import header
+from h3trio._cli.options import fail
+from h3trio.client._errors import without_secret
+
+from .job import PublishJob, Target
+from .outcome import EXIT_UNREACHED
+from .progress import display
+from .run import BenchError, Plan, Run, UnreachedError, check_limits, resolve
+
+if TYPE_CHECKING:
+    import argparse
+
+    from h3trio._cli.options import Options
+
+    from .outcome import Outcome
+
+CONNECTIONS: Final = 100
+DURATION: Final = 10.0
+TIMEOUT: Final = 10.0
+RATE: Final = 10.0
+SIZE: Final = 100
+PUBLISHERS: Final = 16
+MAX_CONNECTIONS: Final = 1_000_000
+MAX_PROCESSES: Final = 64
+MAX_PUBLISHERS: Final = 1024
+MAX_SIZE: Final = 1024 * 1024
+MAX_RATE: Final = 1_000_000.0
+
+_STATUSES: Final = (
+    "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
+    "arguments are wrong; 3 no stream could be opened"
+)
+
+
+def add_arguments(parser: Options) -> None:
+    """Add the options of `bench`."""
+    parser.set_defaults(run=run)
+    parser.description = "Open many streams of one URL, and measure what comes over them."
+    parser.epilog = _STATUSES
+    url = http.checked(_url)
+    parser.add_argument("stream", metavar="URL", type=url, help="of the streams, http:// only")
+    _add_load(parser)
+    what = "post events there, to feed the streams"
+    parser.add_argument("--publish-url", metavar="URL", type=url, help=what)
+    rate = http.checked(_rate)
+    what = f"--publish-url: events a second, {RATE:g} unless given"
+    parser.add_argument("--rate", metavar="R", type=rate, help=what)
+    what = f"--publish-url: bytes of data of an event, {SIZE} unless given"
+    size = http.checked(_Bounded(MAX_SIZE))
+    parser.add_argument("--size", metavar="N", type=size, default=SIZE, help=what)
+    what = f"--publish-url: requests on the way at once at most, {PUBLISHERS} unless given"
+    publishers = http.checked(_Bounded(MAX_PUBLISHERS))
+    parser.add_argument("--publishers", metavar="N", type=publishers, default=PUBLISHERS, help=what)
+    parser.add_switch("--json", help="print the figures as JSON")
+    parser.add_switch("--quiet", help="show no progress")
+
+
+def _add_load(parser: Options) -> None:
+    what = "streams at once"
+    number = _Bounded(MAX_CONNECTIONS)
+    parser.add_option(
+        "--connections", "-c", default=CONNECTIONS, type=number, metavar="N", help=what
+    )
+    what = "seconds to measure, once all streams are open"
+    parser.add_option(
+        "--duration", "-d", default=DURATION, type=http.seconds, metavar="S", help=what
+    )
+    what = "seconds over which the streams are opened, 0 for as fast as they are answered"
+    parser.add_option("--ramp", default=0.0, type=_ramp, metavar="S", help=what)
+    what = "processes that share the streams; one is enough until it is busy all the time"
+    processes = _Bounded(MAX_PROCESSES)
+    parser.add_option("--processes", default=1, type=processes, metavar="N", help=what)
+    what = "seconds a stream may take to open"
+    parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
+    what = "a header to send with each request, such as a token; may be repeated"
+    parser.add_argument(
+        "--header",
+        "-H",
+        metavar="NAME: VALUE",
+        type=http.checked(header),
+        action="append",
+        default=[],
+        help=what,
+    )
+
+
+@final
+class _Bounded:
+    """Converts a whole number from 1 to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def __call__(self, text: str) -> int:
+        value = http.whole(text)
+        if not 1 <= value <= self._limit:
+            raise ValueError(f"must be 1 to {self._limit:,}")
+        return value
+
+
+def _rate(text: str) -> float:
+    value = http.seconds(text)
+    if value > MAX_RATE:
+        raise ValueError(f"must be at most {MAX_RATE:,.0f}")
+    return value
+
+
+def _ramp(text: str) -> float:
+    return 0.0 if text == "0" else http.seconds(text)
+
+
+def _url(text: str) -> str:
+    http.check_url(text)
+    if urlsplit(text).scheme != "http":
+        raise ValueError(
+            "only http:// is measured: put the generator behind the proxy that ends TLS"
+        )
+    if not text.isascii():
+        raise ValueError(f"{text!r} is not ASCII: percent-encode it")
+    return text.partition("#")[0]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure; return the exit status."""
+    if arguments.rate is not None and arguments.publish_url is None:
+        fail("--rate needs --publish-url: where to publish")
+    if arguments.processes > arguments.connections:
+        fail(f"--processes {arguments.processes} are more than the connections")
+    if not hasattr(select, "epoll"):
+        fail("bench needs epoll, which only Linux has")
+    try:
+        check_limits(arguments.connections, arguments.processes)
+    except BenchError as exc:
+        fail(str(exc))
+    status = http.EXIT_FAILED
+    try:
+        status = trio.run(_bench, arguments).status
+    except* BenchError as group:
+        error = _first(group)
+        http.say(f"error: {error}")
+        status = EXIT_UNREACHED if isinstance(error, UnreachedError) else http.EXIT_FAILED
+    return status
+
+
+def _first(group: BaseExceptionGroup[BenchError]) -> BenchError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _bench(arguments: argparse.Namespace) -> Outcome:
+    plan = await make_plan(arguments)
+    shown = display(quiet=arguments.quiet, stream=sys.stderr)
+    try:
+        outcome = await Run(plan, shown.step).run()
+    except BaseException:
+        shown.end(None)
+        raise
+    shown.end(None if arguments.json else outcome)
+    if arguments.json:
+        http.write_line(json.dumps(outcome.as_json(), indent=2))
+    return outcome
+
+
+async def make_plan(arguments: argparse.Namespace) -> Plan:
+    """Make the plan of parsed arguments, with addresses at which a server answers.
+
+    Raises:
+        UnreachedError: there is none.
+    """
+    publish = None
+    if arguments.publish_url is not None:
+        publish = PublishJob(
+            target=await _target(arguments.publish_url, arguments),
+            rate=arguments.rate or RATE,
+            size=arguments.size,
+            connections=arguments.publishers,
+        )
+    return Plan(
+        url=without_secret(arguments.stream),
+        target=await _target(arguments.stream, arguments),
+        connections=arguments.connections,
+        processes=arguments.processes,
+        ramp=arguments.ramp,
+        duration=arguments.duration,
+        timeout=arguments.timeout,
+        publish=publish,
+    )
+
+
+async def _target(url: str, arguments: argparse.Namespace) -> Target:
+    parts = urlsplit(url)
+    port = parts.port or 80
+    assert parts.hostname, "it was checked"
+    family, address = await resolve(parts.hostname, port, arguments.timeout)
+    return Target(
+        family=family,
+        address=address,
+        port=port,
+        host=parts.netloc.rpartition("@")[2],
+        path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        headers=tuple(arguments.header),
+    )

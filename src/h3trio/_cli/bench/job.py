@@ -1,0 +1,173 @@
+"""What the processes of the load generator tell each other: jobs, and what came of them.
+
+All of it is JSON, one line a message. A process that works for `bench` gets its job as the first
+line on standard input; further lines are commands: `go` to count from now, `drain` to end as soon
+as it is quiet, and the end of the input to end at once. It answers with lines that hold one of
+`ready` (and how many streams are open), `going`, `progress` or `result`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, final
+
+from .histogram import Histogram
+
+GO: Final = "go"
+DRAIN: Final = "drain"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where requests go: a resolved address, and what the request says."""
+
+    family: int
+    address: str
+    port: int
+    host: str
+    """The value of the Host header."""
+    path: str
+    """The request's target, query included."""
+    headers: tuple[str, ...] = ()
+    """Further header lines."""
+
+    def head(self, method: str, *lines: str) -> bytes:
+        """Return a request's head without the blank line."""
+        rest = [f"{method} {self.path} HTTP/1.1", f"Host: {self.host}", *lines, *self.headers]
+        return "".join(f"{line}\r\n" for line in rest).encode("latin-1")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeJob:
+    """Open so many streams over so many seconds, and count what comes."""
+
+    target: Target
+    connections: int
+    ramp: float
+    timeout: float
+    """Seconds a stream may take to open."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishJob:
+    """Post events at a rate, until told to stop."""
+
+    target: Target
+    rate: float
+    size: int
+    connections: int
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Received:
+    """What a group of streams came to. Times are in seconds."""
+
+    asked: int = 0
+    opened: int = 0
+    refused: Counter[str] = field(default_factory=Counter[str])
+    """Why streams didn't open."""
+    ended: int = 0
+    """The server ended them, as HTTP says."""
+    lost: Counter[str] = field(default_factory=Counter[str])
+    """They broke, by reason."""
+    connect_seconds: float = 0.0
+    """From the first attempt to the last stream that opened."""
+    connects: Histogram = field(default_factory=Histogram)
+    events: int = 0
+    timed: int = 0
+    """Events with a time in them."""
+    early: int = 0
+    """Of the sampled, those that came before they were sent: the clocks differ."""
+    bytes: int = 0
+    reads: int = 0
+    least: int = 0
+    most: int = 0
+    """Events of the stream that got fewest, and most."""
+    latencies: Histogram = field(default_factory=Histogram)
+    judged: int = 0
+    unnumbered: int = 0
+    repeated: int = 0
+    missing: int = 0
+    resets: int = 0
+    bounded: bool = False
+    seconds: float = 0.0
+    """From the start of the count to the last event."""
+    busy: float = 0.0
+    """Share of its core that the process used meanwhile."""
+
+    def add(self, other: Received) -> None:
+        """Add what another process came to."""
+        self.least = min(self.least, other.least) if self.asked else other.least
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _MAXIMA:
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        self.refused += other.refused
+        self.lost += other.lost
+        self.connects.add(other.connects)
+        self.latencies.add(other.latencies)
+
+
+_SUMS: Final = (
+    *("asked", "opened", "ended", "events", "timed", "early", "bytes", "reads"),
+    *("judged", "unnumbered", "repeated", "missing", "resets"),
+)
+_MAXIMA: Final = ("most", "connect_seconds", "bounded", "seconds", "busy")
+_HISTOGRAMS: Final = ("connects", "latencies")
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Published:
+    """What a publisher came to. `latencies` are from when a request was due to its answer."""
+
+    sent: int = 0
+    acked: int = 0
+    unsent: int = 0
+    """Due, and never sent, as all connections were waiting for answers."""
+    failed: Counter[str] = field(default_factory=Counter[str])
+    latencies: Histogram = field(default_factory=Histogram)
+    seconds: float = 0.0
+    busy: float = 0.0
+
+
+def to_json(value: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
+    """Write a job or an outcome in one line."""
+    fields = {
+        name: found.as_json() if isinstance(found, Histogram) else found
+        for name, found in ((name, getattr(value, name)) for name in value.__dataclass_fields__)
+        if name != "target"
+    }
+    if hasattr(value, "target"):
+        fields["target"] = asdict(value.target)
+    return json.dumps(fields)
+
+
+def received_from(found: dict[str, Any]) -> Received:
+    """Read what `to_json` wrote."""
+    return Received(**_revived(found, ("refused", "lost")))
+
+
+def published_from(found: dict[str, Any]) -> Published:
+    """Read what `to_json` wrote."""
+    return Published(**_revived(found, ("failed",)))
+
+
+def _revived(found: dict[str, Any], counters: tuple[str, ...]) -> dict[str, Any]:
+    revived = {name: Histogram.from_json(found[name]) for name in _HISTOGRAMS if name in found}
+    return found | revived | {name: Counter(found[name]) for name in counters}
+
+
+def job_from(line: str) -> SubscribeJob | PublishJob:
+    """Read a job that `to_json` wrote."""
+    found = json.loads(line)
+    target = found.pop("target")
+    target["headers"] = tuple(target["headers"])
+    kind = PublishJob if "rate" in found else SubscribeJob
+    return kind(target=Target(**target), **found)

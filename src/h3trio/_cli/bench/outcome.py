@@ -1,0 +1,172 @@
+"""What a run of the load generator came to: figures, what went wrong, and what to keep in mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from .publish import event_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .histogram import Histogram
+    from .job import Published, Received
+
+SATURATED: Final = 0.9  # of a core: beyond it the generator's own queue is in the latencies
+CLOCK_SHARE: Final = 0.01
+LATE_SHARE: Final = 0.01
+
+EXIT_PROBLEMS: Final = 1
+EXIT_UNREACHED: Final = 3
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The sums over all processes."""
+
+    url: str
+    received: Received
+    published: Published | None = None
+    interrupted: bool = False
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 fine, 1 something went wrong, 3 there was no stream at all."""
+        if not self.received.opened:
+            return EXIT_UNREACHED
+        return EXIT_PROBLEMS if any(self.problems()) else 0
+
+    def problems(self) -> Iterator[str]:
+        """Say what should not have happened."""
+        found, published = self.received, self.published
+        yield from _counted("not opened", found.refused)
+        yield from _counted("broken", found.lost)
+        if found.missing:
+            yield f"{found.missing:,} events missing: others got them"
+        if found.repeated:
+            yield f"{found.repeated:,} events twice, or out of order"
+        if found.resets:
+            yield f"{found.resets:,} resets: the hub said that events are lost"
+        if published is not None:
+            yield from _counted("not published", published.failed)
+            if published.acked and not found.events:
+                yield f"{published.acked:,} events were published, none came: another topic?"
+
+    def notes(self) -> Iterator[str]:
+        """Say what limits the figures."""
+        found, published = self.received, self.published
+        yield from _busy("this process", found.busy)
+        yield from _times(found)
+        yield from _ids(found)
+        if found.ended:
+            yield f"{found.ended:,} streams were ended by the server"
+        if published is not None:
+            yield from _busy("the publisher", published.busy)
+            # A few at the end are waiting for answers, whatever the rate.
+            if published.unsent > LATE_SHARE * published.sent:
+                yield f"{published.unsent:,} events were due and not sent: the rate is too high"
+        if self.interrupted:
+            yield "interrupted"
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Return the table: what, and how much."""
+        found, published = self.received, self.published
+        seconds = found.seconds
+        yield "streams", f"{found.opened:,} of {found.asked:,}"
+        if found.opened and found.connect_seconds > 0:
+            yield "connects/s", f"{found.opened / found.connect_seconds:,.0f}"
+        yield from _quantiles("connect", found.connects)
+        if published is not None:
+            rate = published.acked / published.seconds if published.seconds else 0.0
+            yield "published", f"{published.acked:,}, {rate:,.1f}/s"
+            yield from _quantiles("publish", published.latencies)
+        yield "events", f"{found.events:,}"
+        if seconds > 0:
+            yield "events/s", f"{found.events / seconds:,.0f}"
+            yield "MB/s", f"{found.bytes / seconds / 1e6:,.2f}"
+        if found.reads:
+            yield "events a read", f"{found.events / found.reads:.1f}"
+        yield "events a stream", f"{found.least:,} to {found.most:,}"
+        yield from _quantiles("delivery", found.latencies)
+        if found.judged:
+            yield "missing, twice", f"{found.missing:,}, {found.repeated:,}"
+        yield "own core", f"{found.busy:.0%}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return all figures; latencies in milliseconds, times in seconds."""
+        found, published = self.received, self.published
+        received = {
+            name: getattr(found, name)
+            for name in (
+                *("asked", "opened", "refused", "ended", "lost", "events", "timed", "bytes"),
+                *("reads", "least", "most", "judged", "unnumbered", "repeated", "missing"),
+                *("resets", "seconds", "connect_seconds", "busy"),
+            )
+        }
+        received["connect_ms"] = found.connects.milliseconds()
+        received["latency_ms"] = found.latencies.milliseconds()
+        return {
+            "url": self.url,
+            "received": received,
+            "published": published and _published(published),
+            "problems": list(self.problems()),
+            "notes": list(self.notes()),
+            "status": self.status,
+        }
+
+    def as_text(self) -> str:
+        """Return the table, the problems and the notes, for people."""
+        rows = list(self.rows())
+        width = max(len(what) for what, _ in rows)
+        lines = [f"  {what.ljust(width)}  {value}" for what, value in rows]
+        return "\n".join([self.url, *lines, *self.remarks()])
+
+    def remarks(self) -> Iterator[str]:
+        """Return the problems and the notes, a line each."""
+        for problem in self.problems():
+            yield f"  PROBLEM: {problem}"
+        for note in self.notes():
+            yield f"  note: {note}"
+
+
+def _published(found: Published) -> dict[str, object]:
+    names = ("sent", "acked", "unsent", "failed", "seconds", "busy")
+    fields: dict[str, object] = {name: getattr(found, name) for name in names}
+    return fields | {"latency_ms": found.latencies.milliseconds()}
+
+
+def _busy(what: str, busy: float) -> Iterator[str]:
+    if busy > SATURATED:
+        yield f"{what} was busy {busy:.0%} of the time: it is measured too; see --processes"
+
+
+def _times(found: Received) -> Iterator[str]:
+    if found.events and not found.timed:
+        told = event_data(1.7e9, 0, 0).split()[0].decode()
+        yield f'no latencies: no event begins with its time, such as {told} or {{"t": {told}}}'
+    if found.early > CLOCK_SHARE * found.reads:
+        yield "events came before they were sent: the clocks of the two machines differ"
+
+
+def _ids(found: Received) -> Iterator[str]:
+    if found.unnumbered:
+        share = found.unnumbered / found.events
+        yield f"{share:.0%} of the events have no id that ends in a number: they aren't judged"
+    elif found.judged < found.events // 2:
+        yield "ids don't count up: most events can't be judged by them"
+    if found.bounded:
+        yield "more ids than are kept: the missing are counted too low"
+
+
+def _quantiles(what: str, histogram: Histogram) -> Iterator[tuple[str, str]]:
+    found = histogram.milliseconds()
+    if found is not None:
+        values = ", ".join(f"{name} {value:,.1f}" for name, value in found.items())
+        yield f"{what} ms", values
+
+
+def _counted(what: str, reasons: Mapping[str, int]) -> Iterator[str]:
+    for reason, count in reasons.items():
+        yield f"{count:,} {what}: {reason}"

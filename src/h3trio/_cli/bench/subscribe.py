@@ -1,0 +1,293 @@
+"""Many streams in one process: one thread, one epoll, one buffer.
+
+The loop does nothing that it doesn't have to, as it must not be what is measured: no task and no
+parser per stream, one `recv_into` for each stream that is ready, and what many streams are sent is
+analysed once (see `count`). Connecting counts too: from `connect()` to the end of a head
+that is a stream's.
+
+What can go wrong with a stream is counted by reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Final, final
+
+from h3trio._version import __version__
+
+from .count import BadStreamError, Memo, Reader
+from .ids import Ids, Position
+from .job import Received
+
+if TYPE_CHECKING:
+    from .count import Found
+    from .job import SubscribeJob
+
+BUFFER_BYTES: Final = 256 * 1024
+MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_CONNECTING: Final = 256  # at once in one process: no server's backlog should overflow by us
+QUIET: Final = 0.5  # seconds without an event that end a drain
+MAX_DRAIN: Final = 5.0
+
+_AGENT: Final = f"User-Agent: h3trio-bench/{__version__}"
+_IN: Final = select.EPOLLIN if hasattr(select, "EPOLLIN") else 1
+_OUT: Final = select.EPOLLOUT if hasattr(select, "EPOLLOUT") else 4
+
+
+class RefusedError(Exception):
+    """An answer that is no stream; the message is the reason it is counted under."""
+
+
+def parse_head(head: bytes) -> bool:
+    """Check the head of an answer, without its blank line; return whether its body is chunked.
+
+    Raises:
+        RefusedError: it is no event stream.
+    """
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    words = status_line.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1."):  # noqa: PLR2004 - version, status
+        raise RefusedError("the answer is not HTTP/1")
+    if words[1] != "200":
+        raise RefusedError(f"status {words[1][:3]}")
+    fields = {
+        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+    }
+    kind = fields.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "text/event-stream":
+        raise RefusedError("no text/event-stream")
+    return fields.get("transfer-encoding", "").lower() == "chunked"
+
+
+@final
+class Stream:
+    """One connection."""
+
+    __slots__ = ("began", "events", "head", "position", "reader", "sock")
+
+    def __init__(self, sock: socket.socket, began: float) -> None:
+        self.sock = sock
+        self.began = began
+        self.head = b""
+        self.reader: Reader | None = None  # none until the head is there
+        self.position = Position()
+        self.events = 0
+
+
+@final
+class Swarm:
+    """All streams of this process; `turn` is one round of the loop."""
+
+    def __init__(self, job: SubscribeJob) -> None:
+        self._job = job
+        self._request = (
+            job.target.head("GET", _AGENT, "Accept: text/event-stream", "Cache-Control: no-store")
+            + b"\r\n"
+        )
+        self._poll = select.epoll()
+        self._streams: dict[int, Stream] = {}
+        self._connecting: dict[int, Stream] = {}  # the oldest first
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._memo = Memo()
+        self._ids = Ids()
+        self._all: list[Stream] = []
+        self._started = 0
+        self._begun = self._last_open = time.perf_counter()
+        self._count_from = self._last_event = 0.0
+        self._cpu = 0.0
+        self.received = Received(asked=job.connections)
+
+    def watch(self, fd: int) -> None:
+        """Let `turn` return when this descriptor can be read."""
+        self._poll.register(fd, _IN)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether each stream has been opened, or refused."""
+        return self._started == self._job.connections and not self._connecting
+
+    def go(self) -> None:
+        """Begin to count; what came so far is forgotten, but for ids and connects."""
+        found, self._ids = self.received, Ids()
+        found.events = found.timed = found.bytes = found.reads = found.early = found.resets = 0
+        found.latencies = type(found.latencies)()
+        for stream in self._all:
+            stream.events = 0
+        self._count_from = self._last_event = time.perf_counter()
+        self._cpu = time.process_time()
+
+    def turn(self, timeout: float) -> set[int]:
+        """Serve what is ready, after waiting so many seconds; return the watched that are ready."""
+        wait = self._start_due(time.perf_counter())
+        others: set[int] = set()
+        for fd, mask in self._poll.poll(min(timeout, wait), 1024):
+            stream = self._streams.get(fd)
+            if stream is None:
+                others.add(fd)
+            elif mask & _OUT:
+                self._connected(stream)
+            else:
+                self._read(stream)
+        return others
+
+    def is_quiet(self, since: float) -> bool:
+        """Whether a drain that was asked for at `since` is over."""
+        now = time.perf_counter()
+        return now - max(since, self._last_event) > QUIET or now - since > MAX_DRAIN
+
+    # -- opening
+
+    def _start_due(self, now: float) -> float:
+        """Open what is due, and give up what takes too long; return seconds to the next."""
+        job, passed = self._job, now - self._begun
+        due = (
+            job.connections if passed >= job.ramp else int(job.connections * passed / job.ramp) + 1
+        )
+        while self._started < due and len(self._connecting) < MAX_CONNECTING:
+            self._start(time.perf_counter())
+        for fd in list(self._connecting):
+            if now - self._connecting[fd].began < job.timeout:
+                break
+            self._refuse(self._streams[fd], "timed out")
+        return 0.01 if self._started < job.connections else 0.25 if self._connecting else 60.0
+
+    def _start(self, now: float) -> None:
+        self._started += 1
+        target = self._job.target
+        try:
+            sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as exc:
+            self.received.refused[_told(exc.errno)] += 1
+            return
+        stream = Stream(sock, now)
+        self._streams[sock.fileno()] = self._connecting[sock.fileno()] = stream
+        self._poll.register(sock, _OUT)
+        code = sock.connect_ex((target.address, target.port))
+        if code not in (0, errno.EINPROGRESS):
+            self._refuse(stream, _told(code))
+
+    def _connected(self, stream: Stream) -> None:
+        code = stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._refuse(stream, _told(code))
+            return
+        try:
+            # The first bytes on a connection: the kernel has room for all of them.
+            stream.sock.send(self._request)
+        except OSError as exc:
+            self._refuse(stream, _told(exc.errno))
+            return
+        self._poll.modify(stream.sock, _IN)
+
+    def _refuse(self, stream: Stream, why: str) -> None:
+        del self._connecting[stream.sock.fileno()]
+        self.received.refused[why] += 1
+        self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        del self._streams[stream.sock.fileno()]
+        stream.sock.close()  # which takes it out of the epoll
+
+    # -- reading
+
+    def _read(self, stream: Stream) -> None:
+        try:
+            size = stream.sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._over(stream, _told(exc.errno))
+            return
+        if not size:
+            self._over(stream, "")
+            return
+        try:
+            self._take(stream, bytes(self._view[:size]))
+        except BadStreamError:
+            self._over(stream, "broken framing")
+        except RefusedError as exc:
+            self._refuse(stream, str(exc))
+
+    def _take(self, stream: Stream, data: bytes) -> None:
+        if stream.reader is None:
+            data = self._take_head(stream, data)
+        if data and stream.reader is not None:
+            self.received.bytes += len(data)
+            self.received.reads += 1
+            self._count(stream, self._memo.read(stream.reader, data))
+            if stream.reader.ended:
+                self._over(stream, "")
+
+    def _take_head(self, stream: Stream, data: bytes) -> bytes:
+        """Take bytes of the head; return what is behind it."""
+        head, blank, rest = (stream.head + data).partition(b"\r\n\r\n")
+        if not blank:
+            stream.head = head
+            if len(head) > MAX_HEAD_BYTES:
+                raise RefusedError("the head is too long")
+            return b""
+        stream.reader = Reader(chunked=parse_head(head))
+        stream.head = b""
+        now = time.perf_counter()
+        self._last_open = now
+        self.received.connects.record(now - stream.began)
+        self.received.opened += 1
+        self._all.append(stream)
+        del self._connecting[stream.sock.fileno()]
+        return rest
+
+    def _count(self, stream: Stream, found: Found) -> None:
+        received, events = self.received, found.events
+        received.resets += found.resets
+        self._ids.take(stream.position, found)
+        if not events:
+            return
+        received.events += events
+        stream.events += events
+        self._last_event = time.perf_counter()
+        if found.timed:
+            received.timed += found.timed
+            now = time.time()
+            received.latencies.record(now - found.first, (events + 1) // 2)
+            if events > 1:
+                received.latencies.record(now - found.last, events // 2)
+            received.early += found.last > now
+
+    def _over(self, stream: Stream, why: str) -> None:
+        if stream.reader is None:
+            self._refuse(stream, why or "closed without an answer")
+            return
+        # Without a length, the end of the connection is the end of the body (RFC 9112, 6.3).
+        if stream.reader.ended or (not why and stream.reader.is_unframed):
+            self.received.ended += 1
+        else:
+            self.received.lost[why or "closed amid the stream"] += 1
+        self._close(stream)
+
+    # -- the outcome
+
+    def result(self) -> Received:
+        """Close all and return what came."""
+        now = time.perf_counter()
+        for stream in list(self._streams.values()):
+            self._close(stream)
+        self._poll.close()
+        found, ids = self.received, self._ids
+        found.connect_seconds = self._last_open - self._begun
+        counts = [stream.events for stream in self._all]
+        found.least, found.most = (min(counts), max(counts)) if counts else (0, 0)
+        found.judged, found.unnumbered, found.repeated = ids.judged, ids.unnumbered, ids.repeated
+        found.missing, found.bounded = ids.missing(), ids.is_bounded
+        found.seconds = self._last_event - self._count_from
+        wall = now - self._count_from
+        found.busy = (time.process_time() - self._cpu) / wall if wall > 0 else 0.0
+        return found
+
+
+def _told(code: int | None) -> str:
+    return os.strerror(code) if code else "failed"

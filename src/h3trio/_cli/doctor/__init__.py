@@ -1,0 +1,1 @@
+"""The command `doctor`: an event stream looked at from outside."""

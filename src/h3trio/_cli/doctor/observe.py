@@ -1,0 +1,395 @@
+"""Look at an event stream from outside, as a browser would ask for it.
+
+Strategy: one stream is read for a while. Beside it, on other connections, run what doesn't depend
+on it: events are published, HEAD and OPTIONS asked, ALPN looked up. Then a client comes back with
+an id that was seen. All of it goes into one `Seen`, and every step has an end: an answer `timeout`
+seconds, the reading `wait` seconds, the whole `longest` seconds.
+
+Times are Trio's clock when a piece came off the wire, before anything was done with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+from urllib.parse import urlsplit
+
+import trio
+
+from h3trio.client._body import read_body, read_text
+from h3trio.client._errors import (
+    EventSourceError,
+    LostError,
+    SilentError,
+    StatusError,
+    without_secret,
+)
+from h3trio.client._request import origin_of, translated
+
+from .check_head import OK
+from .reading import Reading
+from .seen import Head, Hop, Probe, Resumed, Seen, Sent, is_event_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import httpx
+
+    from h3trio._wire.event import SSEEvent
+
+EVENTS: Final = 5
+PUBLISH_AFTER: Final = 0.5  # seconds after the head: what subscribes behind it has done so
+PUBLISH_EVERY: Final = 0.3  # seconds: far more than two writes that a busy server joins
+RESUME_WAIT: Final = 3.0  # seconds for events that have to come
+RESUME_LOOK: Final = 1.0  # seconds where none has to
+MAX_REDIRECTS: Final = 10
+MAX_TEXT: Final = 200
+
+# What browsers send for an EventSource; today's all offer these encodings over TLS.
+_ASKED: Final = {
+    "Accept": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+}
+_PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
+# What a client's fields may hold that is nobody's secret; all else is for the plan's origin alone.
+_FOR_ANYONE: Final = frozenset(
+    {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
+)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be looked at.
+
+    Attributes:
+        url: the stream.
+        wait: seconds to read it.
+        timeout: seconds an answer may take.
+        publish_url: where to publish events for it; None for nowhere.
+        origin: the origin whose pages are to read it; None for its own.
+        is_trusting: whether certificates go unchecked.
+        tls: for looking up the protocol that is chosen; None to leave that out.
+    """
+
+    url: str
+    wait: float
+    timeout: float
+    publish_url: str | None = None
+    origin: str | None = None
+    is_trusting: bool = False
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def longest(self) -> float:
+        """The most that everything may take: twice asked for the stream, read, and come back."""
+        return 3 * self.timeout + self.wait + RESUME_WAIT
+
+
+async def observe(client: httpx.AsyncClient, plan: Plan, say: Callable[[str], object]) -> Seen:
+    """Look at everything; what goes wrong is part of what is seen."""
+    seen = Seen(
+        url=without_secret(plan.url),
+        wait=plan.wait,
+        origin=plan.origin,
+        is_trusting=plan.is_trusting,
+    )
+    with trio.move_on_after(plan.longest) as scope:
+        await _Observer(client, plan, seen, say).run()
+    seen.ran_out = scope.cancelled_caught
+    return seen
+
+
+@final
+class _Observer:
+    def __init__(
+        self, client: httpx.AsyncClient, plan: Plan, seen: Seen, say: Callable[[str], object]
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._seen = seen
+        self._say = say
+        self._origin = {} if plan.origin is None else {"Origin": plan.origin}
+        self._home = origin_of(client.build_request("GET", plan.url).url)
+
+    async def run(self) -> None:
+        """See whether there is a stream; if so, everything about it."""
+        seen = self._seen
+        try:
+            response, seen.head = await self._open(_ASKED, seen.hops)
+        except LostError as exc:
+            seen.problem = str(exc)
+            seen.is_untrusted = "certificate verify failed" in seen.problem
+            seen.is_silent = isinstance(exc, SilentError)
+            if seen.is_silent:
+                # What waits to fill a buffer has nothing to wait for here.
+                await self._ask_head()
+            return
+        except EventSourceError as exc:
+            seen.problem = str(exc)
+            return
+        reading = Reading(seen.head.get("content-encoding") or "")
+        if not seen.is_stream:
+            with contextlib.suppress(EventSourceError):
+                seen.text = (await read_text(response))[:MAX_TEXT].strip()
+            await response.aclose()
+            return
+        if not reading.is_readable:
+            await response.aclose()
+            response, head = await self._open(_PLAIN, [])
+            reading = Reading(head.get("content-encoding") or "")
+        seen.reading = reading
+        self._say(f"reading for {self._plan.wait:g} s")
+        async with trio.open_nursery() as beside:
+            beside.start_soon(self._ask_head)
+            beside.start_soon(self._ask_before)
+            beside.start_soon(self._look_up)
+            await self._read(response, reading)
+        self._say("coming back")
+        await self._resume(reading)
+
+    # -- requests
+
+    async def _open(self, fields: dict[str, str], hops: list[Hop]) -> tuple[httpx.Response, Head]:
+        """Ask for the stream; return the answer after all redirects, its body unread.
+
+        Raises:
+            EventSourceError: there is no answer.
+        """
+        began = trio.current_time()
+        # In UTF-8, as an id has to be (WHATWG HTML, 9.2.3).
+        headers = [(k.encode(), v.encode()) for k, v in (fields | self._origin).items()]
+        request = self._client.build_request("GET", self._plan.url, headers=headers)
+        with trio.move_on_after(self._plan.timeout):
+            for _ in range(MAX_REDIRECTS + 1):
+                response = await self._send(request)
+                following = response.next_request
+                if following is None:
+                    return response, _head(response, trio.current_time() - began)
+                await response.aclose()
+                here, there = str(request.url), str(following.url)
+                hops.append(Hop(response.status_code, without_secret(here), without_secret(there)))
+                self._leave_at_home(following)
+                request = following
+            raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
+        raise SilentError(f"no head within {self._plan.timeout:g} s")
+
+    def _leave_at_home(self, request: httpx.Request) -> None:
+        """Take the token, cookies and `--header` out of what goes to another origin.
+
+        From a redirect httpx drops `Authorization` and `Cookie` only, and neither from a new
+        request for where it led.
+        """
+        if origin_of(request.url) != self._home:
+            for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
+                request.headers.pop(name, None)
+            # One that was given is the other's name, and HTTP/1.1 asks for one.
+            request.headers["Host"] = request.url.netloc.decode("ascii")
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        with translated(without_secret(str(request.url)), self._plan.timeout):
+            return await self._client.send(request, stream=True, follow_redirects=False)
+
+    async def _probe(self, method: str, fields: Mapping[str, str]) -> Probe:
+        """Ask something else at the stream's address."""
+        head, began = self._seen.head, trio.current_time()
+        url = self._plan.url if head is None else head.url
+        request = self._client.build_request(method, url, headers=fields)
+        self._leave_at_home(request)
+        problem = f"{method} isn't answered within {self._plan.timeout:g} s"
+        with trio.move_on_after(self._plan.timeout):
+            try:
+                response = await self._send(request)
+                await response.aclose()
+                return Probe(_head(response, trio.current_time() - began))
+            except EventSourceError as exc:
+                problem = str(exc)
+        return Probe(None, problem)
+
+    async def _ask_head(self) -> None:
+        self._seen.head_probe = await self._probe("HEAD", {**_ASKED, **self._origin})
+
+    async def _ask_before(self) -> None:
+        if self._plan.origin is not None:
+            asked = {
+                "Access-Control-Request-Method": "GET",
+                "Access-Control-Request-Headers": "authorization,cache-control,last-event-id",
+            }
+            self._seen.preflight = await self._probe("OPTIONS", {**self._origin, **asked})
+
+    async def _look_up(self) -> None:
+        """See which protocol the server chooses of those that browsers offer (RFC 7301)."""
+        assert self._seen.head is not None, "there is a stream"
+        parts = urlsplit(self._seen.head.url)
+        if parts.scheme == "https" and self._plan.tls is not None:
+            failures = (OSError, trio.BrokenResourceError)
+            with trio.move_on_after(self._plan.timeout), contextlib.suppress(*failures):
+                self._seen.offered = await chosen_protocol(
+                    parts.hostname or "", parts.port or 443, self._plan.tls
+                )
+
+    # -- the stream
+
+    async def _read(self, response: httpx.Response, reading: Reading) -> None:
+        """Read for as long as was said, or to the end; publish meanwhile."""
+        began, how = trio.current_time(), ""
+        async with trio.open_nursery() as nursery:
+            if self._plan.publish_url is not None:
+                self._seen.sent = []
+                nursery.start_soon(self._publish, began, self._plan.publish_url)
+
+            async def take(raw: bytes) -> None:
+                reading.feed(trio.current_time() - began, raw)
+                await trio.lowlevel.checkpoint()
+
+            with trio.move_on_after(self._plan.wait):
+                try:
+                    await read_body(response, take, read_timeout=float("inf"))
+                    how = "end"
+                except LostError:
+                    how = "cut"
+            reading.end(trio.current_time() - began, how)
+            nursery.cancel_scope.cancel(reason="the stream is read")
+        await response.aclose()
+
+    async def _publish(self, began: float, url: str) -> None:
+        """Publish at a fixed pace, whether the events come or not."""
+        reading, sent = self._seen.reading, self._seen.sent
+        assert reading is not None, "the stream is open"
+        assert sent is not None, "the list is made before this is started"
+        name = secrets.token_hex(4)
+        async with trio.open_nursery() as nursery:
+            for number in range(EVENTS):
+                await trio.sleep_until(began + PUBLISH_AFTER + number * PUBLISH_EVERY)
+                event = Sent(f"h3trio doctor {name} {number}", trio.current_time() - began)
+                reading.look_for(event.mark)
+                sent.append(event)
+                nursery.start_soon(self._publish_one, url, event, began)
+
+    async def _publish_one(self, url: str, event: Sent, began: float) -> None:
+        fields = {"Content-Type": "text/plain; charset=utf-8", "Accept": "*/*"}
+        request = self._client.build_request("POST", url, headers=fields, content=event.mark)
+        with trio.move_on_after(self._plan.timeout):
+            try:
+                response = await self._send(request)
+                event.answered = trio.current_time() - began
+                said = "" if response.is_success else (await read_text(response))[:MAX_TEXT].strip()
+                await response.aclose()
+            except EventSourceError as exc:
+                event.problem = str(exc)
+            else:
+                event.problem = ""
+                if not response.is_success:
+                    event.problem = f"{response.status_code}{': ' if said else ''}{said}"
+
+    # -- coming back
+
+    async def _resume(self, reading: Reading) -> None:
+        """Come back with an id behind which something is known to have come, if there is one."""
+        ids = list(reading.ids)[-EVENTS:]
+        asked = ids[0] if ids else reading.last_event_id
+        if not asked.isprintable() or asked != asked.strip() or not asked:
+            return
+        expected, began = tuple(ids[1:]), trio.current_time()
+        again, found, status, problem = Reading(), _Found(len(expected)), 0, ""
+        try:
+            response, head = await self._open({**_PLAIN, "Last-Event-ID": asked}, [])
+            status = head.status
+            if status == OK and is_event_stream(head):
+                await _read_some(response, again, found)
+            else:
+                problem = f"with an id it answers {status}, and no stream"
+            await response.aclose()
+        except EventSourceError as exc:
+            problem = str(exc)
+        self._seen.resumed = Resumed(
+            asked=asked,
+            expected=expected,
+            status=status,
+            problem=problem,
+            ids=tuple(found.ids),
+            unnumbered=found.unnumbered,
+            reset=found.reset,
+            waited=trio.current_time() - began,
+        )
+
+
+@final
+class _Found:
+    """The ids of the first events of a stream."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self.ids: list[str] = []
+        self.unnumbered = self.reset = False
+
+    def take(self, events: list[SSEEvent]) -> bool:
+        """Take events; return whether these are enough to judge."""
+        for event in events:
+            self.reset = self.reset or (event.event == "reset" and not self.ids)
+            self.unnumbered = self.unnumbered or not event.id
+            if event.id and len(self.ids) < max(self._wanted, 1):
+                self.ids.append(event.id)
+        return self.reset or len(self.ids) >= max(self._wanted, 1)
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for them."""
+        return RESUME_WAIT if self._wanted else RESUME_LOOK
+
+
+async def _read_some(response: httpx.Response, reading: Reading, found: _Found) -> None:
+    began = trio.current_time()
+    with trio.move_on_after(found.patience) as scope, contextlib.suppress(LostError):
+
+        async def take(raw: bytes) -> None:
+            if found.take(reading.feed(trio.current_time() - began, raw)):
+                scope.cancel(reason="that is enough")
+            await trio.lowlevel.checkpoint()
+
+        await read_body(response, take, read_timeout=float("inf"))
+
+
+def _head(response: httpx.Response, seconds: float) -> Head:
+    return Head(
+        url=without_secret(str(response.request.url)),
+        status=response.status_code,
+        version=response.http_version,
+        fields=tuple((name.lower(), value) for name, value in response.headers.multi_items()),
+        seconds=seconds,
+    )
+
+
+def certificates(ca_file: str | None, *, is_trusting: bool) -> ssl.SSLContext:
+    """Make a context: by the system's authorities, or those of a file, or none.
+
+    Raises:
+        OSError: the file can't be read.
+        ssl.SSLError: it holds no certificate.
+    """
+    if not is_trusting:
+        return ssl.create_default_context(cafile=ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def chosen_protocol(host: str, port: int, context: ssl.SSLContext) -> str:
+    """Return what a server chooses of the protocols that browsers offer, `""` for nothing.
+
+    Raises:
+        OSError: it can't be reached.
+        trio.BrokenResourceError: there is no TLS with it.
+    """
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    stream = await trio.open_ssl_over_tcp_stream(
+        host, port, https_compatible=True, ssl_context=context
+    )
+    async with stream:
+        await stream.do_handshake()
+        return stream.selected_alpn_protocol() or ""

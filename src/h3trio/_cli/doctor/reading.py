@@ -1,0 +1,178 @@
+"""What came over one event stream, and when: bytes and times in, counts and gaps out.
+
+Strategy: no I/O and no clock. Whoever reads hands over each piece as it came off the wire with the
+seconds since the answer's head. What came within `TOGETHER` is one burst, as one write of a server
+may take several reads; everything about buffers and heartbeats is told by bursts and the silences
+between them. A writer that waits never waits in the middle of an event: a silence there is a
+buffer's doing.
+
+What is kept is bounded: the newest bursts and ids, whatever the length of the stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from h3trio._wire.parser import EventTooLargeError, SSEParser
+from h3trio.client._decoding import decoder_for
+from h3trio.client._errors import ContentEncodingError, LostError
+
+if TYPE_CHECKING:
+    from h3trio._wire.event import SSEEvent
+
+TOGETHER: Final = 0.05  # seconds; far above what one write is spread over, far below a heartbeat
+ALONE: Final = 1.0  # seconds of silence before a comment that is a heartbeat and no companion
+MAX_BURSTS: Final = 1000
+MAX_IDS: Final = 64
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # as `tail` takes them
+
+_LF: Final = b"\n"
+
+
+@final
+@dataclass(slots=True)
+class Burst:
+    """What came together.
+
+    Attributes:
+        at: when its first byte came, in seconds since the head.
+        silence: seconds without a byte before it.
+        events: events that it completed.
+        comments: lines that are comments.
+    """
+
+    at: float
+    silence: float
+    events: int = 0
+    comments: int = 0
+
+
+@final
+class Reading:
+    """One stream as it was read; times are in seconds since the head.
+
+    Attributes:
+        is_readable: whether the compression is one that can be undone here.
+        damage: what made the stream unreadable on the way, `""` if nothing did.
+        bytes: as they came over the wire.
+        events: blocks with data.
+        comments: lines that are comments.
+        numbered: events with an id of their own.
+        ids: the newest ids of events, in order.
+        first_byte: when it came, `None` if none did.
+        last_byte: when it came, 0 if none did.
+        bursts: the newest.
+        paused_inside: the longest silence that began in the middle of an event.
+        arrivals: when a text that was looked for came first in an event's data.
+        ended: how the server ended it: `""` if it didn't, `"end"` in an orderly way, `"cut"`.
+        seconds: how long it was read.
+    """
+
+    def __init__(self, content_encoding: str = "") -> None:
+        try:
+            self._decoder = decoder_for(content_encoding)
+            self.is_readable = True
+        except ContentEncodingError:
+            self.is_readable = False
+        self._parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
+        self._line = b""  # of the unfinished line: its first byte is enough
+        self._skip_lf = False
+        self._in_block = False
+        self._looked_for: set[str] = set()
+        self.damage = ""
+        self.bytes = self.events = self.comments = self.numbered = 0
+        self.ids: deque[str] = deque(maxlen=MAX_IDS)
+        self.first_byte: float | None = None
+        self.last_byte = 0.0
+        self.bursts: deque[Burst] = deque(maxlen=MAX_BURSTS)
+        self.paused_inside = 0.0
+        self.arrivals: dict[str, float] = {}
+        self.ended = ""
+        self.seconds = 0.0
+
+    @property
+    def last_event_id(self) -> str:
+        """What to send on reconnecting, if not empty."""
+        return self._parser.last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time in milliseconds, if the stream sets one."""
+        return self._parser.retry
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the last byte was in the middle of an event."""
+        return self._in_block or bool(self._line)
+
+    @property
+    def heartbeats(self) -> list[float]:
+        """The silences that a comment alone has ended."""
+        return [b.silence for b in self.bursts if b.comments and not b.events and b.silence > ALONE]
+
+    @property
+    def longest_silence(self) -> float:
+        """The longest time without a byte, that at the end included."""
+        return max([self.seconds - self.last_byte, *(burst.silence for burst in self.bursts)])
+
+    def look_for(self, text: str) -> None:
+        """Note when an event comes that has this text in its data."""
+        self._looked_for.add(text)
+
+    def feed(self, now: float, raw: bytes) -> list[SSEEvent]:
+        """Take a piece; return the events that it completes."""
+        silence, self.last_byte = now - self.last_byte, now
+        if self.first_byte is None or silence > TOGETHER:
+            self.bursts.append(Burst(now, silence))
+            if self.is_inside:
+                self.paused_inside = max(self.paused_inside, silence)
+        if self.first_byte is None:
+            self.first_byte = now
+        self.bytes += len(raw)
+        events: list[SSEEvent] = []
+        if self.is_readable and not self.damage:
+            try:
+                for piece in self._decoder.pieces(raw):
+                    self._scan(piece)
+                    events += self._parser.feed(piece)
+            except EventTooLargeError as exc:
+                events += exc.events
+                self.damage = f"a line or an event is above {MAX_EVENT_BYTES:,} bytes"
+            except LostError as exc:
+                self.damage = str(exc)
+        self._note(now, events)
+        return events
+
+    def end(self, now: float, how: str = "") -> None:
+        """Say when the reading ended, and how if the server ended it."""
+        self.seconds, self.ended = now, how
+
+    def _note(self, now: float, events: list[SSEEvent]) -> None:
+        self.events += len(events)
+        self.bursts[-1].events += len(events)
+        for event in events:
+            # The id in force: one of its own differs from that before.
+            if event.id and (not self.ids or self.ids[-1] != event.id):
+                self.ids.append(event.id)
+                self.numbered += 1
+            for text in [text for text in self._looked_for if text in (event.data or "")]:
+                self._looked_for.remove(text)
+                self.arrivals[text] = now
+
+    def _scan(self, piece: bytes) -> None:
+        """Count what the parser passes over: comments, and whether a block is unfinished."""
+        if self._skip_lf and piece.startswith(_LF):
+            piece = piece[1:]
+        if not piece:
+            return
+        self._skip_lf = piece.endswith(b"\r")
+        lines = (self._line + piece).splitlines()
+        self._line = b"" if piece.endswith((b"\r", b"\n")) else lines.pop()[:1]
+        for line in lines:
+            if line.startswith(b":"):
+                self.comments += 1
+                self.bursts[-1].comments += 1
+            else:
+                self._in_block = bool(line)

@@ -1,0 +1,146 @@
+"""What was found, for people and for programs.
+
+With rich (the extra `bench`) and on a terminal a coloured table, else plain lines: the same words.
+What a server says stands among them, so a terminal gets nothing but printable characters.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from .check_head import Severity
+from .check_stream import exit_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from .check_head import Finding
+    from .seen import Seen
+
+WIDTH: Final = 100  # of plain lines
+
+_COLOURS: Final = {
+    Severity.OK: "green",
+    Severity.INFO: "cyan",
+    Severity.WARNING: "yellow",
+    Severity.ERROR: "red",
+}
+
+
+def as_json(seen: Seen, findings: Sequence[Finding]) -> dict[str, object]:
+    """Return the findings and the figures behind them: seconds, and `retry` in milliseconds."""
+    return {
+        "url": seen.url,
+        "findings": [
+            {
+                "check": found.check,
+                "severity": found.severity.name.lower(),
+                "text": found.text,
+                "advice": found.advice,
+            }
+            for found in findings
+        ],
+        "figures": _figures(seen),
+        "status": exit_status(findings),
+    }
+
+
+def _figures(seen: Seen) -> dict[str, object]:
+    head, reading = seen.head, seen.reading
+    figures: dict[str, object] = {
+        "status": head and head.status,
+        "head": head and head.seconds,
+        "protocol": seen.offered,
+    }
+    if reading is not None:
+        sent = seen.sent or []
+        arrived = reading.arrivals
+        figures |= {
+            "first_byte": reading.first_byte,
+            "seconds": reading.seconds,
+            "bytes": reading.bytes,
+            "events": reading.events,
+            "comments": reading.comments,
+            "heartbeats": reading.heartbeats,
+            "longest_silence": reading.longest_silence,
+            "published": len(sent),
+            "delays": [arrived[event.mark] - event.at for event in sent if event.mark in arrived],
+            "last_event_id": reading.last_event_id,
+            "retry": reading.retry,
+        }
+    return figures
+
+
+def as_text(seen: Seen, findings: Sequence[Finding]) -> str:
+    """Return a line for each finding, its advice below, and the sum."""
+    width = max((len(found.check) for found in findings), default=0)
+    lines = [seen.url]
+    for found in findings:
+        start = f"{found.severity.name.lower():7}  {found.check:{width}}  "
+        lines += _folded(start, found.text)
+        if found.advice:
+            lines += _folded(" " * (len(start)) + "→ ", found.advice)
+    return "\n".join([*lines, summary(findings)])
+
+
+def _folded(start: str, text: str) -> Iterator[str]:
+    """Break a text into lines; a URL or header that is longer than one stays whole."""
+    indent = " " * len(start)
+    yield from textwrap.wrap(
+        shown(text),
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def shown(text: str) -> str:
+    """Make anybody's text one line that a terminal only shows."""
+    words = " ".join(text.split())
+    return "".join(char if char.isprintable() else "?" for char in words)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Count what wants doing."""
+    counts = [
+        (sum(found.severity is severity for found in findings), severity.name.lower())
+        for severity in (Severity.ERROR, Severity.WARNING)
+    ]
+    said = [f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count]
+    return " and ".join(said) or "no problems"
+
+
+def show(seen: Seen, findings: Sequence[Finding]) -> None:
+    """Write the findings to standard output: a table on a terminal, if rich is there."""
+    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+        from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
+
+        draw(Console(), seen, findings)
+    else:
+        text = as_text(seen, findings)
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def draw(console: Console, seen: Seen, findings: Sequence[Finding]) -> None:
+    """Draw the table."""
+    from rich.table import Table  # noqa: PLC0415 - the extra, only where it is there
+    from rich.text import Text  # noqa: PLC0415 - same
+
+    # As text: what a server says may look like markup.
+    table = Table(title=Text(seen.url), show_header=False)
+    for found in findings:
+        what = Text(shown(found.text))
+        if found.advice:
+            what.append(f"\n→ {shown(found.advice)}", style="dim")
+        colour = _COLOURS[found.severity]
+        table.add_row(Text(found.severity.name.lower(), style=colour), Text(found.check), what)
+    console.print(table)
+    console.print(Text(summary(findings)))

@@ -1,0 +1,168 @@
+"""The options of the hub that say who may do what, and how much of it.
+
+What is secret comes by a file or the environment, as other users of a machine
+see the flags of a process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from h3trio._cli import http
+from h3trio._cli.common import KEY_VARIABLE, counted
+from h3trio._cli.options import fail
+from h3trio.hubserver import (
+    COOKIE_NAME,
+    Access,
+    Carriers,
+    JwksFile,
+    KeySet,
+    Limits,
+    Rate,
+    TokenAuthenticator,
+    TokenRules,
+    parse_key,
+    read_key_file,
+)
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+    from h3trio._cli.options import Options
+    from h3trio.hubserver import Rights
+
+
+_RULES: Final = TokenRules()
+_LIMITS: Final = Limits()
+_COUNTS: Final = {
+    "max_subject_streams": "streams at once of one token's subject",
+    "max_topics_per_subscription": "topics of one subscription",
+    "max_topic_length": "characters of a topic",
+}
+# What stands in a cookie's name: a token, RFC 6265 section 4.1.1.
+_TOKEN_CHARS: Final = frozenset(
+    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+
+def add_arguments(parser: Options) -> None:
+    """Add the options."""
+    _add_tokens(parser)
+    _add_limits(parser)
+
+
+def _add_tokens(parser: Options) -> None:
+    parser.add_variable("jwt_key", KEY_VARIABLE)
+    what = f"hub: secret or public key of tokens; or the key itself in {KEY_VARIABLE}"
+    parser.add_option("--jwt-key-file", metavar="FILE", help=what)
+    parser.add_option("--jwks", metavar="FILE", help="hub: JWK Set, read again when it changes")
+    parser.add_option("--jwt-audience", metavar="TEXT", help="hub: what must be in a token's aud")
+    parser.add_option("--jwt-issuer", metavar="TEXT", help="hub: what a token's iss must be")
+    what = "hub: seconds that an issuer's clock may be ahead"
+    parser.add_option("--jwt-leeway", default=_RULES.leeway, type=_leeway, metavar="S", help=what)
+    parser.add_switch("--jwt-allow-no-exp", help="hub: take tokens that never end")
+    parser.add_option(
+        "--max-token-bytes",
+        default=_RULES.max_token_bytes,
+        type=counted,
+        metavar="N",
+        help="hub: longest token that is looked at",
+    )
+    what = "hub: cookie that may hold a token"
+    parser.add_option(
+        "--cookie-name", default=COOKIE_NAME, type=_cookie_name, metavar="NAME", help=what
+    )
+    what = "hub: take a token from ?authorization= too, for GET"
+    parser.add_switch("--allow-query-token", help=what)
+    parser.add_option(
+        "--recheck-interval",
+        default=_LIMITS.recheck_interval,
+        type=_recheck_interval,
+        metavar="S|none",
+        help="hub: seconds after which a stream's rights are checked again",
+    )
+
+
+def _add_limits(parser: Options) -> None:
+    what = "hub: events a second of one publisher, and at once; no limit unless given"
+    parser.add_option("--publish-rate", type=Rate.parse, metavar="N/s[,BURST]", help=what)
+    for name, what in _COUNTS.items():
+        parser.add_option(
+            "--" + name.replace("_", "-"),
+            default=getattr(_LIMITS, name),
+            type=counted,
+            metavar="N",
+            help=f"hub: {what}",
+        )
+
+
+def _leeway(text: str) -> float:
+    return 0.0 if text == "0" else http.seconds(text)
+
+
+def _cookie_name(text: str) -> str:
+    if not text or not _TOKEN_CHARS.issuperset(text):
+        raise ValueError(f"{text!r} is not a cookie's name")
+    return text
+
+
+def _recheck_interval(text: str) -> float:
+    return math.inf if text.lower() == "none" else http.seconds(text)
+
+
+# -- from arguments to values
+
+
+def access_from(arguments: argparse.Namespace, rights: Rights) -> Access:
+    """Make the rights and limits of the hub; exit with one line if they can't be."""
+    keys = _keys_from(arguments)
+    rules = TokenRules(
+        audience=arguments.jwt_audience,
+        issuer=arguments.jwt_issuer,
+        require_exp=not arguments.jwt_allow_no_exp,
+        leeway=arguments.jwt_leeway,
+        max_token_bytes=arguments.max_token_bytes,
+    )
+    carriers = Carriers(
+        cookie_name=arguments.cookie_name,
+        allow_query=arguments.allow_query_token,
+        allowed_origins=rights.allowed_origins,
+    )
+    names = {field.name for field in fields(Limits)} & vars(arguments).keys()
+    return Access(
+        rights=rights,
+        authenticator=keys and TokenAuthenticator(keys, rules=rules, carriers=carriers),
+        limits=Limits(**{name: getattr(arguments, name) for name in names}),
+    )
+
+
+def _key_of(text: str) -> KeySet:
+    return KeySet([parse_key(os.fsencode(text))])
+
+
+def _key_in(path: str) -> KeySet:
+    return KeySet([parse_key(read_key_file(path))])
+
+
+_SOURCES: Final[Mapping[str, tuple[str, Callable[[str], KeySet | JwksFile]]]] = {
+    "jwt_key": (KEY_VARIABLE, _key_of),
+    "jwt_key_file": ("--jwt-key-file", _key_in),
+    "jwks": ("--jwks", JwksFile),
+}
+
+
+def _keys_from(arguments: argparse.Namespace) -> KeySet | JwksFile | None:
+    given = [dest for dest in _SOURCES if getattr(arguments, dest) is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        fail(f"give only one of {' and '.join(_SOURCES[dest][0] for dest in given)}")
+    name, make = _SOURCES[given[0]]
+    try:
+        return make(getattr(arguments, given[0]))
+    except ValueError as exc:
+        fail(f"{name}: {exc}")

@@ -1,0 +1,91 @@
+"""The app that `serve` is told to run: `module:app` or `path.py:app`, imported.
+
+Whatever fails on the way is said in one line: the code is the user's, and a traceback through
+ours shows nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from h3trio._cli.options import fail
+from h3trio.hub import HistoryError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from h3trio._server.context import Handler
+
+
+def load(target: str) -> Handler:
+    """Import `module:attribute` or `path.py:attribute`; exit 2 with one line if that fails."""
+    name, colon, attribute = target.rpartition(":")
+    if not colon or not name or not attribute:
+        fail(f"{target!r} is not of the form module:app or path.py:app")
+    handler = getattr(_import(name), attribute, None)
+    if handler is None:
+        fail(f"{name} has no attribute {attribute!r}")
+    if not callable(handler):
+        fail(f"{target} is not an app: {handler!r} can't be called")
+    return cast("Handler", handler)
+
+
+def _import(name: str) -> ModuleType:
+    path = Path(name) if name.endswith(".py") else None
+    if path is not None and not path.is_file():
+        fail(f"there is no file {name!r}")
+    try:
+        if path is not None:
+            return _import_file(path)
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    except SystemExit as exc:
+        fail(f"{name} ended the program while it was imported: exit status {exc.code}")
+    except Exception as exc:  # noqa: BLE001 - whatever the app's code raises is said in one line
+        if isinstance(exc, ModuleNotFoundError) and _is_part(exc.name, name):
+            fail(f"there is no module {exc.name!r}")
+        fail(f"{name} can't be imported: {describe(exc)}")
+
+
+def _is_part(missing: str | None, name: str) -> bool:
+    """Tell whether what is missing is the module asked for, and not one that it imports."""
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
+
+
+def _import_file(path: Path) -> ModuleType:
+    sys.path.insert(0, str(path.parent.absolute()))
+    # Under its own name, as the file's classes may be looked for there; but never in the place of
+    # a module that is in use.
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} (served)"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def describe(exc: BaseException) -> str:
+    """Say in one line what failed in the app's code, and where."""
+    exc = _unwrap(exc)
+    if isinstance(exc, SyntaxError):
+        return f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, OSError) and exc.filename is None:
+        return str(exc.strerror or exc)
+    if isinstance(exc, HistoryError):
+        return str(exc)
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(exc).__name__}: {exc}{where}"
+
+
+def _unwrap(exc: BaseException) -> BaseException:
+    """Take an error out of the groups that nurseries put around it."""
+    inner: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
+    return _unwrap(inner[0]) if len(inner) == 1 else exc

@@ -1,0 +1,128 @@
+"""`python -m h3trio token`: mint a token for a hub.
+
+For development, for services, and to see what one looks like; an application
+mints its users' tokens itself, with any JWT library. On standard output is the
+token alone, so that `H3TRIO_TOKEN=$(python -m h3trio token ...)` works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from h3trio.hubserver import ALGORITHMS, parse_signing_key, read_key_file
+
+from . import http
+from .common import KEY_VARIABLE
+from .options import fail
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .options import Options
+
+EXPIRES: Final = "1h"
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_STATUSES: Final = "exit status: 0 done; 2 the arguments or the key are wrong"
+
+
+def add_arguments(parser: Options) -> None:
+    """Add the options of `token`."""
+    parser.set_defaults(run=run)
+    parser.description = "Print a token that allows publishing and subscribing to some topics."
+    parser.epilog = _STATUSES
+    topic, period, claims = map(http.checked, (http.topic, _period, _claims))
+    topics: dict[str, object] = {"metavar": "TOPIC", "action": "append", "type": topic}
+    what = "topic it may publish to: a topic, a URI template, or * for all; may be repeated"
+    parser.add_argument("--publish", help=what, **topics)  # type: ignore[arg-type]  # argparse's overloads know no dict
+    what = "topic whose private events it may see; as --publish"
+    parser.add_argument("--subscribe", help=what, **topics)  # type: ignore[arg-type]  # as above
+    what = "it may subscribe, to public events only"
+    parser.add_argument("--subscribe-public", action="store_true", help=what)
+    what = "it may see the page, the statistics and the metrics"
+    parser.add_argument("--operate", action="store_true", help=what)
+    what = f"how long it is good, from now; {EXPIRES} unless given"
+    parser.add_argument(
+        "--expires", metavar="N[s|m|h|d]|none", type=period, default=_period(EXPIRES), help=what
+    )
+    parser.add_argument("--subject", metavar="TEXT", help="who it is for")
+    parser.add_argument("--audience", metavar="TEXT", help="the hub it is for")
+    parser.add_argument("--issuer", metavar="TEXT", help="who it is from")
+    parser.add_argument("--kid", metavar="TEXT", help="name of the key, for a JWK Set")
+    what = "other claims, a JSON object"
+    parser.add_argument("--claims", metavar="JSON", type=claims, default={}, help=what)
+    what = f"secret or private key to sign with; or the key itself in {KEY_VARIABLE}"
+    parser.add_option("--key-file", metavar="FILE", help=what)
+    parser.add_variable("jwt_key", KEY_VARIABLE)
+    what = "what the key's algorithm should be; it is known from the key"
+    parser.add_argument("--algorithm", choices=ALGORITHMS, help=what)
+
+
+def _period(text: str) -> int | None:
+    if text == "none":
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text, re.ASCII)
+    if found is None or not int(found[1]):
+        raise ValueError(f"{text!r} is neither none nor a positive number, with s, m, h or d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _claims(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"it is not JSON: {exc}") from None
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value)
+    raise ValueError("it is not a JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a token; return the exit status."""
+    claims = claims_from(arguments, now=int(time.time()))
+    algorithm, key = _key_from(arguments)
+    if arguments.algorithm not in (None, algorithm):
+        fail(f"--algorithm is {arguments.algorithm}, but the key is for {algorithm}")
+    import jwt  # noqa: PLC0415 - an extra, and there: the key was read with it
+
+    headers = None if arguments.kid is None else {"kid": arguments.kid}
+    http.write_line(jwt.encode(claims, key, algorithm=algorithm, headers=headers))  # type: ignore[arg-type]  # a key of that algorithm
+    return 0
+
+
+def claims_from(arguments: argparse.Namespace, *, now: int) -> dict[str, object]:
+    """Return the claims of a token minted at a Unix time; exit with one line if they clash."""
+    rights: dict[str, object] = {}
+    if arguments.publish:
+        rights["publish"] = arguments.publish
+    if arguments.subscribe or arguments.subscribe_public:
+        rights["subscribe"] = arguments.subscribe or []
+    if not (rights or arguments.operate or arguments.claims.keys() & {"mercure", "h3trio"}):
+        fail("a token allows something: give --publish, --subscribe, --operate or such")
+    made = {
+        "mercure": rights or None,
+        "h3trio": {"operate": True} if arguments.operate else None,
+        "sub": arguments.subject,
+        "aud": arguments.audience,
+        "iss": arguments.issuer,
+        "iat": now,
+        "exp": None if arguments.expires is None else now + arguments.expires,
+    }
+    claims = {name: value for name, value in made.items() if value is not None}
+    if clash := sorted(claims.keys() & arguments.claims.keys() - {"iat"}):
+        fail(f"--claims has {', '.join(clash)}, which the other options set")
+    return {**claims, **arguments.claims}
+
+
+def _key_from(arguments: argparse.Namespace) -> tuple[str, object]:
+    path, secret = arguments.key_file, arguments.jwt_key
+    if (path is None) == (secret is None):
+        fail(f"give a key: --key-file or {KEY_VARIABLE}, one of them")
+    try:
+        return parse_signing_key(os.fsencode(secret) if path is None else read_key_file(path))
+    except ValueError as exc:
+        fail(f"{KEY_VARIABLE if path is None else '--key-file'}: {exc}")

@@ -1,0 +1,1 @@
+"""The command `top`: a hub watched from a terminal."""

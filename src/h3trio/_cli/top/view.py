@@ -1,0 +1,265 @@
+"""What `top` shows of a hub: one snapshot of its statistics, and what changed since another.
+
+Values in, texts out: the same for a terminal that rich draws on and for plain lines. What a hub
+sends is anybody's: a field that is missing or of another kind counts as zero, and texts are made
+fit for a terminal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
+
+from h3trio._cli.http import one_line
+from h3trio.hub import LatencyStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Snapshot = dict[str, object]
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_LARGEST: Final = 1e18
+_WIDTH: Final = 12  # of a name in front of its facts
+MAX_ROWS: Final = 10
+"""Topics, and slow clients, that plain lines show."""
+
+
+class Topic(NamedTuple):
+    """A row of the busiest topics."""
+
+    topic: str
+    subscribers: str
+    rate: str
+    published: str
+
+
+class Slow(NamedTuple):
+    """A row of the slow clients."""
+
+    client: str
+    behind: str
+    since: str
+    topics: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that is shown, as text."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    """What, and its figures."""
+    topics: list[Topic]
+    slow: list[Slow]
+    problems: list[str]
+
+
+def view(now: Snapshot, before: Snapshot | None) -> View:
+    """Put a snapshot into words; rates and latencies are those since the one before, if given."""
+    if before is not None and number(now, "uptime") < number(before, "uptime"):
+        before = None  # another process: its totals begin anew
+    step = Step(now, before)
+    return View(
+        title=f"h3trio {_text(now.get('version'))}, up {duration(number(now, 'uptime'))}",
+        facts=list(_facts(step)),
+        topics=list(_topics(step)),
+        slow=list(_slow(now)),
+        problems=list(_problems(now)),
+    )
+
+
+def plain(shown: View) -> str:
+    """Return it as lines, which end in nothing but their text."""
+    lines = [shown.title, *(f"{name:<{_WIDTH}}{figures}" for name, figures in shown.facts)]
+    for name, head, rows in (
+        ("topics", Topic("topic", "subscribers", "events/s", "published"), shown.topics),
+        ("slow", Slow("client", "behind", "for", "topics"), shown.slow),
+    ):
+        if rows:
+            lines += ["", f"{name}:", *_columns([head, *rows[:MAX_ROWS]])]
+    if shown.problems:
+        lines += ["", *(f"PROBLEM: {problem}" for problem in shown.problems)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  " + "  ".join(cells)
+
+
+# -- reading a snapshot
+
+
+def number(snapshot: Snapshot, *names: str) -> float:
+    """Return a number by the names that lead to it, 0 if there is none."""
+    return _number(_part(snapshot, *names[:-1]).get(names[-1]))
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    # JSON has numbers that no float can be.
+    return value if -_LARGEST <= value <= _LARGEST else 0
+
+
+def _part(snapshot: Snapshot, *names: str) -> Snapshot:
+    """Return an object by the names that lead to it, an empty one if there is none."""
+    for name in names:
+        value = snapshot.get(name)
+        snapshot = cast("Snapshot", value) if isinstance(value, dict) else {}
+    return snapshot
+
+
+def _rows(snapshot: Snapshot, name: str) -> list[Snapshot]:
+    rows = (cast("Snapshot", row) for row in _list(snapshot.get(name)) if isinstance(row, dict))
+    return list(rows)
+
+
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return one_line(value) if isinstance(value, str) else ""
+
+
+@final
+class Step:
+    """Two snapshots, and what happened between; without an earlier one, since the start."""
+
+    def __init__(self, now: Snapshot, before: Snapshot | None) -> None:
+        self.now = now
+        self._before = before or {}
+        self.seconds = number(now, "uptime") - number(self._before, "uptime")
+
+    def rate(self, *names: str) -> float:
+        """How much a total grew in a second."""
+        grown = number(self.now, *names) - number(self._before, *names)
+        return max(0, grown) / self.seconds if self.seconds > 0 else 0
+
+    def published(self, topic: Snapshot) -> float:
+        """The same for a topic; of one that wasn't among the busiest, nothing is known."""
+        rows = _rows(self._before, "topics")
+        known = [row for row in rows if row.get("topic") == topic.get("topic")]
+        if (self._before and not known) or self.seconds <= 0:
+            return 0
+        earlier = number(known[0], "published") if known else 0
+        return max(0, number(topic, "published") - earlier) / self.seconds
+
+    def latency(self, name: str) -> LatencyStatistics:
+        """How long something took, of what was measured in between."""
+        found = self._latency(self.now, name)
+        earlier = dict(self._latency(self._before, name))
+        buckets = tuple((bound, max(0, count - earlier.get(bound, 0))) for bound, count in found)
+        longest = number(self.now, "latency", name, "max")
+        return LatencyStatistics(count=buckets[-1][1], sum=0, max=longest, buckets=buckets)
+
+    @staticmethod
+    def _latency(snapshot: Snapshot, name: str) -> list[tuple[float, int]]:
+        """Upper bounds, each with how many took no longer, whatever their number."""
+        table = _part(snapshot, "latency", name)
+        pairs = map(_list, _list(table.get("buckets")))
+        found = {_number(pair[0]): int(_number(pair[-1])) for pair in pairs if pair}
+        return [*sorted(found.items()), (inf, int(number(table, "count")))]
+
+
+# -- words
+
+
+def _facts(step: Step) -> Iterator[tuple[str, str]]:
+    now = step.now
+
+    def total(*names: str) -> str:
+        return f"{number(now, *names):,.0f}"
+
+    for name in ("published", "delivered"):
+        yield name, f"{step.rate('hub', name):,.1f}/s, {total('hub', name)} in all"
+    size = number(now, "hub", "delivered_bytes")
+    yield "bytes", f"{amount(step.rate('hub', 'delivered_bytes'))}/s, {amount(size)} in all"
+    yield (
+        "requests",
+        f"{step.rate('server', 'requests'):,.1f}/s, {total('server', 'requests')} in all",
+    )
+    streams = total("server", "streams")
+    yield "connections", f"{total('server', 'connections')}, {streams} of them streams"
+    behind = number(now, "hub", "subscribers") - number(now, "hub", "ready")
+    told = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
+    yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {told}"
+    kept = f"{total('history', 'events')} events of {total('history', 'topics')} topics"
+    kept += f", {amount(number(now, 'history', 'bytes'))}"
+    yield "history", f"{kept}, {_text(_part(now, 'history').get('durability'))}"
+    for name in ("publish", "sweep"):
+        yield name, _latency_words(step.latency(name))
+
+
+def _latency_words(found: LatencyStatistics) -> str:
+    if not found.count:
+        return "none"
+    quantiles = ", ".join(
+        f"{name} {milliseconds(found.quantile(share))}"
+        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    )
+    return f"{quantiles}; longest since the start {milliseconds(found.max)}"
+
+
+def _topics(step: Step) -> Iterator[Topic]:
+    for row in _rows(step.now, "topics"):
+        yield Topic(
+            _text(row.get("topic")),
+            f"{number(row, 'subscribers'):,.0f}",
+            f"{step.published(row):,.1f}",
+            f"{number(row, 'published'):,.0f}",
+        )
+
+
+def _slow(now: Snapshot) -> Iterator[Slow]:
+    for row in _rows(now, "slow"):
+        yield Slow(
+            _text(row.get("client")),
+            f"{number(row, 'behind'):,.0f}",
+            duration(max(0, number(now, "time") - number(row, "since"))),
+            one_line(" ".join(map(_text, _list(row.get("topics"))))),
+        )
+
+
+def _problems(now: Snapshot) -> Iterator[str]:
+    failure, server = _part(now, "hub").get("failure"), _part(now, "server")
+    if failure is not None:
+        yield f"the history fails: {_text(failure)}"
+    if server.get("draining") is True:
+        left = number(server, "connections")
+        yield f"the server is going away, {left:,.0f} connections are left"
+    limits = _part(server, "limits")
+    if limits:
+        met = ", ".join(f"{one_line(name)} {number(limits, name):,.0f}" for name in sorted(limits))
+        yield f"limits met: {met}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them."""
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a latency, with three digits that count."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def amount(size: float) -> str:
+    """Write a number of bytes, in units of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004 - the unit's own step
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,0 +1,1 @@
+"""The server: connections, requests on their way through a handler, and streams."""

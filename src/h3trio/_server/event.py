@@ -1,0 +1,382 @@
+"""`H3Event`: one request and the place where its answer begins.
+
+A handler gets an event, reads the request from it, and either returns a value
+or starts a stream. Until the stream is entered, status and headers can change
+and any error still has a true status; entering it sends the head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, final
+
+from h3trio._http.closing import CloseReason, Closing
+from h3trio._http.cookies import SetsCookies, parse_cookies
+from h3trio._http.errors import HTTPError, ResponseStateError
+from h3trio._http.headers import Headers, MutableHeaders, QueryParams
+from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query
+from h3trio._http.response import Response, to_response
+
+from .logs.redaction import printable, redact_path
+from .responder import ResponseState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    import trio
+
+    from h3trio._http.request import Target
+    from h3trio._http.statistics import ServerStatistics
+
+    from .body import BodyStream
+    from .responder import ClosedPort, ResponsePort
+    from .writer import SSEWriter
+
+    StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
+    CloseHook = Callable[[Closing], object]
+    HeadHook = Callable[[MutableHeaders], object]
+
+
+@final
+class H3Event(SetsCookies):
+    """A request, and the status, headers and stream of its response."""
+
+    __slots__ = (
+        "_body",
+        "_content",
+        "_cookies",
+        "_head_hooks",
+        "_port",
+        "_query",
+        "_response_headers",
+        "_status",
+        "_target",
+        "client",
+        "close_hooks",
+        "headers",
+        "http_version",
+        "method",
+        "params",
+        "scheme",
+        "state",
+        "stream_callback",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        target: Target,
+        headers: Headers,
+        http_version: str,
+        client: str,
+        body: BodyStream,
+        port: ResponsePort,
+    ) -> None:
+        self.method: str = method
+        """As sent: methods are case-sensitive."""
+        self._target = target
+        self.headers: Headers = headers
+        """Names are found in any case."""
+        self.http_version: str = http_version
+        """`"1.1"` or `"1.0"`."""
+        self.client: str = client
+        """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
+        self.scheme: str = "http"
+        """How the client came: `"http"` or `"https"`, as far as that is known."""
+        self.subject: str = ""
+        """Who sent it, for the access log's record: whatever the application says."""
+        self.params: dict[str, str] = {}
+        """What the route's `:names` and `*` matched, percent-decoded."""
+        self._body = body
+        self._port = port
+        self._content: bytes | None = None
+        self._cookies: Mapping[str, str] | None = None
+        self._head_hooks: list[HeadHook] | None = None
+        self._query: QueryParams | None = None
+        self._status = 200
+        self._response_headers: MutableHeaders | None = None
+        self.state: ResponseState = ResponseState.NEW
+        """How far the response is; the server's to change."""
+        self.stream_callback: StreamCallback | None = None
+        """What `set_stream_callback` was given."""
+        self.close_hooks: list[CloseHook] | None = None
+        """What `on_close` was given."""
+
+    def __repr__(self) -> str:
+        path, client = printable(redact_path(self.path)), printable(self.client)
+        return f"<H3Event: {printable(self.method)} '{path}' from {client}, {self.state.value}>"
+
+    # -- the request
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+        return self._target.path
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as sent; only here do `%2F` and `/` differ."""
+        return self._target.raw_path
+
+    @property
+    def raw_query(self) -> bytes:
+        """The query as sent, without its `?`."""
+        return self._target.raw_query
+
+    @property
+    def authority(self) -> str:
+        """Host and port the client asked for: from an absolute target, else `Host`."""
+        if self._target.authority is not None:
+            return self._target.authority.decode("latin-1")
+        return self.headers.get("host", "")
+
+    @property
+    def query(self) -> QueryParams:
+        """The query's fields.
+
+        Raises:
+            HTTPError: 400 when it has too many.
+        """
+        if self._query is None:
+            self._query = parse_query(self._target.raw_query)
+        return self._query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The request's cookies; what is malformed or beyond 180 of them is left out."""
+        if self._cookies is None:
+            self._cookies = parse_cookies(self.headers.get_list("cookie"))
+        return self._cookies
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where a reconnecting client stands: `Last-Event-ID`, then the query's aliases."""
+        return last_event_id(self.headers, self.query)
+
+    @property
+    def draining(self) -> trio.Event:
+        """Set when the server begins to go away; wait for it to end in your own way."""
+        return self._port.server.draining
+
+    async def body(self, *, max_bytes: int | None = None) -> bytes:
+        """Return the whole body; a second call returns it again.
+
+        Raises:
+            HTTPError: 413 if it is longer than `max_bytes` (default:
+                `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
+        """
+        if self._content is None:
+            limit = self._port.server.settings.max_body_bytes if max_bytes is None else max_bytes
+            content = None
+            if int(self.headers.get("content-length", "0")) <= limit:
+                content = await self._body.read(limit)
+            if content is None:
+                self.limit_met("max_body_bytes")
+                raise HTTPError(413, f"the body may have {limit} bytes")
+            self._content = content
+        return self._content
+
+    async def json(self) -> object:
+        """Return the body parsed as JSON.
+
+        Raises:
+            HTTPError: 400 if it isn't JSON; else as `body`.
+        """
+        return parse_json(await self.body())
+
+    async def form(self) -> QueryParams:
+        """Return the body parsed as `application/x-www-form-urlencoded`.
+
+        Raises:
+            HTTPError: 400 if it is malformed, 415 for another type; else as `body`.
+        """
+        return parse_form(await self.body(), self.headers.get("content-type"))
+
+    def stream(self) -> BodyStream:
+        """Return the body as a stream of pieces, without an end to its length.
+
+        Nor does `min_body_rate` hold for it. A handler that answers with a stream as well
+        calls this before `body_buffer_bytes` have come: what is unread by then is thrown away.
+        """
+        self._body.is_wanted = self._body.is_streamed = True
+        return self._body
+
+    def server_statistics(self) -> ServerStatistics:
+        """A snapshot of the server that the request came to, as of `Server.statistics`."""
+        return self._port.server.statistics()
+
+    # -- limits
+
+    @property
+    def max_event_bytes(self) -> int:
+        """How large one event may be that a client publishes (`Settings.max_event_bytes`)."""
+        return self._port.server.settings.max_event_bytes
+
+    def limit_met(self, name: str) -> None:
+        """Count in `ServerStatistics.limits` that a limit was met, the application's own too.
+
+        `name` is that of its setting: from a fixed set, as each is held for good.
+        """
+        self._port.server.met(name)
+
+    def retry_after(self) -> int:
+        """Draw whole seconds for a `Retry-After` of your own, at least 1.
+
+        From half to one and a half `Settings.reconnect_delay`, so that clients don't come
+        back in step. A 429 or 503 without one is given one when it is sent.
+        """
+        return self._port.server.retry_after()
+
+    # -- the response
+
+    @property
+    def status(self) -> int:
+        """The status of the response, 200 unless set; a returned `Response` has its own."""
+        return self._status
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self._require_unsent("the status")
+        if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:  # noqa: PLR2004 - the range of final statuses, RFC 9110 section 15
+            raise ValueError(f"status must be from 200 to 599, not {value!r}")
+        self._status = value
+
+    @property
+    def response_headers(self) -> MutableHeaders:
+        """Headers to add to the response, until its head is sent."""
+        if self._response_headers is None:
+            self._response_headers = MutableHeaders()
+            if self.head_sent:
+                self._response_headers.freeze()
+        return self._response_headers
+
+    def _cookie_headers(self) -> MutableHeaders:
+        return self.response_headers
+
+    def on_head(self, hook: HeadHook) -> None:
+        """Call `hook(headers)` with `response_headers` once, just before the head is sent."""
+        self._require_unsent("the headers")
+        self._head_hooks = [*(self._head_hooks or ()), hook]
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether status and headers are out."""
+        return self.state not in (ResponseState.NEW, ResponseState.STREAM_STARTED)
+
+    def start_sse(self) -> SSEStream:
+        """Answer with an event stream: `async with event.start_sse() as writer`.
+
+        Entering the block sends the head. To stream after the handler has
+        returned instead, call this and then `set_stream_callback`.
+
+        Raises:
+            ResponseStateError: a stream was started before, or a response sent.
+        """
+        if self.state is not ResponseState.NEW:
+            raise ResponseStateError(f"can't start a stream: {self.state.value} already")
+        self.state = ResponseState.STREAM_STARTED
+        return SSEStream(self._port)
+
+    def set_stream_callback(self, callback: StreamCallback) -> None:
+        """Run `await callback(writer)` once the handler has returned.
+
+        Raises:
+            ResponseStateError: `start_sse` wasn't called, or the stream was entered;
+                entering it afterwards raises it too.
+        """
+        if self.state is not ResponseState.STREAM_STARTED:
+            raise ResponseStateError(
+                "call start_sse() first, and set the callback before the stream is entered"
+            )
+        self.stream_callback = callback
+
+    def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
+        """Cancel the handler and end its stream with a farewell and the final chunk.
+
+        Where no stream was entered yet, the answer is 503.
+        """
+        self._port.end(reason)
+
+    def on_close(self, hook: CloseHook) -> None:
+        """Call `hook(closing)` once, after the handler has finished unwinding.
+
+        What it raises is logged.
+
+        Raises:
+            TypeError: the hook is an async function, which nobody would wait for.
+        """
+        if inspect.iscoroutinefunction(hook):
+            raise TypeError("an on_close hook can't be async: the exchange is over when it runs")
+        if self.close_hooks is None:
+            self.close_hooks = []
+        self.close_hooks.append(hook)
+
+    def response_from(self, result: object) -> Response | None:
+        """Return the response that a handler's result stands for, `None` after a stream.
+
+        Raises:
+            TypeError: the result is of no type a handler may return.
+        """
+        if self.state is not ResponseState.NEW:
+            return None
+        response = to_response(result)
+        if response is not result and self._status != 200:  # noqa: PLR2004 - OK, the default
+            return Response(response.body, status=self._status, headers=response.headers)
+        return response
+
+    def take_response_headers(self) -> list[tuple[bytes, bytes]]:
+        """Freeze the headers and return them; for the connection, as it sends the head."""
+        hooks, self._head_hooks = self._head_hooks, None
+        for hook in hooks or ():
+            hook(self.response_headers)
+        if self._response_headers is None:
+            return []
+        self._response_headers.freeze()
+        return self._response_headers.raw
+
+    def let_go(self, port: ClosedPort) -> None:
+        """Forget the connection; for the connection, when the answer is over."""
+        self._port = port
+
+    def _require_unsent(self, what: str) -> None:
+        if self.head_sent:
+            raise ResponseStateError(f"{what} can't change: the head was sent")
+
+
+@final
+class SSEStream:
+    """What `start_sse` returns: an async context manager that gives the writer.
+
+    Leaving the block normally sends what was accepted and the final chunk. An
+    error that leaves it ends the stream without the final chunk, so that the client
+    knows, also where the handler catches it outside.
+    """
+
+    __slots__ = ("_port", "_writer")
+
+    def __init__(self, port: ResponsePort) -> None:
+        self._port = port
+        self._writer: SSEWriter | None = None
+
+    async def __aenter__(self) -> SSEWriter:
+        if self._writer is not None:
+            raise ResponseStateError("this stream was entered before")
+        self._writer = await self._port.open_stream()
+        return self._writer
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            if self._writer is not None:
+                await self._writer.aclose()
+        elif issubclass(exc_type, Exception):
+            self._port.fail_stream()
+        # After a cancellation the connection decides how the stream ends: it alone
+        # knows whose doing that was.

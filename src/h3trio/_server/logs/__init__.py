@@ -1,0 +1,1 @@
+"""Log records: made fit for a log, and written as JSON."""

@@ -1,0 +1,1 @@
+"""The peers of connections: their addresses, and the proxies that name others."""

@@ -1,0 +1,1 @@
+"""Sockets and listeners: the bytes below a connection."""

@@ -1,0 +1,209 @@
+"""`SSEWriter`: what a handler holds to send events.
+
+It turns what users say (strings, events, JSON) into encoded frames and hands
+them to the stream's outbox, which knows the socket. Each method says whether it
+waits: `send` waits for room, `send_nowait` never does, `flush` waits until the
+transport has everything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from h3trio._wire.event import SSEEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable
+
+    from h3trio._wire.batch import Batch
+
+    from .send_queue import Outbox
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterStatistics:
+    """A snapshot of one writer."""
+
+    state: str
+    """`idle`, `owned` (something waits for the socket), `broken` or `ended`."""
+    events_sent: int
+    """Events whose sending has begun."""
+    bytes_sent: int
+    """Bytes that the transport took, head and framing included."""
+    queued_events: int
+    """Events that wait behind those being sent."""
+    queued_bytes: int
+    """Their encoded size in bytes, framing not counted."""
+
+
+@final
+class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
+    """The sending end of one event stream, given by `async with event.start_sse()`.
+
+    Several tasks may send at once; events never interleave. It is also a
+    `FrameSink`, so that a hub can feed it.
+    """
+
+    __slots__ = ("_outbox",)
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def __repr__(self) -> str:
+        return f"<SSEWriter: {self._outbox.state.value}, {self._outbox.events_sent} events sent>"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether events can still be sent."""
+        return self._outbox.is_open
+
+    async def send(
+        self,
+        value: str | SSEEvent,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+    ) -> None:
+        """Send data with optional fields, or a ready event; wait while the queue is full.
+
+        Accepted is not delivered: `flush` waits for the transport.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+            TypeError: an event together with fields.
+            ValueError: a field can't be framed, see `SSEEvent`.
+        """
+        await self._outbox.send_frame(_frame(value, event, id, retry))
+
+    async def send_event(self, event: SSEEvent) -> None:
+        """Send a ready event; as `send`."""
+        await self._outbox.send_frame(event.encode())
+
+    async def send_json(
+        self,
+        obj: object,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+    ) -> None:
+        """Send an object as compact JSON; as `send`.
+
+        Raises:
+            TypeError: the object has no JSON form.
+            ValueError: it holds NaN or an infinity, which JSON can't say.
+        """
+        data = json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        await self._outbox.send_frame(_frame(data, event, id, retry))
+
+    def send_nowait(
+        self,
+        value: str | SSEEvent,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+    ) -> None:
+        """Queue an event without waiting. Many in a row leave in few packets.
+
+        Raises:
+            trio.WouldBlock: the queue is full.
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+        """
+        self._outbox.send_frame_nowait(_frame(value, event, id, retry))
+
+    async def send_comment(self, text: str = "") -> None:
+        """Send a comment, which clients ignore; as `send`."""
+        await self._outbox.send_frame(SSEEvent(comment=text).encode())
+
+    async def send_from(self, source: AsyncIterable[str | SSEEvent]) -> None:
+        """Send everything that an async iterable gives, then close the iterable.
+
+        The `aclose` of the iterable and of its iterator, where they have one, is
+        called however this ends, so an async generator is never left to the garbage
+        collector. Raises as `send`.
+        """
+        iterator = aiter(source)
+        try:
+            await trio.lowlevel.checkpoint()
+            async for value in iterator:
+                frame = _frame(value, None, None, None)
+                try:
+                    self._outbox.send_frame_nowait(frame)
+                except trio.WouldBlock:
+                    await self._outbox.send_frame(frame)
+        finally:
+            try:
+                await _close(iterator)
+            finally:
+                if iterator is not source:
+                    await _close(source)
+
+    @property
+    def send_batch_nowait(self) -> Callable[[Batch], bool]:
+        """See `FrameSink`. The outbox's own: a hub calls it for each subscriber and batch."""
+        return self._outbox.send_batch_nowait
+
+    async def flush(self) -> None:
+        """Wait until the transport has all that was accepted.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+        """
+        await self._outbox.flush()
+
+    async def aclose(self) -> None:
+        """End the stream: what was accepted is sent, then the final chunk.
+
+        If cancelled, nothing more is accepted; what was is still sent while the
+        handler runs, and for `Settings.farewell_timeout` after it. What isn't out by
+        then is dropped, with the final chunk, so that the client knows.
+        """
+        try:
+            await self._outbox.finish()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Over already; but `aclose` is a checkpoint, and a handler whose
+            # client left shall hear of its cancellation here.
+            await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> WriterStatistics:
+        """A snapshot; cheap."""
+        box = self._outbox
+        return WriterStatistics(
+            state=box.state.value,
+            events_sent=box.events_sent,
+            bytes_sent=box.bytes_sent,
+            queued_events=box.queued_events,
+            queued_bytes=box.queued_bytes,
+        )
+
+
+async def _close(source: object) -> None:
+    close: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _frame(value: str | SSEEvent, event: str | None, id_: str | None, retry: int | None) -> bytes:
+    if isinstance(value, SSEEvent):
+        if event is not None or id_ is not None or retry is not None:
+            raise TypeError("an SSEEvent has its own event, id and retry")
+        return value.encode()
+    if (
+        (event is None and id_ is None and retry is None)
+        and (type(value) is str and value.isascii())
+        and "\n" not in value
+        and "\r" not in value
+    ):
+        # Most events of a stream of tokens: the same bytes, without the event.
+        return b"data: %b\n\n" % value.encode("ascii")
+    return SSEEvent(value, event=event, id=id_, retry=retry).encode()

@@ -1,0 +1,1 @@
+"""Fan-out: from the log to each subscriber."""

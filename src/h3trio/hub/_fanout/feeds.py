@@ -1,0 +1,129 @@
+"""All feeds of a hub, and which of them a record lands in.
+
+Exact topics are looked up; feeds with matchers, or for everything, are asked,
+and their answers kept per topic in a bounded cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from .feed import Feed, Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from h3trio.hub._history.record import Record
+    from h3trio.hub._history.selection import Selection
+
+    from .subscriber import Subscriber
+    from .sweep import Sweep
+
+_MATCH_CACHE_TOPICS: Final = 10_000
+
+
+@final
+class Feeds:
+    """The feeds of one hub by selection and rights."""
+
+    __slots__ = (
+        "_broad",
+        "_by_key",
+        "_by_topic",
+        "_matches",
+        "_sweep",
+        "_windows",
+    )
+
+    def __init__(self, sweep: Sweep, windows: Windows) -> None:
+        self._sweep = sweep
+        self._by_key: dict[tuple[Selection, Selection], Feed] = {}
+        self._by_topic: dict[str, dict[Feed, None]] = {}
+        self._broad: dict[Feed, None] = {}
+        self._matches: dict[str, tuple[Feed, ...]] = {}
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def windows(self) -> Windows:
+        """What all of them share."""
+        return self._windows
+
+    @property
+    def topics(self) -> Mapping[str, Collection[Feed]]:
+        """The feeds of each topic that somebody ready selected by its name."""
+        return self._by_topic
+
+    def count_ready(self, topic: str) -> int:
+        """How many are fed live what is published to a topic, as far as it is public."""
+        return sum(len(feed.ready) for feed in self._selected((topic,)))
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Put a subscriber that is at the head of the log into its feed."""
+        key = (subscriber.selection, subscriber.allow)
+        feed = self._by_key.get(key)
+        if feed is None:
+            feed = self._by_key[key] = Feed(*key, self._windows)
+            self._index(feed)
+        # Equal, and one object less for each subscriber.
+        subscriber.selection, subscriber.allow = feed.selection, feed.allow
+        feed.add(subscriber)
+
+    def forget_if_empty(self, selection: Selection, allow: Selection) -> None:
+        """Drop a feed that nobody stands in."""
+        feed = self._by_key.get((selection, allow))
+        if feed is None or feed.ready:
+            return
+        del self._by_key[selection, allow]
+        feed.clear()
+        if not selection.is_exact:
+            del self._broad[feed]
+            self._matches.clear()
+        for topic in selection.topics if selection.is_exact else ():
+            feeds = self._by_topic[topic]
+            del feeds[feed]
+            if not feeds:
+                del self._by_topic[topic]
+
+    def _index(self, feed: Feed) -> None:
+        if not feed.selection.is_exact:
+            self._broad[feed] = None
+            self._matches.clear()
+            return
+        for topic in feed.selection.topics:
+            self._by_topic.setdefault(topic, {})[feed] = None
+
+    def append(self, record: Record) -> None:
+        """Hand a committed record to every feed that selected it."""
+        feeds = self._selected(record.topics)
+        if record.private:
+            feeds = [feed for feed in feeds if feed.allows(record)]
+        # All at once: ten thousand subscribers may be as many feeds.
+        if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
+            self._sweep.add(wakened)
+        # Not before: a feed that is full gives its subscribers back, and they lack this record.
+        self._windows.head = record.position
+
+    def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
+        if len(topics) == 1:
+            topic = topics[0]
+            exact = self._by_topic.get(topic, ())
+            if not self._broad:
+                return exact
+            return (*exact, *self._matching(topic))
+        found: dict[Feed, None] = {}
+        for topic in topics:
+            found.update(self._by_topic.get(topic, {}))
+            found.update(dict.fromkeys(self._matching(topic)))
+        return found
+
+    def _matching(self, topic: str) -> tuple[Feed, ...]:
+        feeds = self._matches.get(topic)
+        if feeds is None:
+            feeds = tuple(feed for feed in self._broad if feed.selection.matches_topic(topic))
+            if len(self._matches) >= _MATCH_CACHE_TOPICS:
+                self._matches.clear()
+            self._matches[topic] = feeds
+        return feeds

@@ -1,0 +1,138 @@
+"""The interface of the log's keeper.
+
+A hub has one log: every update gets one place in one order, whatever its
+topics. A `History` gives the places and keeps the records. The newest part is
+always in memory too, as `log`, so that "what comes after this cursor" and "from
+here on, live" can be asked in one step without a checkpoint between.
+
+Who does what:
+
+* `append` stores updates and returns their records once the promised
+  durability holds. It doesn't touch `log`: the hub does, in log order, and in
+  the same step hands the records to its feeds.
+* `read` gives what is older than `log`.
+* What retention removes is noted in `marks`: by them, and per topic, a cursor
+  is found to have a gap.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self, final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from .epochs import Epochs
+    from .gaps import Marks
+    from .log import Log
+    from .record import Appended, Page, Update
+    from .selection import Selection
+
+Durability = Literal["memory", "fast", "durable"]
+"""What an acknowledged publish survives: nothing; the end of the process; the
+end of power."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryStatistics:
+    """A snapshot of one history."""
+
+    durability: Durability
+    """What an acknowledged publish survives."""
+    events: int
+    """Records kept."""
+    bytes: int
+    """Bytes of their frames."""
+    topics: int
+    """Topics among them."""
+    oldest: int
+    """The first kept position, 0 if none."""
+    newest: int
+    """The last given position, 0 if none."""
+    trimmed: int
+    """Records removed by retention or purge since the history was opened."""
+
+
+class History(ABC):
+    """Keeps one log. An async context manager: open while a hub uses it."""
+
+    durability: Durability
+    """What an update survives once `append` has returned."""
+    max_age: float | None
+    """Seconds after which records are trimmed, if they are."""
+    log: Log
+    """The newest part of it, in memory; the hub appends to it what `append` returned."""
+    marks: Marks
+    """The newest removed position of each topic: what tells a gap."""
+    epochs: Epochs
+    """The positions that ids of each opening may have."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Load the newest part into `log`, and begin a new epoch.
+
+        Raises:
+            HistoryError: what is there can't be used; it is left as it was.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of the store."""
+
+    @abstractmethod
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Store updates, all or none, in the order given.
+
+        Raises:
+            HistoryFullError: there is no room; none was stored.
+            HistoryError: none was stored.
+            OutcomeUnknownError: the store didn't say whether they were.
+        """
+
+    @abstractmethod
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read selected records behind a position, up to the head of `log`.
+
+        At least one if there is one; but a long search for what matchers match may end
+        with an empty page that says there is more. Private records are among them; the
+        hub filters. Retention goes on meanwhile: look at `marks` after reading, not
+        before, and no gap is missed.
+        """
+
+    @abstractmethod
+    async def find(self, id: str) -> int | None:
+        """Return the position of the newest record with a publisher's id, if kept."""
+
+    @abstractmethod
+    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+        """Return the position behind which the last `count` selected records stand."""
+
+    @abstractmethod
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's records, from `log` too; return how many."""
+
+    @abstractmethod
+    async def trim(self) -> int:
+        """Remove what is beyond the age limit; return how many. Other limits hold always."""
+
+    @abstractmethod
+    def statistics(self) -> HistoryStatistics:
+        """A snapshot; cheap."""

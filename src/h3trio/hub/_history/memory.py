@@ -1,0 +1,200 @@
+"""A history in memory: gone with the process, and bounded by default.
+
+The log is all there is. A record that falls out of it is noted in the marks, and
+its `dedup` key is forgotten with it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from .epochs import Epochs
+from .gaps import Marks
+from .history import Durability, History, HistoryStatistics
+from .log import Log
+from .placing import check_update, place
+from .record import Appended
+from .retention import MIB, Retention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .record import Page, Record, Update
+    from .selection import Selection
+
+_TURN: Final = 1000
+"""Records removed before others may run, about 2 ms."""
+
+
+@final
+class MemoryHistory(History):
+    """Keeps the newest updates in memory.
+
+    Args:
+        max_events: updates kept. 10,000 are some minutes of a busy hub, long enough to
+            reconnect, and with small events less than 20 MiB of memory.
+        max_bytes: bytes of their frames: 64 MiB, for when the events aren't small.
+        max_age: seconds after which an update is removed. Off by default: the other
+            limits bound the memory.
+        max_topic_events: updates kept of one topic. Off by default: a hub with many
+            topics would need another number than one with few.
+        max_topic_bytes: bytes of the frames of one topic; off for the same reason.
+        clock: gives Unix time in seconds.
+
+    Raises:
+        ValueError, TypeError: a limit isn't a positive number.
+    """
+
+    durability: Durability = "memory"
+
+    def __init__(
+        self,
+        *,
+        max_events: int = 10_000,
+        max_bytes: int = 64 * MIB,
+        max_age: float | None = None,
+        max_topic_events: int | None = None,
+        max_topic_bytes: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._retention = Retention(
+            max_events=max_events,
+            max_bytes=max_bytes,
+            max_age=max_age,
+            max_topic_events=max_topic_events,
+            max_topic_bytes=max_topic_bytes,
+        )
+        self.max_age: float | None = max_age
+        self._clock = clock
+        self.log: Log = Log(
+            max_events=max_events,
+            max_bytes=max_bytes,
+            max_topic_events=max_topic_events,
+            max_topic_bytes=max_topic_bytes,
+            forget=self._forget,
+        )
+        self.marks: Marks = Marks()
+        self.epochs: Epochs = Epochs()
+        self._is_open = False
+        self._last = 0
+        self._trimmed = 0
+        self._dedup: dict[str, str] = {}
+        # Which key goes with a record.
+        self._keys: dict[int, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryHistory: {len(self.log)} records, head {self.log.head}>"
+
+    async def open(self) -> None:
+        """Begin a new epoch. What an earlier one left is still there."""
+        await trio.lowlevel.checkpoint()
+        if self._is_open:
+            raise trio.BusyResourceError("the history is open already")
+        self.epochs.begin(self._last + 1)
+        self._is_open = True
+
+    async def aclose(self) -> None:
+        """Take no more updates."""
+        self._is_open = False
+        await trio.lowlevel.checkpoint()
+
+    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:
+        """Give updates their places; the caller puts the records into `log`, at once.
+
+        Raises:
+            ValueError: an update can't be stored; none was.
+            trio.ClosedResourceError: the history isn't open.
+        """
+        if not self._is_open:
+            raise trio.ClosedResourceError("the history is not open")
+        for update in updates:
+            check_update(update)
+        published = self._clock()
+        return [self._append(update, published) for update in updates]
+
+    def _append(self, update: Update, published: float) -> Appended:
+        key = update.dedup
+        if key is not None and (first := self._dedup.get(key)) is not None:
+            return Appended(first, None)
+        position = self._last + 1
+        epoch = self.epochs.current
+        record = place(update, position=position, epoch=epoch, published=published)
+        self._last = position
+        if key is not None:
+            self._dedup[key] = record.id
+            self._keys[position] = key
+        return Appended(record.id, record)
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """As `append_nowait`, behind a checkpoint."""
+        # In front: cancelled after the fact, positions would be given that no log gets.
+        await trio.lowlevel.checkpoint()
+        return self.append_nowait(updates)
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """As `Log.read`: there is nothing older than the log."""
+        await trio.lowlevel.checkpoint()
+        page = self.log.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+        assert page is not None, "the log is whole"
+        return page
+
+    async def find(self, id: str) -> int | None:
+        """Return the position of the newest record with a publisher's id, if kept."""
+        await trio.lowlevel.checkpoint()
+        return self.log.find(id)
+
+    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+        """Return the position behind which the last `count` selected records stand."""
+        await trio.lowlevel.checkpoint()
+        position = self.log.position_before_last(count, selection=selection)
+        assert position is not None, "the log is whole"
+        return position
+
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's records; return how many."""
+        await trio.lowlevel.checkpoint()
+        positions = self.log.positions(topic)
+        for position in positions:
+            self.log.remove(position)
+        return len(positions)
+
+    async def trim(self) -> int:
+        """Remove what is beyond the age limit; return how many."""
+        await trio.lowlevel.checkpoint()
+        removed = 0
+        if self.max_age is not None:
+            limit = self._clock() - self.max_age
+            while (oldest := self.log.oldest) is not None and oldest.published < limit:
+                self.log.remove(oldest.position)
+                removed += 1
+                if removed % _TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        return removed
+
+    def statistics(self) -> HistoryStatistics:
+        """A snapshot; cheap."""
+        oldest = self.log.oldest
+        return HistoryStatistics(
+            durability=self.durability,
+            events=len(self.log),
+            bytes=self.log.bytes,
+            topics=self.log.topics,
+            oldest=0 if oldest is None else oldest.position,
+            newest=self._last,
+            trimmed=self._trimmed,
+        )
+
+    def _forget(self, record: Record) -> None:
+        """A record is gone for good."""
+        self._trimmed += 1
+        for topic in record.topics:
+            self.marks.note(topic, record.position)
+        if self._keys and (key := self._keys.pop(record.position, None)) is not None:
+            del self._dedup[key]

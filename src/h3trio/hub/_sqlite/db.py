@@ -1,0 +1,194 @@
+"""The writer's connection: transactions, the size of files, and what errors mean.
+
+Errors of SQLite are translated here. Of a full disk and of most others it is sure
+that nothing was stored. Not so if the disk failed while a transaction was being
+committed: it may be found again after a restart. Then nothing more is written, as
+nothing is known of the disk either.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUnknownError
+from h3trio.hub._history.retention import MIB
+
+from . import schema
+from .files import Reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from h3trio.hub._history.history import Durability
+
+HEADROOM_PAGES: Final = 64
+"""Pages below `max_db_bytes` that only removing may use: an index can grow by it."""
+
+MAX_WAL_BYTES: Final = 8 * MIB
+"""Size of the write-ahead log above which the writer waits for readers to empty it."""
+
+# How long the writer waits for that, and at each how many of its transactions.
+_IMPATIENT_MS: Final = 100
+_WAL_ATTEMPTS: Final = 100
+
+# What SQLite says when there is no room: on the disk, for a page, for its shared index.
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_NOT_WRITTEN: Final = _FULL | {sqlite3.SQLITE_IOERR_WRITE}
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def translated(path: Path) -> Generator[None]:
+    """Raise SQLite's errors as those of histories."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", None) in _FULL:
+            raise HistoryFullError(f"{path} has no room: {exc}") from exc
+        raise HistoryError(f"{path}: {exc}") from exc
+
+
+@final
+class Database:
+    """A database opened for writing, by its owner.
+
+    Args:
+        path: the file.
+        durability: `"durable"` or `"fast"`.
+        max_bytes: size of the file above which only removing is possible.
+        reserve_bytes: disk space held back for removing on a full disk.
+
+    Raises:
+        HistoryError: the file isn't ours, or can't be opened; it is left as it was.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Durability,
+        max_bytes: int | None,
+        reserve_bytes: int,
+    ) -> None:
+        self.path = path
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._wal_overdue = 0
+        self._max_bytes = max_bytes
+        self._reserve = Reserve(path, reserve_bytes)
+        self._failure: str | None = None
+        with translated(path):
+            self.connection = schema.connect(path, mode="rwc")
+            try:
+                # A new file's tables need room too.
+                self.despite_full(lambda: self._prepare(durability))
+            except BaseException:
+                self.connection.close()
+                raise
+
+    def _prepare(self, durability: Durability) -> None:
+        with translated(self.path):
+            schema.prepare(self.path, self.connection, durability=durability)
+
+    def close(self) -> None:
+        """Close the connection. The last one empties the write-ahead log and deletes it."""
+        self.connection.close()
+
+    # -- transactions
+
+    @contextmanager
+    def transaction(self) -> Generator[sqlite3.Connection]:
+        """Change the database: all of it, or nothing if the block or the commit fails.
+
+        Raises:
+            HistoryFullError: there is no room.
+            HistoryError: it could not be written.
+            OutcomeUnknownError: the disk failed in the middle of the commit.
+        """
+        if self._failure is not None:
+            raise HistoryError(self._failure)
+        db = self.connection
+        with translated(self.path):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                self._commit()
+            finally:
+                # SQLite itself rolls back after some errors.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def _commit(self) -> None:
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.OperationalError as exc:
+            self._failure = failure_of_commit(self.path, exc)
+            if self._failure is None:
+                raise
+            raise OutcomeUnknownError(self._failure) from exc
+
+    # -- room
+
+    def despite_full(self, work: Callable[[], _T]) -> _T:
+        """Do what makes room, with the room that is held back for it."""
+        self._limit_size(HEADROOM_PAGES)
+        try:
+            try:
+                result = work()
+            except HistoryFullError:
+                self._reserve.give_up()
+                self.checkpoint()
+                result = work()
+        finally:
+            self._limit_size(0)
+        if self._reserve.is_wanting:
+            self.checkpoint()
+            self._reserve.take()
+        return result
+
+    def _limit_size(self, headroom: int) -> None:
+        if self._max_bytes is not None:
+            (page_size,) = self.connection.execute("PRAGMA page_size").fetchone()
+            pages = self._max_bytes // page_size - HEADROOM_PAGES + headroom
+            self.connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def checkpoint(self, mode: str = "RESTART") -> bool:
+        """Empty the write-ahead log into the database; whether that worked.
+
+        The next transaction can then use its space from the start.
+        """
+        try:
+            row = self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.Error:
+            return False
+        return not row[0]
+
+    def bound_wal(self) -> None:
+        """Cut the write-ahead log down where readers kept it from starting anew."""
+        size = self._wal.stat().st_size if self._wal.exists() else 0
+        if size <= MAX_WAL_BYTES:
+            return
+        self._wal_overdue += 1
+        if self._wal_overdue % _WAL_ATTEMPTS != 1:
+            return
+        # Not the usual patience: somebody's backup may read for minutes, and updates wait.
+        self.connection.execute(f"PRAGMA busy_timeout = {_IMPATIENT_MS}")
+        if self.checkpoint("TRUNCATE"):
+            self._wal_overdue = 0
+        usual = round(1000 * schema.BUSY_SECONDS)
+        self.connection.execute(f"PRAGMA busy_timeout = {usual}")
+
+
+def failure_of_commit(path: Path, error: sqlite3.Error) -> str | None:
+    """Say why nothing more can be written after a commit failed, if that is so.
+
+    A write that failed left the transaction without its last page, the one that
+    counts: it is not stored. Of a sync that failed nobody knows what is on the disk.
+    """
+    code = error.sqlite_errorcode
+    if code & 0xFF != sqlite3.SQLITE_IOERR or code in _NOT_WRITTEN:
+        return None
+    return f"{path} failed while storing ({error}): nothing is stored until a restart"

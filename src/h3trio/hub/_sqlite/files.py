@@ -1,0 +1,107 @@
+"""The two files beside a database: who owns it, and room to act when the disk is full.
+
+The owner's lock is on a file of its own. Were it on the database, closing any
+descriptor of that would drop the locks that SQLite itself holds there (POSIX
+record locks belong to the process). It is never deleted: whoever deletes a lock
+file may delete one that another just took.
+
+The reserve is disk space held back. On a full disk SQLite can't even delete: what
+a transaction changes is first written to the write-ahead log, and that is emptied
+into the database file, which may have to grow. Giving the reserve up makes room
+for both.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, final
+
+from h3trio.hub._history.errors import HistoryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@final
+class OwnerLock:
+    """One owner of a database at a time, this process or another.
+
+    The kernel drops the lock when the process ends, however it does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.with_name(f"{path.name}.lock")
+        self._descriptor: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the database ever had an owner."""
+        return self._file.exists()
+
+    def acquire(self) -> None:
+        """Become the owner.
+
+        Raises:
+            HistoryError: there is one.
+        """
+        try:
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as exc:
+            raise HistoryError(f"{self._file} can't be opened: {exc.strerror}") from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(descriptor)
+            if isinstance(exc, BlockingIOError):
+                problem = "is in use by another process, or by another hub of this one"
+                raise HistoryError(f"{self._path} {problem}") from exc
+            raise HistoryError(f"{self._file} can't be locked: {exc.strerror}") from exc
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go, if it is held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@final
+class Reserve:
+    """Disk space held back in a file that can be given up.
+
+    Args:
+        path: the database's; the reserve is `<path>-reserve`.
+        size: bytes; 0 for none.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._file = path.with_name(f"{path.name}-reserve")
+        self._size = size
+        self._is_held = False
+
+    @property
+    def is_wanting(self) -> bool:
+        """Whether there should be space held back, and isn't."""
+        return self._size > 0 and not self._is_held
+
+    def take(self) -> None:
+        """Hold the space back, if there is enough; it doesn't matter if there isn't."""
+        try:
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, self._size)
+            os.ftruncate(descriptor, self._size)
+            self._is_held = True
+        except OSError:
+            self._file.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def give_up(self) -> None:
+        """Make the space free."""
+        self._file.unlink(missing_ok=True)
+        self._is_held = False

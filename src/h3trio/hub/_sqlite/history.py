@@ -1,0 +1,374 @@
+"""A history in an SQLite file: what was acknowledged outlives the process.
+
+The newest part is in memory as `log`; the file has everything. Its one writer
+works in a thread, one call after the other, and each call is one transaction: the
+more updates a call brings, the fewer syncs each of them costs. Readers have threads
+of their own, so that a client which replays yesterday doesn't hold up publishing.
+None of these threads counts against Trio's limit, which is for the program's own.
+
+A page that was read may lack what a transaction has just removed, of which the
+marks don't know yet. So it is kept back until they do: whoever looks at the marks
+after reading sees every gap.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
+
+import trio
+
+from h3trio.hub._history.epochs import Epochs, is_publisher_id
+from h3trio.hub._history.errors import HistoryFullError
+from h3trio.hub._history.gaps import Marks
+from h3trio.hub._history.history import Durability, History, HistoryStatistics
+from h3trio.hub._history.log import Log
+from h3trio.hub._history.placing import check_update
+from h3trio.hub._history.retention import GIB, MIB, Retention, check_limit
+
+from . import pages, schema
+from .db import translated
+from .store import Store
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from h3trio.hub._history.record import Appended, Page, Update
+    from h3trio.hub._history.selection import Selection
+
+    from .change import Removed
+    from .store import Written
+
+READERS: Final = 2
+"""Threads that read: one more than a long search keeps busy."""
+
+MIN_DB_BYTES: Final = 1 * MIB
+"""The least that `max_db_bytes` may be: the schema and some pages to turn over."""
+
+_T = TypeVar("_T")
+
+
+@final
+class SQLiteHistory(History):
+    """Keeps updates in a file.
+
+    A full disk, or a file of `max_db_bytes`, refuses updates; nothing that is within the
+    limits is given up for them. Removing works even then, by `purge`, by age, or by
+    limits that are lower after a restart, and updates are taken again.
+
+    Args:
+        path: the database. It may be missing or empty. Beside it lie `-wal` and `-shm`,
+            which are SQLite's and part of it, `.lock` and `-reserve`.
+        durability: `"durable"`: an acknowledged update survives the end of power.
+            `"fast"`: it survives the end of the process.
+        max_events: updates kept. A million is a day at 12 a second.
+        max_bytes: bytes of their frames: 1 GiB, what a small server can spare.
+        max_age: seconds after which an update is removed. Off by default.
+        max_topic_events: updates kept of one topic. Off by default: a hub with many
+            topics would need another number than one with few.
+        max_topic_bytes: bytes of the frames of one topic; off for the same reason.
+        max_db_bytes: size of the file above which updates are refused. Off by default:
+            `max_bytes` bounds it too, to about twice as much.
+        reserve_bytes: disk space held back for removing on a full disk, 0 for none. The
+            write-ahead log's usual 2 MiB have to fit twice.
+        tail_events: newest updates that are in memory too: some minutes of a busy hub.
+        tail_bytes: bytes of their frames.
+        clock: gives Unix time in seconds.
+
+    Raises:
+        ValueError, TypeError: a limit isn't a positive number.
+    """
+
+    def __init__(  # noqa: PLR0913 - each limit has a name
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["durable", "fast"] = "durable",
+        max_events: int = 1_000_000,
+        max_bytes: int = 1 * GIB,
+        max_age: float | None = None,
+        max_topic_events: int | None = None,
+        max_topic_bytes: int | None = None,
+        max_db_bytes: int | None = None,
+        reserve_bytes: int = 4 * MIB,
+        tail_events: int = 10_000,
+        tail_bytes: int = 16 * MIB,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if durability not in ("durable", "fast"):
+            raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
+        _check_sizes(max_db_bytes, reserve_bytes, tail_events, tail_bytes)
+        self.durability: Durability = durability
+        self.max_age: float | None = max_age
+        self.path: Final = _resolved(path)
+        """The database, absolute."""
+        self._tail_events = tail_events
+        self._tail_bytes = tail_bytes
+        self._clock = clock
+        self._store = Store(
+            self.path,
+            durability=durability,
+            retention=Retention(
+                max_events=max_events,
+                max_bytes=max_bytes,
+                max_age=max_age,
+                max_topic_events=max_topic_events,
+                max_topic_bytes=max_topic_bytes,
+            ),
+            max_db_bytes=max_db_bytes,
+            reserve_bytes=reserve_bytes,
+        )
+        self.log: Log = Log(max_events=tail_events, max_bytes=tail_bytes)
+        self.marks: Marks = Marks()
+        self.epochs: Epochs = Epochs()
+        self._is_open = False
+        # Held while the writer's thread works and until what it did is known here.
+        self._writing = trio.Lock()
+        self._writer_threads = trio.CapacityLimiter(1)
+        self._reader_threads = trio.CapacityLimiter(READERS)
+        self._readers: list[sqlite3.Connection] = []
+        self._trims_noted = 0
+        self._trimmed = 0
+
+    def __repr__(self) -> str:
+        return f"<SQLiteHistory {self.path}: head {self.log.head}>"
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """Open the file, load its newest part and begin a new epoch.
+
+        Raises:
+            HistoryError: the file is foreign, damaged, newer than this code, in use by
+                another process, or can't be read or written. It is left as it was.
+        """
+        if self._is_open:
+            raise trio.BusyResourceError("the history is open already")
+        loaded = await trio.to_thread.run_sync(
+            partial(self._store.open, tail_events=self._tail_events, tail_bytes=self._tail_bytes),
+            limiter=self._writer_threads,
+        )
+        self.log = Log(
+            max_events=self._tail_events,
+            max_bytes=self._tail_bytes,
+            floor=loaded.floor,
+            head=loaded.records[0].position - 1 if loaded.records else loaded.head,
+        )
+        for record in loaded.records:
+            self.log.append(record)
+        self.log.head = loaded.head
+        self.marks = Marks(floor=loaded.marks_floor)
+        for topic, position in loaded.marks:
+            self.marks.note(topic, position)
+        self.epochs = loaded.epochs
+        self._trims_noted = self._store.sums.trims
+        self._trimmed = 0
+        self._is_open = True
+
+    async def aclose(self) -> None:
+        """Close the file; an append that is under way finishes first."""
+        if not self._is_open:
+            await trio.lowlevel.checkpoint()
+            return
+        self._is_open = False
+        try:
+            async with self._writing:
+                await trio.to_thread.run_sync(self._close, limiter=self._writer_threads)
+        except trio.Cancelled:
+            # Cancelled before it began: then here and now. What SQLite does at a close takes
+            # milliseconds, and whoever opens the file next shall find it free.
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        # The writer last: the last to close empties the write-ahead log, and readers can't.
+        while self._readers:
+            self._readers.pop().close()
+        self._store.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise trio.ClosedResourceError("the history is not open")
+
+    # -- writing
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Store updates in one transaction; returns once they are as durable as promised.
+
+        Cancelling waits for a transaction that has begun.
+
+        Raises:
+            ValueError: an update can't be stored; none was.
+            HistoryFullError: there is no room; none was stored.
+            HistoryError: none was stored.
+            OutcomeUnknownError: the disk failed while they were being stored.
+            trio.ClosedResourceError: the history isn't open.
+        """
+        for update in updates:
+            check_update(update)
+        async with self._writing:
+            try:
+                written = await self._append(updates)
+            except HistoryFullError:
+                # Records may have become too old since somebody last looked.
+                await self._trim_some(partial(self._store.make_room, **self._trim_limits()))
+                written = await self._append(updates)
+        return written.appended
+
+    async def _append(self, updates: Sequence[Update]) -> Written:
+        written = await self._write(partial(self._store.append, updates, self._clock()))
+        self._note(written.removed)
+        return written
+
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's records; return how many.
+
+        What is published meanwhile stays. Cancelling stops it half-way.
+        """
+        before = self.log.head + 1
+        return await self._trim_all(partial(self._store.purge, topic, before=before))
+
+    async def trim(self) -> int:
+        """Remove what is beyond the limits; return how many. Cancelling stops it half-way."""
+        return await self._trim_all(partial(self._store.trim, **self._trim_limits()))
+
+    def _trim_limits(self) -> dict[str, Any]:
+        # Not what is stored and isn't in the log yet: it is about to be delivered.
+        age = self.max_age
+        published_before = None if age is None else self._clock() - age
+        return {"before": self.log.head + 1, "published_before": published_before}
+
+    async def _trim_all(self, trim: Callable[[], tuple[Removed, bool]]) -> int:
+        removed, more = 0, True
+        while more:
+            async with self._writing:
+                count, more = await self._trim_some(trim)
+            removed += count
+        return removed
+
+    async def _trim_some(self, trim: Callable[[], tuple[Removed, bool]]) -> tuple[int, bool]:
+        removed, more = await self._write(trim)
+        self._note(removed)
+        return len(removed.positions), more
+
+    async def _write(self, work: Callable[[], _T]) -> _T:
+        """Let the writer's thread work; what it did must be noted before `_writing` ends."""
+        self._check_open()
+        return await trio.to_thread.run_sync(work, limiter=self._writer_threads)
+
+    def _note(self, removed: Removed) -> None:
+        """Take note of what a transaction removed."""
+        for topic, position in removed.marks.items():
+            self.marks.note(topic, position)
+        for position in removed.positions:
+            self.log.remove(position)
+        self._trimmed += len(removed.positions)
+        self._trims_noted = self._store.sums.trims
+
+    # -- reading
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read selected records behind a position, up to the head of `log`.
+
+        At least one if there is one; but a long search for what matchers match ends with
+        an empty page that says there is more.
+        """
+        page, trims = await self._read(
+            partial(
+                pages.read_page,
+                after=after,
+                head=self.log.head,
+                selection=selection,
+                max_records=max_records,
+                max_bytes=max_bytes,
+            )
+        )
+        if trims > self._trims_noted:
+            async with self._writing:
+                assert trims <= self._trims_noted, "noted before the lock is let go"
+        return page
+
+    async def find(self, id: str) -> int | None:
+        """Return the position of the newest record with a publisher's id, if kept."""
+        position = self.log.find(id)
+        if position is not None or not is_publisher_id(id):
+            await trio.lowlevel.checkpoint()
+            return position
+        return await self._read(partial(pages.find, id=id, head=self.log.head))
+
+    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+        """Return the position behind which the last `count` selected records stand."""
+        position = self.log.position_before_last(count, selection=selection)
+        if position is not None:
+            await trio.lowlevel.checkpoint()
+            return position
+        return await self._read(
+            partial(
+                pages.position_before_last,
+                count=count,
+                head=self.log.head,
+                selection=selection,
+            )
+        )
+
+    async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        self._check_open()
+        return await trio.to_thread.run_sync(self._with_reader, work, limiter=self._reader_threads)
+
+    def _with_reader(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run in a reader's thread; a connection that met an error isn't used again."""
+        with translated(self.path):
+            try:
+                db = self._readers.pop()
+            except IndexError:
+                db = schema.connect(self.path, mode="ro")
+            try:
+                found = work(db)
+            except BaseException:
+                db.close()
+                raise
+            if self._is_open:
+                self._readers.append(db)
+            else:
+                db.close()
+        return found
+
+    def statistics(self) -> HistoryStatistics:
+        """A snapshot; cheap."""
+        sums = self._store.sums
+        return HistoryStatistics(
+            durability=self.durability,
+            events=sums.events,
+            bytes=sums.bytes,
+            topics=sums.topics,
+            oldest=sums.oldest,
+            newest=sums.last,
+            trimmed=self._trimmed,
+        )
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    """Follow links, so that one file has one lock, and refuse SQLite's special names."""
+    name = os.fspath(path)
+    if not name or name.startswith(":"):
+        raise ValueError(f"path must name a file, not {name!r}; in memory, use MemoryHistory")
+    return Path(name).resolve()
+
+
+def _check_sizes(
+    max_db_bytes: int | None, reserve_bytes: int, tail_events: int, tail_bytes: int
+) -> None:
+    if max_db_bytes is not None:
+        check_limit("max_db_bytes", max_db_bytes)
+        if max_db_bytes < MIN_DB_BYTES:
+            raise ValueError(f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}")
+    if reserve_bytes != 0:
+        check_limit("reserve_bytes", reserve_bytes)
+    check_limit("tail_events", tail_events)
+    check_limit("tail_bytes", tail_bytes)

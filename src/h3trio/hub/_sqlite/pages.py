@@ -1,0 +1,185 @@
+"""Reading a database: pages of records, found by position, topic or publisher's id.
+
+Every function opens a snapshot, fetches what it needs and ends it: a read that
+stays open keeps the write-ahead log from being emptied. `head` bounds what is
+seen, as the database may be ahead of the log in memory: what was committed but
+isn't in the log yet comes to subscribers by the log.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from heapq import merge
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+from h3trio.hub._history.log import MAX_SCAN
+from h3trio.hub._history.record import Page, Record
+from h3trio.hub._history.selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+
+
+# Every query is put together from constants of this file; what comes from outside is bound.
+_AFTER: Final = "position > ? AND position <= ? ORDER BY position"
+_BACKWARD: Final = "position <= ? ORDER BY position DESC"
+_POSITIONS: Final = "SELECT position FROM records WHERE "
+_SCAN: Final = "SELECT position, topics FROM records WHERE "
+_OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
+
+_MAX_SEARCH: Final = 20 * MAX_SCAN
+"""Records that are looked at to find the last so many that match, about 0.2 s."""
+
+
+@final
+class _Snapshot:
+    """One state of the database, seen until the block ends."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._cursors = ExitStack()
+        self._names: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # A cursor that is open would keep the snapshot beyond its transaction.
+        self._cursors.close()
+        self._db.execute("ROLLBACK")
+
+    def trims(self) -> int:
+        """Return how many transactions have removed something."""
+        (trims,) = self._db.execute("SELECT trims FROM state").fetchone()
+        return int(trims)
+
+    def record(self, position: int) -> Record:
+        query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
+        row = self._db.execute(query, (position,)).fetchone()
+        wire_id, private, published, topics, frame = row
+        return Record(
+            position=position,
+            id=wire_id,
+            topics=self._topics(topics),
+            private=bool(private),
+            published=published,
+            frame=frame,
+        )
+
+    def after(self, after: int, head: int, selection: Selection) -> tuple[Iterator[int], int]:
+        """List selected positions lazily, and say up to which position the list answers."""
+        if selection.is_exact:
+            return self._of_topics(selection, _AFTER, after, head), head
+        if selection.everything:
+            return (row[0] for row in self._rows(_POSITIONS + _AFTER, after, head)), head
+        scanned = list(islice(self._rows(_SCAN + _AFTER, after, head), MAX_SCAN))
+        end = scanned[-1][0] if len(scanned) == MAX_SCAN else head
+        return self._matching(scanned, selection), end
+
+    def backward(self, head: int, selection: Selection) -> Iterator[int]:
+        """List selected positions lazily, the newest first."""
+        if selection.is_exact:
+            return self._of_topics(selection, _BACKWARD, head)
+        if selection.everything:
+            return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
+        scanned = islice(self._rows(_SCAN + _BACKWARD, head), _MAX_SEARCH)
+        return self._matching(scanned, selection)
+
+    def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
+        """Merge the positions of several topics, one under more than one of them once."""
+        known = "SELECT number FROM topics WHERE name = ? AND events > 0"
+        found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
+        rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
+        last = 0
+        for (position,) in merge(*rows, reverse=where is _BACKWARD):
+            if position != last:
+                yield position
+                last = position
+
+    def _matching(self, rows: Iterable[Any], selection: Selection) -> Iterator[int]:
+        known: dict[str, bool] = {}
+        for position, numbers in rows:
+            matches = known.get(numbers)
+            if matches is None:
+                matches = known[numbers] = selection.matches(self._topics(numbers))
+            if matches:
+                yield position
+
+    def _rows(self, query: str, *values: int) -> Iterator[Any]:
+        return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))
+
+    def _topics(self, numbers: str) -> tuple[str, ...]:
+        return tuple(self._name(int(number)) for number in numbers.split())
+
+    def _name(self, number: int) -> str:
+        name = self._names.get(number)
+        if name is None:
+            query = "SELECT name FROM topics WHERE number = ?"
+            (name,) = self._db.execute(query, (number,)).fetchone()
+            self._names[number] = name
+        return name
+
+
+def read_page(
+    db: sqlite3.Connection,
+    *,
+    after: int,
+    head: int,
+    selection: Selection,
+    max_records: int,
+    max_bytes: int,
+) -> tuple[Page, int]:
+    """Read selected records behind `after`, up to `head`.
+
+    Returns:
+        The page, and how many transactions had removed something when it was read.
+    """
+    records: list[Record] = []
+    size = 0
+    with _Snapshot(db) as snapshot:
+        trims = snapshot.trims()
+        found, end = snapshot.after(after, head, selection)
+        for position in found:
+            record = snapshot.record(position)
+            size += len(record.frame)
+            if records and (len(records) >= max_records or size > max_bytes):
+                return Page(records, records[-1].position, more=True), trims
+            records.append(record)
+    return Page(records, max(end, after), more=end < head), trims
+
+
+def find(db: sqlite3.Connection, *, id: str, head: int) -> int | None:
+    """Return the position of the newest record with a publisher's id."""
+    query = "SELECT max(position) FROM records WHERE own = 1 AND id = ? AND position <= ?"
+    (position,) = db.execute(query, (id, head)).fetchone()
+    return None if position is None else int(position)
+
+
+def position_before_last(
+    db: sqlite3.Connection, *, count: int, head: int, selection: Selection
+) -> int:
+    """Return the position behind which the last `count` selected records stand.
+
+    With matchers, no more than the newest 40,000 records are looked at.
+    """
+    with _Snapshot(db) as snapshot:
+        nth = next(islice(snapshot.backward(head, selection), count - 1, None), None)
+    return 0 if nth is None else nth - 1
+
+
+def newest(db: sqlite3.Connection, *, head: int, max_records: int, max_bytes: int) -> list[Record]:
+    """Return the newest records, in order: at least one if there is one."""
+    records: list[Record] = []
+    size = 0
+    with _Snapshot(db) as snapshot:
+        for position in islice(snapshot.backward(head, Selection([EVERYTHING])), max_records):
+            record = snapshot.record(position)
+            size += len(record.frame)
+            if records and size > max_bytes:
+                break
+            records.append(record)
+    records.reverse()
+    return records

@@ -1,0 +1,1 @@
+"""Access control of the hub server: tokens, rights, rates."""

@@ -1,0 +1,77 @@
+"""What a request may do: the value that every way of telling who asks comes to.
+
+An `Authenticator` turns a request into a `Grant`, or into `None` where the
+request says nothing of who asks. Everything behind it (routes, limits, the end
+of a stream) knows grants only, so a program can bring an authenticator of its
+own: sessions of a web framework, client certificates, an API key.
+
+Topics are given as Mercure's selectors: `*` for all, a topic, or a URI template.
+Of RFC 6570 templates understand `{name}`, which stands for one segment, and
+`{+name}`, which stands for anything. Another expression makes a text a topic
+like any other, so what isn't understood gives no right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from h3trio.hub import Selection
+
+from .uri_template import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from h3trio import H3Event
+    from h3trio.hub import TopicMatcher
+
+NO_TOPICS: Final = Selection()
+ALL_TOPICS: Final = Selection(["*"])
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What whoever sent a request may do, until when."""
+
+    publish: Selection = NO_TOPICS
+    """Topics it may publish to, and purge."""
+    subscribe: Selection | None = None
+    """Topics whose private events it may see. `None`: it may not subscribe; an
+    empty selection: to public events only."""
+    operate: bool = False
+    """Whether it may see the page, the health, the statistics and the metrics."""
+    expires: float | None = None
+    """Unix time in seconds at which all of it ends, streams too; `None` for never."""
+    subject: str = ""
+    """Who it is, for limits, for `Hub.kick` and for the log; `""` if that isn't known."""
+
+
+class Authenticator(Protocol):
+    """`await authenticator(event)`: tell what a request may do.
+
+    It is asked before the answer begins and, for a stream, again every
+    `Limits.recheck_interval`. `None` is for a request that doesn't say who
+    asks; what anyone may do is then up to `Rights`.
+
+    Raises:
+        HTTPError: 401 for credentials that aren't good, 400 for what can't be read.
+    """
+
+    async def __call__(self, event: H3Event, /) -> Grant | None: ...
+
+
+def selection_of(selectors: Iterable[str]) -> Selection:
+    """Gather topic selectors: `*`, topics, and URI templates."""
+    found: list[str | TopicMatcher] = []
+    for text in selectors:
+        found.append(text)
+        if (template := Template.parse(text)) is not None:
+            found.append(template)
+    return Selection(found)
+
+
+def members(selection: Selection) -> Sequence[str | TopicMatcher]:
+    """List what a selection was made of, as `Hub.subscribe` takes it."""
+    return ("*",) if selection.everything else (*selection.topics, *selection.matchers)

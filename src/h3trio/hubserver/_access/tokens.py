@@ -1,0 +1,220 @@
+"""Tokens, without I/O: is a text a JWT that one of our keys signed, and what does it allow.
+
+Whatever is odd is refused, before anything of it is believed: the length, then
+the shape, the header, the signature, and only then the claims. A header says
+which key is meant and nothing else; keys and addresses that it brings along
+(`jwk`, `jku`, `x5c`, `x5u`) are never looked at. No error quotes the token.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast, final
+
+from .grant import NO_TOPICS, Grant, selection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .keys import KeySet
+
+MAX_TOKEN_BYTES: Final = 8 * 1024
+"""Longest token: half of what a request's head may have, and room for hundreds of topics."""
+
+LEEWAY: Final = 10.0
+"""Seconds that an issuer's clock may be ahead of ours, for `nbf` and `iat`."""
+
+# RFC 7515 section 3.1, the compact form; no part may be empty, so nothing is unsigned.
+_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+# RFC 8725 section 3.11: a token for another purpose says so. The second is that of RFC 9068.
+_TYPES: Final = ("jwt", "at+jwt")
+_LATEST: Final = 253_402_300_799  # the end of the year 9999; beyond it, no calendar has a date
+_CLAIMS: Final = ("mercure", "https://mercure.rocks/")
+
+Object = dict[str, object]
+
+
+@final
+class TokenError(Exception):
+    """A token isn't good; the text says why, for `error_description`."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """What a token must be, beyond being signed.
+
+    Raises:
+        ValueError: a number is negative.
+    """
+
+    audience: str | None = None
+    """Must be in `aud`. Where it isn't set, a token that names an audience is refused
+    (RFC 7519 section 4.1.3)."""
+    issuer: str | None = None
+    """Must be `iss`; not looked at where it isn't set."""
+    require_exp: bool = True
+    """Whether a token without an end is refused: nothing would ever take it back."""
+    leeway: float = LEEWAY
+    """Seconds that an issuer's clock may be ahead of ours. `exp` has none: the issuer
+    chose it with room, and a stream must end by it."""
+    max_token_bytes: int = MAX_TOKEN_BYTES
+    """Longest token that is looked at."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.leeway < math.inf and self.max_token_bytes > 0):
+            raise ValueError("leeway may not be negative, and max_token_bytes must be positive")
+
+
+def verify(token: str, keys: KeySet, rules: TokenRules, *, now: float) -> Grant:
+    """Return what a token allows, at a Unix time in seconds.
+
+    Raises:
+        TokenError: it isn't good.
+    """
+    claims = _signed_claims(token, keys, rules)
+    expires = _check_times(claims, rules, now)
+    _check_parties(claims, rules)
+    subject = claims.get("sub", "")
+    if not isinstance(subject, str):
+        raise TokenError("sub is not a text")
+    rights = _rights(claims)
+    publish, subscribe = _selectors(rights, "publish"), _selectors(rights, "subscribe")
+    return Grant(
+        publish=NO_TOPICS if publish is None else selection_of(publish),
+        subscribe=None if subscribe is None else selection_of(subscribe),
+        operate=_may_operate(claims),
+        expires=expires,
+        subject=subject,
+    )
+
+
+# -- the signature
+
+
+def _signed_claims(token: str, keys: KeySet, rules: TokenRules) -> Object:
+    if len(token) > rules.max_token_bytes:
+        raise TokenError("the token is too long")
+    if not _SHAPE.fullmatch(token):
+        raise TokenError("the token is not a JWT")
+    head, payload, signature = token.split(".")
+    algorithm, kid = _check_header(_object(head))
+    key = keys.select(algorithm, kid)
+    if key is None:
+        raise TokenError("no key is for this token")
+    if not key.verify(f"{head}.{payload}".encode(), _decode(signature)):
+        raise TokenError("the signature is wrong")
+    return _object(payload)
+
+
+def _check_header(header: Object) -> tuple[str, str | None]:
+    # RFC 7515 section 4.1.11: extensions that may not be ignored. We have none.
+    if "crit" in header or "b64" in header:
+        raise TokenError("the token needs an extension")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+        raise TokenError("the token is for something else")
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
+        raise TokenError("the token's header is malformed")
+    return algorithm, kid
+
+
+def _decode(part: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except ValueError:
+        raise TokenError("the token is not a JWT") from None
+
+
+def _object(part: str) -> Object:
+    try:
+        value = json.loads(_decode(part), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise TokenError("the token is not a JWT") from None
+    if not isinstance(value, dict):
+        raise TokenError("the token is not a JWT")
+    return cast("Object", value)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Object:
+    """Refuse a name that comes twice: another parser may have believed the other one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+# -- the claims
+
+
+def _check_times(claims: Object, rules: TokenRules, now: float) -> float | None:
+    """Check `exp`, `nbf` and `iat` (RFC 7519 section 4.1); return the first."""
+    expires = _time(claims, "exp")
+    if expires is None and rules.require_exp:
+        raise TokenError("the token has no exp")
+    if expires is not None and expires <= now:
+        raise TokenError("the token has expired")
+    for name in ("nbf", "iat"):
+        if (_time(claims, name) or 0) > now + rules.leeway:
+            raise TokenError(f"{name} is in the future")
+    return expires
+
+
+def _time(claims: Object, name: str) -> float | None:
+    """Read a NumericDate: seconds, which may have a fraction (RFC 7519 section 2)."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+        raise TokenError(f"{name} is not a time")
+    return float(value)
+
+
+def _check_parties(claims: Object, rules: TokenRules) -> None:
+    audience = claims.get("aud")
+    named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
+    if audience is None and rules.audience is not None:
+        raise TokenError("the token has no aud")
+    if audience is not None and (rules.audience is None or rules.audience not in named):
+        raise TokenError("the token is for another audience")
+    if rules.issuer is not None and claims.get("iss") != rules.issuer:
+        raise TokenError("the token is from another issuer")
+
+
+def _rights(claims: Object) -> Mapping[str, object]:
+    """Return Mercure's claim, under its short name or its whole one; empty if there is none."""
+    named = [claims[name] for name in _CLAIMS if name in claims]
+    if not named:
+        return {}
+    if len(named) == 1 and isinstance(named[0], dict):
+        return cast("Object", named[0])
+    raise TokenError("the claim mercure is malformed")
+
+
+def _may_operate(claims: Object) -> bool:
+    """Read our own claim: `"h3trio": {"operate": true}`; Mercure's has nothing for that."""
+    own = claims.get("h3trio", {})
+    operate = cast("Object", own).get("operate", False) if isinstance(own, dict) else None
+    if not isinstance(operate, bool):
+        raise TokenError("the claim h3trio is malformed")
+    return operate
+
+
+def _selectors(rights: Mapping[str, object], name: str) -> list[str] | None:
+    if name not in rights:
+        return None
+    values = rights[name]
+    if isinstance(values, list):
+        texts = [text for text in cast("list[object]", values) if isinstance(text, str) and text]
+        if len(texts) == len(cast("list[object]", values)):
+            return texts
+    raise TokenError(f"mercure.{name} is not a list of topics")

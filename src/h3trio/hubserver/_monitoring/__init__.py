@@ -1,0 +1,1 @@
+"""What the hub server shows of itself: statistics, metrics, the dashboard."""

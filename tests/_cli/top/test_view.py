@@ -1,0 +1,158 @@
+"""What `top` makes of snapshots: words and rates, whatever a server sends."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from h3trio._cli.top.screen import draw
+from h3trio._cli.top.view import Snapshot, amount, duration, milliseconds, plain, view
+
+
+def snapshot(uptime: float, published: int, **others: Any) -> Snapshot:  # noqa: ANN401 - what JSON may hold
+    """What a hub tells that has so many events, of one topic and one a half of all."""
+    buckets = [[0.001, published], [0.01, published]]
+    return {
+        "time": 1000.0 + uptime,
+        "uptime": uptime,
+        "version": "1.2",
+        "server": {"connections": 3, "streams": 2, "requests": 10, "limits": {}},
+        "hub": {
+            "published": published,
+            "delivered": 2 * published,
+            "delivered_bytes": 1000 * published,
+            "subscribers": 2,
+            "ready": 1,
+            "failure": None,
+        },
+        "history": {"events": 5, "bytes": 2500, "topics": 1, "durability": "fast"},
+        "topics": [{"topic": "news", "subscribers": 1, "published": published}],
+        "slow": [],
+        "latency": {"publish": {"max": 0.5, "count": published, "buckets": buckets}},
+        **others,
+    }
+
+
+def test_one_snapshot_in_lines() -> None:
+    """Rates are those since the start; an empty table isn't shown."""
+    assert plain(view(snapshot(60, 120), None)).splitlines() == [
+        "h3trio 1.2, up 1 min 0 s",
+        "published   2.0/s, 120 in all",
+        "delivered   4.0/s, 240 in all",
+        "bytes       2 kB/s, 120 kB in all",
+        "requests    0.2/s, 10 in all",
+        "connections 3, 2 of them streams",
+        "subscribers 2, 1 of them behind; 0 replays, 0 resets",
+        "history     5 events of 1 topics, 2.5 kB, fast",
+        "publish     p50 0.5 ms, p90 0.9 ms, p99 0.99 ms; longest since the start 500 ms",
+        "sweep       none",
+        "",
+        "topics:",
+        "  topic  subscribers  events/s  published",
+        "  news   1            2.0       120",
+    ]
+
+
+def test_rates_are_those_between_two() -> None:
+    """Of a hub started anew, those since then; of a topic new among the busiest, none is known."""
+    facts = dict(view(snapshot(62, 130), snapshot(60, 120)).facts)
+    assert facts["published"] == "5.0/s, 130 in all"
+    shown = view(snapshot(62, 130), snapshot(60, 120))
+    assert shown.topics[0].rate == "5.0"
+    assert view(snapshot(62, 130), snapshot(60, 120, topics=[])).topics[0].rate == "0.0"
+    assert dict(view(snapshot(2, 4), snapshot(60, 120)).facts)["published"] == "2.0/s, 4 in all"
+
+
+def test_latencies_are_those_between_two() -> None:
+    """What was measured before doesn't count."""
+    before, now = snapshot(60, 0), snapshot(61, 0)
+    before["latency"] = {"sweep": {"max": 9, "count": 1000, "buckets": [[0.1, 1000], [1, 1000]]}}
+    now["latency"] = {"sweep": {"max": 9, "count": 1002, "buckets": [[0.1, 1000], [1, 1002]]}}
+    sweep = dict(view(now, before).facts)["sweep"]
+    assert sweep.startswith("p50 550 ms, p90 910 ms, p99 991 ms;")
+
+
+def test_slow_clients_and_problems() -> None:
+    """Who is behind is listed with since when; what needs somebody stands at the end."""
+    slow = {"client": "192.0.2.1", "behind": 1234, "since": 940, "topics": ["a", "b"]}
+    server = {"connections": 3, "draining": True, "limits": {"max_connections": 4}}
+    hub = {"failure": "disk full"}
+    shown = view(snapshot(60, 1, slow=[slow], server=server, hub=hub), None)
+    assert plain(shown).splitlines()[-7:] == [
+        "slow:",
+        "  client     behind  for        topics",
+        "  192.0.2.1  1,234   2 min 0 s  a b",
+        "",
+        "PROBLEM: the history fails: disk full",
+        "PROBLEM: the server is going away, 3 connections are left",
+        "PROBLEM: limits met: max_connections 4",
+    ]
+
+
+def test_a_terminal_is_not_steered() -> None:
+    """Nothing that a client chose reaches it but printable characters, drawn or not."""
+    evil = "\x1b[2J[red]\n"
+    rows = [{"topic": evil, "subscribers": 1, "published": 1}]
+    slow = [{"client": evil, "topics": [evil], "behind": 1, "since": 0}]
+    shown = view(snapshot(1, 1, topics=rows, slow=slow), None)
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(draw(shown, evil.replace("\n", "").replace("\x1b", ""), height=40))
+    for text in (plain(shown), console.file.getvalue()):  # type: ignore[attr-defined]  # it is a StringIO
+        assert "\x1b" not in text
+        assert text.count("?[2J[red]") == 3
+
+
+@pytest.mark.parametrize("height", [1, 20, 40])
+def test_tables_fit_the_terminal(height: int) -> None:
+    """No more topics and slow clients are drawn than there is room for, but one of each."""
+    rows = [{"topic": f"t{n}", "subscribers": n, "published": n} for n in range(50)]
+    slow = [{"client": f"c{n}", "topics": [], "behind": n, "since": 0} for n in range(50)]
+    shown = view(snapshot(1, 1, topics=rows, slow=slow), None)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw(shown, "http://localhost:3000", height=height))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    assert len(text.splitlines()) <= max(height, 14)
+    assert "t0" in text
+    assert "c0" in text
+    assert "h3trio 1.2, up 1 s, http://localhost:3000" in text
+
+
+values: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, -1, 0, 2.5, 10**400, 1e300, float("nan"), "\n", [], [[]], [[1]], [[1, 2]], {}]
+)
+NAMES = sorted({*snapshot(1, 1), "published", "limits", "failure", "publish", "buckets", "count"})
+objects = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
+snapshots = st.dictionaries(
+    st.sampled_from(NAMES),
+    values | objects | st.lists(objects, max_size=2) | st.fixed_dictionaries({"publish": objects}),
+)
+
+
+@given(snapshots, snapshots)
+def test_any_object_is_shown(now: Snapshot, before: Snapshot) -> None:
+    """What no hub of ours sends is no reason to fail."""
+    assert plain(view(now, before)).startswith("h3trio ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90_000, "1 d 1 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """In the two largest units."""
+    assert duration(seconds) == text
+
+
+def test_amounts() -> None:
+    """Bytes in units of 1000, latencies with three digits."""
+    assert [amount(size) for size in (0, 999, 1500, 2e6, 3e9, 4e15)] == [
+        *("0 B", "999 B", "1.5 kB", "2 MB", "3 GB", "4,000.0 TB")
+    ]
+    assert [milliseconds(found) for found in (0.00001234, 0.5, 2.5)] == [
+        *("0.0123 ms", "500 ms", "2.5 s")
+    ]

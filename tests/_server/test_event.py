@@ -1,0 +1,282 @@
+"""`H3Event`: what it tells of a request, and what it allows of a response, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints
+
+from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
+from h3trio._http.headers import Headers
+from h3trio._http.request import split_target
+from h3trio._server.body import BodyStream
+from h3trio._server.context import Context
+from h3trio._server.responder import ResponseState
+
+if TYPE_CHECKING:
+    from h3trio import SSEWriter
+
+
+async def _no_handler(_event: object) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+class Port:
+    """What an event needs of its exchange and its server, taking notes."""
+
+    def __init__(self) -> None:
+        self.server = self
+        self.statistics = Context(_no_handler, Settings()).snapshot
+        self.draining = trio.Event()
+        self.settings = Settings(max_body_bytes=10, max_event_bytes=20)
+        self.calls: list[object] = []
+
+    async def open_stream(self) -> SSEWriter:
+        """Open none."""
+        self.calls.append("open")
+        await trio.lowlevel.checkpoint()
+        raise ResponseStateError("no stream here")
+
+    def retry_after(self) -> int:
+        """Say a number."""
+        return 3
+
+    def met(self, limit: str) -> None:
+        """Take a note."""
+        self.calls.append(limit)
+
+    def fail_stream(self) -> None:
+        """Take a note."""
+        self.calls.append("fail")
+
+    def end(self, reason: CloseReason) -> None:
+        """Take a note."""
+        self.calls.append(reason)
+
+
+async def _no_continue() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def make(
+    target: bytes = b"/", *headers: tuple[bytes, bytes], body: bytes = b"", port: Port | None = None
+) -> H3Event:
+    """Make the event of a request whose body is complete."""
+    stream = BodyStream(buffer_bytes=100, on_room=list, send_continue=_no_continue)
+    stream.feed(body)
+    stream.feed_eof()
+    return H3Event(
+        method="POST",
+        target=split_target(target),
+        headers=Headers(headers),
+        http_version="1.1",
+        client="192.0.2.1",
+        body=stream,
+        port=port or Port(),
+    )
+
+
+def test_request() -> None:
+    """An event has the parts of its request."""
+    event = make(b"/a%20b%2Fc?x=1&x=2&y", (b"host", b"here:1"), (b"x-a", b"1"))
+    assert (event.method, event.http_version, event.client) == ("POST", "1.1", "192.0.2.1")
+    assert (event.path, event.raw_path) == ("/a b/c", b"/a%20b%2Fc")
+    assert event.query.get_list("x") == ["1", "2"]
+    assert event.query is event.query
+    assert event.headers["X-A"] == "1"
+    assert event.authority == "here:1"
+    assert event.params == {}
+    assert repr(event) == "<H3Event: POST '/a b/c' from 192.0.2.1, new>"
+
+
+def test_authority() -> None:
+    """The authority of an absolute target takes the place of `Host`; there may be neither."""
+    assert make(b"http://there/", (b"host", b"here")).authority == "there"
+    assert make(b"/").authority == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "expected"),
+    [
+        (b"/", [(b"last-event-id", b"1")], "1"),
+        (b"/?last_event_id=2", [(b"last-event-id", b"1")], "1"),
+        (b"/?lastEventID=2", [], "2"),
+        (b"/?lastEventId=2", [(b"last-event-id", b"")], "2"),
+        (b"/", [], None),
+    ],
+)
+def test_last_event_id(
+    target: bytes, headers: list[tuple[bytes, bytes]], expected: str | None
+) -> None:
+    """Where a client stands comes from the header, then from the query."""
+    assert make(target, *headers).last_event_id == expected
+
+
+async def test_body() -> None:
+    """The body is read once, and given again at each call."""
+    event = make(body=b"0123456789")
+    assert await event.body() == b"0123456789"
+    assert await event.body() == b"0123456789"
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize(("limit", "fits"), [(None, False), (11, True), (10, False)])
+async def test_body_limit(limit: int | None, *, fits: bool, declared: bool) -> None:
+    """A body above the limit, the server's or the call's, is a 413 that tells it."""
+    headers = [(b"content-length", b"11")] if declared else []
+    event = make(b"/", *headers, body=b"0123456789X")
+    if fits:
+        assert await event.body(max_bytes=limit) == b"0123456789X"
+    else:
+        with pytest.raises(HTTPError, match="10 bytes") as caught:
+            await event.body(max_bytes=limit)
+        assert caught.value.status == 413
+
+
+async def test_json() -> None:
+    """A JSON body is parsed; what isn't JSON is a 400 that says where."""
+    assert await make(body=b'{"a": 1}').json() == {"a": 1}
+    with pytest.raises(HTTPError, match=r"400.*line 1, column 2"):
+        await make(body=b"{a: 1}").json()
+
+
+async def test_form() -> None:
+    """A form is parsed; another type is a 415, a malformed one a 400."""
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    assert dict(await make(b"/", form, body=b"a=1&b=%20").form()) == {"a": "1", "b": " "}
+    with pytest.raises(HTTPError, match="415"):
+        await make(body=b"a=1").form()
+    with pytest.raises(HTTPError, match="400"):
+        await make(b"/", form, body=b"a=%zz").form()
+
+
+async def test_stream() -> None:
+    """The body can be taken as a stream, without a limit."""
+    event = make(body=b"0123456789 and more")
+    assert b"".join([bytes(piece) async for piece in event.stream()]) == b"0123456789 and more"
+
+
+def test_draining_and_end() -> None:
+    """An event knows whether the server goes away, and can be ended for a reason."""
+    port = Port()
+    event = make(port=port)
+    assert event.draining is port.draining
+    event.end()
+    event.end(CloseReason.LEASE)
+    assert port.calls == [CloseReason.KICKED, CloseReason.LEASE]
+
+
+@pytest.mark.parametrize("status", [199, 600, True, "200", 200.0, None])
+def test_bad_status(status: object) -> None:
+    """A status is a number from 200 to 599."""
+    event = make()
+    with pytest.raises(ValueError, match="200 to 599"):
+        event.status = status  # type: ignore[assignment]  # because the error is the point
+    assert event.status == 200
+
+
+def test_response_from() -> None:
+    """A result becomes a response with the event's status; a `Response` has its own."""
+    event = make()
+    event.status = 201
+    for result in ("text", b"bytes", {"a": 1}, [1]):
+        response = event.response_from(result)
+        assert response is not None
+        assert response.status == 201
+    response = event.response_from({"a": 1})
+    assert response is not None
+    assert response.body == b'{"a":1}'
+    assert event.response_from(own := Response("x")) is own
+    empty = make().response_from(None)
+    assert empty is not None
+    assert empty.status == 204
+    with pytest.raises(TypeError):
+        event.response_from(3)
+
+
+def test_response_headers() -> None:
+    """Headers can be set until the head takes them."""
+    event = make()
+    assert event.take_response_headers() == []
+    event.response_headers["X-A"] = "1"
+    assert event.take_response_headers() == [(b"X-A", b"1")]
+    with pytest.raises(ResponseStateError):
+        event.response_headers["X-B"] = "2"
+
+
+@pytest.mark.parametrize(
+    "state", [ResponseState.STREAMING, ResponseState.RESPONDED, ResponseState.CLOSED]
+)
+def test_after_the_head(state: ResponseState) -> None:
+    """Once the head is out nothing about it changes, and no stream starts."""
+    event = make()
+    event.state = state
+    assert event.head_sent
+    with pytest.raises(ResponseStateError, match="status"):
+        event.status = 201
+    with pytest.raises(ResponseStateError):
+        event.response_headers["X"] = "y"
+    with pytest.raises(ResponseStateError, match=state.value):
+        event.start_sse()
+    with pytest.raises(ResponseStateError):
+        event.set_stream_callback(_never)
+    assert event.response_from("text") is None
+
+
+async def _never(_writer: SSEWriter) -> None:
+    await trio.sleep_forever()
+
+
+def test_start_twice() -> None:
+    """A stream is started once."""
+    event = make()
+    event.start_sse()
+    assert not event.head_sent
+    event.status = 201
+    with pytest.raises(ResponseStateError, match="stream started already"):
+        event.start_sse()
+
+
+def test_callback_without_a_start() -> None:
+    """A callback needs `start_sse` before it."""
+    event = make()
+    with pytest.raises(ResponseStateError, match="start_sse"):
+        event.set_stream_callback(_never)
+    event.start_sse()
+    event.set_stream_callback(_never)
+    assert event.stream_callback is _never
+
+
+async def test_entering() -> None:
+    """Entering the block opens the stream."""
+    port = Port()
+    with assert_checkpoints(), pytest.raises(ResponseStateError, match="no stream here"):
+        async with make(port=port).start_sse():
+            pytest.fail("not entered")
+    assert port.calls == ["open"]
+
+
+def test_on_close() -> None:
+    """Hooks are kept in order; an async one is refused, as nobody would wait for it."""
+    event = make()
+    closings: list[Closing] = []
+    event.on_close(closings.append)
+    event.on_close(print)
+    assert event.close_hooks == [closings.append, print]
+
+    async def hook(_closing: Closing) -> None:
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(TypeError, match="async"):
+        event.on_close(hook)
+
+
+def test_limits() -> None:
+    """A handler can read the bound of an event, count its own limits, and draw a time."""
+    port = Port()
+    event = make(port=port)
+    assert (event.max_event_bytes, event.retry_after()) == (20, 3)
+    event.limit_met("mine")
+    assert port.calls == ["mine"]

@@ -1,0 +1,113 @@
+"""Which feeds a record lands in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hub_helpers import FakeSink, record
+
+from h3trio.hub._fanout.feed import Windows
+from h3trio.hub._fanout.feeds import Feeds
+from h3trio.hub._fanout.subscriber import Subscriber
+from h3trio.hub._fanout.sweep import Sweep
+from h3trio.hub._history.selection import NOTHING, Selection, TopicMatcher
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Matches topics that begin with a text."""
+
+    text: str
+
+    def matches(self, topic: str, /) -> bool:
+        """Whether the topic begins so."""
+        return topic.startswith(self.text)
+
+
+@dataclass(frozen=True)
+class Counting(Prefix):
+    """The same, and counts how often it was asked."""
+
+    asked: list[str]
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def matches(self, topic: str, /) -> bool:
+        """Whether the topic begins so."""
+        self.asked.append(topic)
+        return super().matches(topic)
+
+
+def joined(feeds: Feeds, *topics: str | TopicMatcher, allow: Selection = NOTHING) -> Subscriber:
+    """A new subscriber, ready."""
+    subscriber = Subscriber(FakeSink(), selection=Selection(topics), allow=allow, info={})
+    feeds.join(subscriber)
+    return subscriber
+
+
+def waiting(subscriber: Subscriber) -> bool:
+    """Whether the subscriber's feed has something for it."""
+    return bool(getattr(subscriber.feed, "window", ()))
+
+
+def make_feeds() -> Feeds:
+    """Feeds without a running sweep."""
+    windows = Windows(1000)
+    return Feeds(Sweep(windows), windows)
+
+
+def test_equal_selections_and_rights_share_a_feed() -> None:
+    """The order of the topics doesn't matter; the rights do."""
+    feeds = make_feeds()
+    one, two = joined(feeds, "a", "b"), joined(feeds, "b", "a")
+    other = joined(feeds, "a", "b", allow=Selection(["a"]))
+    assert one.feed is two.feed
+    assert other.feed is not one.feed
+    assert len(feeds) == 2
+
+
+def test_exact_topics_matchers_and_everything() -> None:
+    """A record lands in every feed that selected one of its topics, once."""
+    feeds = make_feeds()
+    exact, pattern = joined(feeds, "news/a"), joined(feeds, Prefix("news/"))
+    everything, mixed = joined(feeds, "*"), joined(feeds, "x", Prefix("sport"))
+    feeds.append(record(1, "news/a", "news/b"))
+    assert [waiting(each) for each in (exact, pattern, everything, mixed)] == [True] * 3 + [False]
+    feed = pattern.feed
+    assert repr(feed).endswith("1 waiting>")
+    feeds.append(record(2, "x"))
+    assert waiting(mixed)
+
+
+def test_a_matcher_is_asked_once_per_topic() -> None:
+    """The answer is kept, and forgotten when the feeds with matchers change."""
+    feeds = make_feeds()
+    asked: list[str] = []
+    joined(feeds, Counting("n", asked))
+    for position in range(1, 4):
+        feeds.append(record(position, "news"))
+    assert asked == ["news"]
+    late = joined(feeds, Prefix("ne"))
+    feeds.append(record(4, "news"))
+    assert waiting(late)
+    assert asked == ["news", "news"]
+
+
+def test_a_forgotten_feed_gets_nothing() -> None:
+    """When the last subscriber has left, the feed goes and its topics with it."""
+    feeds = make_feeds()
+    for topics in (("a", "b"), ("*",), (Prefix("a"),)):
+        subscriber = joined(feeds, *topics)
+        subscriber.leave_feed()
+        feeds.forget_if_empty(subscriber.selection, subscriber.allow)
+        assert len(feeds) == 0
+        feeds.append(record(1, "a"))
+
+
+def test_private_records_only_where_allowed() -> None:
+    """A private record skips the feeds without the right."""
+    feeds = make_feeds()
+    without, with_right = joined(feeds, "a"), joined(feeds, "a", allow=Selection(["a"]))
+    feeds.append(record(1, "a", private=True))
+    assert (waiting(without), waiting(with_right)) == (False, True)

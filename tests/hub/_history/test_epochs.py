@@ -1,0 +1,173 @@
+"""`Epochs`: which ids are good after restarts, lost tails and restored copies."""
+
+from __future__ import annotations
+
+import pytest
+
+from h3trio.hub._history.epochs import (
+    MAX_PUBLISHER_ID_LENGTH,
+    Epochs,
+    check_publisher_id,
+    is_own_syntax,
+    is_publisher_id,
+)
+
+
+def test_an_id_stands_for_its_position() -> None:
+    """What `format` gives for a position in the current epoch, `resolve` takes back."""
+    epochs = Epochs()
+    epochs.begin(1)
+    assert [epochs.resolve(epochs.format(n), head=5) for n in range(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_position_beyond_the_head_is_unknown() -> None:
+    """An id that wasn't given yet is not good."""
+    epochs = Epochs()
+    epochs.begin(1)
+    assert epochs.resolve(epochs.format(6), head=5) is None
+
+
+def test_the_cursor_before_an_epochs_first_record_is_good() -> None:
+    """A client that connects right after a start gets a cursor it can come back with."""
+    epochs = Epochs()
+    epochs.begin(1)
+    name = epochs.begin(8)
+    assert epochs.resolve(f"{name}-7", head=7) == 7
+    assert epochs.resolve(f"{name}-7", head=20) == 7
+    assert epochs.resolve(f"{name}-6", head=20) is None
+
+
+def test_a_lost_tail_makes_its_ids_unknown() -> None:
+    """Positions given anew after a restart don't answer to the ids of what was lost."""
+    epochs = Epochs()
+    old = epochs.begin(1)
+    assert epochs.resolve(f"{old}-9", head=10) == 9
+    new = epochs.begin(8)
+    assert epochs.resolve(f"{old}-7", head=10) == 7
+    assert epochs.resolve(f"{old}-8", head=10) is None
+    assert epochs.resolve(f"{new}-8", head=10) == 8
+
+
+def test_a_restored_copy_gives_other_ids() -> None:
+    """Two lives of one table begin different epochs, and don't know each other's."""
+    before = Epochs()
+    before.begin(1)
+    one, other = Epochs(before), Epochs(before)
+    one.begin(5)
+    other.begin(5)
+    assert one.current != other.current
+    assert one.resolve(other.format(5), head=9) is None
+
+
+def test_a_table_that_was_kept_knows_its_epochs() -> None:
+    """Names and first positions, oldest first, are all there is to keep."""
+    epochs = Epochs()
+    epochs.begin(1)
+    epochs.begin(4)
+    ids = [epochs.format(n) for n in range(7)]
+    again = Epochs(list(epochs))
+    again.begin(7)
+    assert [again.resolve(id, head=6) for id in ids] == list(range(7))
+
+
+def test_each_position_is_formatted_with_its_own_epoch() -> None:
+    """A cursor that is far behind gets an id that is good, not the current epoch's name."""
+    epochs = Epochs()
+    names = [epochs.begin(first) for first in (1, 4, 4, 9)]
+    found = [epochs.format(n).partition("-")[0] for n in (0, 3, 4, 8, 9, 20)]
+    assert found == [names[0], names[0], names[2], names[2], names[3], names[3]]
+    assert all(epochs.resolve(epochs.format(n), head=20) == n for n in range(21))
+
+
+def test_epochs_are_bounded_and_the_oldest_go_first() -> None:
+    """With more than the limit, ids of the oldest epoch are unknown."""
+    epochs = Epochs(max_epochs=3)
+    names = [epochs.begin(first) for first in (1, 3, 5, 7)]
+    assert [name for name, _first in epochs] == names[1:]
+    assert epochs.resolve(f"{names[0]}-1", head=9) is None
+    assert epochs.resolve(f"{names[1]}-3", head=9) == 3
+
+
+def test_epochs_without_a_record_go_before_older_ones() -> None:
+    """A night of restarts doesn't push out the epochs in which something was published."""
+    epochs = Epochs(max_epochs=3)
+    old = epochs.begin(1)
+    for _ in range(50):
+        epochs.begin(10)
+    assert len(epochs) == 3
+    assert epochs.resolve(f"{old}-5", head=9) == 5
+    assert epochs.resolve(epochs.format(9), head=9) == 9
+
+
+def test_a_position_below_every_epoch_has_no_good_id() -> None:
+    """What no epoch reaches is formatted all the same, and found unknown later."""
+    epochs = Epochs([("bcdf2345", 10)])
+    assert epochs.resolve(epochs.format(9), head=10) == 9
+    assert epochs.resolve(epochs.format(3), head=10) is None
+
+
+def test_names_are_random() -> None:
+    """No two of many epochs have the same name."""
+    names = set()
+    for _ in range(1000):
+        epochs = Epochs()
+        names.add(epochs.begin(1))
+    assert len(names) == 1000
+    assert all(is_own_syntax(f"{name}-0") for name in names)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "",
+        "bcdf2345",
+        "bcdf2345-",
+        "bcdf2345-01",
+        "bcdf2345--1",
+        "bcdf2345-1\n",
+        "bcdf2345-\N{ARABIC-INDIC DIGIT ONE}",
+        "bcdf2345-1234567890123456789",
+        "Bcdf2345-1",
+        "bcdf234-1",
+        "customer-42",
+        "20270101-1",
+        "\ud800",
+    ],
+)
+def test_other_ids_are_not_the_hubs(id: str) -> None:
+    """Only the one way in which the hub writes an id counts as its syntax."""
+    epochs = Epochs([("bcdf2345", 1)])
+    assert not is_own_syntax(id)
+    assert epochs.parse(id) is None
+    assert epochs.resolve(id, head=10**18) is None
+
+
+def test_an_own_id_is_taken_apart() -> None:
+    """`parse` gives the epoch's name and the position, known or not."""
+    assert Epochs.parse("bcdf2345-123456789012345678") == ("bcdf2345", 123456789012345678)
+
+
+@pytest.mark.parametrize("id", ["a", "!" * MAX_PUBLISHER_ID_LENGTH, "~", "customer-42", "a\\b"])
+def test_publishers_may_choose(id: str) -> None:
+    """Up to 128 visible ASCII characters are a publisher's to choose."""
+    check_publisher_id(id)
+    assert is_publisher_id(id)
+
+
+@pytest.mark.parametrize(
+    ("id", "problem"),
+    [
+        ("", "visible ASCII"),
+        ("a" * (MAX_PUBLISHER_ID_LENGTH + 1), "1 to 128"),
+        ("a b", "visible ASCII"),
+        ("a\x7f", "visible ASCII"),
+        ("a\n", "visible ASCII"),
+        ("é", "visible ASCII"),
+        ("bcdf2345-1", "hub's own"),
+    ],
+)
+def test_publishers_may_not_choose(id: str, problem: str) -> None:
+    """What a header or the hub's own syntax would clash with is refused, with the reason."""
+    with pytest.raises(ValueError, match=problem):
+        check_publisher_id(id)
+    assert not is_publisher_id(id)

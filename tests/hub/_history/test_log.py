@@ -1,0 +1,351 @@
+"""`Log`: order, selections, limits and what stays in memory."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h3trio.hub._history.log import MAX_SCAN, Log
+from h3trio.hub._history.record import Record
+from h3trio.hub._history.selection import Selection
+
+EVERYTHING = Selection(["*"])
+AMPLE = 10**9
+
+
+class Prefix:
+    """Matches topics by their start."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def matches(self, topic: str, /) -> bool:
+        """Whether the topic starts so."""
+        return topic.startswith(self.prefix)
+
+    def __hash__(self) -> int:
+        return hash(self.prefix)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prefix) and other.prefix == self.prefix
+
+
+def record(position: int, *topics: str, id: str | None = None, size: int = 10) -> Record:
+    """Make a record with an id of the hub's, unless given."""
+    return Record(
+        position=position,
+        id=f"bcdf2345-{position}" if id is None else id,
+        topics=topics or ("a",),
+        private=False,
+        published=float(position),
+        frame=b"x" * size,
+    )
+
+
+def log_of(*records: Record, **options: int) -> Log:
+    """Make a log that holds everything, unless told otherwise."""
+    options = {"max_events": AMPLE, "max_bytes": AMPLE, **options}
+    log = Log(**options)  # type: ignore[arg-type]  # none of them is `forget`
+    for one in records:
+        log.append(one)
+    return log
+
+
+def read(log: Log, selection: Selection = EVERYTHING, after: int = 0) -> list[int]:
+    """Read to the end, page by page; return positions."""
+    found: list[int] = []
+    more = True
+    while more:
+        page = log.read(after, selection=selection, max_records=7, max_bytes=AMPLE)
+        assert page is not None
+        found += [one.position for one in page.records]
+        after, more = page.last, page.more
+    return found
+
+
+# -- reading
+
+
+def test_an_empty_log_reads_empty() -> None:
+    """Nothing is there, and the log doesn't go on."""
+    page = log_of().read(0, selection=EVERYTHING, max_records=1, max_bytes=1)
+    assert page == ([], 0, False)
+
+
+def test_reading_goes_in_order_from_behind_the_cursor() -> None:
+    """The cursor's own record isn't read again."""
+    log = log_of(*(record(n) for n in range(1, 6)))
+    assert read(log) == [1, 2, 3, 4, 5]
+    assert read(log, after=3) == [4, 5]
+    assert read(log, after=5) == []
+
+
+def test_a_cursor_ahead_of_the_head_stays_where_it_is() -> None:
+    """Reading never moves a cursor back."""
+    page = log_of(record(1)).read(9, selection=EVERYTHING, max_records=1, max_bytes=1)
+    assert page == ([], 9, False)
+
+
+def test_a_page_ends_at_max_records() -> None:
+    """It says where to go on, and that there is more, only if there is."""
+    log = log_of(*(record(n) for n in range(1, 4)))
+    page = log.read(0, selection=EVERYTHING, max_records=2, max_bytes=AMPLE)
+    assert page is not None
+    assert ([r.position for r in page.records], page.last, page.more) == ([1, 2], 2, True)
+    page = log.read(2, selection=EVERYTHING, max_records=1, max_bytes=AMPLE)
+    assert page is not None
+    assert ([r.position for r in page.records], page.last, page.more) == ([3], 3, False)
+
+
+def test_a_page_ends_at_max_bytes_but_has_one_record() -> None:
+    """A record above the byte bound goes alone."""
+    log = log_of(record(1, size=10), record(2, size=10), record(3, size=50), record(4, size=5))
+    sizes, after = [], 0
+    for _ in range(3):
+        page = log.read(after, selection=EVERYTHING, max_records=9, max_bytes=20)
+        assert page is not None
+        sizes.append([len(r.frame) for r in page.records])
+        after = page.last
+    assert sizes == [[10, 10], [50], [5]]
+
+
+def test_the_last_page_answers_up_to_the_head() -> None:
+    """A quiet topic's cursor moves on with the log."""
+    log = log_of(record(1, "quiet"), record(2, "busy"), record(3, "busy"))
+    page = log.read(0, selection=Selection(["quiet"]), max_records=9, max_bytes=AMPLE)
+    assert page is not None
+    assert (page.last, page.more) == (3, False)
+
+
+def test_several_topics_are_merged_without_repetition() -> None:
+    """A record under two selected topics is read once, in its place."""
+    log = log_of(
+        record(1, "a"), record(2, "b"), record(3, "b", "a"), record(4, "c"), record(5, "a")
+    )
+    assert read(log, Selection(["a", "b"])) == [1, 2, 3, 5]
+    assert read(log, Selection(["a", "b", "never"]), after=2) == [3, 5]
+    assert read(log, Selection(["c", "never"])) == [4]
+    assert read(log, Selection()) == []
+
+
+def test_matchers_are_asked_of_every_record() -> None:
+    """Patterns and exact topics together select what either does."""
+    log = log_of(record(1, "x/1"), record(2, "y"), record(3, "z", "x/2"), record(4, "z"))
+    assert read(log, Selection([Prefix("x/")])) == [1, 3]
+    assert read(log, Selection([Prefix("x/"), "y"])) == [1, 2, 3]
+
+
+def test_a_long_search_ends_its_page() -> None:
+    """A page with matchers is bounded by what it looks at, and then says where to go on."""
+    log = log_of(*(record(n, "other") for n in range(1, MAX_SCAN + 1)), record(MAX_SCAN + 1, "x"))
+    page = log.read(0, selection=Selection([Prefix("x")]), max_records=9, max_bytes=AMPLE)
+    assert page == ([], MAX_SCAN, True)
+    assert read(log, Selection([Prefix("x")])) == [MAX_SCAN + 1]
+
+
+def test_positions_need_not_be_consecutive() -> None:
+    """A store with holes loads its newest part like any other."""
+    log = log_of(record(3), record(7, "b"), record(1000), floor=2, head=2)
+    assert read(log, after=2) == [3, 7, 1000]
+    assert read(log, after=6) == [7, 1000]
+    assert log.head == 1000
+
+
+# -- the last so many
+
+
+def test_the_position_before_the_last_ones_is_found() -> None:
+    """Reading behind it gives just as many, or all where there are fewer."""
+    log = log_of(*(record(n, "a" if n % 3 else "b") for n in range(1, 10)), record(10, "a", "b"))
+    for selection in (
+        EVERYTHING,
+        Selection(["a"]),
+        Selection(["a", "b"]),
+        Selection([Prefix("b")]),
+    ):
+        everything = read(log, selection)
+        for count in range(12):
+            after = log.position_before_last(count, selection=selection)
+            assert after is not None
+            assert read(log, selection, after) == (everything[-count:] if count else [])
+
+
+def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
+    """Where the store may have more, the log says nothing."""
+    log = log_of(record(5), record(6), floor=4, head=4)
+    assert log.position_before_last(2, selection=EVERYTHING) == 4
+    assert log.position_before_last(3, selection=EVERYTHING) is None
+    assert log.position_before_last(1, selection=Selection(["never"])) is None
+
+
+# -- limits
+
+
+def test_a_whole_log_forgets_its_oldest() -> None:
+    """Beyond `max_events` the oldest go, and are told; the log stays complete for any cursor."""
+    gone: list[int] = []
+    log = Log(max_events=3, max_bytes=AMPLE, forget=lambda r: gone.append(r.position))
+    for n in range(1, 6):
+        log.append(record(n))
+    assert (read(log), gone, log.floor, log.head) == ([3, 4, 5], [1, 2], 0, 5)
+
+
+def test_a_log_with_a_store_raises_its_floor() -> None:
+    """Cursors below what is in memory are the store's to answer."""
+    log = log_of(*(record(n) for n in range(1, 6)), max_events=3)
+    assert log.floor == 2
+    assert log.read(1, selection=EVERYTHING, max_records=9, max_bytes=9) is None
+    assert read(log, after=2) == [3, 4, 5]
+
+
+def test_bytes_are_bounded_but_the_newest_stays() -> None:
+    """One record larger than the log is the log."""
+    log = log_of(record(1, size=40), record(2, size=40), record(3, size=40), max_bytes=100)
+    assert (read(log, after=1), log.bytes) == ([2, 3], 80)
+    log.append(record(4, size=500))
+    assert ([r.position for r in log], log.bytes) == ([4], 500)
+
+
+@pytest.mark.parametrize("limit", [{"max_topic_events": 2}, {"max_topic_bytes": 29}])
+def test_a_topic_has_its_own_limit(limit: dict[str, int]) -> None:
+    """A busy topic's oldest go from between the records of quiet ones."""
+    gone: list[int] = []
+    log = Log(max_events=99, max_bytes=AMPLE, forget=lambda r: gone.append(r.position), **limit)
+    for n in range(1, 8):
+        log.append(record(n, "quiet" if n in {2, 5} else "busy"))
+    assert (read(log), gone) == ([2, 5, 6, 7], [1, 3, 4])
+
+
+def test_a_record_goes_from_all_its_topics() -> None:
+    """Over the limit under one topic, it is gone under the other too."""
+    log = Log(max_events=99, max_bytes=AMPLE, max_topic_events=1, forget=lambda _r: None)
+    log.append(record(1, "a", "b"))
+    log.append(record(2, "a"))
+    assert read(log, Selection(["b"])) == []
+    assert log.topics == 1
+
+
+def test_a_record_is_taken_out_of_the_middle() -> None:
+    """Removing says whether it was there, and counts go down with it."""
+    log = log_of(record(1), record(2, "b", size=5), record(3))
+    assert log.remove(2)
+    assert not log.remove(2)
+    assert (read(log), log.bytes, log.topics, len(log), log.head) == ([1, 3], 20, 1, 2, 3)
+    assert log.positions("b") == []
+    assert log.positions("a") == [1, 3]
+
+
+def test_the_head_stays_when_the_last_record_goes() -> None:
+    """Positions don't go back, and the oldest record is found wherever it stands."""
+    log = log_of(record(1), record(2))
+    log.remove(2)
+    assert log.head == 2
+    assert log.oldest is not None
+    assert log.oldest.position == 1
+    log.remove(1)
+    assert log.oldest is None
+    log.append(record(3))
+    assert read(log) == [3]
+
+
+# -- publishers' own ids
+
+
+def test_the_newest_of_records_with_one_id_is_found() -> None:
+    """An id used again stands for the newest record that is left."""
+    log = log_of(record(1, id="x"), record(2, id="x"), record(3), record(4, id="x"))
+    assert (log.find("x"), log.find("y"), log.find("bcdf2345-3")) == (4, None, None)
+    log.remove(4)
+    assert log.find("x") == 2
+    log.remove(1)
+    assert log.find("x") == 2
+    log.remove(2)
+    assert log.find("x") is None
+
+
+# -- memory
+
+
+def traced_size(log: Log) -> int:
+    """Return what tracing says is in use, the log alive."""
+    gc.collect()
+    assert log.head
+    return tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.slow
+def test_a_topic_with_one_record_costs_little() -> None:
+    """A hundred thousand topics with a record each cost below half a KiB apiece."""
+    count = 100_000
+    records = [record(n, f"topic/{n}") for n in range(1, count + 1)]
+    tracemalloc.start()
+    try:
+        log = log_of(*records)
+        assert traced_size(log) / count < 512
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_an_old_record_of_a_quiet_topic_pins_nothing() -> None:
+    """However much goes through a busy topic behind it, the log keeps what it holds."""
+    log = Log(max_events=1000, max_bytes=AMPLE, max_topic_events=10, forget=lambda _r: None)
+    log.append(record(1, "quiet"))
+    log.append(record(2, "busy", "quiet too"))
+    log.remove(2)
+    tracemalloc.start()
+    try:
+        for n in range(3, 20_000):
+            log.append(record(n, "busy", id=f"own{n % 5}"))
+        assert traced_size(log) < 20_000
+    finally:
+        tracemalloc.stop()
+    assert read(log) == [1, *range(19_990, 20_000)]
+
+
+# -- against a plain list
+
+TOPICS = ["a", "b", "c/1", "c/2"]
+SELECTIONS = [
+    EVERYTHING,
+    Selection(["a"]),
+    Selection(["a", "b"]),
+    Selection([Prefix("c/")]),
+    Selection([Prefix("c/"), "b"]),
+]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("append"), st.sets(st.sampled_from(TOPICS), min_size=1)),
+            st.tuples(st.just("remove"), st.integers(1, 40)),
+        ),
+        max_size=60,
+    ),
+    st.sampled_from(SELECTIONS),
+    st.integers(0, 60),
+    st.integers(2, 50),
+)
+def test_a_log_is_a_list(
+    steps: list[tuple[str, set[str] | int]], selection: Selection, after: int, limit: int
+) -> None:
+    """Whatever is appended and removed, reading gives what a filtered list gives."""
+    log = Log(max_events=limit, max_bytes=AMPLE, forget=lambda _r: None)
+    kept: list[Record] = []
+    for position, (_kind, value) in enumerate(steps, start=1):
+        if isinstance(value, int):
+            assert log.remove(value) == any(r.position == value for r in kept)
+            kept = [r for r in kept if r.position != value]
+        else:
+            log.append(record(position, *value))
+            kept = [*kept, record(position, *value)][-limit:]
+    wanted = [r.position for r in kept if r.position > after and selection.matches(r.topics)]
+    assert read(log, selection, after) == wanted
+    assert log.topics == len({topic for r in kept for topic in r.topics})
+    assert log.bytes == sum(len(r.frame) for r in kept)
+    assert [r.position for r in log] == [r.position for r in kept]

@@ -1,0 +1,308 @@
+"""The committer: one order, group commit, and what publishers hear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import SSEEvent
+from h3trio.hub import (
+    Appended,
+    HistoryError,
+    HistoryFullError,
+    MemoryHistory,
+    OutcomeUnknownError,
+    OverloadedError,
+    Update,
+)
+from h3trio.hub._committer import MAX_COMMIT_BYTES, Committer
+from h3trio.hub._history.history import History, HistoryStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from h3trio.hub import Record, Selection
+    from h3trio.hub._history.record import Page
+
+
+class SlowHistory(History):
+    """A history that waits for a test before each append; it keeps records in memory."""
+
+    durability = "durable"
+    max_age = None
+
+    def __init__(self) -> None:
+        self._memory = MemoryHistory()
+        self.log = self._memory.log
+        self.marks = self._memory.marks
+        self.epochs = self._memory.epochs
+        self.calls: list[int] = []
+        self.gate = trio.Semaphore(0)
+        self.error: Exception | None = None
+
+    async def open(self) -> None:
+        """Open at once."""
+        await self._memory.open()
+
+    async def aclose(self) -> None:
+        """Close at once."""
+        await self._memory.aclose()
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append once the test lets it, or fail with its error."""
+        self.calls.append(len(updates))
+        await self.gate.acquire()
+        if self.error is not None:
+            raise self.error
+        return self._memory.append_nowait(updates)
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """As memory does."""
+        return await self._memory.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+
+    async def find(self, id: str) -> int | None:
+        """As memory does."""
+        return await self._memory.find(id)
+
+    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+        """As memory does."""
+        return await self._memory.position_before_last(count, selection=selection)
+
+    async def purge(self, topic: str) -> int:
+        """As memory does."""
+        return await self._memory.purge(topic)
+
+    async def trim(self) -> int:
+        """As memory does."""
+        return await self._memory.trim()
+
+    def statistics(self) -> HistoryStatistics:
+        """As memory does."""
+        return self._memory.statistics()
+
+
+def update(data: str) -> Update:
+    """An update of the topic `news`."""
+    return Update(event=SSEEvent(data), topics=("news",))
+
+
+class Bench:
+    """A committer on a slow history, running in a nursery."""
+
+    def __init__(self, *, max_waiting: int = 1000) -> None:
+        self.history = SlowHistory()
+        self.delivered: list[str] = []
+        self.committer = Committer(self.history, self._deliver, max_waiting=max_waiting)
+
+    def _deliver(self, record: Record) -> None:
+        self.delivered.append(record.id)
+
+    async def start(self, nursery: trio.Nursery) -> Committer:
+        """Open the history and run."""
+        await self.history.open()
+        self.committer.open()
+        nursery.start_soon(self.committer.run)
+        return self.committer
+
+
+async def test_publishers_that_wait_share_a_commit(nursery: trio.Nursery) -> None:
+    """Sixty-four publishers are two calls: the first alone, then all who came meanwhile."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    ids: list[str] = []
+
+    async def publish(n: int) -> None:
+        ids.extend(await committer.append([update(str(n))]))
+
+    nursery.start_soon(publish, 0)
+    await wait_all_tasks_blocked()
+    for n in range(1, 64):
+        nursery.start_soon(publish, n)
+    await wait_all_tasks_blocked()
+    assert committer.waiting == 64
+    bench.history.gate.release()
+    bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert bench.history.calls == [1, 63]
+    assert committer.waiting == 0
+    assert len(set(ids)) == 64
+
+
+async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
+    """Large events that wait are several commits; one beyond the bound goes alone."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    for size in (1, MAX_COMMIT_BYTES // 2, MAX_COMMIT_BYTES // 3, MAX_COMMIT_BYTES * 2, 1):
+        nursery.start_soon(committer.append, [update("x" * size)])
+        await wait_all_tasks_blocked()
+    for _ in range(5):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert bench.history.calls == [1, 2, 1, 1]
+
+
+async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:
+    """Whoever wakes up first, the records were delivered in the order of their positions."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    early: list[str] = []
+
+    async def publish(n: int) -> None:
+        (event_id,) = await committer.append([update(str(n))])
+        if event_id not in bench.delivered:
+            early.append(event_id)
+
+    for n in range(20):
+        nursery.start_soon(publish, n)
+    await wait_all_tasks_blocked()
+    for _ in range(2):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    positions = [int(each.rpartition("-")[2]) for each in bench.delivered]
+    assert positions == list(range(1, 21))
+    assert early == []
+
+
+async def test_cancelling_a_publisher_abandons_the_wait_not_the_event(
+    nursery: trio.Nursery,
+) -> None:
+    """The event is stored and delivered although nobody waits for its id."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    scope = trio.CancelScope()
+
+    async def publish() -> None:
+        with scope:
+            await committer.append([update("x")])
+
+    nursery.start_soon(publish)
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    assert scope.cancelled_caught
+    bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert len(bench.delivered) == 1
+
+
+@pytest.mark.parametrize("error", [HistoryError, HistoryFullError, OutcomeUnknownError])
+async def test_every_publisher_of_a_failed_commit_hears_it(
+    nursery: trio.Nursery, error: type[HistoryError]
+) -> None:
+    """Each gets the error of the history, nothing is delivered, and the next commit works."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    heard: list[str] = []
+
+    async def publish() -> None:
+        with pytest.raises(error) as caught:
+            await committer.append([update("x")])
+        heard.append(str(caught.value))
+
+    bench.history.error = error("no")
+    for _ in range(3):
+        nursery.start_soon(publish)
+    await wait_all_tasks_blocked()
+    for _ in range(2):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert heard == ["no"] * 3
+    assert bench.delivered == []
+    assert committer.failure == "no"
+    bench.history.error = None
+    bench.history.gate.release()
+    assert len(await committer.append([update("y")])) == 1
+    assert committer.failure is None
+
+
+async def test_the_number_of_waiting_updates_is_bounded(nursery: trio.Nursery) -> None:
+    """At the bound a publish waits, above it it is refused before the store is asked."""
+    bench = Bench(max_waiting=2)
+    committer = await bench.start(nursery)
+    nursery.start_soon(committer.append, [update("1"), update("2")])
+    await wait_all_tasks_blocked()
+    with pytest.raises(OverloadedError, match="at most 2"):
+        await committer.append([update("3")])
+    assert bench.history.calls == [2]
+
+
+async def test_a_history_that_waits_has_no_nowait(nursery: trio.Nursery) -> None:
+    """`publish_nowait` on it is a WouldBlock."""
+    committer = await Bench().start(nursery)
+    with pytest.raises(trio.WouldBlock):
+        committer.append_nowait([update("x")])
+
+
+async def test_closing_tells_who_waits(nursery: trio.Nursery) -> None:
+    """A publisher whose commit hadn't begun gets a ClosedResourceError."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    nursery.start_soon(committer.append, [update("under way")])
+    await wait_all_tasks_blocked()
+    closed = trio.Event()
+
+    async def publish() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await committer.append([update("x")])
+        closed.set()
+
+    nursery.start_soon(publish)
+    await wait_all_tasks_blocked()
+    committer.close()
+    await closed.wait()
+    assert committer.waiting == 1
+    with pytest.raises(trio.ClosedResourceError):
+        await committer.append([update("late")])
+    nursery.cancel_scope.cancel()
+
+
+async def test_closing_tells_whose_commit_is_under_way(nursery: trio.Nursery) -> None:
+    """A store that is cut off midway may have it or not; whoever only waited hears it's closed."""
+    bench = Bench()
+    committer = bench.committer
+    heard: list[type[Exception]] = []
+
+    async def publish(data: str) -> None:
+        with pytest.raises((OutcomeUnknownError, trio.ClosedResourceError)) as caught:
+            await committer.append([update(data)])
+        heard.append(caught.type)
+
+    async with trio.open_nursery() as running:
+        await bench.start(running)
+        for data in ("under way", "queued"):
+            nursery.start_soon(publish, data)
+            await wait_all_tasks_blocked()
+        running.cancel_scope.cancel()
+    committer.close()
+    await wait_all_tasks_blocked()
+    assert heard == [OutcomeUnknownError, trio.ClosedResourceError]
+    assert committer.waiting == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_history_with_a_bug_leaves_nobody_waiting(nursery: trio.Nursery) -> None:
+    """An error it may not raise ends the committer, and the publisher hears that it's unknown."""
+    bench = Bench()
+    heard: list[type[Exception]] = []
+
+    async def publish() -> None:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await bench.committer.append([update("x")])
+        heard.append(caught.type)
+
+    bench.history.error = ZeroDivisionError()
+    bench.history.gate.release()
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with trio.open_nursery() as running:
+            await bench.start(running)
+            nursery.start_soon(publish)
+    await wait_all_tasks_blocked()
+    assert heard == [OutcomeUnknownError]
+    assert bench.committer.waiting == 0

@@ -1,0 +1,734 @@
+"""The hub: publish, subscribe, replay, reset, kick, over fake sinks and memory."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from hub_helpers import FakeSink
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import EventTooLargeError, SSEEvent
+from h3trio._wire.batch import Batch
+from h3trio.hub import EndReason, HistoryError, Hub, HubSettings, MemoryHistory, SQLiteHistory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from h3trio.hub._history.record import Page
+
+
+@pytest.fixture
+async def hub() -> AsyncGenerator[Hub]:
+    """A running hub in memory."""
+    async with Hub() as running:
+        yield running
+
+
+class Client:
+    """One subscription in a task of its own."""
+
+    def __init__(self, nursery: trio.Nursery, hub: Hub, topics: list[str], **options: Any) -> None:  # noqa: ANN401 - those of `subscribe`
+        self.sink = FakeSink()
+        self.scope = trio.CancelScope()
+        self.reason: EndReason | None = None
+        self.error: Exception | None = None
+        self._hub = hub
+        self._topics = topics
+        self._options = options
+        nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        with self.scope:
+            try:
+                self.reason = await self._hub.subscribe(self.sink, self._topics, **self._options)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as exc:
+                self.error = exc
+
+    @property
+    def data(self) -> list[str | None]:
+        """What it received, without `reset`."""
+        return [event.data for event in self.sink.events if event.event != "reset"]
+
+    @property
+    def resets(self) -> list[dict[str, Any]]:
+        """The data of each `reset`."""
+        return [json.loads(e.data or "") for e in self.sink.events if e.event == "reset"]
+
+
+async def settle() -> None:
+    """Let every task do what it can."""
+    await wait_all_tasks_blocked()
+
+
+# -- publishing
+
+
+async def test_subscribers_get_what_is_published_to_their_topics(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    """An event reaches the subscribers of each of its topics, once, and nobody else."""
+    news = Client(nursery, hub, ["news"])
+    both = Client(nursery, hub, ["news", "sport"])
+    everything = Client(nursery, hub, ["*"])
+    other = Client(nursery, hub, ["weather"])
+    await settle()
+    await hub.publish("1", topics=["news"])
+    await hub.publish("2", topics=["sport"])
+    await hub.publish("3", topics=["sport", "news"])
+    await settle()
+    assert news.data == ["1", "3"]
+    assert both.data == ["1", "2", "3"]
+    assert everything.data == ["1", "2", "3"]
+    assert other.data == []
+
+
+async def test_publish_returns_the_id_on_the_wire(hub: Hub, nursery: trio.Nursery) -> None:
+    """The id of an acknowledged publish is the one that subscribers see."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    ids = [await hub.publish(str(n), topics=["news"]) for n in range(3)]
+    own = await hub.publish(SSEEvent("x", id="mine"), topics=["news"])
+    await settle()
+    assert [event.id for event in client.sink.events] == [*ids, own]
+    assert own == "mine"
+    assert len(set(ids)) == 3
+
+
+async def test_publish_all_is_one_step(hub: Hub, nursery: trio.Nursery) -> None:
+    """Events of one call arrive in order, in one send."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    before = len(client.sink.batches)
+    await hub.publish_all(["1", "2", "3"], topics=["news"])
+    await settle()
+    assert client.data == ["1", "2", "3"]
+    assert len(client.sink.batches) == before + 1
+
+
+async def test_publish_nowait_is_the_same_step_inline(hub: Hub, nursery: trio.Nursery) -> None:
+    """A memory history takes an event without a checkpoint."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    event_id = hub.publish_nowait("now", topics=["news"])
+    await settle()
+    assert [(e.id, e.data) for e in client.sink.events] == [(event_id, "now")]
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["max_topics", "flush_interval", "reconnect_delay"])
+def test_settings_without_meaning_are_refused(name: str, value: float) -> None:
+    """A limit of a hub is a number from 1 on, a time one from 0 on, and both have an end."""
+    with pytest.raises(ValueError, match=f"{name} must be a number from"):
+        HubSettings(**{name: value})  # type: ignore[arg-type] # what a caller without types does
+    assert HubSettings(flush_interval=0).flush_interval == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "topics"),
+    [
+        ("x", []),
+        ("x", [""]),
+        ("x", ["*"]),
+        ("x", ["a\nb"]),
+        ("x", ["a\x00"]),
+        ("x", ["\x85"]),
+        ("x", ["t" * 1025]),
+        ("x", [str(n) for n in range(1001)]),
+        (SSEEvent("x", event="reset"), ["news"]),
+        (SSEEvent(comment="only"), ["news"]),
+        (SSEEvent("x", id="é"), ["news"]),
+        (SSEEvent("x", id="i" * 129), ["news"]),
+    ],
+)
+async def test_what_may_not_be_published_is_refused(
+    hub: Hub, event: SSEEvent | str, topics: list[str]
+) -> None:
+    """A bad topic, type or id is a ValueError, and nothing is stored."""
+    with pytest.raises(ValueError, match=r"[a-z]"):
+        await hub.publish(event, topics=topics)
+    assert hub.statistics().history.events == 0
+
+
+async def test_limits_hold_exactly(hub: Hub) -> None:
+    """A topic of 1,024 characters and 1,000 topics are taken."""
+    await hub.publish("x", topics=["t" * 1024])
+    await hub.publish("x", topics=[str(n) for n in range(1000)])
+    assert hub.statistics().history.events == 2
+
+
+async def test_an_event_has_a_largest_size() -> None:
+    """At the limit it is published, one byte above it is refused."""
+    settings = HubSettings(max_event_bytes=len(SSEEvent("xx").encode()))
+    async with Hub(settings=settings) as hub:
+        await hub.publish("xx", topics=["news"])
+        with pytest.raises(EventTooLargeError, match="may have"):
+            await hub.publish("xxx", topics=["news"])
+
+
+async def test_a_single_string_is_not_a_list_of_topics(hub: Hub) -> None:
+    """`topics="news"` is a TypeError, not four topics of one letter."""
+    with pytest.raises(TypeError, match="several"):
+        await hub.publish("x", topics="news")
+    with pytest.raises(TypeError, match="several"):
+        await hub.subscribe(FakeSink(), "news")
+
+
+async def test_the_same_key_is_the_same_publish(hub: Hub, nursery: trio.Nursery) -> None:
+    """A repeated `dedup` key gives the first id and sends nothing."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    first = await hub.publish("1", topics=["news"], dedup="k")
+    assert await hub.publish("again", topics=["news"], dedup="k") == first
+    await settle()
+    assert client.data == ["1"]
+
+
+async def test_a_key_is_for_one_event(hub: Hub, nursery: trio.Nursery) -> None:
+    """With several it is a ValueError and nothing is published; with one it is as `publish`."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    with pytest.raises(ValueError, match="dedup is for one event, not 3"):
+        await hub.publish_all(["1", "2", "3"], topics=["news"], dedup="k")
+    first = await hub.publish_all(["4"], topics=["news"], dedup="k")
+    assert await hub.publish_all(["4"], topics=["news"], dedup="k") == first
+    await settle()
+    assert client.data == ["4"]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "a\nb"])
+async def test_a_bad_key_is_refused(hub: Hub, key: str) -> None:
+    """A `dedup` key that can't be kept is a ValueError at the call."""
+    with pytest.raises(ValueError, match="dedup"):
+        await hub.publish("x", topics=["news"], dedup=key)
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_64_publishers_at_once_make_one_order(
+    nursery: trio.Nursery, tmp_path: Path, store: str
+) -> None:
+    """However Trio shuffles them, all subscribers see one order: that of the log."""
+    is_file = store == "sqlite"
+    history = SQLiteHistory(tmp_path / "hub.db", durability="fast") if is_file else None
+    async with Hub(history) as hub:
+        clients = [Client(nursery, hub, ["*"]) for _ in range(3)]
+        await settle()
+        ids: list[str] = []
+
+        async def publish(n: int) -> None:
+            ids.extend([await hub.publish(f"{n}.{m}", topics=[f"t{n % 4}"]) for m in range(3)])
+
+        async with trio.open_nursery() as publishers:
+            for n in range(64):
+                publishers.start_soon(publish, n)
+        await settle()
+        log = [(event.id, event.data) for event in clients[0].sink.events]
+        assert len(log) == 64 * 3
+        assert {event_id for event_id, _ in log} == set(ids)
+        positions = [int((event_id or "").rpartition("-")[2]) for event_id, _ in log]
+        assert positions == list(range(1, 64 * 3 + 1))
+        for client in clients:
+            assert [(event.id, event.data) for event in client.sink.events] == log
+        late = Client(nursery, hub, ["*"], first="oldest")
+        await settle()
+        assert [(event.id, event.data) for event in late.sink.events] == log
+        for client in (*clients, late):
+            client.scope.cancel()
+
+
+async def test_a_hub_that_does_not_run_says_so() -> None:
+    """Publishing and subscribing before or after the hub's block is a ClosedResourceError."""
+    hub = Hub()
+    with pytest.raises(trio.ClosedResourceError, match="isn't running"):
+        await hub.publish("x", topics=["news"])
+    async with hub:
+        await hub.publish("x", topics=["news"])
+    with pytest.raises(trio.ClosedResourceError, match="isn't running"):
+        await hub.publish("x", topics=["news"])
+    with pytest.raises(trio.ClosedResourceError, match="isn't running"):
+        await hub.subscribe(FakeSink(), ["news"])
+
+
+# -- opening and replay
+
+
+async def test_a_stream_opens_with_a_cursor_and_a_retry(hub: Hub, nursery: trio.Nursery) -> None:
+    """The first block has no data, an id that is valid on reconnect, and a `retry`."""
+    await hub.publish("before", topics=["news"])
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    lines = client.sink.payload.decode().splitlines()
+    assert lines[0] == f"id: {hub.last_event_id}"
+    assert lines[1].startswith("retry: ")
+    assert lines[2:] == [""]
+    assert 1000 <= int(lines[1].removeprefix("retry: ")) <= 3000
+
+
+async def test_a_quiet_client_reconnects_without_a_gap(hub: Hub, nursery: trio.Nursery) -> None:
+    """With the cursor of the opening block alone, nothing published since is missed."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    client.scope.cancel()
+    await settle()
+    await hub.publish("other", topics=["sport"])
+    await hub.publish("missed", topics=["news"])
+    again = Client(nursery, hub, ["news"], last_event_id=client.sink.last_event_id)
+    await settle()
+    await hub.publish("live", topics=["news"])
+    await settle()
+    assert again.data == ["missed", "live"]
+    assert again.resets == []
+
+
+async def test_without_an_id_only_what_comes(hub: Hub, nursery: trio.Nursery) -> None:
+    """No id: live only; `first` asks for more."""
+    for n in range(5):
+        await hub.publish(str(n), topics=["news"])
+    clients = [
+        Client(nursery, hub, ["news"], first=first) for first in (None, "newest", 2, "oldest", 99)
+    ]
+    await settle()
+    await hub.publish("live", topics=["news"])
+    await settle()
+    assert [client.data for client in clients] == [
+        ["live"],
+        ["live"],
+        ["3", "4", "live"],
+        ["0", "1", "2", "3", "4", "live"],
+        ["0", "1", "2", "3", "4", "live"],
+    ]
+    assert all(client.resets == [] for client in clients)
+
+
+async def test_replay_goes_on_from_a_publishers_own_id(hub: Hub, nursery: trio.Nursery) -> None:
+    """A publisher's id is a cursor too; of two equal ones the newest counts."""
+    for n in range(4):
+        await hub.publish(SSEEvent(str(n), id="same" if n in (0, 2) else None), topics=["news"])
+    client = Client(nursery, hub, ["news"], last_event_id="same")
+    await settle()
+    assert client.data == ["3"]
+
+
+async def test_an_unknown_id_is_told_and_gets_what_is_retained(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    """`reset` names the id that was asked for; its own id is good on the next reconnect."""
+    for n in range(3):
+        await hub.publish(str(n), topics=["news"])
+    client = Client(nursery, hub, ["news"], last_event_id="never-heard-of")
+    await settle()
+    assert client.resets == [{"reason": "unknown", "id": "never-heard-of"}]
+    assert client.data == ["0", "1", "2"]
+    again = Client(nursery, hub, ["news"], last_event_id=client.sink.last_event_id)
+    reset_id = next(e.id for e in client.sink.events if e.event == "reset")
+    from_reset = Client(nursery, hub, ["news"], last_event_id=reset_id)
+    await settle()
+    assert (again.data, again.resets) == ([], [])
+    assert (from_reset.data, from_reset.resets) == (["0", "1", "2"], [])
+
+
+async def test_a_trimmed_cursor_is_told_once(nursery: trio.Nursery) -> None:
+    """History that is gone is a `reset`, then what is retained, then live."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        first = await hub.publish("0", topics=["news"])
+        for n in range(1, 7):
+            await hub.publish(str(n), topics=["news"])
+        client = Client(nursery, hub, ["news"], last_event_id=first)
+        await settle()
+        await hub.publish("live", topics=["news"])
+        await settle()
+        assert [reset["reason"] for reset in client.resets] == ["trimmed"]
+        assert client.data == ["4", "5", "6", "live"]
+        client.scope.cancel()
+
+
+async def test_noise_in_other_topics_is_no_gap(nursery: trio.Nursery) -> None:
+    """A cursor that is trimmed itself is fine while its topics lost nothing since."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        cursor = await hub.publish("seen", topics=["quiet"])
+        for n in range(10):
+            await hub.publish(str(n), topics=["noisy"])
+        client = Client(nursery, hub, ["quiet"], last_event_id=cursor)
+        await settle()
+        await hub.publish("live", topics=["quiet"])
+        await settle()
+        assert client.resets == []
+        assert client.data == ["live"]
+        client.scope.cancel()
+
+
+async def test_publishing_during_replay_neither_loses_nor_doubles(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    """Clients that replay while others publish end with the same log."""
+    cursor = await hub.publish("start", topics=["news"])
+    for n in range(3000):
+        await hub.publish(str(n), topics=["news"])
+    clients = [Client(nursery, hub, ["news"], last_event_id=cursor) for _ in range(5)]
+
+    async def publish_more() -> None:
+        for n in range(3000, 3200):
+            await hub.publish(str(n), topics=["news"])
+
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(publish_more)
+    await settle()
+    assert [client.data for client in clients] == [[str(n) for n in range(3200)]] * 5
+
+
+async def test_a_thousand_replays_share_their_pages(hub: Hub, nursery: trio.Nursery) -> None:
+    """Clients with one selection and one cursor are given the same batches."""
+    cursor = await hub.publish("start", topics=["news"])
+    for _ in range(20):
+        await hub.publish("x" * 10_000, topics=["news"])
+    clients = [Client(nursery, hub, ["news"], last_event_id=cursor) for _ in range(10)]
+    await settle()
+    full_pages = {id(client.sink.batches[1]) for client in clients}
+    assert len(full_pages) == 1
+    assert {len(client.data) for client in clients} == {20}
+
+
+# -- slow and gone clients
+
+
+async def test_a_stalled_client_costs_the_others_nothing(hub: Hub, nursery: trio.Nursery) -> None:
+    """While one is stalled the others are live; when it reads again it gets the whole log."""
+    slow = Client(nursery, hub, ["news"])
+    fast = Client(nursery, hub, ["news"])
+    await settle()
+    slow.sink.stalled = True
+    for n in range(50):
+        await hub.publish(str(n), topics=["news"])
+        await settle()
+    assert fast.data == [str(n) for n in range(50)]
+    assert slow.data == ["0"]
+    assert hub.statistics().ready == 1
+    slow.sink.resume()
+    await settle()
+    assert slow.data == [str(n) for n in range(50)]
+    assert hub.statistics().ready == 2
+
+
+async def test_who_falls_out_of_the_history_is_told_and_goes_on_at_the_head(
+    nursery: trio.Nursery,
+) -> None:
+    """Policy `resync`: a `reset`, whose id is valid, and then what comes."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        slow = Client(nursery, hub, ["news"])
+        await settle()
+        slow.sink.stalled = True
+        for n in range(10):
+            await hub.publish(str(n), topics=["news"])
+            await settle()
+        slow.sink.resume()
+        await settle()
+        await hub.publish("live", topics=["news"])
+        await settle()
+        assert [reset["reason"] for reset in slow.resets] == ["lagged"]
+        assert slow.data == ["0", "live"]
+        slow.scope.cancel()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_not_for_it_is_no_gap_for_who_was_ready(
+    nursery: trio.Nursery, others: int
+) -> None:
+    """Private events are trimmed, then its sink is busy: no `reset`, and nothing is lost."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(1 + others)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        sink = clients[0].sink
+        sink.stalled = True
+        sink.send_batch_nowait(Batch((b":\n\n",)))
+        await hub.publish("public", topics=["news"])
+        await settle()
+        sink.resume()
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["public"], [])] * (1 + others)
+
+
+async def test_full_windows_are_no_gap_for_who_was_ready(nursery: trio.Nursery) -> None:
+    """Who goes on from the log gets what stood in the window, and isn't told of what didn't."""
+    settings = HubSettings(max_window_records=1)
+    async with Hub(MemoryHistory(max_events=3), settings=settings) as hub:
+        clients = [Client(nursery, hub, ["news"]) for _ in range(2)]
+        await settle()
+        for _ in range(10):
+            await hub.publish("secret", topics=["news"], private=True)
+        for data in ("1", "2"):
+            hub.publish_nowait(data, topics=["news"])
+        await settle()
+        assert [(c.data, c.resets) for c in clients] == [(["1", "2"], [])] * 2
+
+
+async def test_a_cursor_passes_what_was_not_for_it_behind_the_last_send(
+    nursery: trio.Nursery,
+) -> None:
+    """Private events that a pass passed over are no gap for a client that is slow to take it."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        client = Client(nursery, hub, ["news"])
+        await settle()
+        client.sink.stalled = True
+        hub.publish_nowait("public", topics=["news"])
+        for _ in range(10):
+            hub.publish_nowait("secret", topics=["news"], private=True)
+        await settle()
+        client.sink.resume()
+        await settle()
+        assert (client.data, client.resets) == (["public"], [])
+
+
+async def test_windows_that_others_filled_cost_nobody_an_event(nursery: trio.Nursery) -> None:
+    """Whose own window is empty goes on from the log, with the event that found no room."""
+    async with Hub(settings=HubSettings(max_window_records=1)) as hub:
+        clients = [Client(nursery, hub, [topic]) for topic in ("sport", "news")]
+        await settle()
+        hub.publish_nowait("1", topics=["sport"])
+        hub.publish_nowait("2", topics=["news"])
+        await settle()
+        assert [client.data for client in clients] == [["1"], ["2"]]
+
+
+async def test_policy_disconnect_ends_who_falls_out_of_the_history(nursery: trio.Nursery) -> None:
+    """Policy `disconnect`: the subscription returns `lagged`."""
+    async with Hub(MemoryHistory(max_events=3)) as hub:
+        slow = Client(nursery, hub, ["news"], policy="disconnect")
+        await settle()
+        slow.sink.stalled = True
+        for n in range(10):
+            await hub.publish(str(n), topics=["news"])
+            await settle()
+        slow.sink.resume()
+        await settle()
+        assert slow.reason is EndReason.LAGGED
+
+
+async def test_a_client_that_vanishes_is_forgotten(hub: Hub, nursery: trio.Nursery) -> None:
+    """Its subscription raises BrokenResourceError, and nothing of it is left."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    client.sink.vanish()
+    await hub.publish("x", topics=["news"])
+    await settle()
+    assert isinstance(client.error, trio.BrokenResourceError)
+    statistics = hub.statistics()
+    assert (statistics.subscribers, statistics.ready, statistics.feeds) == (0, 0, 0)
+
+
+async def test_a_writer_has_one_subscription(hub: Hub, nursery: trio.Nursery) -> None:
+    """A second one for the same writer is a BusyResourceError; the first goes on."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    with pytest.raises(trio.BusyResourceError):
+        await hub.subscribe(client.sink, ["sport"])
+    await hub.publish("x", topics=["news"])
+    await settle()
+    assert client.data == ["x"]
+
+
+async def test_a_subscription_needs_topics(hub: Hub) -> None:
+    """None, a bad one, or too many are ValueErrors."""
+    for topics in ([], ["a\n"], [str(n) for n in range(1001)]):
+        with pytest.raises(ValueError, match="topic"):
+            await hub.subscribe(FakeSink(), topics)
+
+
+# -- rights, kick, looking
+
+
+async def test_private_events_need_the_right_live_and_on_replay(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    """`allow` decides per topic, and again for what is replayed."""
+    options: list[dict[str, Any]] = [{}, {"allow": ["news"]}, {"allow": ["sport"]}]
+    cursor = await hub.publish("start", topics=["news"])
+    live = [Client(nursery, hub, ["news"], **option) for option in options]
+    await settle()
+    await hub.publish("public", topics=["news"])
+    await hub.publish("secret", topics=["news"], private=True)
+    await settle()
+    replayed = [Client(nursery, hub, ["news"], last_event_id=cursor, **o) for o in options]
+    await settle()
+    for clients in (live, replayed):
+        assert [c.data for c in clients] == [["public"], ["public", "secret"], ["public"]]
+
+
+async def test_kick_ends_who_a_predicate_chooses(hub: Hub, nursery: trio.Nursery) -> None:
+    """Also one that is stalled; the others stay."""
+    clients = [Client(nursery, hub, ["news"], info={"user": user}) for user in "aab"]
+    await settle()
+    clients[0].sink.stalled = True
+    await hub.publish("x", topics=["news"])
+    await settle()
+    assert hub.kick(lambda subscription: subscription.info["user"] == "a") == 2
+    await settle()
+    assert [client.reason for client in clients] == [EndReason.KICKED, EndReason.KICKED, None]
+    assert hub.statistics().kicked == 2
+
+
+async def test_a_subscription_is_kicked_once(hub: Hub, nursery: trio.Nursery) -> None:
+    """One that was ended and has yet to unwind isn't chosen again."""
+    Client(nursery, hub, ["news"])
+    await settle()
+    assert [hub.kick(lambda _: True) for _ in range(2)] == [1, 0]
+    await settle()
+    assert hub.statistics().kicked == 1
+
+
+async def test_subscriptions_are_a_snapshot_with_cursors(hub: Hub, nursery: trio.Nursery) -> None:
+    """Each tells its topics, its cursor and whether it is live."""
+    clients = [Client(nursery, hub, ["news"]), Client(nursery, hub, ["news", "sport"])]
+    await settle()
+    clients[0].sink.stalled = True
+    first = await hub.publish("1", topics=["news"])
+    await settle()
+    second = await hub.publish("2", topics=["news"])
+    await settle()
+    stalled, live = sorted(hub.subscriptions(), key=lambda one: len(one.topics.topics))
+    assert (stalled.cursor, stalled.ready) == (first, False)
+    assert (live.cursor, live.ready) == (second, True)
+    assert live.topics.topics == {"news", "sport"}
+
+
+async def test_closing_the_hub_ends_subscriptions(nursery: trio.Nursery) -> None:
+    """A subscription that outlives the hub's block returns `closed`."""
+    async with Hub() as hub:
+        client = Client(nursery, hub, ["news"])
+        await settle()
+    await settle()
+    assert client.reason is EndReason.CLOSED
+
+
+async def test_a_purged_topic_is_not_replayed(hub: Hub, nursery: trio.Nursery) -> None:
+    """After a purge an old cursor is told of the gap; other topics keep theirs."""
+    cursor = await hub.publish("start", topics=["news"])
+    await hub.publish("gone", topics=["news"])
+    await hub.publish("kept", topics=["sport"])
+    assert await hub.purge("news") == 2
+    client = Client(nursery, hub, ["news", "sport"], last_event_id=cursor)
+    sport = Client(nursery, hub, ["sport"], last_event_id=cursor)
+    await settle()
+    assert client.data == ["kept"]
+    assert [reset["reason"] for reset in client.resets] == ["trimmed"]
+    assert (sport.data, sport.resets) == (["kept"], [])
+
+
+async def heard_before_live(hub: Hub, cursor: str) -> list[str | None]:
+    """What a new subscription to `news` replays, without `reset`."""
+    async with hub.subscription(["news"], last_event_id=cursor) as events:
+        await hub.publish("live", topics=["news"])
+        heard: list[str | None] = []
+        async for event in events:
+            if event.data == "live":
+                break
+            if event.event != "reset":
+                heard.append(event.data)
+    return heard
+
+
+async def test_a_page_that_was_read_before_a_purge_is_not_kept(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's answer that is on its way during a purge brings nothing back."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    answered, let_go, read = trio.Event(), trio.Event(), history.read
+
+    async def slow_read(after: int, **bounds: Any) -> Page:  # noqa: ANN401 - those of `read`
+        page = await read(after, **bounds)
+        answered.set()
+        await let_go.wait()
+        return page
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "read", slow_read)
+            Client(nursery, hub, ["news"], last_event_id=cursor)
+            await answered.wait()
+            await hub.purge("news")
+            let_go.set()
+            await settle()
+        assert await heard_before_live(hub, cursor) == []
+
+
+async def test_a_purge_that_was_cut_short_keeps_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are forgotten although the purge failed on its way: a part may be gone."""
+    history = SQLiteHistory(tmp_path / "hub.db", tail_events=1)
+    purge = history.purge
+
+    async def failing_purge(topic: str) -> int:
+        await purge(topic)
+        raise HistoryError
+
+    async with Hub(history) as hub:
+        cursor = await hub.publish("start", topics=["news"])
+        await hub.publish("gone", topics=["news"])
+        await hub.publish("other", topics=["sport"])
+        assert await heard_before_live(hub, cursor) == ["gone"]
+        monkeypatch.setattr(history, "purge", failing_purge)
+        with pytest.raises(HistoryError):
+            await hub.purge("news")
+        assert await heard_before_live(hub, cursor) == []
+
+
+async def test_a_topic_without_subscribers_leaves_no_feed(hub: Hub, nursery: trio.Nursery) -> None:
+    """Feeds come with the first subscriber and go with the last."""
+    clients = [
+        Client(nursery, hub, ["a"]),
+        Client(nursery, hub, ["a"]),
+        Client(nursery, hub, ["*"]),
+    ]
+    await settle()
+    assert hub.statistics().feeds == 2
+    for client in clients:
+        client.scope.cancel()
+    await settle()
+    for topic in "abc":
+        await hub.publish("x", topics=[topic])
+    assert hub.statistics().feeds == 0
+
+
+# -- the channel
+
+
+async def test_code_subscribes_by_a_receive_channel(hub: Hub) -> None:
+    """`hub.subscription` gives events in order, from a cursor if asked."""
+    cursor = await hub.publish("0", topics=["news"])
+    await hub.publish("1", topics=["news"])
+    async with hub.subscription(["news"], last_event_id=cursor) as events:
+        assert (await events.receive()).data == "1"
+        await hub.publish_all(["2", "3"], topics=["news"])
+        assert [(await events.receive()).data for _ in range(2)] == ["2", "3"]
+        assert events.last_event_id == hub.last_event_id
+    assert hub.statistics().subscribers == 0
+
+
+async def test_a_channel_that_is_not_read_holds_one_batch(hub: Hub) -> None:
+    """Publishing goes on; the reader finds everything, out of the log."""
+    async with hub.subscription(["news"]) as events:
+        await settle()
+        for n in range(500):
+            await hub.publish(str(n), topics=["news"])
+        assert [(await events.receive()).data for _ in range(500)] == [str(n) for n in range(500)]
+
+
+async def test_a_channel_ends_with_its_subscription(hub: Hub) -> None:
+    """A kick is the end of the channel; a closed channel can't be read."""
+    async with hub.subscription(["news"]) as events:
+        await settle()
+        hub.kick(lambda _subscription: True)
+        with pytest.raises(trio.EndOfChannel):
+            await events.receive()
+    async with hub.subscription(["news"]) as events:
+        await events.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await events.receive()

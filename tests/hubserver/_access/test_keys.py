@@ -1,0 +1,240 @@
+"""Keys: which are taken, with which algorithm, and what a changed file does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from auth_helpers import SECRET, b64, jwk, pem_of, private_pem, public_pem
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+
+from h3trio.hubserver import (
+    ALGORITHMS,
+    JwksFile,
+    KeySet,
+    parse_jwks,
+    parse_key,
+    parse_signing_key,
+    read_key_file,
+)
+from h3trio.hubserver._access.keys import JWKS_BYTES, KEY_FILE_BYTES, MAX_KEYS, REREAD_SECONDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+
+def jwks(*keys: object) -> bytes:
+    """Write a JWK Set."""
+    return json.dumps({"keys": keys}).encode()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_algorithm_is_that_of_the_key(algorithm: str) -> None:
+    """What a key is says what it is for, on both sides and in both forms."""
+    assert parse_key(public_pem(algorithm)).algorithm == algorithm
+    assert parse_signing_key(private_pem(algorithm))[0] == algorithm
+    keys = parse_jwks(jwks(jwk(algorithm)))
+    assert keys.select(algorithm, None) is not None
+    assert not any(keys.select(other, None) for other in ALGORITHMS if other != algorithm)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_line_end_is_no_part_of_a_secret(end: bytes) -> None:
+    """What an editor puts behind a secret is left out; other blanks are the secret's own."""
+    assert parse_key(SECRET + end).material == SECRET
+    assert parse_key(SECRET + b" " + end).material == SECRET + b" "
+
+
+def test_a_secret_has_thirty_two_bytes() -> None:
+    """A shorter one could be guessed."""
+    assert parse_key(b"x" * 32).algorithm == "HS256"
+    with pytest.raises(ValueError, match="at least 32 bytes"):
+        parse_key(b"x" * 31 + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (private_pem("RS256"), "private key"),
+        (private_pem("ES256"), "private key"),
+        (pem_of(ec.generate_private_key(ec.SECP384R1()).public_key()), "P-256"),
+        (pem_of(ed448.Ed448PrivateKey.generate().public_key()), "Ed25519"),
+        (pem_of(rsa.generate_private_key(65537, 1024).public_key()), "at least 2048 bits"),  # noqa: S505 - it is to be refused
+        (public_pem("ES256")[:-40], "not a public key in PEM"),
+        (b"-----BEGIN PUBLIC KEY-----\n", "not a public key in PEM"),
+        (b"-----BEGIN CERTIFICATE-----\n", "not a public key in PEM"),
+        (b"ssh-rsa " + b"A" * 100, "text of another kind of key"),
+    ],
+    ids=range(9),
+)
+def test_keys_that_are_refused(data: bytes, why: str) -> None:
+    """What is weak, private, of another kind or broken says so, and nothing of itself."""
+    with pytest.raises(ValueError, match=why) as caught:
+        parse_key(data)
+    assert data[30:50].decode() not in str(caught.value) or len(data) < 50
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (public_pem("RS256"), "not the public one"),
+        (b"short", "at least 32 bytes"),
+        (private_pem("ES256")[:-60], "not a private key in PEM"),
+    ],
+)
+def test_signing_keys_that_are_refused(data: bytes, why: str) -> None:
+    """Signing takes the private half."""
+    with pytest.raises(ValueError, match=why):
+        parse_signing_key(data)
+
+
+def test_other_keys_of_a_set_are_passed_over() -> None:
+    """Keys for encryption, other curves and other algorithms are no error."""
+    keys = parse_jwks(
+        jwks(
+            jwk("RS256", kid="1", use="enc"),
+            jwk("RS256", kid="2", key_ops=["sign"]),
+            jwk("RS256", kid="3", alg="RSA-OAEP"),
+            jwk("RS256", kid="4", alg="PS256"),
+            {"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA", "kid": "5"},
+            {"kty": "new", "kid": "6"},
+            {},
+            "text",
+            jwk("ES256", kid="7", use="sig", key_ops=["verify"], alg="ES256"),
+        )
+    )
+    found = [str(n) for n in range(8) if any(keys.select(a, str(n)) for a in ALGORITHMS)]
+    assert found == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a JWK Set"),
+        (b'{"keys": {}}', "not a JWK Set"),
+        (b'{"keys": []}', "not a JWK Set"),
+        (jwks({"kty": "new"}), "no key that could verify"),
+        (jwks(jwk("HS256", kid="a"), jwk("ES256", kid="a")), "the same kid"),
+        (jwks(jwk("HS256", kid=1)), "a kid is not a text"),
+        (jwks({"kty": "RSA", "kid": "a", "n": "AQAB"}), "key 'a': it is broken"),
+        (jwks({"kty": "oct", "kid": "a", "k": 7}), "key 'a': it is broken"),
+        (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "key None: it is broken"),
+        (jwks(jwk("HS256", k=b64(b"x" * 31))), "at least 32 bytes"),
+    ],
+    ids=range(12),
+)
+def test_sets_that_are_refused(data: bytes, why: str) -> None:
+    """What is no set, has no usable key, or has a broken one is refused as a whole."""
+    with pytest.raises(ValueError, match=why):
+        parse_jwks(data)
+
+
+def test_a_set_has_a_hundred_keys() -> None:
+    """At the limit it is taken, one above it isn't."""
+    many = [jwk("HS256", kid=str(n)) for n in range(MAX_KEYS + 1)]
+    assert parse_jwks(jwks(*many[:-1])).select("HS256", "99")
+    with pytest.raises(ValueError, match="more than 100 keys"):
+        parse_jwks(jwks(*many))
+
+
+def test_which_key_is_meant() -> None:
+    """By its name, if it has one; without a name only where no two could be meant."""
+    one, other = parse_key(SECRET), parse_key(b"x" * 40)
+    assert KeySet([one]).select("HS256", "any") is one
+    assert KeySet([one, other]).select("HS256", "any") is None
+    assert KeySet([one, other]).select("HS256", None) is None
+    assert KeySet([one]).select("RS256", None) is None
+
+
+def test_a_file_has_an_end(tmp_path: Path) -> None:
+    """A file above its limit isn't read, nor is one that isn't there."""
+    path = tmp_path / "key"
+    path.write_bytes(b"x" * KEY_FILE_BYTES)
+    assert len(read_key_file(str(path))) == KEY_FILE_BYTES
+    path.write_bytes(b"x" * (KEY_FILE_BYTES + 1))
+    with pytest.raises(ValueError, match="larger than 65536 bytes"):
+        read_key_file(str(path))
+    with pytest.raises(ValueError, match=r"can't read .*: No such file"):
+        read_key_file(str(tmp_path / "missing"))
+    path.write_bytes(jwks(jwk("HS256")) + b" " * JWKS_BYTES)
+    with pytest.raises(ValueError, match="larger than"):
+        JwksFile(str(path))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replace a file as one should: no reader finds half of it."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(path)
+
+
+async def test_a_changed_set_is_read_again(tmp_path: Path, mock_clock: MockClock) -> None:
+    """Its keys are in force after some seconds, and not asked of the disk before."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("HS256", kid="old")))
+    file = JwksFile(str(path))
+    first = await file.current()
+    replace(path, jwks(jwk("HS256", kid="new")))
+    mock_clock.jump(REREAD_SECONDS / 2)
+    assert await file.current() is first
+    mock_clock.jump(REREAD_SECONDS)
+    second = await file.current()
+    assert (second.select("HS256", "old"), file.failures) == (None, 0)
+    assert second.select("HS256", "new")
+    mock_clock.jump(REREAD_SECONDS)
+    assert await file.current() is second
+
+
+async def test_a_broken_set_changes_nothing(
+    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last good one stays in force, and the log says why, once."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("HS256")))
+    file = JwksFile(str(path))
+    first = await file.current()
+    with caplog.at_level(logging.ERROR, "h3trio.hub"):
+        for broken in (b"{", jwks()):
+            replace(path, broken)
+            for _ in range(2):
+                mock_clock.jump(REREAD_SECONDS)
+                assert await file.current() is first
+        path.unlink()
+        mock_clock.jump(REREAD_SECONDS)
+        assert await file.current() is first
+    assert file.failures == len(caplog.records) == 3
+    replace(path, jwks(jwk("HS256", kid="again")))
+    mock_clock.jump(REREAD_SECONDS)
+    assert await file.current() is not first
+
+
+async def test_only_one_task_looks(tmp_path: Path) -> None:
+    """While one waits for the disk, the others go on with the keys there are."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("HS256")))
+    file = JwksFile(str(path))
+    found: list[KeySet] = []
+
+    async def look() -> None:
+        found.append(await file.current())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(look)
+    assert len(set(map(id, found))) == 1
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyJWT isn't installed, the error says what to install."""
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    for parse in (parse_key, parse_signing_key, parse_jwks):
+        with pytest.raises(ValueError, match=r"pip install 'h3trio\[auth\]'"):
+            parse(SECRET)

@@ -1,0 +1,131 @@
+"""The hub towards browsers: its security headers, its CORS, and what other sites can't do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers import connect, post, request
+
+from h3trio.hub import Hub
+from h3trio.hubserver import Rights, create_app, hub_cors
+from h3trio.hubserver._monitoring.dashboard import PAGE_HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    import trio
+    from helpers import Head
+
+    from h3trio import App
+
+    Make = Callable[..., App]
+
+GOOD = "https://a.example"
+TRUSTED = "https://trusted.example"
+EVERYTHING = Rights(
+    allow_anonymous_publish=True,
+    allow_anonymous_subscribe=True,
+    allow_anonymous_operate=True,
+    allowed_origins=frozenset({TRUSTED}),
+)
+
+
+@pytest.fixture
+async def make(nursery: trio.Nursery) -> AsyncGenerator[Make]:
+    """Make the app of a running hub, in which everything is allowed, for some CORS origins."""
+    async with Hub() as hub:
+        yield lambda *origins: create_app(hub, rights=EVERYTHING, cors=hub_cors(frozenset(origins)))
+        nursery.cancel_scope.cancel()
+
+
+async def ask(nursery: trio.Nursery, app: App, raw: bytes) -> Head:
+    """Return the head of the answer to one request."""
+    client = connect(nursery, app)
+    await client.send(raw)
+    return await client.head()
+
+
+async def test_everything_has_security_headers(nursery: trio.Nursery, make: Make) -> None:
+    """The API, a stream and an error are data from which nothing runs."""
+    for raw in (post(b"x", "/events/a"), request("/events/a"), request("/nowhere")):
+        head = await ask(nursery, make(), raw)
+        assert head.headers["content-security-policy"] == (
+            "default-src 'none'; frame-ancestors 'none'"
+        )
+        assert head.headers["x-content-type-options"] == "nosniff"
+        assert head.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in head.headers
+
+
+async def test_the_page_has_a_policy_of_its_own(nursery: trio.Nursery, make: Make) -> None:
+    """The page's policy lets it load and ask the hub alone, and run no code that is in a text."""
+    head = await ask(nursery, make(), request("/"))
+    policy = head.headers["content-security-policy"]
+    assert policy == PAGE_HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert head.headers["x-frame-options"] == "deny"
+    assert head.headers["referrer-policy"] == "no-referrer"
+    assert head.headers["cross-origin-opener-policy"] == "same-origin"
+    assert head.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+@pytest.mark.parametrize("cors", [(), (GOOD,)])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://test.evil.example", "http://test:81", "test"]
+)
+async def test_other_sites_change_nothing(
+    nursery: trio.Nursery, make: Make, cors: tuple[str, ...], origin: str, *, method: str
+) -> None:
+    """What would change something is 403 if the page it comes from is another site's."""
+    raw = post(b"x", "/events/a", f"Origin: {origin}").replace(b"POST", method.encode())
+    assert (await ask(nursery, make(*cors), raw)).status == 403
+
+
+@pytest.mark.parametrize("origin", ["http://test", "https://test", "http://TEST", GOOD, TRUSTED])
+async def test_own_and_listed_sites_may(nursery: trio.Nursery, make: Make, origin: str) -> None:
+    """The hub's own page, behind TLS too, a CORS origin and a trusted one may publish."""
+    raw = post(b"x", "/events/a", f"Origin: {origin}")
+    assert (await ask(nursery, make(GOOD), raw)).status == 200
+
+
+async def test_no_host_is_nobodys_site(nursery: trio.Nursery, make: Make) -> None:
+    """Without a Host there is no own origin that another could look like."""
+    raw = post(b"x", "/events/a", "Origin: http://").replace(b"Host: test\r\n", b"")
+    raw = raw.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert (await ask(nursery, make(), raw)).status == 403
+
+
+@pytest.mark.parametrize(("lines", "status"), [([], 200), (["Cookie: a=1"], 403)])
+async def test_any_site_without_cookies(
+    nursery: trio.Nursery, make: Make, lines: list[str], status: int
+) -> None:
+    """`*` lets every page publish, but never with its visitor's cookies."""
+    raw = post(b"x", "/events/a", "Origin: https://b.example", *lines)
+    head = await ask(nursery, make("*"), raw)
+    assert head.status == status
+    assert head.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [(GOOD, True), ("https://evil.example", False)])
+async def test_streams_are_readable_for_listed_origins(
+    nursery: trio.Nursery, make: Make, origin: str, *, allowed: bool
+) -> None:
+    """A GET stream runs for any page, and is readable for a listed one, cookies included."""
+    head = await ask(nursery, make(GOOD), request("/events/a", f"Origin: {origin}"))
+    assert head.status == 200
+    assert head.headers["vary"] == "origin"
+    assert head.headers.get("access-control-allow-origin") == (origin if allowed else None)
+    assert head.headers.get("access-control-allow-credentials") == ("true" if allowed else None)
+
+
+async def test_preflight_of_a_publish(nursery: trio.Nursery, make: Make) -> None:
+    """A page may send a key, and the header by which a publish is repeated."""
+    lines = (f"Origin: {GOOD}", "Access-Control-Request-Method: POST")
+    head = await ask(nursery, make(GOOD), request("/events/a", *lines, method="OPTIONS"))
+    assert head.status == 204
+    assert head.headers["access-control-allow-headers"] == (
+        "last-event-id, cache-control, content-type, authorization, idempotency-key"
+    )
