@@ -421,15 +421,17 @@ def chunks() -> Iterator[Row]:
         b"3 3", b"3.0", b"\xb3", b"3\x00", b"\x003", b"0_0", b"-0", b"3\x0b", b"\x0c3", b'"3"',
     ):  # fmt: skip
         yield refused(f"size {size!r}", chunked(size + b"\r\nabc\r\n", end) + EVIL, SIZE)
-    for size in (b"8000000000000000", b"ffffffffffffffff", b"10000000000000003", b"f" * 40):
+    for size in (
+        b"8000000000000000", b"ffffffffffffffff", b"10000000000000003", b"f" * 40, b"0" * 21 + b"3",
+    ):  # fmt: skip
         yield refused(f"size {size!r}", chunked(size + b"\r\nabc\r\n", end), SIZE)
-    for size in (b"3", b"03", b"0000000000000000000003"):
+    for size in (b"3", b"03", b"0" * 19 + b"3"):
         yield accepted(f"size {size!r}", chunked(size + b"\r\nabc\r\n", end), SIZE)
     yield accepted("hex digits", chunked(b"A\r\n0123456789\r\na\r\n0123456789\r\n00\r\n\r\n"), SIZE)
     for extension in (
         b";", b";;a", b";a=", b";=b", b";a b", b";a=b c", b';a="b', b';a="b" c', b";a\x00",
         b";a\x7f", b";a=\x07", b';a="\x01"', b';a="\\\x00"', b" a", b";a=b,c", b";a=\xff", b";a ",
-        b";(a)",
+        b";(a)", b" ;a", b";a ;b",
     ):  # fmt: skip
         body = b"3%b\r\nabc\r\n" % extension
         yield refused(f"extension {extension!r}", chunked(body, end) + EVIL, EXTENSION)
@@ -438,7 +440,7 @@ def chunks() -> Iterator[Row]:
         yield refused(f"extension {extension!r}", chunked(body, end) + EVIL, BARE_CR)
     yield refused("TERM.EXT", chunked(b"2;\n", b"xx\r\n", b"1f\r\n", end, EVIL, b"\r\n", end), ENDS)
     yield refused("EXT.TERM", chunked(b"0;\n", b"\r\n") + EVIL, ENDS)
-    for extension in (b";a", b";a=b", b' ; a\t=\t"b;\\"c"', b";a;b=c", b';a=""'):
+    for extension in (b";a", b";a=b", b'; a\t=\t"b;\\"c"', b";a;b=c", b';a=""'):
         body = b"3%b\r\nabc\r\n" % extension
         yield accepted(f"extension {extension!r}", chunked(body, end), EXTENSION)
     long = b"3;a=" + b"x" * 9000 + b"\r\nabc\r\n"

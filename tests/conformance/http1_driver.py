@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from h3trio import HTTPError, Settings
-from h3trio._http.http1 import Http1, Signal
+from h3trio._http.http1 import Http1, RequestHead, Signal
 from h3trio._http.request import split_target
-from h3trio._http.strict import ProtocolError, RequestHead
+from h3trio._http.strict import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,8 +12,8 @@ from conformance.http1_driver import SETTINGS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from h3trio._http.http1 import Http1, Signal
-from h3trio._http.strict import ProtocolError, RequestHead
+from h3trio._http.http1 import Http1, RequestHead, Signal
+from h3trio._http.strict import ProtocolError
 
 LINES = [
     b"Host: a",

@@ -1,44 +1,57 @@
-"""The head of a request, read strictly: what two readers could take for two things is refused.
+"""The gate in front of h11: a `Gate` holds a connection's bytes until h11 may see them.
 
-Requests are smuggled where a proxy and the server behind it disagree about where a message ends.
-So this reads by the grammar of RFC 9112 and by nothing more lenient that it allows: lines end with
-CRLF, nothing is folded, a length is given once and a transfer coding is `chunked`. The whole head
-is matched by two regular expressions, so what isn't in the grammar has no way through; only a head
-that fails is looked at again, to say why.
+h11 reads every request, and what we know of one comes from its events. But it is lenient where
+leniency lets requests be smuggled past a proxy that reads differently: it takes a bare LF for the
+end of a line, joins folded lines, takes equal lengths for one, and lets a transfer coding win over
+a length. So the gate looks at the bytes first. It lets through what RFC 9112 writes, and nothing
+that the RFC merely tolerates; for the rest it raises `ProtocolError`.
 
-`check_start` finds out early that a head which isn't complete can't become one, so that nobody
-waits for a blank line that a client with other line ends will never send.
+Strategy: a head is held until its blank line is there. Then one expression matches the request
+line, one all field lines, and one finds the fields that frame the body. Only a head that fails is
+looked at again, to say why. The fields that frame give the length of the body, which is all that
+is needed to keep from h11 every byte behind the request. In a chunked body the gate steps over the
+data and matches each size line; a line that isn't complete is held. Beyond that it keeps no state:
+the ends of chunks, a missing or second Host, and everything else are h11's.
 
-No bytes of the client's go into a detail: it is sent back, and logged.
+A head that isn't complete is refused as soon as it can't become one, so that nobody waits for a
+blank line that a client with other line ends will never send. No bytes of the client's go into a
+detail: it is sent back, and logged.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from .settings import Settings
-
-    RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _MAX_LENGTH: Final = 2**63 - 1
 """Largest length: what a signed 64-bit number holds, as in most that read it beside us."""
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+"""RFC 9110 section 5.6.2: `token = 1*tchar`, as a part of an expression."""
+
 _TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"  # section 5.5: no control character but HTAB
 
 # RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version". The RFC lets a
 # recipient split it at any whitespace; here a single space is meant as it is written.
-_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % _TOKEN)
-_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
-_FIELD_NAME: Final = re.compile(_TOKEN + rb":")
+_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % TOKEN)
+_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (TOKEN, _TEXT))
+_FIELD_NAME: Final = re.compile(TOKEN + rb":")
+# Searched for in the bytes as sent: h11 takes a repeated length for one before anybody sees it.
+_FRAMING: Final = re.compile(
+    rb"\r\n(content-length|transfer-encoding):[ \t]*+([^\r]*+)", re.IGNORECASE
+)
+_FRAMING_NAME: Final = re.compile(
+    rb"(?:^|\r\n)(?:host|content-length|transfer-encoding):", re.IGNORECASE
+)
 
 # What no head holds: a CR or LF alone, or a control character. The last byte may be half a CRLF.
-STRAY: Final = re.compile(rb"[^\t\x20-\x7e\x80-\xff\r\n]|(?<!\r)\n|\r[^\n]")
+_STRAY: Final = re.compile(rb"[^\t\x20-\x7e\x80-\xff\r\n]|(?<!\r)\n|\r[^\n]")
 
 _LENGTH: Final = re.compile(rb"[0-9]{1,20}")
 # The codings of RFC 9112 section 7.2 and their aliases. `identity` is none: it "is not" registered.
@@ -48,13 +61,23 @@ _AUTHORITY: Final = re.compile(
     rb"(?:((?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)"
     rb"|\[([0-9A-Fa-f:.]+)\]|\[[vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+\])(?::[0-9]{0,5})?"
 )
-
-_READ_HERE: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
-)
-_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
-
 _LONGEST_REST: Final = len(b" HTTP/1.1\r")
+
+# RFC 9110 section 5.6.4, a quoted-pair being a backslash and what may follow it.
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+# RFC 9112 section 7.1. An extension is thrown away, but a proxy that reads its CR or LF as the end
+# of the line would see another body: so it is one by the grammar. h11 takes no blank in front of a
+# semicolon, and no size of more than 20 digits.
+_SIZE_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n" % (TOKEN, TOKEN, _QUOTED)
+)
+# A line without extension: many small chunks are no offence.
+_FREE: Final = len(b"7fffffffffffffff\r\n")
+_HEXDIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
+
+CHUNKS_AT_ONCE: Final = 128
+"""Chunks of a body that are let through in one step. h11 takes a step of its own for each, so a
+read of 64 KiB of one-byte chunks would keep every other connection waiting."""
 
 
 @final
@@ -68,37 +91,182 @@ class ProtocolError(Exception):
         self.detail: Final = detail
 
 
-class RequestHead(NamedTuple):
-    """A parsed request line and its headers (names in lower case)."""
+@final
+class Gate:
+    """The bytes of one connection that h11 hasn't seen."""
 
-    method: str
-    target: bytes
-    headers: RawHeaders
-    http_version: str
-    """`"1.0"` or `"1.1"`."""
+    __slots__ = (
+        "_buffer",
+        "_is_chunked",
+        "_left",
+        "_overhead",
+        "_scanned",
+        "_settings",
+        "_skips_line",
+        "_trailers",
+        "is_head_request",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._buffer = b""
+        self._scanned = 0  # so many bytes of the buffer were looked at, and can still become a line
+        self._skips_line = True
+        self._is_chunked = False
+        # Bytes to come: of the body, or of the chunk under way with the CRLF behind it.
+        self._left = 0
+        self._overhead = 0
+        self._trailers = False
+        self.is_head_request: bool = False
+        """Whether the head under way is that of HEAD, seen before it is complete or checked."""
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def receive(self, data: bytes) -> None:
+        """Add bytes from the peer, at least one."""
+        self._buffer = self._buffer + data if self._buffer else bytes(data)
+
+    def clear(self) -> None:
+        """Drop what is held."""
+        self._buffer = b""
+
+    def next_request(self) -> None:
+        """Expect another head."""
+        self._skips_line = True
+        self._skip_empty_line()
+
+    # -- a head
+
+    def take_head(self) -> bytes | None:
+        """Return a head with its blank line, `None` until it is there.
+
+        Raises:
+            ProtocolError: 400 for what isn't in the grammar or has more than one meaning; 414, 431,
+                501 or 505 as in docs/reference/http.md.
+        """
+        self._skip_empty_line()
+        end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3)) + 4
+        # RFC 9110 section 9.3.2: an answer to HEAD "MUST NOT send content", a refusal too.
+        self.is_head_request = self._buffer.startswith(b"HEAD ")
+        if end < 4:  # noqa: PLR2004 - not found
+            if len(self._buffer) > self._scanned and self._buffer != b"\r":
+                _check_start(self._buffer, self._scanned, self._settings)
+                self._scanned = len(self._buffer)
+            return None
+        head = self._take(end)
+        self._check_head(head)
+        return head
+
+    def _skip_empty_line(self) -> None:
+        # RFC 9112 section 2.2: a server "SHOULD ignore at least one empty line (CRLF) received
+        # prior to the request-line". One is enough for the clients that send any.
+        if self._skips_line and len(self._buffer) > 1:
+            self._skips_line = False
+            self._buffer = self._buffer.removeprefix(b"\r\n")
+
+    def _check_head(self, head: bytes) -> None:
+        start, version = _check_request_line(head, self._settings)
+        if len(head) > self._settings.max_head_bytes:
+            raise ProtocolError(431, "the request head is too large", limit="max_head_bytes")
+        _check_fields(head[start:-2], self._settings.max_header_count)
+        self._left, self._is_chunked = _framing(head, version)
+        self._trailers = False
+        self._overhead = 0
+
+    def _take(self, size: int) -> bytes:
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._scanned = max(0, self._scanned - size)
+        return taken
+
+    # -- a body
+
+    def take_body(self) -> bytes:
+        """Return what h11 may see of the body under way, `b""` if nothing more is there for now.
+
+        Of a chunked body that is at most `CHUNKS_AT_ONCE` chunks.
+
+        Raises:
+            ProtocolError: 400 for what is no chunk or no trailer, 431 for more of extensions and
+                trailers than a head may have.
+        """
+        if self._is_chunked:
+            return self._take(self._scan_chunks()) if self._buffer else b""
+        size = min(self._left, len(self._buffer))
+        self._left -= size
+        return self._take(size) if size else b""
+
+    def _scan_chunks(self) -> int:
+        """Return how many bytes were looked at, and may be shown."""
+        data, at = self._buffer, 0
+        for _ in range(CHUNKS_AT_ONCE):
+            if self._trailers:
+                return self._trailer_end(at)
+            step = min(self._left, len(data) - at)
+            at += step
+            self._left -= step
+            if at == len(data) or not (end := self._size_line(at)):
+                break
+            at = end
+        return at
+
+    def _size_line(self, start: int) -> int:
+        """Check the size line that begins here; return its end, 0 if that isn't there yet."""
+        data = self._buffer
+        # Refused early: the line of a client with other line ends might never come.
+        if data[start] not in _HEXDIGITS:
+            raise ProtocolError(400, "a chunk has no size")
+        end = data.find(b"\n", start) + 1
+        if not end:
+            self._count_overhead(len(data) - start)
+            return 0
+        found = _SIZE_LINE.fullmatch(data, start, end)
+        if found is None:
+            raise ProtocolError(400, "the line of a chunk is not size and extensions")
+        size = int(found[1], 16)
+        if size > _MAX_LENGTH:
+            raise ProtocolError(400, "a chunk is not below 2^63")
+        self._overhead += self._count_overhead(end - start)
+        self._trailers = not size
+        self._left = size + 2 if size else 0
+        return end
+
+    def _trailer_end(self, start: int) -> int:
+        """Return the end of the trailers that begin here, or of what is in front of them."""
+        data = self._buffer
+        if data.startswith(b"\r\n", start):
+            end = start
+        else:
+            end = data.find(b"\r\n\r\n", start) + 2
+            if end < 2:  # noqa: PLR2004 - not found
+                if _STRAY.search(data, max(start, self._scanned - 1)):
+                    raise ProtocolError(400, "a trailer is not a line of text")
+                self._count_overhead(len(data) - start)
+                self._scanned = len(data)
+                return start
+        self._count_overhead(end + 2 - start)
+        _check_trailers(data[start:end], self._settings.max_header_count)
+        self._is_chunked = False
+        return end + 2
+
+    def _count_overhead(self, size: int) -> int:
+        """Return what a line of this size counts as, or refuse it if that is too much.
+
+        Extensions and trailers have no use here, and are bounded together as one more head: RFC
+        9112 section 7.1.1 asks to "limit the total length of chunk extensions received in a
+        request".
+        """
+        cost = max(0, size - _FREE)
+        if self._overhead + cost > self._settings.max_head_bytes:
+            raise ProtocolError(
+                431, "chunk extensions and trailers are too large", limit="max_head_bytes"
+            )
+        return cost
 
 
-class Framing(NamedTuple):
-    """What a head says of the message and its connection."""
-
-    length: int | None = 0
-    """Bytes of the body; `None` if it is chunked."""
-    closes: bool = False
-    """Whether the client asks to close."""
-    waits: bool = False
-    """Whether it waits for `100 Continue`."""
-
-
-NO_BODY: Final = Framing()
-
-
-def check_start(start: bytes, scanned: int, settings: Settings) -> None:
-    """See that the start of a head can still become one; the first `scanned` bytes were seen.
-
-    Raises:
-        ProtocolError: it can't.
-    """
-    if STRAY.search(start, max(0, scanned - 1)) or start[0] <= 0x20:  # noqa: PLR2004 - a space
+def _check_start(start: bytes, scanned: int, settings: Settings) -> None:
+    """See that the start of a head can still become one; the first `scanned` bytes were seen."""
+    if _STRAY.search(start, max(0, scanned - 1)) or start[0] <= 0x20:  # noqa: PLR2004 - a space
         raise ProtocolError(400, _stray_detail(start))
     line_end = start.find(b"\r\n")
     if line_end < 0:
@@ -106,73 +274,13 @@ def check_start(start: bytes, scanned: int, settings: Settings) -> None:
         if target and len(start) - target > settings.max_target_bytes + _LONGEST_REST:
             raise _too_long()
     elif line_end >= scanned - 1:
-        _request_line(start, settings)
+        _check_request_line(start, settings)
     if len(start) > settings.max_head_bytes:
         raise ProtocolError(431, "the request head is too large", limit="max_head_bytes")
 
 
-def parse_head(head: bytes, settings: Settings) -> tuple[RequestHead, Framing]:
-    """Take apart a head, with its blank line.
-
-    Raises:
-        ProtocolError: 400 for what isn't in the grammar or has more than one meaning; 414, 417,
-            431, 501 or 505 as in docs/reference/http.md.
-    """
-    method, target, version, start = _request_line(head, settings)
-    if len(head) > settings.max_head_bytes:
-        raise ProtocolError(431, "the request head is too large", limit="max_head_bytes")
-    headers = parse_fields(head[start:-2], settings.max_header_count)
-    framing = _framing(_values(headers), target, version)
-    return RequestHead(method, target, headers, version), framing
-
-
-def parse_fields(lines: bytes, max_count: int) -> list[tuple[bytes, bytes]]:
-    """Return the fields of header or trailer lines, each with its CRLF; names in lower case.
-
-    Raises:
-        ProtocolError: 400 for a line that isn't `name:value`; 431 for more than `max_count`.
-    """
-    if not _FIELD_LINES.fullmatch(lines):
-        raise ProtocolError(400, _field_detail(lines))
-    split = lines.split(b"\r\n")
-    del split[-1]
-    if len(split) > max_count:
-        raise ProtocolError(431, f"more than {max_count} header fields", limit="max_header_count")
-    fields: list[tuple[bytes, bytes]] = []
-    for line in split:
-        name, _, value = line.partition(b":")
-        fields.append((name.lower(), value.strip(b" \t")))
-    return fields
-
-
-def check_trailers(lines: bytes, max_count: int) -> None:
-    """See that trailer lines are fields, and none that would frame a message.
-
-    Raises:
-        ProtocolError: as `parse_fields`; 400 for a field that a trailer must not hold.
-    """
-    # RFC 9110 section 6.5.1: fields "cannot be processed outside the header section" if they
-    # "describe message framing, routing". They are thrown away like all trailers; who sends one
-    # hopes for somebody who merges it into the head.
-    if not _FRAMING.isdisjoint([name for name, _ in parse_fields(lines, max_count)]):
-        raise ProtocolError(400, "a trailer can't frame or route the request")
-
-
-def is_authority(text: bytes) -> bool:
-    """Whether this is `host[:port]` by RFC 3986; the host may be empty."""
-    found = _AUTHORITY.fullmatch(text)
-    if found is None:
-        return False
-    if (literal := found[2]) is not None:
-        try:
-            ipaddress.IPv6Address(literal.decode("ascii"))
-        except ValueError:
-            return False
-    return True
-
-
-def _request_line(head: bytes, settings: Settings) -> tuple[str, bytes, str, int]:
-    """Return method, target, version, and where the next line starts."""
+def _check_request_line(head: bytes, settings: Settings) -> tuple[int, bytes]:
+    """Return where the next line starts, and the version."""
     found = _REQUEST_LINE.match(head)
     if found is None:
         raise ProtocolError(400, _stray_detail(head[: head.find(b"\r\n")]))
@@ -189,86 +297,109 @@ def _request_line(head: bytes, settings: Settings) -> tuple[str, bytes, str, int
     if target == b"*" and method != b"OPTIONS":
         # RFC 9112 section 3.2.4: the asterisk is "only used for a server-wide OPTIONS".
         raise ProtocolError(400, "the target * is for OPTIONS")
-    return method.decode("ascii"), target, version.decode("ascii"), found.end()
+    return found.end(), version
 
 
-def _values(headers: RawHeaders) -> dict[bytes, list[bytes]]:
-    """Return the values of the fields that say what the message is."""
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _READ_HERE:
-            values.setdefault(name, []).append(value)
-    return values
+def _check_fields(lines: bytes, max_count: int) -> None:
+    """See that header or trailer lines, each with its CRLF, are fields, and not too many."""
+    if not _FIELD_LINES.fullmatch(lines):
+        raise ProtocolError(400, _field_detail(lines))
+    if lines.count(b"\r\n") > max_count:
+        raise ProtocolError(431, f"more than {max_count} header fields", limit="max_header_count")
 
 
-def _framing(values: Mapping[bytes, list[bytes]], target: bytes, version: str) -> Framing:
-    _check_host(values.get(b"host", []), target, version)
-    if len(values) == 1 and version == "1.1" and b"host" in values:
-        return NO_BODY
-    waits = version == "1.1" and b"expect" in values and _waits(values[b"expect"])
-    length: int | None = 0
-    if b"transfer-encoding" in values:
-        _check_coding(values, version)
-        length = None
-    elif b"content-length" in values:
-        length = _length(values[b"content-length"])
-    closes = version == "1.0" or b"close" in _members(values.get(b"connection", ()))
-    return Framing(length, closes, waits)
+def _check_trailers(lines: bytes, max_count: int) -> None:
+    _check_fields(lines, max_count)
+    # RFC 9110 section 6.5.1: fields "cannot be processed outside the header section" if they
+    # "describe message framing, routing". They are thrown away like all trailers; who sends one
+    # hopes for somebody who merges it into the head.
+    if _FRAMING_NAME.search(lines):
+        raise ProtocolError(400, "a trailer can't frame or route the request")
 
 
-def _check_host(hosts: Sequence[bytes], target: bytes, version: str) -> None:
-    # RFC 9112 section 3.2: 400 "to any HTTP/1.1 request message that lacks a Host header field and
-    # to any request message that contains more than one Host header field line or a Host header
-    # field with an invalid field value".
-    if not hosts and version == "1.0":
+def _framing(head: bytes, version: bytes) -> tuple[int, bool]:
+    """Return the length of the body, and whether it is chunked instead."""
+    fields = _FRAMING.findall(head)
+    if not fields:
+        return 0, False
+    name, value = fields[0]
+    is_chunked = len(name) == len(b"transfer-encoding")
+    # RFC 9112 section 6.3: both together "ought to be handled as an error"; section 6.1: a coding
+    # in HTTP/1.0 "MUST" be treated "as if the framing is faulty". RFC 9110 section 8.6: a repeated
+    # length may be refused or taken for one; who sends two hopes that somebody takes the other.
+    if len(fields) > 1 or (is_chunked and version == b"1.0"):
+        raise ProtocolError(400, "the length of the body is told twice, or a coding in HTTP/1.0")
+    value = value.rstrip(b" \t")
+    if is_chunked:
+        _check_coding(value)
+        return 0, True
+    if not _LENGTH.fullmatch(value) or int(value) > _MAX_LENGTH:
+        raise ProtocolError(400, "Content-Length is not one number below 2^63")
+    return int(value), False
+
+
+def _check_coding(value: bytes) -> None:
+    *others, last = members([value])
+    if last == b"chunked" and not others:
         return
-    if len(hosts) != 1:
-        raise ProtocolError(400, "a request has one Host header")
-    if not is_authority(hosts[0]):
-        raise ProtocolError(400, "the Host header is not host:port")
-    if hosts[0][:1] in (b"", b":") and target.startswith(b"/"):
-        # RFC 9110 section 4.2.1: a recipient of an http URI with an empty host "MUST reject it as
-        # invalid", and of a path this host makes the URI.
-        raise ProtocolError(400, "the Host header names no host")
-
-
-def _members(lines: Sequence[bytes]) -> list[bytes]:
-    """Return the members of a list, which may be on several lines, in lower case."""
-    return [member.strip(b" \t") for line in lines for member in line.lower().split(b",")]
-
-
-def _waits(lines: Sequence[bytes]) -> bool:
-    # RFC 9110 section 10.1.1: a "member other than 100-continue MAY" be answered with 417, and what
-    # HTTP/1.0 expects is to be ignored.
-    members = set(filter(None, _members(lines)))
-    if members - {b"100-continue"}:
-        raise ProtocolError(417, "only 100-continue can be expected")
-    return bool(members)
-
-
-def _check_coding(values: Mapping[bytes, list[bytes]], version: str) -> None:
-    # RFC 9112 section 6.3: both together "ought to be handled as an error"; section 6.1: in
-    # HTTP/1.0 one "MUST treat the message as if the framing is faulty".
-    if b"content-length" in values or version == "1.0":
-        raise ProtocolError(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0")
-    lines = values[b"transfer-encoding"]
-    *others, last = _members(lines)
-    if len(lines) == 1 and last == b"chunked" and not others:
-        return
-    # Section 6.1: a coding that is not understood "SHOULD" be answered with 501. That is said of
-    # codings that exist; section 6.3 has 400 where chunked is not the last, and a coding that
-    # nobody knows may be somebody else's "chunked".
-    if len(lines) == 1 and {last, *others} <= _CODINGS | {b"chunked"} and b"chunked" not in others:
+    # RFC 9112 section 6.1: a coding that is not understood "SHOULD" be answered with 501. That is
+    # said of codings that exist; section 6.3 has 400 where chunked is not the last, and a coding
+    # that nobody knows may be somebody else's "chunked".
+    if {last, *others} <= _CODINGS | {b"chunked"} and b"chunked" not in others:
         raise ProtocolError(501 if last == b"chunked" else 400, "only chunked is decoded here")
     raise ProtocolError(400, "Transfer-Encoding is not chunked")
 
 
-def _length(lines: Sequence[bytes]) -> int:
-    # RFC 9110 section 8.6: a repeated length may be refused or taken for one; whoever sends two
-    # hopes that somebody takes the other.
-    if len(lines) != 1 or not _LENGTH.fullmatch(lines[0]) or int(lines[0]) > _MAX_LENGTH:
-        raise ProtocolError(400, "Content-Length is not one number below 2^63")
-    return int(lines[0])
+# -- behind h11
+
+
+def check_host(hosts: Sequence[bytes], target: bytes) -> None:
+    """See that a Host header is `host[:port]`; h11 sees to there being one.
+
+    Raises:
+        ProtocolError: 400.
+    """
+    # RFC 9112 section 3.2: 400 "to any request message that contains [...] a Host header field
+    # with an invalid field value".
+    for host in hosts:
+        if not is_authority(host):
+            raise ProtocolError(400, "the Host header is not host:port")
+        if host[:1] in (b"", b":") and target.startswith(b"/"):
+            # RFC 9110 section 4.2.1: a recipient of an http URI with an empty host "MUST reject it
+            # as invalid", and of a path this host makes the URI.
+            raise ProtocolError(400, "the Host header names no host")
+
+
+def check_expectations(lines: Sequence[bytes]) -> None:
+    """See that nothing but 100-continue is expected.
+
+    Raises:
+        ProtocolError: 417.
+    """
+    # RFC 9110 section 10.1.1: a "member other than 100-continue MAY" be answered with 417.
+    if set(members(lines)) - {b"100-continue", b""}:
+        raise ProtocolError(417, "only 100-continue can be expected")
+
+
+def members(lines: Sequence[bytes]) -> list[bytes]:
+    """Return the members of a list, which may be on several lines, in lower case."""
+    return [member.strip(b" \t") for line in lines for member in line.lower().split(b",")]
+
+
+def is_authority(text: bytes) -> bool:
+    """Whether this is `host[:port]` by RFC 3986; the host may be empty."""
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        return False
+    if (literal := found[2]) is not None:
+        try:
+            ipaddress.IPv6Address(literal.decode("ascii"))
+        except ValueError:
+            return False
+    return True
+
+
+# -- details
 
 
 def _too_long() -> ProtocolError:

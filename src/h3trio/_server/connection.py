@@ -28,8 +28,8 @@ import trio
 
 from h3trio._http.closing import CloseReason, lost
 from h3trio._http.errors import HTTPError
-from h3trio._http.http1 import Http1, Signal
-from h3trio._http.strict import ProtocolError, RequestHead
+from h3trio._http.http1 import Http1, RequestHead, Signal
+from h3trio._http.strict import ProtocolError
 
 from .body import BodyStream
 from .deadlines import Deadlines

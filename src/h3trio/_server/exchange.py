@@ -36,8 +36,8 @@ from .writer import SSEWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from h3trio._http.http1 import RequestHead
     from h3trio._http.response import Response
-    from h3trio._http.strict import RequestHead
 
     from .body import BodyStream
     from .connection_port import ConnectionPort
@@ -321,7 +321,7 @@ class Exchange:
             self._bytes_sent += taken
 
     def _cut(self, reason: CloseReason | None) -> None:
-        self._connection.http.abandoned()
+        self._connection.http.abandon()
         self._connection.cut()
         if reason is not None:
             self.end(reason)
@@ -379,7 +379,7 @@ class Exchange:
             self._connection.cut()
         self._reason = self._reason or CloseReason.SLOW
         outbox.abandon()
-        self._connection.http.abandoned()
+        self._connection.http.abandon()
 
     def close(self) -> None:
         """Tell how it ended, once and if it began; never waits."""
