@@ -14,7 +14,7 @@ from helpers import connect, request
 
 from h3trio import Settings
 from h3trio._server.heartbeat import Heartbeat
-from h3trio._server.send_queue import Outbox
+from h3trio._server.send_queue import SendQueue
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -30,18 +30,18 @@ class Streams:
         self.heartbeat = Heartbeat(interval, random.Random(1))  # noqa: S311 - it spreads, no more
         nursery.start_soon(self.heartbeat.run)
 
-    def open(self, *, room: int | None = None) -> tuple[Outbox, FakeTransport]:
+    def open(self, *, room: int | None = None) -> tuple[SendQueue, FakeTransport]:
         """Open a stream."""
         transport = FakeTransport(room=room)
-        outbox = Outbox(
+        queue = SendQueue(
             transport,
             chunked=False,
             settings=Settings(),
-            start_owner=lambda outbox: self.nursery.start_soon(outbox.run_owner),
-            on_broken=lambda _reason: self.heartbeat.discard(outbox),
+            nursery=self.nursery,
+            on_broken=lambda _reason: self.heartbeat.discard(queue),
         )
-        self.heartbeat.add(outbox)
-        return outbox, transport
+        self.heartbeat.add(queue)
+        return queue, transport
 
 
 async def test_silence(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -64,10 +64,10 @@ async def test_no_beat_where_there_is_life(
 ) -> None:
     """A stream that is written to gets none; once it falls silent, it does."""
     streams = Streams(nursery)
-    outbox, transport = streams.open()
+    queue, transport = streams.open()
     for _ in range(20):
         await trio.sleep(10)
-        await outbox.send_frame(b"x")
+        await queue.send_frame(b"x")
     assert transport.sent == b"x" * 20
     await trio.sleep(11)
     assert transport.sent == b"x" * 20
@@ -81,8 +81,8 @@ async def test_no_beat_while_something_waits(
 ) -> None:
     """A stream that has something to send is left alone until it is out."""
     streams = Streams(nursery)
-    outbox, transport = streams.open(room=1)
-    await outbox.send_frame(b"xy")
+    queue, transport = streams.open(room=1)
+    await queue.send_frame(b"xy")
     await trio.sleep(29)
     assert transport.sent == b"x"
     transport.change(room=None)
@@ -114,8 +114,8 @@ async def test_discard(nursery: trio.Nursery, autojump_clock: MockClock) -> None
     """A stream that was discarded gets none, and takes no memory for long."""
     streams = Streams(nursery)
     opened = [streams.open() for _ in range(1000)]
-    for outbox, _ in opened * 2:
-        streams.heartbeat.discard(outbox)
+    for queue, _ in opened * 2:
+        streams.heartbeat.discard(queue)
     assert len(streams.heartbeat) == 0
     assert len(streams.heartbeat._due) < 100  # noqa: SLF001 - because what it holds is the point
     await trio.sleep(100)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Settings, SSEEvent, SSEParser, SSEWriter
-from h3trio._server.send_queue import Outbox
+from h3trio._server.send_queue import SendQueue
 from h3trio._server.writer import _frame
 from h3trio._wire.batch import Batch
 
@@ -33,14 +33,14 @@ class Stream:
     ) -> None:
         self.transport = FakeTransport(room=room)
         self.reasons: list[CloseReason] = []
-        outbox = Outbox(
+        queue = SendQueue(
             self.transport,
             chunked=False,
             settings=Settings(queue_events=events),
-            start_owner=lambda outbox: nursery.start_soon(outbox.run_owner),
+            nursery=nursery,
             on_broken=self.reasons.append,
         )
-        self.writer = SSEWriter(outbox)
+        self.writer = SSEWriter(queue)
 
     async def sent(self) -> str:
         """Return all that was sent once nothing moves any more."""
@@ -260,7 +260,8 @@ async def test_send_from_is_cancelled(nursery: trio.Nursery, *, as_is: bool) -> 
     assert scope.cancelled_caught
     assert source.closings == ["closed"]
     stream.transport.change(room=None)
-    assert await stream.data() == ["1", "2"]
+    # One is in the queue, and one or two are on their way: that is up to whose turn came first.
+    assert await stream.data() in (["1", "2"], ["1", "2", "3"])
 
 
 async def cancel_later(scope: trio.CancelScope) -> None:
@@ -410,16 +411,16 @@ async def test_statistics(nursery: trio.Nursery) -> None:
     await stream.writer.send("3")
     statistics = stream.writer.statistics()
     assert dataclasses.asdict(statistics) == {
-        "state": "owned",
+        "state": "busy",
         "events_sent": 1,
         "bytes_sent": 3,
         "queued_events": 2,
         "queued_bytes": 18,
     }
-    assert repr(stream.writer) == "<SSEWriter: owned, 1 events sent>"
+    assert repr(stream.writer) == "<SSEWriter: busy, 1 events sent>"
     stream.transport.change(room=None)
     await wait_all_tasks_blocked()
-    assert statistics.state == "owned"
+    assert statistics.state == "busy"
     assert stream.writer.statistics().state == "idle"
     assert stream.writer.statistics().events_sent == 3
 

@@ -34,13 +34,12 @@ from h3trio._http.strict import ProtocolError
 from .body import BodyStream
 from .deadlines import Deadlines
 from .exchange import Exchange
-from .parking import Seat
+from .parking import SingleWaiter
 from .peer import Peer
 from .rejection import TIMED_OUT, refuse
 
 if TYPE_CHECKING:
     from .context import Context
-    from .send_queue import Outbox
     from .sockets.transport import Transport
 
 
@@ -54,12 +53,12 @@ class Connection:
         "_deadlines",
         "_deaf",
         "_exchange",
-        "_handler_seat",
+        "_handler_waits",
         "_lingering",
         "_no_more",
         "_nursery",
         "_peer",
-        "_reader_seat",
+        "_reader_waits",
         "_reading",
         "_refusal",
         "_requests",
@@ -91,8 +90,8 @@ class Connection:
         self._cut = False
         self._requests = 0
         self._deadlines = Deadlines(context.settings)
-        self._handler_seat = Seat()
-        self._reader_seat = Seat()
+        self._handler_waits = SingleWaiter()
+        self._reader_waits = SingleWaiter()
         self._nursery: trio.Nursery | None = None
         if received:
             self._received(received)
@@ -221,7 +220,7 @@ class Connection:
         since = trio.current_time()
         try:
             while self._must_pause():
-                await self._reader_seat.park()
+                await self._reader_waits.park()
         finally:
             self._deadlines.paused(since)
             self._set_deadline()
@@ -238,8 +237,8 @@ class Connection:
 
     def _wake(self) -> None:
         """Let both tasks look again at what each of them waits for."""
-        self._handler_seat.wake()
-        self._reader_seat.wake()
+        self._handler_waits.wake()
+        self._reader_waits.wake()
 
     def _must_pause(self) -> bool:
         exchange, settings = self._exchange, self.context.settings
@@ -325,7 +324,7 @@ class Connection:
 
     async def _next_exchange(self) -> bool:
         while self._exchange is None and not self._no_more:
-            await self._handler_seat.park()
+            await self._handler_waits.park()
         return self._exchange is not None
 
     async def _finish(self) -> bool:
@@ -372,7 +371,7 @@ class Connection:
         self._wake()
         await self.transport.send_eof()
         while self._reading:
-            await self._handler_seat.park()
+            await self._handler_waits.park()
 
     # -- for the exchange and its body
 
@@ -385,10 +384,11 @@ class Connection:
         """A message was sent in part: nothing may follow it, not even an orderly end."""
         self._cut = True
 
-    def start_owner(self, outbox: Outbox) -> None:
-        """Run the task that waits for the socket on this outbox's behalf."""
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where the tasks of this connection run."""
         assert self._nursery is not None, "runs inside it"
-        self._nursery.start_soon(outbox.run_owner, name=f"h3trio writer for {self._peer.client}")
+        return self._nursery
 
     def admit_stream(self) -> None:
         """A stream is about to open: count it, see `Peer.take_stream`."""

@@ -2,7 +2,7 @@
 
 `Exchange.handle` runs the handler inside the scope and sends what it returns; `finish`
 ends the answer the way its reason asks for. Everything that wants this request to stop
-(the reader that saw EOF, the outbox that lost its client, the lease, the drain, the
+(the reader that saw EOF, the queue that lost its client, the lease, the drain, the
 application) calls `end(reason)`: the first reason wins and is carried by the cancellation.
 
 Where the handler's failure goes: before the head it is a response with a true
@@ -30,7 +30,7 @@ from .farewell import STREAM_HEADERS, comes_back, ended_stream, say_last
 from .handler_errors import split, task_name
 from .responder import ResponseState
 from .response_head import join_fields
-from .send_queue import Outbox, State
+from .send_queue import SendQueue, State
 from .writer import SSEWriter
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Exchange:
         "_continuing",
         "_error",
         "_half_closed",
-        "_outbox",
+        "_queue",
         "_reason",
         "_scope",
         "_started",
@@ -83,7 +83,7 @@ class Exchange:
         self._connection = connection
         self.server: Context = connection.context
         self._scope: trio.CancelScope | None = None  # while the handler runs
-        self._outbox: Outbox | None = None
+        self._queue: SendQueue | None = None
         self._reason: CloseReason | None = None
         self._error: BaseException | None = None
         self._half_closed = False
@@ -127,7 +127,7 @@ class Exchange:
 
     @property
     def _is_complete(self) -> bool:
-        return self._outbox is not None and self._outbox.finished
+        return self._queue is not None and self._queue.finished
 
     def fail_stream(self) -> None:
         """An error left the stream's block: it is to end without its final chunk."""
@@ -147,23 +147,23 @@ class Exchange:
         self._status = event.status
         if event.method == "HEAD":
             await self._end_head_request(head)
-        self._outbox = Outbox(
+        self._queue = SendQueue(
             self._connection.transport,
             chunked=self._connection.http.chunks_streams,
             settings=context.settings,
-            start_owner=self._connection.start_owner,
+            nursery=self._connection.nursery,
             on_broken=self.end,
         )
         scope.deadline = trio.current_time() + context.lease()
-        context.heartbeat.add(self._outbox)
-        self._outbox.open(head)
+        context.heartbeat.add(self._queue)
+        self._queue.open(head)
         if self._half_closed:
             self.end(CloseReason.CLIENT_CLOSED)
         elif context.draining.is_set():
             self.end(CloseReason.DRAINING)
         event.headers.pack()
         await trio.lowlevel.checkpoint()
-        return SSEWriter(self._outbox)
+        return SSEWriter(self._queue)
 
     def _require_streamable(self) -> trio.CancelScope:
         event = self.event
@@ -200,7 +200,7 @@ class Exchange:
     @property
     def is_streaming(self) -> bool:
         """Whether a stream is open."""
-        return self._outbox is not None
+        return self._queue is not None
 
     def break_off(self, limit: str) -> None:
         """End a stream whose client sends more behind its request than it may."""
@@ -213,7 +213,7 @@ class Exchange:
 
         So a plain response is finished, within the write timeout. A stream has no end to wait for.
         """
-        if self._outbox is not None:
+        if self._queue is not None:
             self.end(CloseReason.CLIENT_CLOSED)
         elif not self._half_closed:
             self._half_closed = True
@@ -333,9 +333,9 @@ class Exchange:
             await self._settle_error(self._error)
         elif was_cancelled:
             # If nobody called `end`, the scope's deadline passed.
-            self.end(CloseReason.LEASE if self._outbox else CloseReason.CLIENT_CLOSED)
-        if self._outbox is not None:
-            await self._end_stream(self._outbox)
+            self.end(CloseReason.LEASE if self._queue else CloseReason.CLIENT_CLOSED)
+        if self._queue is not None:
+            await self._end_stream(self._queue)
         elif not self.event.head_sent and self._reason in ENDED_BY_SERVER:
             await self._respond_error(HTTPError(503))
         self._reason = self._reason or CloseReason.COMPLETED
@@ -366,19 +366,19 @@ class Exchange:
             logger.exception("%s: the headers of the error can't be sent", self.event)
             await self._respond(error_response(HTTPError(500)), ())
 
-    async def _end_stream(self, outbox: Outbox) -> None:
-        await say_last(outbox, self._reason, self.server)
-        if outbox.finished:
+    async def _end_stream(self, queue: SendQueue) -> None:
+        await say_last(queue, self._reason, self.server)
+        if queue.finished:
             self._connection.http.stream_ended()
         else:
-            self._abandon(outbox)
+            self._abandon(queue)
 
-    def _abandon(self, outbox: Outbox) -> None:
+    def _abandon(self, queue: SendQueue) -> None:
         """End without the final chunk, and without another byte if a frame may be cut."""
-        if outbox.state is not State.IDLE:
+        if queue.state is not State.IDLE:
             self._connection.cut()
         self._reason = self._reason or CloseReason.SLOW
-        outbox.abandon()
+        queue.abandon()
         self._connection.http.abandon()
 
     def close(self) -> None:
@@ -386,18 +386,18 @@ class Exchange:
         if self._started is None:
             return
         self.event.state = ResponseState.CLOSED
-        if (outbox := self._outbox) is not None:
-            self.server.heartbeat.discard(outbox)
-            outbox.abandon()
-            self._bytes_sent += outbox.bytes_sent
+        if (queue := self._queue) is not None:
+            self.server.heartbeat.discard(queue)
+            queue.abandon()
+            self._bytes_sent += queue.bytes_sent
         closing = Closing(
             reason=self._reason or self.server.cancel_reason,
             status=self._status,
             duration=trio.current_time() - self._started,
-            events=0 if outbox is None else outbox.events_sent,
+            events=0 if queue is None else queue.events_sent,
             bytes_sent=self._bytes_sent,
-            is_stream=outbox is not None,
+            is_stream=queue is not None,
         )
-        self._started = self._outbox = self._error = self._scope = None  # no circle is left
+        self._started = self._queue = self._error = self._scope = None  # no circle is left
         self._connection.leave_stream()
         self.server.closed(self.event, closing)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .context import Context
     from .event import H3Event
-    from .send_queue import Outbox
+    from .send_queue import SendQueue
 
 STREAM_HEADERS: Final = (
     (b"Content-Type", b"text/event-stream"),
@@ -32,18 +32,18 @@ STREAM_HEADERS: Final = (
 )
 
 
-async def say_last(outbox: Outbox, reason: CloseReason | None, context: Context) -> None:
-    """Send what a stream ends with; whether all of it went out, `outbox.finished` tells.
+async def say_last(queue: SendQueue, reason: CloseReason | None, context: Context) -> None:
+    """Send what a stream ends with; whether all of it went out, `queue.finished` tells.
 
     `reason` is `None` where the handler returned and nobody ended the stream.
     """
     if reason in ENDED_BY_SERVER:
-        await _in_time(partial(outbox.finish, farewell(context)), context)
+        await _in_time(partial(queue.finish, farewell(context)), context)
     elif reason is CloseReason.HANDLER_ERROR:
-        await _in_time(outbox.flush, context)
-    elif reason is None and not outbox.finished:
+        await _in_time(queue.flush, context)
+    elif reason is None and not queue.finished:
         # A timeout of the handler's own ended the block, and it returned as usual.
-        await _in_time(outbox.finish, context)
+        await _in_time(queue.finish, context)
 
 
 def farewell(context: Context) -> bytes:

@@ -21,7 +21,7 @@ from .send_queue import State
 if TYPE_CHECKING:
     import random
 
-    from .send_queue import Outbox
+    from .send_queue import SendQueue
 
 _SPREAD: Final = 0.2
 # Beats due within this part of the interval after a wake-up are done in it: ten
@@ -42,25 +42,25 @@ class Heartbeat:
         self._random = rng
         # A stream's number and not the stream, as its place outlives it.
         self._due: list[tuple[float, int]] = []
-        self._streams: dict[int, Outbox] = {}
-        self._numbers: dict[Outbox, int] = {}
+        self._streams: dict[int, SendQueue] = {}
+        self._numbers: dict[SendQueue, int] = {}
         self._count = 0
         self._wake = trio.Event()
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, outbox: Outbox) -> None:
+    def add(self, queue: SendQueue) -> None:
         """Watch a stream that opened now."""
         self._count += 1
-        self._numbers[outbox] = self._count
-        self._streams[self._count] = outbox
+        self._numbers[queue] = self._count
+        self._streams[self._count] = queue
         delay = self._interval * self._random.uniform(1 - _SPREAD, 1)
         self._push(trio.current_time() + delay, self._count)
 
-    def discard(self, outbox: Outbox) -> None:
+    def discard(self, queue: SendQueue) -> None:
         """Forget a stream; its place in the heap goes when half of the heap is such."""
-        if (number := self._numbers.pop(outbox, None)) is not None:
+        if (number := self._numbers.pop(queue, None)) is not None:
             del self._streams[number]
         if len(self._due) > 2 * len(self._streams) + 64:
             self._due = [entry for entry in self._due if entry[1] in self._streams]
@@ -93,11 +93,11 @@ class Heartbeat:
         return True
 
     def _beat_one(self, number: int, now: float, horizon: float) -> None:
-        outbox = self._streams[number]
-        silent_since = outbox.last_write
+        queue = self._streams[number]
+        silent_since = queue.last_write
         if silent_since + self._interval > horizon + self._interval * _SPREAD:
             self._push(silent_since + self._interval, number)
             return
-        if outbox.state is State.IDLE:
-            outbox.heartbeat_nowait()
+        if queue.state is State.IDLE:
+            queue.heartbeat_nowait()
         self._push(now + self._interval, number)

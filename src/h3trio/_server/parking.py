@@ -1,7 +1,7 @@
-"""A place where one task waits until something has changed.
+"""`SingleWaiter`: a place where one task waits until something has changed.
 
-A `trio.lowlevel.ParkingLot` is for any number of tasks: for one it is 400 bytes more of each
-connection, and 10 of 150 microseconds of each small request.
+A `trio.lowlevel.ParkingLot` is for any number of tasks. For one task it costs 400 bytes more of
+each connection, and more time of each request.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @final
-class Seat:
-    """Holds at most one task; whoever wakes it doesn't say why, so it looks again."""
+class SingleWaiter:
+    """Holds at most one task; `wake` doesn't say why, so the task looks again."""
 
     __slots__ = ("_task",)
 
@@ -24,16 +24,16 @@ class Seat:
         self._task: trio.lowlevel.Task | None = None
 
     def park(self) -> Awaitable[object]:
-        """Wait for `wake`: `await seat.park()`.
+        """Wait for `wake`: `await waiter.park()`. A checkpoint.
 
         A plain function that returns Trio's coroutine, so that no frame of its own is kept; it
-        takes the seat for the task that calls it.
+        holds the task that calls it.
         """
-        assert self._task is None, "a seat for one"
+        assert self._task is None, "one task waits here"
         self._task = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._left)  # noqa: ASYNC105 - the caller awaits it
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - the caller awaits it
 
-    def _left(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 

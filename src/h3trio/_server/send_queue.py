@@ -1,26 +1,30 @@
-"""Who may write to a stream's socket, and what waits when it is full.
+"""`SendQueue`: the sending side of one event stream. The socket first, then a memory channel.
 
-An outbox is `IDLE`, `OWNED`, `BROKEN` or `ENDED`:
+A send queue is in one of four states, which say who may write to the socket:
 
-* `IDLE`: nothing waits. Whoever comes (the handler's `send`, a hub's sweep, the
-  heartbeat) hands its bytes to the transport without waiting. What the
-  transport didn't take becomes `pending`, and the state is `OWNED`.
-* `OWNED`: one task, made for this and gone when all is sent, is the only one to
-  wait for the socket. Others queue behind `pending`, within two bounds (events
-  and bytes); the sweep and the heartbeat leave the stream alone.
-* `BROKEN`: the peer is gone. The owner of the connection is told first.
-* `ENDED`: closed on our side; the final chunk is out, or never will be.
+| state  | meaning                        | who writes                    | left by              |
+|--------|--------------------------------|-------------------------------|----------------------|
+| IDLE   | nothing waits                  | whoever comes, without a wait | a send taken in part |
+| BUSY   | something waits for the socket | the writer task, nobody else  | nothing left to send |
+| BROKEN | the client is gone             | nobody                        |                      |
+| ENDED  | closed on our side             | nobody                        |                      |
 
-So there is no lock, no task per idle stream, and bytes of two events can't mix:
-only an `IDLE` outbox is written to from outside, and in one synchronous step.
+While it is `IDLE`, whoever comes (the handler's `send`, a hub's sweep, the heartbeat) hands its
+bytes to the transport in one synchronous step. What the transport didn't take becomes `_pending`,
+and the writer task is started. It sends that, then what the memory channel holds, joined, and ends
+when nothing is left. Senders put their events into the channel meanwhile; sweep and heartbeat leave
+the stream alone. So there is no task and no channel for an idle stream, and bytes of two events
+can't mix.
 
-Senders that find the queue full wait in the order they came: see `_waiters`.
+The channel bounds the number of events that wait; a count in front of it bounds their bytes. A
+sender that finds no room waits for its turn at a fair lock, so that a small event can't overtake a
+large one that came before. The channel gives the rest: a cancelled `send` was not accepted, and
+senders that wait are told whether the stream was closed or broke.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -28,7 +32,7 @@ import trio
 from h3trio._http.closing import CloseReason, lost
 from h3trio._wire.batch import LAST_CHUNK, chunk
 
-from .waiters import Waiters
+from .parking import SingleWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 
     from .sockets.transport import Transport
 
-# What one turn of the owner joins into one chunk and one send.
+# What the writer task joins into one chunk and one send.
 _JOIN_BYTES: Final = 64 * 1024
 HEARTBEAT: Final = b":\n"
 
@@ -47,7 +51,7 @@ class State(enum.Enum):
     """Who may write; see the top of this file."""
 
     IDLE = "idle"
-    OWNED = "owned"
+    BUSY = "busy"
     BROKEN = "broken"
     ENDED = "ended"
 
@@ -57,7 +61,7 @@ _IDLE: Final = State.IDLE
 
 
 @final
-class Outbox:
+class SendQueue:
     """The sending side of one event stream."""
 
     __slots__ = (
@@ -65,18 +69,20 @@ class Outbox:
         "_chunked",
         "_clock",
         "_closing",
+        "_drained",
         "_events_sent",
-        "_flushers",
+        "_nursery",
         "_on_broken",
         "_pending",
-        "_queue",
         "_queued_bytes",
+        "_receive",
+        "_room",
+        "_send",
         "_sender",
         "_settings",
-        "_start_owner",
         "_tail_written",
         "_transport",
-        "_waiting",
+        "_turn",
         "finished",
         "last_write",
         "state",
@@ -88,7 +94,7 @@ class Outbox:
         *,
         chunked: bool,
         settings: Settings,
-        start_owner: Callable[[Outbox], None],
+        nursery: trio.Nursery,
         on_broken: Callable[[CloseReason], None],
     ) -> None:
         self._transport = transport
@@ -97,14 +103,16 @@ class Outbox:
         self._clock = trio.lowlevel.current_clock()
         self._chunked = chunked
         self._settings = settings
-        self._start_owner = start_owner
+        self._nursery = nursery
         self._on_broken = on_broken
         self._pending: bytes | memoryview | None = None
-        # Made when first needed: an idle stream has neither queue nor waiters.
-        self._queue: deque[bytes] | None = None
+        # All of these are made when first needed: an idle stream has none.
+        self._send: trio.MemorySendChannel[bytes] | None = None
+        self._receive: trio.MemoryReceiveChannel[bytes] | None = None
+        self._turn: trio.Lock | None = None
+        self._room: SingleWaiter | None = None
+        self._drained: trio.Event | None = None
         self._queued_bytes = 0
-        self._waiting: Waiters | None = None
-        self._flushers: trio.lowlevel.ParkingLot | None = None
         self._closing = False
         self._tail_written = False
         self._events_sent = 0
@@ -114,22 +122,22 @@ class Outbox:
         self.state: State = State.IDLE
 
     def __repr__(self) -> str:
-        return f"<Outbox: {self.state.value}, {self.queued_events} queued>"
+        return f"<SendQueue: {self.state.value}, {self.queued_events} queued>"
 
     @property
     def is_open(self) -> bool:
         """Whether an event would be accepted, now or after a wait."""
-        return not self._closing and self.state in (State.IDLE, State.OWNED)
+        return not self._closing and self.state in (State.IDLE, State.BUSY)
 
     @property
     def queued_events(self) -> int:
         """Events that wait; those being sent aren't among them."""
-        return len(self._queue) if self._queue else 0
+        return 0 if self._receive is None else self._receive.statistics().current_buffer_used
 
     @property
     def queued_bytes(self) -> int:
         """Their encoded size, framing not counted."""
-        return self._queued_bytes
+        return max(0, self._queued_bytes)
 
     @property
     def events_sent(self) -> int:
@@ -171,7 +179,7 @@ class Outbox:
         if taken == len(data):
             return True
         # A view: the bytes may be shared by a thousand stalled streams.
-        self._own(memoryview(data)[taken:] if taken else data)
+        self._start_writer(memoryview(data)[taken:] if taken else data)
         return False
 
     def _write(self, data: bytes) -> bool:
@@ -185,7 +193,7 @@ class Outbox:
                 return False
         self._bytes_sent += taken
         if taken < len(data):
-            self._own(memoryview(data)[taken:] if taken else data)
+            self._start_writer(memoryview(data)[taken:] if taken else data)
         return True
 
     def _not_sent(self, exc: OSError) -> int:
@@ -194,7 +202,7 @@ class Outbox:
             self._break(lost(exc))
         return 0
 
-    # -- the queue
+    # -- into the channel
 
     async def send_frame(self, frame: bytes) -> None:
         """Accept one encoded event, waiting for room. A checkpoint.
@@ -204,7 +212,11 @@ class Outbox:
             trio.ClosedResourceError: closed on our side.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.state is _IDLE and not self._closing:
+        if (
+            self.state is _IDLE
+            and not self._closing
+            and (self._turn is None or not self._turn.locked())
+        ):
             self._events_sent += 1
             if not self._write(chunk(frame) if self._chunked else frame):
                 # The handler's scope was cancelled just now: it hears that first.
@@ -213,11 +225,10 @@ class Outbox:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         self._raise_if_closed()
-        if self._waiting or not self._has_room(frame):
-            await self._wait_for_room(frame)
-            return
-        self._push(frame)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._queue_nowait(frame):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._queue(frame)
 
     def send_frame_nowait(self, frame: bytes) -> None:
         """Queue one encoded event; a burst of them becomes few sends.
@@ -228,47 +239,74 @@ class Outbox:
             trio.ClosedResourceError: closed on our side.
         """
         self._raise_if_closed()
-        if self._waiting or not self._has_room(frame):
+        if not self._queue_nowait(frame):
             raise trio.WouldBlock
-        self._push(frame)
 
     def _has_room(self, frame: bytes) -> bool:
-        if not self._queue:
-            return True
-        return (
-            len(self._queue) < self._settings.queue_events
-            and self._queued_bytes + len(frame) <= self._settings.queue_bytes
-        )
+        """Whether the bytes fit; one event above the bound fits where nothing waits."""
+        queued = self._queued_bytes
+        return not queued or queued + len(frame) <= self._settings.queue_bytes
 
-    def _push(self, frame: bytes) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(frame)
+    def _queue_nowait(self, frame: bytes) -> bool:
+        """Put an event into the channel, `False` if there is no room or others wait for it."""
+        if self._turn is not None and self._turn.locked():
+            return False
+        return self._has_room(frame) and self._put(frame)
+
+    def _put(self, frame: bytes) -> bool:
+        try:
+            self._channel().send_nowait(frame)
+        except trio.WouldBlock:
+            return False
         self._queued_bytes += len(frame)
-        if self.state is State.IDLE:
-            self._own(None)
+        if self.state is _IDLE:
+            self._start_writer(None)
+        return True
 
-    async def _wait_for_room(self, frame: bytes) -> None:
-        if self._waiting is None:
-            self._waiting = Waiters()
-        # If it is cancelled, those behind may fit where this one didn't.
-        if not await self._waiting.wait(frame, on_cancel=self._admit):
+    def _channel(self) -> trio.MemorySendChannel[bytes]:
+        if self._send is None:
+            queue_events = self._settings.queue_events
+            self._send, self._receive = trio.open_memory_channel[bytes](queue_events)
+        return self._send
+
+    async def _queue(self, frame: bytes) -> None:
+        """Put an event into the channel, behind all senders that came before."""
+        if self._turn is None:
+            self._turn = trio.Lock()
+        turn = self._turn
+        try:
+            turn.acquire_nowait()
+        except trio.WouldBlock:
+            await turn.acquire()
+        try:
+            await self._queue_in_turn(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._raise_if_closed()
+            raise
+        finally:
+            turn.release()
 
-    def _admit(self) -> None:
-        # Not into a stream that just broke, while its waiting senders are cancelled.
-        while self._waiting and self.state is State.OWNED and self._has_room(self._waiting.first):
-            self._push(self._waiting.accept())
+    async def _queue_in_turn(self, frame: bytes) -> None:
+        self._raise_if_closed()
+        while not self._has_room(frame):
+            if self._room is None:
+                self._room = SingleWaiter()
+            await self._room.park()
+            self._raise_if_closed()
+        if not self._put(frame):
+            await self._channel().send(frame)
+            # The writer task may have taken it by now, and counted it off.
+            self._queued_bytes += len(frame)
 
-    # -- the owner task
+    # -- the writer task
 
-    def _own(self, pending: bytes | memoryview | None) -> None:
+    def _start_writer(self, pending: bytes | memoryview | None) -> None:
         self._pending = pending
-        self.state = State.OWNED
-        self._start_owner(self)
+        self.state = State.BUSY
+        self._nursery.start_soon(self._write_out, name="h3trio writer")
 
-    async def run_owner(self) -> None:
-        """Send what waits, then end; the only code that waits for the socket."""
+    async def _write_out(self) -> None:
+        """Send what waits, then end: the writer task, the only one that waits for the socket."""
         stall = self._settings.write_timeout
         try:
             while (data := self._next()) is not None:
@@ -281,28 +319,33 @@ class Outbox:
             self._break(lost(exc))
 
     def _next(self) -> bytes | memoryview | None:
-        if self._pending is None and self._queue:
-            self._pending = self._join()
-            self._admit()
-        if self._pending is None and self.state is State.OWNED:
+        if self._pending is None and self._receive is not None:
+            self._pending = self._join(self._receive)
+        if self._pending is None and self.state is State.BUSY:
             self.state = State.IDLE
-            self._queue = None
+            # A queue that was used once would keep 2 KiB of each stream.
+            self._send = self._receive = None
             if self._tail_written:
                 self._end()
-            self._wake_flushers()
+            self._wake_waiters()
         self.last_write = trio.current_time()
         return self._pending
 
-    def _join(self) -> bytes:
-        queue = self._queue
-        assert queue, "only called with frames waiting"
-        frames = [queue.popleft()]
-        size = len(frames[0])
-        while queue and size + len(queue[0]) <= _JOIN_BYTES:
-            frames.append(queue.popleft())
-            size += len(frames[-1])
+    def _join(self, receive: trio.MemoryReceiveChannel[bytes]) -> bytes | None:
+        """Take what waits, up to one event beyond the bound; `None` if nothing does."""
+        frames: list[bytes] = []
+        size = 0
+        try:
+            while size < _JOIN_BYTES:
+                frames.append(receive.receive_nowait())
+                size += len(frames[-1])
+        except (trio.WouldBlock, trio.EndOfChannel):
+            if not frames:
+                return None
         self._queued_bytes -= size
         self._events_sent += len(frames)
+        if self._room is not None:
+            self._room.wake()
         payload = frames[0] if len(frames) == 1 else b"".join(frames)
         return chunk(payload) if self._chunked else payload
 
@@ -314,16 +357,16 @@ class Outbox:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: as `send_frame`.
         """
-        await self._wait_not_owned()
+        await self._wait_not_busy()
         if self.state in (State.BROKEN, State.ENDED):
             self._raise_if_closed()
 
-    async def _wait_not_owned(self) -> None:
+    async def _wait_not_busy(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.state is State.OWNED:
-            if self._flushers is None:
-                self._flushers = trio.lowlevel.ParkingLot()
-            await self._flushers.park()
+        if self.state is State.BUSY:
+            if self._drained is None:
+                self._drained = trio.Event()
+            await self._drained.wait()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -335,20 +378,26 @@ class Outbox:
         """
         if self.state in (State.BROKEN, State.ENDED):
             self._raise_if_closed()
-        if not self._closing:
-            self._closing = True
-            self._refuse_waiting()
-        await self._wait_not_owned()
+        self._close()
+        await self._wait_not_busy()
         if self.state is State.IDLE and not self._tail_written:
             self._tail_written = True
             if tail := self._tail(farewell):
                 self._write(tail)
             if self.state is State.IDLE:
                 self._end()
-        if self.state is State.OWNED:
-            await self._wait_not_owned()
+        if self.state is State.BUSY:
+            await self._wait_not_busy()
         if not self.finished:
             self._raise_if_closed()
+
+    def _close(self) -> None:
+        """Refuse what comes, and those that wait for room; what was accepted is still sent."""
+        self._closing = True
+        if self._send is not None:
+            self._send.close()
+        if self._room is not None:
+            self._room.wake()
 
     def _end(self) -> None:
         """The transport has the last chunk: an EOF from now on is the client's answer to it."""
@@ -363,11 +412,11 @@ class Outbox:
     def abandon(self) -> None:
         """End without a last chunk; what waits is dropped, who waits is told.
 
-        If it was `OWNED`, a frame may be cut in half: the connection can't be used again.
+        If it was `BUSY`, a frame may be cut in half: the connection can't be used again.
         """
         if self.state is not State.BROKEN:
             self.state = State.ENDED
-        self._closing = True
+        self._close()
         self._drop()
 
     def _break(self, reason: CloseReason) -> None:
@@ -379,18 +428,18 @@ class Outbox:
 
     def _drop(self) -> None:
         self._pending = None
-        self._queue = None
+        if self._receive is not None:
+            self._receive.close()
+        self._send = self._receive = None
         self._queued_bytes = 0
-        self._refuse_waiting()
-        self._wake_flushers()
+        self._wake_waiters()
 
-    def _refuse_waiting(self) -> None:
-        if self._waiting:
-            self._waiting.refuse()
-
-    def _wake_flushers(self) -> None:
-        if self._flushers:
-            self._flushers.unpark_all()
+    def _wake_waiters(self) -> None:
+        if self._room is not None:
+            self._room.wake()
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
 
     def _raise_if_closed(self) -> None:
         if self.state is State.BROKEN:

@@ -1,7 +1,7 @@
 """`SSEWriter`: what a handler holds to send events.
 
 It turns what users say (strings, events, JSON) into encoded frames and hands
-them to the stream's outbox, which knows the socket. Each method says whether it
+them to the stream's queue, which knows the socket. Each method says whether it
 waits: `send` waits for room, `send_nowait` never does, `flush` waits until the
 transport has everything.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from h3trio._wire.batch import Batch
 
-    from .send_queue import Outbox
+    from .send_queue import SendQueue
 
 
 @final
@@ -30,7 +30,7 @@ class WriterStatistics:
     """A snapshot of one writer."""
 
     state: str
-    """`idle`, `owned` (something waits for the socket), `broken` or `ended`."""
+    """`idle`, `busy` (something waits for the socket), `broken` or `ended`."""
     events_sent: int
     """Events whose sending has begun."""
     bytes_sent: int
@@ -49,18 +49,18 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     `FrameSink`, so that a hub can feed it.
     """
 
-    __slots__ = ("_outbox",)
+    __slots__ = ("_queue",)
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, queue: SendQueue) -> None:
+        self._queue = queue
 
     def __repr__(self) -> str:
-        return f"<SSEWriter: {self._outbox.state.value}, {self._outbox.events_sent} events sent>"
+        return f"<SSEWriter: {self._queue.state.value}, {self._queue.events_sent} events sent>"
 
     @property
     def is_active(self) -> bool:
         """Whether events can still be sent."""
-        return self._outbox.is_open
+        return self._queue.is_open
 
     async def send(
         self,
@@ -80,11 +80,11 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             TypeError: an event together with fields.
             ValueError: a field can't be framed, see `SSEEvent`.
         """
-        await self._outbox.send_frame(_frame(value, event, id, retry))
+        await self._queue.send_frame(_frame(value, event, id, retry))
 
     async def send_event(self, event: SSEEvent) -> None:
         """Send a ready event; as `send`."""
-        await self._outbox.send_frame(event.encode())
+        await self._queue.send_frame(event.encode())
 
     async def send_json(
         self,
@@ -101,7 +101,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             ValueError: it holds NaN or an infinity, which JSON can't say.
         """
         data = json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        await self._outbox.send_frame(_frame(data, event, id, retry))
+        await self._queue.send_frame(_frame(data, event, id, retry))
 
     def send_nowait(
         self,
@@ -118,11 +118,11 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             trio.BrokenResourceError: the client is gone.
             trio.ClosedResourceError: the stream was closed on our side.
         """
-        self._outbox.send_frame_nowait(_frame(value, event, id, retry))
+        self._queue.send_frame_nowait(_frame(value, event, id, retry))
 
     async def send_comment(self, text: str = "") -> None:
         """Send a comment, which clients ignore; as `send`."""
-        await self._outbox.send_frame(SSEEvent(comment=text).encode())
+        await self._queue.send_frame(SSEEvent(comment=text).encode())
 
     async def send_from(self, source: AsyncIterable[str | SSEEvent]) -> None:
         """Send everything that an async iterable gives, then close the iterable.
@@ -137,9 +137,9 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             async for value in iterator:
                 frame = _frame(value, None, None, None)
                 try:
-                    self._outbox.send_frame_nowait(frame)
+                    self._queue.send_frame_nowait(frame)
                 except trio.WouldBlock:
-                    await self._outbox.send_frame(frame)
+                    await self._queue.send_frame(frame)
         finally:
             try:
                 await _close(iterator)
@@ -149,8 +149,8 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
 
     @property
     def send_batch_nowait(self) -> Callable[[Batch], bool]:
-        """See `FrameSink`. The outbox's own: a hub calls it for each subscriber and batch."""
-        return self._outbox.send_batch_nowait
+        """See `FrameSink`. The queue's own: a hub calls it for each subscriber and batch."""
+        return self._queue.send_batch_nowait
 
     async def flush(self) -> None:
         """Wait until the transport has all that was accepted.
@@ -159,7 +159,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
             trio.BrokenResourceError: the client is gone.
             trio.ClosedResourceError: the stream was closed on our side.
         """
-        await self._outbox.flush()
+        await self._queue.flush()
 
     async def aclose(self) -> None:
         """End the stream: what was accepted is sent, then the final chunk.
@@ -169,7 +169,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         then is dropped, with the final chunk, so that the client knows.
         """
         try:
-            await self._outbox.finish()
+            await self._queue.finish()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # Over already; but `aclose` is a checkpoint, and a handler whose
             # client left shall hear of its cancellation here.
@@ -177,7 +177,7 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
 
     def statistics(self) -> WriterStatistics:
         """A snapshot; cheap."""
-        box = self._outbox
+        box = self._queue
         return WriterStatistics(
             state=box.state.value,
             events_sent=box.events_sent,

@@ -1,6 +1,6 @@
 """Whatever happens to a stream, its bytes are the accepted frames, whole and in their order.
 
-A history is a list of steps on one outbox over a transport that takes what it is told to. Senders
+A history is a list of steps on one queue over a transport that takes what it is told to. Senders
 run in tasks of their own, so some wait while the next steps are taken. At the end either all that
 was accepted is out, or the stream broke and what is out is a beginning of that.
 """
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import Settings
-from h3trio._server.send_queue import Outbox
+from h3trio._server.send_queue import SendQueue
 from h3trio._wire.batch import Batch
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class History:
-    """One outbox, the frames it accepted, and the senders that still wait."""
+    """One queue, the frames it accepted, and the senders that still wait."""
 
     def __init__(self, nursery: trio.Nursery, *, chunked: bool, room: int) -> None:
         self.nursery = nursery
         self.chunked = chunked
         self.transport = FakeTransport(room=room)
         self.reasons: list[CloseReason] = []
-        self.outbox = Outbox(
+        self.queue = SendQueue(
             self.transport,
             chunked=chunked,
             settings=LIMITS,
-            start_owner=lambda outbox: nursery.start_soon(outbox.run_owner),
+            nursery=nursery,
             on_broken=self.reasons.append,
         )
         self.calls: list[bytes] = []
@@ -64,17 +64,17 @@ class History:
         self.refused.add(frame)
         with trio.CancelScope() as self.waiting[frame]:
             try:
-                await self.outbox.send_frame(frame)
+                await self.queue.send_frame(frame)
                 self.refused.remove(frame)
             except GONE:
-                assert not self.outbox.is_open
+                assert not self.queue.is_open
         del self.waiting[frame]
 
     async def nowait(self, size: int) -> None:
         """Try to queue a frame."""
         frame = self._frame(size)
         try:
-            self.outbox.send_frame_nowait(frame)
+            self.queue.send_frame_nowait(frame)
         except (trio.WouldBlock, *GONE):
             self.refused.add(frame)
 
@@ -82,7 +82,7 @@ class History:
         """Try to write some frames in one go."""
         frames = [self._frame(size % 7) for _ in range(1 + size % 3)]
         try:
-            self.outbox.send_batch_nowait(Batch(frames))
+            self.queue.send_batch_nowait(Batch(frames))
         except trio.BrokenResourceError:
             # Counted as sent or not: nobody will know.
             return
@@ -97,10 +97,10 @@ class History:
 
     async def heartbeat(self, _: int) -> None:
         """Beat, if that is possible."""
-        self.outbox.heartbeat_nowait()
+        self.queue.heartbeat_nowait()
 
     async def room(self, size: int) -> None:
-        """Take some bytes, but don't let the owner run yet."""
+        """Take some bytes, but don't let the writer task run yet."""
         self.transport.change(room=(self.transport.room or 0) + size)
 
     async def settle(self, _: int) -> None:
@@ -109,15 +109,15 @@ class History:
 
     async def flush(self, _: int) -> None:
         """Start to wait for everything."""
-        self.nursery.start_soon(self._quietly, self.outbox.flush)
+        self.nursery.start_soon(self._quietly, self.queue.flush)
 
     async def finish(self, _: int) -> None:
         """Start the end."""
-        self.nursery.start_soon(self._quietly, self.outbox.finish)
+        self.nursery.start_soon(self._quietly, self.queue.finish)
 
     async def abandon(self, _: int) -> None:
         """Give up."""
-        self.outbox.abandon()
+        self.queue.abandon()
 
     async def reset(self, _: int) -> None:
         """Lose the client."""
@@ -127,15 +127,15 @@ class History:
         try:
             await step()
         except GONE:
-            assert not self.outbox.is_open
+            assert not self.queue.is_open
 
     async def end(self) -> None:
         """Take everything, and end the stream if nothing has yet."""
         self.transport.change(room=None)
-        await self._quietly(self.outbox.finish)
+        await self._quietly(self.queue.finish)
         await wait_all_tasks_blocked()
         assert not self.waiting
-        assert self.outbox.queued_events == self.outbox.queued_bytes == 0
+        assert self.queue.queued_events == self.queue.queued_bytes == 0
 
     def check(self) -> None:
         """Hold what was sent against what was accepted."""
@@ -144,8 +144,8 @@ class History:
         if self.chunked:
             sent, complete = dechunked(sent)
         sent = sent.replace(b":\n", b"").removesuffix(b":")
-        event(self.outbox.state.value)
-        if self.outbox.finished:
+        event(self.queue.state.value)
+        if self.queue.finished:
             assert sent == accepted
             assert complete
         else:
