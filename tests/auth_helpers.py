@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from h3trio import H3Event
 from h3trio._http.headers import Headers
 from h3trio._http.request import split_target
+from h3trio._server.responder import Draft
 from h3trio.hubserver import KeySet, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from h3trio._server.body import BodyStream
-    from h3trio._server.responder import ResponsePort
+    from h3trio._server.body import BodyBuffer
+    from h3trio._server.state import ServerState
 
 NOW = 1_700_000_000.0
 SECRET = b"a secret of more than thirty-two bytes"
@@ -123,9 +124,11 @@ def local_request(
         headers=Headers(raw),
         http_version="1.1",
         client=client,
+        draft=Draft(),
         # Nothing of these is needed before the body is read or the answer begins.
-        body=cast("BodyStream", None),
-        port=cast("ResponsePort", None),
+        body=cast("BodyBuffer", None),
+        responder=None,
+        server=cast("ServerState", None),
     )
 
 
@@ -143,7 +146,9 @@ def foreign_request(
         headers=Headers([(b"host", host.encode()), *raw]),
         http_version="1.1",
         client="192.0.2.1",
+        draft=Draft(),
         # Nothing of these is needed before the body is read or the answer begins.
-        body=cast("BodyStream", None),
-        port=cast("ResponsePort", None),
+        body=cast("BodyBuffer", None),
+        responder=None,
+        server=cast("ServerState", None),
     )

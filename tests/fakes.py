@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from h3trio._server.exchange_scope import ExchangeScope
+from h3trio._server.watchdog import CancelWatch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def exchange_scope() -> ExchangeScope:
+    """Make the scope of an exchange that nobody watches."""
+    return ExchangeScope(CancelWatch(None), grace=30)
 
 
 class FakeTransport:

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import trio
 from trio.testing import memory_stream_pair
 
-from h3trio import Settings, SSEEvent, SSEParser
+from h3trio import CloseReason, HTTPError, Settings, SSEEvent, SSEParser
 from h3trio._server.connection import Connection
-from h3trio._server.context import Context
+from h3trio._server.peer import Peer
 from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fakes import FakeTransport
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
+    from h3trio._server.sockets.transport import Transport
 
     Send = Callable[[bytes], Awaitable[None]]
     Receive = Callable[[], Awaitable[bytes | bytearray]]
@@ -51,9 +53,11 @@ class Client:
 
     stream: trio.abc.HalfCloseableStream  # there is one unless the transport is a fake
 
-    def __init__(self, connection: Connection, send: Send, receive: Receive) -> None:
+    def __init__(
+        self, connection: Connection, state: ServerState, send: Send, receive: Receive
+    ) -> None:
         self.connection = connection
-        self.context = connection.context
+        self.state = state
         self.send = send
         self.finished = trio.Event()  # the server's side has ended
         self._receive = receive
@@ -65,6 +69,16 @@ class Client:
         """Run the server's side."""
         await self.connection.run()
         self.finished.set()
+
+    def end_stream(self, reason: CloseReason) -> None:
+        """End the open stream, as a drain does and an application."""
+        for queue in self.state.heartbeat.streams():
+            queue.scope.cancel(reason)
+
+    def drain(self) -> None:
+        """Begin a drain, as a server does."""
+        self.state.draining.set()
+        self.state.end_idle()
 
     async def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:
@@ -124,6 +138,20 @@ class Client:
         return await self._take(len(self._buffer))
 
 
+def connection_of(
+    transport: Transport,
+    handler: Handler,
+    state: ServerState,
+    *,
+    client: str = "memory",
+    scheme: str = "http",
+    rejection: HTTPError | None = None,
+) -> Connection:
+    """Make the server's side of a connection."""
+    peer = Peer(client, scheme, state)
+    return Connection(transport, handler, peer=peer, state=state, rejection=rejection)
+
+
 def connect(
     nursery: trio.Nursery,
     handler: Handler,
@@ -134,17 +162,16 @@ def connect(
     scheme: str = "http",
 ) -> Client:
     """Connect a client to a handler, over memory streams or a fake transport."""
-    context = Context(handler, settings or Settings())
+    state = ServerState(settings or Settings())
     if transport is not None:
-        connection = Connection(transport, client="memory", scheme=scheme, context=context)
-        client = Client(connection, transport.client_sends, transport.client_receives)
+        connection = connection_of(transport, handler, state, scheme=scheme)
+        client = Client(connection, state, transport.client_sends, transport.client_receives)
     else:
         ours, theirs = pair()
-        transport_ = StreamTransport(ours)
-        connection = Connection(transport_, client="memory", scheme=scheme, context=context)
-        client = Client(connection, theirs.send_all, theirs.receive_some)
+        connection = connection_of(StreamTransport(ours), handler, state, scheme=scheme)
+        client = Client(connection, state, theirs.send_all, theirs.receive_some)
         client.stream = theirs
-    nursery.start_soon(context.heartbeat.run)
+    nursery.start_soon(state.heartbeat.run)
     nursery.start_soon(client.run)
     return client
 

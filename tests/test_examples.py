@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import trio
     from trio.testing import MockClock
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -78,7 +78,7 @@ async def leave(client: Client) -> None:
 
 def closings(client: Client) -> dict[CloseReason, int]:
     """Tell how the exchanges of a connection ended."""
-    return dict(client.context.counts.closings)
+    return dict(client.state.counts.closings)
 
 
 EVENTS = request("/events")

@@ -24,19 +24,21 @@ import h11
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import post, request
+from helpers import connection_of, post, request
 from trio.testing import wait_all_tasks_blocked
 
 import h3trio
 from h3trio import App, H3Event, Settings
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
+from h3trio._server.state import ServerState
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import FrameType
+
+    Served = tuple[App, ServerState]
+    Opens = Callable[[Served], FakeTransport]
 
 OPERATIONS = 10
 EVENTS = 100
@@ -127,12 +129,12 @@ def check(name: str, counting: Counting, operations: int) -> None:
 
 
 @pytest.fixture
-def open_connection(nursery: trio.Nursery) -> Callable[[Context], FakeTransport]:
+def open_connection(nursery: trio.Nursery) -> Opens:
     """Give a function that runs a connection, and returns what it is carried by."""
 
-    def open_one(context: Context) -> FakeTransport:
+    def open_one(served: Served) -> FakeTransport:
         transport = FakeTransport()
-        connection = Connection(transport, client="memory", context=context)
+        connection = connection_of(transport, *served)
         nursery.start_soon(connection.run)
         return transport
 
@@ -140,12 +142,12 @@ def open_connection(nursery: trio.Nursery) -> Callable[[Context], FakeTransport]
 
 
 @pytest.fixture
-async def hub(nursery: trio.Nursery) -> AsyncGenerator[tuple[Hub, Context]]:
+async def hub(nursery: trio.Nursery) -> AsyncGenerator[tuple[Hub, Served]]:
     """A hub, and what its connections have in common."""
     running = Hub(MemoryHistory())
     served = create_app(running)
     async with served.lifespan():
-        yield running, Context(served, Settings())
+        yield running, (served, ServerState(Settings()))
         nursery.cancel_scope.cancel()
 
 
@@ -183,16 +185,14 @@ def local(raw: bytes) -> bytes:
     return raw.replace(b"Host: test", b"Host: localhost", 1)
 
 
-async def test_a_get(open_connection: Callable[[Context], FakeTransport]) -> None:
+async def test_a_get(open_connection: Opens) -> None:
     """A small GET on a connection that is kept alive."""
-    transport = open_connection(Context(app, Settings()))
+    transport = open_connection((app, ServerState(Settings())))
     assert (await exchange(transport, request())).endswith(b"hello\n")
     await count("GET", partial(exchange, transport, request()))
 
 
-async def test_a_post(
-    hub: tuple[Hub, Context], open_connection: Callable[[Context], FakeTransport]
-) -> None:
+async def test_a_post(hub: tuple[Hub, Served], open_connection: Opens) -> None:
     """An event published over HTTP, with nobody subscribed."""
     transport = open_connection(hub[1])
     raw = local(post(b"x" * 100, "/events/news"))
@@ -200,14 +200,12 @@ async def test_a_post(
     await count("POST", partial(exchange, transport, raw))
 
 
-async def test_a_connect(
-    hub: tuple[Hub, Context], open_connection: Callable[[Context], FakeTransport]
-) -> None:
+async def test_a_connect(hub: tuple[Hub, Served], open_connection: Opens) -> None:
     """A connection that subscribes to a topic of the hub."""
-    context = hub[1]
+    served = hub[1]
 
     async def connect() -> None:
-        answer = await exchange(open_connection(context), local(request("/events/news")))
+        answer = await exchange(open_connection(served), local(request("/events/news")))
         assert b"event-stream" in answer
 
     await count("connect", connect)
@@ -215,14 +213,14 @@ async def test_a_connect(
 
 @pytest.mark.parametrize(("name", "path"), [("delivery", ""), ("lone delivery", "&topic=own-%d")])
 async def test_a_delivery(
-    hub: tuple[Hub, Context],
-    open_connection: Callable[[Context], FakeTransport],
+    hub: tuple[Hub, Served],
+    open_connection: Opens,
     name: str,
     path: str,
 ) -> None:
     """An event published to 20 streams: what each costs, of one feed or of one feed each."""
-    running, context = hub
-    transports = [open_connection(context) for _ in range(SUBSCRIBERS)]
+    running, served = hub
+    transports = [open_connection(served) for _ in range(SUBSCRIBERS)]
     for number, transport in enumerate(transports):
         target = "/events?topic=news" + path.replace("%d", str(number))
         assert b"event-stream" in await exchange(transport, local(request(target)))
@@ -236,27 +234,25 @@ async def test_a_delivery(
     await count(name, publish, each=SUBSCRIBERS)
 
 
-async def test_a_send(open_connection: Callable[[Context], FakeTransport]) -> None:
+async def test_a_send(open_connection: Opens) -> None:
     """An event of an own stream, by an awaited `send`; its request and end are shared by 100."""
-    context = Context(app, Settings())
+    served = (app, ServerState(Settings()))
 
     async def whole_stream() -> None:
-        answer = await exchange(open_connection(context), request("/stream"))
+        answer = await exchange(open_connection(served), request("/stream"))
         assert answer.count(b"data:") == EVENTS
 
     await count("send", whole_stream, each=EVENTS, times=2)
 
 
-async def test_an_idle_subscriber(
-    hub: tuple[Hub, Context], open_connection: Callable[[Context], FakeTransport]
-) -> None:
+async def test_an_idle_subscriber(hub: tuple[Hub, Served], open_connection: Opens) -> None:
     """The memory blocks that a subscriber keeps while nothing happens."""
-    context = hub[1]
+    served = hub[1]
     raw = local(request("/events/news"))
 
     async def subscribe(number: int) -> None:
         for _ in range(number):
-            await exchange(open_connection(context), raw)
+            await exchange(open_connection(served), raw)
         gc.collect()
 
     await subscribe(10)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import h11
 import pytest
 import trio
+from helpers import connection_of
 from trio.testing import memory_stream_pair
 
 from h3trio import App, H3Event, HTTPError, Response, Settings, SSEWriter
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
 from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from h3trio._app.app import Next
@@ -35,7 +35,7 @@ class Reply(NamedTuple):
 async def fetch(app: App, method: str = "GET", target: str = "/", body: bytes = b"") -> Reply:
     """Send one request to an app; return the answer."""
     ours, theirs = memory_stream_pair()
-    context = Context(app, Settings(linger_timeout=0))
+    state = ServerState(Settings(linger_timeout=0))
     http = h11.Connection(h11.CLIENT)
     head = h11.Request(
         method=method,
@@ -44,7 +44,7 @@ async def fetch(app: App, method: str = "GET", target: str = "/", body: bytes = 
     )
     request = [http.send(head), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
     async with trio.open_nursery() as nursery:
-        connection = Connection(StreamTransport(theirs), client="memory", context=context)
+        connection = connection_of(StreamTransport(theirs), app, state)
         nursery.start_soon(connection.run)
         await ours.send_all(b"".join(filter(None, request)))
         http.receive_data(b"".join([bytes(piece) async for piece in ours]))

@@ -312,11 +312,11 @@ async def test_the_example(nursery: trio.Nursery) -> None:
 async def test_who_comes_too_late_can_read_when_to_return(nursery: trio.Nursery) -> None:
     """What a server that goes away answers for the app is marked as the app's answers are."""
     client = connect(nursery, make_app(CORS([GOOD])))
-    client.context.draining.set()
-    client.context.closing = True
+    client.state.draining.set()
+    client.state.is_closing = True
     await client.send(request("/stream", f"Origin: {GOOD}", "Accept: text/event-stream"))
     head = await client.head()
     assert head.status == 200
     assert head.headers["access-control-allow-origin"] == GOOD
-    assert client.context.counts.limits == {"drain_soft": 1}
+    assert client.state.counts.limits == {"drain_soft": 1}
     nursery.cancel_scope.cancel()

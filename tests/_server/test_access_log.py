@@ -16,12 +16,13 @@ from h3trio._http.headers import Headers
 from h3trio._http.request import split_target
 from h3trio._server.access_log import log_exchange
 from h3trio._server.logs.json_log import JSONFormatter
+from h3trio._server.responder import Draft
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from h3trio._server.body import BodyStream
-    from h3trio._server.responder import ResponsePort
+    from h3trio._server.body import BodyBuffer
+    from h3trio._server.state import ServerState
 
 CLOSING = Closing(
     reason=CloseReason.CLIENT_CLOSED, status=200, duration=1.23456, events=7, bytes_sent=890
@@ -36,9 +37,11 @@ def request(target: bytes) -> H3Event:
         headers=Headers([(b"authorization", b"Bearer secret")]),
         http_version="1.1",
         client="192.0.2.1",
+        draft=Draft(),
         # Nothing of these is needed before the body is read or the answer begins.
-        body=cast("BodyStream", None),
-        port=cast("ResponsePort", None),
+        body=cast("BodyBuffer", None),
+        responder=None,
+        server=cast("ServerState", None),
     )
 
 

@@ -7,23 +7,16 @@ import trio
 from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
 from h3trio import HTTPError
-from h3trio._server.body import BodyStream
+from h3trio._server.body import BodyBuffer
+from h3trio._server.body_stream import BodyStream
 
 
 class Reader:
-    """A body of up to ten buffered bytes, and how often its reader was called for."""
+    """A body of up to ten buffered bytes, with its two sides."""
 
     def __init__(self) -> None:
-        self.room = 0
-        self.continues = 0
-        self.body = BodyStream(buffer_bytes=10, on_room=self._on_room, send_continue=self._send)
-
-    def _on_room(self) -> None:
-        self.room += 1
-
-    async def _send(self) -> None:
-        self.continues += 1
-        await trio.lowlevel.checkpoint()
+        self.body = BodyBuffer(10)
+        self.stream = BodyStream(self.body, None)
 
 
 async def test_receive_some() -> None:
@@ -33,18 +26,17 @@ async def test_receive_some() -> None:
     reader.body.feed(b"def")
     reader.body.feed_eof()
     with assert_no_checkpoints():
-        assert await reader.body.receive_some(2) == b"ab"
-        assert await reader.body.receive_some() == b"cdef"
-        assert await reader.body.receive_some() == b""
-        assert await reader.body.receive_some() == b""
-    assert reader.continues == 0
+        assert await reader.stream.receive_some(2) == b"ab"
+        assert await reader.stream.receive_some() == b"cdef"
+        assert await reader.stream.receive_some() == b""
+        assert await reader.stream.receive_some() == b""
 
 
 @pytest.mark.parametrize("size", [0, -1])
 async def test_receive_nothing(size: int) -> None:
     """Asking for less than one byte is an error."""
     with pytest.raises(ValueError, match="max_bytes"):
-        await Reader().body.receive_some(size)
+        await Reader().stream.receive_some(size)
 
 
 async def test_iterate(nursery: trio.Nursery) -> None:
@@ -52,7 +44,7 @@ async def test_iterate(nursery: trio.Nursery) -> None:
     reader, pieces = Reader(), list[bytes]()
 
     async def take() -> None:
-        pieces.extend([bytes(piece) async for piece in reader.body])
+        pieces.extend([bytes(piece) async for piece in reader.stream])
         pieces.append(b"end")
 
     nursery.start_soon(take)
@@ -65,33 +57,25 @@ async def test_iterate(nursery: trio.Nursery) -> None:
     assert pieces == [b"abc", b"def", b"end"]
 
 
-async def test_data_that_comes_during_the_continue(nursery: trio.Nursery) -> None:
-    """A body that arrives while `100 Continue` is on its way is seen."""
-    reader, taken = Reader(), list[bytes]()
+async def test_full(nursery: trio.Nursery) -> None:
+    """At its bound a body is full, and its reader waits until something is taken."""
+    reader, went_on = Reader(), list[bool]()
 
-    async def take() -> None:
-        taken.append(await reader.body.receive_some())
+    async def wait() -> None:
+        while reader.body.is_full:
+            await reader.body.room()
+        went_on.append(True)
 
-    nursery.start_soon(take)
-    while not reader.continues:
-        await trio.lowlevel.checkpoint()
-    reader.body.feed(b"early")
-    await wait_all_tasks_blocked()
-    assert taken == [b"early"]
-
-
-async def test_full() -> None:
-    """At its bound a body is full, and says when it no longer is, and only then."""
-    reader = Reader()
     reader.body.feed(b"123456789")
     assert not reader.body.is_full
     reader.body.feed(b"0")
     assert reader.body.is_full
-    assert reader.room == 0
-    await reader.body.receive_some(1)
-    assert not reader.body.is_full
-    await reader.body.receive_some(1)
-    assert reader.room == 1
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    assert not went_on
+    await reader.stream.receive_some(1)
+    await wait_all_tasks_blocked()
+    assert went_on
 
 
 @pytest.mark.parametrize(("limit", "content"), [(6, b"abcdef"), (5, None)])
@@ -100,7 +84,7 @@ async def test_read(nursery: trio.Nursery, limit: int, content: bytes | None) ->
     reader, read = Reader(), list[bytes | None]()
 
     async def take() -> None:
-        read.append(await reader.body.read(limit))
+        read.append(await reader.stream.read(limit))
 
     nursery.start_soon(take)
     for piece in (b"abc", b"def"):
@@ -116,11 +100,10 @@ async def test_fail() -> None:
     reader = Reader()
     reader.body.feed(b"abc")
     reader.body.fail(HTTPError(408))
-    assert reader.body.failed
-    assert await reader.body.receive_some() == b"abc"
+    assert await reader.stream.receive_some() == b"abc"
     for _ in range(2):
         with pytest.raises(HTTPError, match="408"):
-            await reader.body.receive_some()
+            await reader.stream.receive_some()
 
 
 async def test_fail_wakes(nursery: trio.Nursery) -> None:
@@ -129,7 +112,7 @@ async def test_fail_wakes(nursery: trio.Nursery) -> None:
 
     async def take() -> None:
         with pytest.raises(HTTPError) as caught:
-            await reader.body.receive_some()
+            await reader.stream.receive_some()
         heard.append(caught.value.status)
 
     nursery.start_soon(take)
@@ -146,14 +129,13 @@ async def test_aclose(*, complete: bool) -> None:
     reader.body.feed(b"1234567890")
     if complete:
         reader.body.feed_eof()
-    await reader.body.aclose()
-    assert reader.room == 1
+    await reader.stream.aclose()
     reader.body.feed(b"more")
     assert not reader.body.is_full
     assert reader.body.discarded == 14
     with pytest.raises(trio.ClosedResourceError):
-        await reader.body.receive_some()
-    await reader.body.aclose()
+        await reader.stream.receive_some()
+    await reader.stream.aclose()
 
 
 async def test_aclose_wakes(nursery: trio.Nursery) -> None:
@@ -162,12 +144,12 @@ async def test_aclose_wakes(nursery: trio.Nursery) -> None:
 
     async def take() -> None:
         with pytest.raises(trio.ClosedResourceError):
-            await reader.body.receive_some()
+            await reader.stream.receive_some()
         heard.append("closed")
 
     nursery.start_soon(take)
     await wait_all_tasks_blocked()
-    await reader.body.aclose()
+    await reader.stream.aclose()
     await wait_all_tasks_blocked()
     assert heard == ["closed"]
 
@@ -179,7 +161,7 @@ async def test_aclose_wakes(nursery: trio.Nursery) -> None:
 async def test_wait_discarded(
     nursery: trio.Nursery, pieces: list[bytes], *, fails: bool, discarded: bool
 ) -> None:
-    """Discarding goes on to the body's end, its bound, or its failure, and sends no continue."""
+    """Discarding goes on to the body's end, its bound, or its failure."""
     reader, result = Reader(), list[bool]()
 
     async def wait() -> None:
@@ -198,13 +180,12 @@ async def test_wait_discarded(
         reader.body.feed_eof()
     await wait_all_tasks_blocked()
     assert result == [discarded]
-    assert reader.continues == 0
 
 
 def test_repr() -> None:
     """Its repr says how far it has come."""
     reader = Reader()
     reader.body.feed(b"abc")
-    assert repr(reader.body) == "<BodyStream: open, 3 bytes buffered>"
+    assert repr(reader.body) == "<BodyBuffer: open, 3 bytes>"
     reader.body.feed_eof()
-    assert repr(reader.body) == "<BodyStream: complete, 3 bytes buffered>"
+    assert repr(reader.body) == "<BodyBuffer: complete, 3 bytes>"

@@ -103,11 +103,11 @@ class Run:
 
     def check(self) -> None:
         """Every exchange that began has ended, and is counted and told once."""
-        counts = self.client.context.counts
+        counts = self.client.state.counts
         assert len(self.events) == self.unwound == len(self.closings) == counts.requests
         assert sum(counts.closings.values()) == counts.requests
         assert counts.bytes_sent == sum(closing.bytes_sent for closing in self.closings)
-        assert len(self.client.context.heartbeat) == 0
+        assert len(self.client.state.heartbeat) == 0
 
 
 class _Steps(trio.abc.Instrument):
@@ -226,7 +226,7 @@ async def reads_slowly(client: Client) -> None:
 
 def give_room(client: Client, size: int) -> None:
     """Let the client's transport take more."""
-    transport = client.connection.transport
+    transport = client.connection._transport  # noqa: SLF001 - the fake that the test gave it
     assert isinstance(transport, FakeTransport)
     transport.change(room=(transport.room or 0) + size)
 
@@ -349,7 +349,7 @@ async def test_cut_short_at_each_step(
     """A scenario that is cut short after any of its steps leaves nothing, and logs no error."""
     caplog.set_level(logging.WARNING, "h3trio")
     undisturbed = await run_once(SCENARIOS[name], act, 0)
-    assert undisturbed.client.context.counts.closings == SCENARIOS[name].reasons
+    assert undisturbed.client.state.counts.closings == SCENARIOS[name].reasons
     step = 1
     while (await run_once(SCENARIOS[name], act, step)).steps >= step:
         step += 1

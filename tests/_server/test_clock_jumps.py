@@ -126,5 +126,5 @@ def test_nothing_waits_by_the_wall_clock() -> None:
             names = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
             if "time.time" in names:
                 readers[path.stem] = {name.rpartition(".")[2] for name in names} & WAITING
-    assert "context" in readers, "it dates answers"
+    assert "state" in readers, "it dates answers"
     assert not any(readers.values()), readers

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, post, request
+from helpers import connect, connection_of, post, request
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Closing, HTTPError, Settings
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from h3trio import H3Event
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 
 @pytest.fixture(params=["stream", "socket"])
@@ -69,8 +68,8 @@ async def test_keep_alive(nursery: trio.Nursery, transport: FakeTransport | None
         else:
             assert body == f"GET {path} ".encode()
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 4}
-    assert len(client.context.heartbeat) == 0
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 4}
+    assert len(client.state.heartbeat) == 0
 
 
 PIPELINE = request("/1") + post(b"two", "/2") + request("/stream") + post(b"", "/3") + request("/4")
@@ -349,7 +348,7 @@ async def test_a_stream_ends_if_too_much_comes_behind_it(nursery: trio.Nursery) 
     assert not client.finished.is_set()
     await client.send(b"x")
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
 
 
 async def test_a_paused_reader_wakes_for_a_stream(nursery: trio.Nursery) -> None:
@@ -366,7 +365,7 @@ async def test_a_paused_reader_wakes_for_a_stream(nursery: trio.Nursery) -> None
     await wait_all_tasks_blocked()
     go.set()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
 
 
 # -- the client leaves
@@ -379,7 +378,7 @@ async def test_eof_before_a_request(nursery: trio.Nursery, sent: bytes) -> None:
     await client.send(sent)
     await client.stream.send_eof()
     assert await client.rest() == b""
-    assert client.context.counts.requests == 0
+    assert client.state.counts.requests == 0
 
 
 async def test_eof_between_requests(nursery: trio.Nursery) -> None:
@@ -389,7 +388,7 @@ async def test_eof_between_requests(nursery: trio.Nursery) -> None:
     await client.response()
     await client.stream.send_eof()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 1}
 
 
 async def test_eof_in_a_body(nursery: trio.Nursery) -> None:
@@ -422,7 +421,7 @@ async def test_half_close_after_a_request(
     assert (await client.response())[1] == b"POST /b b"
     await client.rest()
     await client.finished.wait()
-    assert client.context.counts.closings == {
+    assert client.state.counts.closings == {
         CloseReason.COMPLETED: 2,
         CloseReason.CLIENT_CLOSED: 1,
     }
@@ -436,7 +435,7 @@ async def test_half_close_ends_a_stream(nursery: trio.Nursery) -> None:
     await client.chunk()
     await client.stream.send_eof()
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+    assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 async def test_half_close_before_a_stream_opens(nursery: trio.Nursery) -> None:
@@ -453,7 +452,7 @@ async def test_half_close_before_a_stream_opens(nursery: trio.Nursery) -> None:
     await wait_all_tasks_blocked()
     go.set()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+    assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 async def test_half_close_gives_a_plain_answer_its_time(
@@ -508,7 +507,7 @@ async def test_reset_cancels_the_handler(
     transport.change(broken=True)
     await client.finished.wait()
     assert transport.closed
-    assert client.context.counts.closings == {reason: 1}
+    assert client.state.counts.closings == {reason: 1}
 
 
 @pytest.mark.parametrize(("cause", "reason"), LOSSES)
@@ -523,7 +522,7 @@ async def test_reset_while_an_answer_is_sent(
     await wait_all_tasks_blocked()
     transport.change(broken=True)
     await client.finished.wait()
-    assert client.context.counts.closings == {reason: 1}
+    assert client.state.counts.closings == {reason: 1}
 
 
 async def test_reset_while_idle(nursery: trio.Nursery) -> None:
@@ -534,7 +533,7 @@ async def test_reset_while_idle(nursery: trio.Nursery) -> None:
     await client.response()
     transport.change(broken=True)
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 1}
 
 
 @pytest.mark.parametrize("eof", [True, False])
@@ -581,11 +580,11 @@ async def test_head_timeout(
     head, body = await client.response()
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
     assert (head.status, head.headers["connection"]) == (408, "close")
-    assert client.context.counts.refusals == {408: 1}
+    assert client.state.counts.refusals == {408: 1}
     assert body == b"the request head took too long\n"
     assert await client.rest() == b""
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
 
 
 async def test_head_timeout_of_a_client_that_takes_nothing(
@@ -607,7 +606,7 @@ async def test_head_timeout_without_a_byte(
     client = connect(nursery, echo)
     assert await client.rest() == b""
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
-    assert client.context.counts.requests == 0
+    assert client.state.counts.requests == 0
 
 
 async def test_keepalive_timeout(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -633,7 +632,7 @@ async def test_an_empty_line_begins_no_head(
     await client.send(sent)
     await client.rest()
     assert autojump_clock.current_time() == pytest.approx(seconds, abs=0.1)
-    assert client.context.counts.refusals == ({408: 1} if seconds == 10 else {})
+    assert client.state.counts.refusals == ({408: 1} if seconds == 10 else {})
 
 
 async def test_head_timeout_of_a_head_request(
@@ -668,7 +667,7 @@ async def test_body_timeout(nursery: trio.Nursery, autojump_clock: MockClock) ->
     head, body = await client.response()
     assert (head.status, body) == (408, b"the request body stalled\n")
     assert head.headers["connection"] == "close"
-    assert client.context.counts.refusals == {408: 1}
+    assert client.state.counts.refusals == {408: 1}
     assert autojump_clock.current_time() == pytest.approx(105, abs=0.1)
     await client.stream.send_eof()
     assert await client.rest() == b""
@@ -710,7 +709,7 @@ async def test_body_timeout_leaves_a_stream_watched(
     assert not client.finished.is_set()
     await client.stream.send_eof()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+    assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
     assert autojump_clock.current_time() == pytest.approx(100)
 
 
@@ -726,7 +725,7 @@ async def test_eof_behind_an_unread_body(nursery: trio.Nursery) -> None:
         assert not client.finished.is_set()
         await client.stream.send_eof()
         await client.finished.wait()
-        assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+        assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 async def test_eof_behind_a_body_that_was_full_before_the_stream(nursery: trio.Nursery) -> None:
@@ -743,7 +742,7 @@ async def test_eof_behind_a_body_that_was_full_before_the_stream(nursery: trio.N
     await client.stream.send_eof()
     go.set()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+    assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 @pytest.mark.parametrize(("size", "open_"), [(5000, True), (5001, False)])
@@ -755,10 +754,10 @@ async def test_a_stream_ends_if_its_unread_body_is_too_long(
     client = connect(nursery, endless, settings=settings)
     await client.send(request("/", "Content-Length: 9999", method="POST") + bytes(size))
     await wait_all_tasks_blocked()
-    assert (not client.context.counts.closings) == open_
+    assert (not client.state.counts.closings) == open_
     if not open_:
-        assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
-        assert client.context.counts.limits == {"max_discard_bytes": 1}
+        assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+        assert client.state.counts.limits == {"max_discard_bytes": 1}
 
 
 async def test_a_body_that_was_asked_for_sets_the_pace(nursery: trio.Nursery) -> None:
@@ -824,7 +823,7 @@ async def test_an_answer_that_is_not_taken(
     assert not client.finished.is_set()
     await client.finished.wait()
     assert autojump_clock.current_time() == pytest.approx(59, abs=0.1)
-    assert client.context.counts.closings == {CloseReason.SLOW: 1}
+    assert client.state.counts.closings == {CloseReason.SLOW: 1}
     assert not transport.eof_sent
 
 
@@ -877,8 +876,8 @@ async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     assert await client.rest() == b""
     await client.stream.send_eof()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
-    assert client.context.counts.refusals == {status: 1}
+    assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    assert client.state.counts.refusals == {status: 1}
 
 
 @pytest.mark.parametrize("bad", [request("*", method="HEAD"), request("*"), b"nonsense\r\n\r\n"])
@@ -909,7 +908,7 @@ async def test_body_with_broken_framing(nursery: trio.Nursery) -> None:
     await client.send(head + b"zz\r\n" + request("/smuggled"))
     answer, _ = await client.response()
     assert (answer.status, answer.headers["connection"]) == (400, "close")
-    assert client.context.counts.refusals == {400: 1}
+    assert client.state.counts.refusals == {400: 1}
     assert await client.rest() == b""
 
 
@@ -922,23 +921,23 @@ async def test_what_comes_behind_broken_framing_is_dropped(nursery: trio.Nursery
         await client.send(bytes(100_000))
     await wait_all_tasks_blocked()
     assert transport.incoming == []
-    assert client.connection.http.buffered < 1000
+    assert client.connection._http.buffered < 1000  # noqa: SLF001 - nothing else shows it
 
 
 async def test_refusal_from_the_start(nursery: trio.Nursery) -> None:
     """A connection that the server has no room for is told so, whatever it asks, however early."""
-    context = Context(echo, Settings())
+    state = ServerState(Settings())
     error = HTTPError(503, "full", headers={"Retry-After": "3"})
     for _ in range(10):
         transport = FakeTransport()
         await transport.client_sends(request("/"))
-        connection = Connection(transport, client="memory", context=context, refusal=error)
+        connection = connection_of(transport, echo, state, rejection=error)
         nursery.start_soon(connection.run)
         await wait_all_tasks_blocked()
         assert transport.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert b"\r\nRetry-After: 3\r\n" in transport.sent
         assert transport.eof_sent
-    assert context.counts.requests == 0
+    assert state.counts.requests == 0
 
 
 # -- the end
@@ -988,8 +987,8 @@ async def test_drain_closes_an_idle_connection(nursery: trio.Nursery) -> None:
     await client.send(request("/a"))
     await client.response()
     await wait_all_tasks_blocked()
-    client.context.draining.set()
-    client.connection.drain()
+    client.state.draining.set()
+    client.drain()
     assert await client.rest() == b""
 
 
@@ -1004,9 +1003,9 @@ async def test_drain_lets_a_plain_answer_finish(nursery: trio.Nursery) -> None:
     client = connect(nursery, handler)
     await client.send(request("/a"))
     await wait_all_tasks_blocked()
-    client.context.draining.set()
-    client.connection.drain()
-    client.connection.end_stream(CloseReason.DRAINING)
+    client.state.draining.set()
+    client.drain()
+    client.end_stream(CloseReason.DRAINING)
     go.set()
     head, body = await client.response()
     assert (head.headers["connection"], body) == ("close", b"/a")
@@ -1019,11 +1018,11 @@ async def test_end_stream(nursery: trio.Nursery) -> None:
     await client.send(request("/"))
     await client.head()
     await wait_all_tasks_blocked()
-    assert client.connection.is_streaming
-    client.connection.end_stream(CloseReason.DRAINING)
+    assert len(client.state.heartbeat) == 1
+    client.end_stream(CloseReason.DRAINING)
     assert await client.events() == []
     await wait_all_tasks_blocked()
-    assert not client.connection.is_streaming
+    assert len(client.state.heartbeat) == 0
     assert not client.finished.is_set()
 
 
@@ -1033,8 +1032,8 @@ async def test_drain_of_a_stream_closes_the_connection(nursery: trio.Nursery) ->
     await client.send(request("/"))
     await client.head()
     await wait_all_tasks_blocked()
-    client.context.draining.set()
-    client.connection.end_stream(CloseReason.DRAINING)
+    client.state.draining.set()
+    client.end_stream(CloseReason.DRAINING)
     assert await client.events() == []
     assert await client.rest() == b""
 
@@ -1042,16 +1041,16 @@ async def test_drain_of_a_stream_closes_the_connection(nursery: trio.Nursery) ->
 async def test_cancelling_the_server_side() -> None:
     """Cancelling a connection closes its transport at once, and counts what was under way."""
     transport = FakeTransport()
-    context = Context(endless, Settings())
+    state = ServerState(Settings())
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as inner:
-            connection = Connection(transport, client="memory", context=context)
+            connection = connection_of(transport, endless, state)
             inner.start_soon(connection.run)
             await transport.client_sends(request("/"))
             await wait_all_tasks_blocked()
             scope.cancel()
     assert transport.closed
-    assert context.counts.closings == {CloseReason.CANCELLED: 1}
+    assert state.counts.closings == {CloseReason.CANCELLED: 1}
 
 
 async def test_one_connection_cannot_hurt_another(nursery: trio.Nursery) -> None:
@@ -1088,15 +1087,15 @@ async def test_many_requests_leak_no_tasks(nursery: trio.Nursery) -> None:
 
 
 def test_repr() -> None:
-    """Its repr names the client and the request."""
+    """Its repr names the client, and how far request and answer are."""
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             client = connect(nursery, endless)
-            assert repr(client.connection) == "<Connection: memory, None>"
+            assert repr(client.connection) == "<Connection: memory, reading HEAD, answer DUE>"
             await client.send(request("/a"))
             await client.head()
-            assert "GET '/a'" in repr(client.connection)
+            assert "reading COMPLETE, answer BEGUN" in repr(client.connection)
             nursery.cancel_scope.cancel()
 
     trio.run(main)

@@ -6,75 +6,42 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints
 
-from h3trio import CloseReason, Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
+from h3trio import Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
 from h3trio._http.headers import Headers
 from h3trio._http.request import split_target
-from h3trio._server.body import BodyStream
-from h3trio._server.context import Context
-from h3trio._server.responder import ResponseState
+from h3trio._server.body import BodyBuffer
+from h3trio._server.event import response_from
+from h3trio._server.responder import Draft, ResponseState
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from h3trio import SSEWriter
 
-
-async def _no_handler(_event: object) -> None:
-    await trio.lowlevel.checkpoint()
-
-
-class Port:
-    """What an event needs of its exchange and its server, taking notes."""
-
-    def __init__(self) -> None:
-        self.server = self
-        self.statistics = Context(_no_handler, Settings()).snapshot
-        self.draining = trio.Event()
-        self.settings = Settings(max_body_bytes=10, max_event_bytes=20)
-        self.calls: list[object] = []
-
-    async def open_stream(self) -> SSEWriter:
-        """Open none."""
-        self.calls.append("open")
-        await trio.lowlevel.checkpoint()
-        raise ResponseStateError("no stream here")
-
-    def retry_after(self) -> int:
-        """Say a number."""
-        return 3
-
-    def met(self, limit: str) -> None:
-        """Take a note."""
-        self.calls.append(limit)
-
-    def fail_stream(self) -> None:
-        """Take a note."""
-        self.calls.append("fail")
-
-    def end(self, reason: CloseReason) -> None:
-        """Take a note."""
-        self.calls.append(reason)
-
-
-async def _no_continue() -> None:
-    await trio.lowlevel.checkpoint()
+SETTINGS = Settings(max_body_bytes=10, max_event_bytes=20, reconnect_delay=3)
 
 
 def make(
-    target: bytes = b"/", *headers: tuple[bytes, bytes], body: bytes = b"", port: Port | None = None
+    target: bytes = b"/",
+    *headers: tuple[bytes, bytes],
+    body: bytes = b"",
+    draft: Draft | None = None,
+    state: ServerState | None = None,
 ) -> H3Event:
-    """Make the event of a request whose body is complete."""
-    stream = BodyStream(buffer_bytes=100, on_room=list, send_continue=_no_continue)
-    stream.feed(body)
-    stream.feed_eof()
+    """Make the event of a request whose body is complete, and whose connection is gone."""
+    buffer = BodyBuffer(100)
+    buffer.feed(body)
+    buffer.feed_eof()
     return H3Event(
         method="POST",
         target=split_target(target),
         headers=Headers(headers),
         http_version="1.1",
         client="192.0.2.1",
-        body=stream,
-        port=port or Port(),
+        body=buffer,
+        draft=draft or Draft(),
+        responder=None,
+        server=state or ServerState(SETTINGS),
     )
 
 
@@ -158,14 +125,14 @@ async def test_stream() -> None:
     assert b"".join([bytes(piece) async for piece in event.stream()]) == b"0123456789 and more"
 
 
-def test_draining_and_end() -> None:
-    """An event knows whether the server goes away, and can be ended for a reason."""
-    port = Port()
-    event = make(port=port)
-    assert event.draining is port.draining
-    event.end()
-    event.end(CloseReason.LEASE)
-    assert port.calls == [CloseReason.KICKED, CloseReason.LEASE]
+def test_a_drain() -> None:
+    """An event knows whether the server goes away, and whether it takes nothing new any more."""
+    state = ServerState(SETTINGS)
+    event = make(state=state)
+    assert event.draining is state.draining
+    assert not event.is_closing
+    state.is_closing = True
+    assert event.is_closing
 
 
 @pytest.mark.parametrize("status", [199, 600, True, "200", 200.0, None])
@@ -182,26 +149,27 @@ def test_response_from() -> None:
     event = make()
     event.status = 201
     for result in ("text", b"bytes", {"a": 1}, [1]):
-        response = event.response_from(result)
+        response = response_from(event, result)
         assert response is not None
         assert response.status == 201
-    response = event.response_from({"a": 1})
+    response = response_from(event, {"a": 1})
     assert response is not None
     assert response.body == b'{"a":1}'
-    assert event.response_from(own := Response("x")) is own
-    empty = make().response_from(None)
+    assert response_from(event, own := Response("x")) is own
+    empty = response_from(make(), None)
     assert empty is not None
     assert empty.status == 204
     with pytest.raises(TypeError):
-        event.response_from(3)
+        response_from(event, 3)
 
 
 def test_response_headers() -> None:
     """Headers can be set until the head takes them."""
-    event = make()
-    assert event.take_response_headers() == []
+    draft = Draft()
+    event = make(draft=draft)
+    assert list(draft.take_fields()) == []
     event.response_headers["X-A"] = "1"
-    assert event.take_response_headers() == [(b"X-A", b"1")]
+    assert draft.take_fields() == [(b"X-A", b"1")]
     with pytest.raises(ResponseStateError):
         event.response_headers["X-B"] = "2"
 
@@ -211,8 +179,9 @@ def test_response_headers() -> None:
 )
 def test_after_the_head(state: ResponseState) -> None:
     """Once the head is out nothing about it changes, and no stream starts."""
-    event = make()
-    event.state = state
+    draft = Draft()
+    draft.state = state
+    event = make(draft=draft)
     assert event.head_sent
     with pytest.raises(ResponseStateError, match="status"):
         event.status = 201
@@ -222,7 +191,7 @@ def test_after_the_head(state: ResponseState) -> None:
         event.start_sse()
     with pytest.raises(ResponseStateError):
         event.set_stream_callback(_never)
-    assert event.response_from("text") is None
+    assert response_from(event, "text") is None
 
 
 async def _never(_writer: SSEWriter) -> None:
@@ -241,30 +210,30 @@ def test_start_twice() -> None:
 
 def test_callback_without_a_start() -> None:
     """A callback needs `start_sse` before it."""
-    event = make()
+    draft = Draft()
+    event = make(draft=draft)
     with pytest.raises(ResponseStateError, match="start_sse"):
         event.set_stream_callback(_never)
     event.start_sse()
     event.set_stream_callback(_never)
-    assert event.stream_callback is _never
+    assert draft.stream_callback is _never
 
 
-async def test_entering() -> None:
-    """Entering the block opens the stream."""
-    port = Port()
-    with assert_checkpoints(), pytest.raises(ResponseStateError, match="no stream here"):
-        async with make(port=port).start_sse():
+async def test_entering_too_late() -> None:
+    """A stream can't be entered when its exchange is over."""
+    with pytest.raises(ResponseStateError, match="closed already"):
+        async with make().start_sse():
             pytest.fail("not entered")
-    assert port.calls == ["open"]
 
 
 def test_on_close() -> None:
     """Hooks are kept in order; an async one is refused, as nobody would wait for it."""
-    event = make()
+    draft = Draft()
+    event = make(draft=draft)
     closings: list[Closing] = []
     event.on_close(closings.append)
     event.on_close(print)
-    assert event.close_hooks == [closings.append, print]
+    assert draft.close_hooks == (closings.append, print)
 
     async def hook(_closing: Closing) -> None:
         await trio.lowlevel.checkpoint()
@@ -275,8 +244,9 @@ def test_on_close() -> None:
 
 def test_limits() -> None:
     """A handler can read the bound of an event, count its own limits, and draw a time."""
-    port = Port()
-    event = make(port=port)
-    assert (event.max_event_bytes, event.retry_after()) == (20, 3)
-    event.limit_met("mine")
-    assert port.calls == ["mine"]
+    state = ServerState(SETTINGS)
+    event = make(state=state)
+    assert event.max_event_bytes == 20
+    assert 1 <= event.retry_after() <= 5
+    event.count_limit("mine")
+    assert event.server_statistics().limits == {"mine": 1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, post, request
+from helpers import connect, connection_of, post, request
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import (
@@ -21,15 +21,16 @@ from h3trio import (
     ResponseStateError,
     Settings,
 )
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
+from h3trio._http.http1 import Http1
+from h3trio._server.exchange import Exchange
+from h3trio._server.peer import Peer
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from h3trio import H3Event, SSEWriter
-    from h3trio._server.context import Handler
-    from h3trio._server.event import SSEStream
+    from h3trio._server.event import Handler, SSEStream
 
 
 async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, bytes]:
@@ -70,7 +71,7 @@ async def test_http_error() -> None:
             head, body = await client.response()
             assert (head.status, head.headers["x-limit"], body) == (429, "3", b"slower\n")
         await wait_all_tasks_blocked()
-        assert client.context.counts.closings == {CloseReason.COMPLETED: 2}
+        assert client.state.counts.closings == {CloseReason.COMPLETED: 2}
         nursery.cancel_scope.cancel()
 
 
@@ -100,7 +101,7 @@ async def test_handler_error(nursery: trio.Nursery, caplog: pytest.LogCaptureFix
         head, body = await client.response()
         assert (head.status, body) == (500, b"Internal Server Error\n")
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 2}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 2}
     assert len(caplog.records) == 2
     record = caplog.records[0]
     assert (record.name, record.levelname) == ("h3trio.server", "ERROR")
@@ -329,7 +330,7 @@ async def test_error_in_a_stream(nursery: trio.Nursery, caplog: pytest.LogCaptur
     await client.head()
     assert [(await client.event()).data for _ in range(2)] == ["before", "and this"]
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
     assert "KeyError" in caplog.text
 
 
@@ -347,7 +348,7 @@ async def test_error_that_is_caught_outside_its_stream(nursery: trio.Nursery) ->
     await client.head()
     assert (await client.event()).data == "before"
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
 
 
 async def test_http_error_in_a_stream(
@@ -363,7 +364,7 @@ async def test_http_error_in_a_stream(
     await client.send(request("/"))
     assert (await client.head()).status == 200
     assert await client.rest() == b"2\r\n:\n\r\n"
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
     assert "403" in caplog.text
 
 
@@ -383,7 +384,7 @@ async def test_error_behind_a_stream(
         await client.head()
         assert [event.data for event in await client.events()] == ["all"]
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 2}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 2}
     assert "KeyError" in caplog.text
 
 
@@ -401,7 +402,7 @@ async def test_error_in_the_block_of_a_complete_stream(nursery: trio.Nursery) ->
     await client.head()
     assert await client.events() == []
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 1}
 
 
 async def test_client_that_leaves_with_the_last_chunk(nursery: trio.Nursery) -> None:
@@ -422,7 +423,7 @@ async def test_client_that_leaves_with_the_last_chunk(nursery: trio.Nursery) -> 
     await client.stream.send_eof()
     await unwound.wait()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 1}
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 1}
 
 
 async def test_error_before_the_rest_is_taken(
@@ -475,7 +476,7 @@ async def test_lease(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
         assert await client.chunk() == b""
         lengths.add(autojump_clock.current_time() - start)
         await wait_all_tasks_blocked()
-        assert client.context.counts.closings == {CloseReason.LEASE: 1}
+        assert client.state.counts.closings == {CloseReason.LEASE: 1}
     assert 90 <= min(lengths) < max(lengths) <= 110
     assert 1000 <= min(retries) < max(retries) <= 3000
 
@@ -508,19 +509,29 @@ async def test_before_the_handlers_first_step(
 ) -> None:
     """An end that comes before it holds for the handler, and so does the client's EOF."""
     del autojump_clock
-    context = Context(sleep_forever, Settings(write_timeout=5))
-    connection = Connection(
-        FakeTransport(), client="memory", context=context, received=request("/")
-    )
-    exchange = connection._exchange  # noqa: SLF001 - nothing else has it before it runs
-    assert exchange is not None
+    state = ServerState(Settings(write_timeout=5))
+    transport = FakeTransport()
+    transport.incoming.append(request("/"))
+    reader = connection_of(transport, sleep_forever, state)._reader  # noqa: SLF001 - nothing else has the request before its handler runs
+    nursery.start_soon(reader.run)
+    arrived = await reader.next_request()
+    assert arrived is not None
     if reason is CloseReason.KICKED:
-        exchange.end(reason)
+        arrived.scope.cancel(reason)
     else:
-        exchange.half_closed()
-    nursery.start_soon(connection.run)
+        arrived.scope.half_close()
+    exchange = Exchange(
+        arrived,
+        sleep_forever,
+        http=Http1(state.settings),
+        transport=transport,
+        nursery=nursery,
+        peer=Peer("memory", "http", state),
+        state=state,
+    )
+    nursery.start_soon(exchange.run)
     await trio.sleep(6)
-    assert context.counts.closings == {reason: 1}
+    assert state.counts.closings == {reason: 1}
     nursery.cancel_scope.cancel()
 
 
@@ -548,7 +559,7 @@ async def test_kick(nursery: trio.Nursery) -> None:
         retry_of(await client.chunk())
         assert await client.chunk() == b""
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.KICKED: 2}
+    assert client.state.counts.closings == {CloseReason.KICKED: 2}
 
 
 async def test_kick_by_the_handler_itself(nursery: trio.Nursery) -> None:
@@ -566,7 +577,7 @@ async def test_kick_by_the_handler_itself(nursery: trio.Nursery) -> None:
     await client.head()
     assert [event.data for event in await client.events()] == ["one", "two"]
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.LEASE: 1}
+    assert client.state.counts.closings == {CloseReason.LEASE: 1}
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -587,7 +598,7 @@ async def test_kick_before_the_head(*, started: bool) -> None:
         assert head.status == 503
         assert 1 <= int(head.headers["retry-after"]) <= 3
         await wait_all_tasks_blocked()
-        assert client.context.counts.closings == {CloseReason.KICKED: 1}
+        assert client.state.counts.closings == {CloseReason.KICKED: 1}
         nursery.cancel_scope.cancel()
 
 
@@ -604,13 +615,13 @@ async def test_the_first_reason_counts(nursery: trio.Nursery) -> None:
     await client.send(request("/"))
     await client.response()
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.KICKED: 1}
+    assert client.state.counts.closings == {CloseReason.KICKED: 1}
 
 
 async def test_stream_while_draining(nursery: trio.Nursery) -> None:
     """A stream that is asked of a server that goes away gets 200, `retry` and its end."""
     client = connect(nursery, endless)
-    client.context.draining.set()
+    client.state.draining.set()
     await client.send(request("/"))
     head = await client.head()
     assert (head.status, head.headers["connection"]) == (200, "close")
@@ -618,7 +629,7 @@ async def test_stream_while_draining(nursery: trio.Nursery) -> None:
     retry_of(await client.chunk())
     assert await client.chunk() == b""
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.DRAINING: 1}
+    assert client.state.counts.closings == {CloseReason.DRAINING: 1}
 
 
 async def test_handler_sees_the_draining(nursery: trio.Nursery) -> None:
@@ -633,7 +644,7 @@ async def test_handler_sees_the_draining(nursery: trio.Nursery) -> None:
     await client.send(request("/"))
     await client.head()
     await wait_all_tasks_blocked()
-    client.context.draining.set()
+    client.state.draining.set()
     assert [event.event for event in await client.events()] == ["end"]
 
 
@@ -655,7 +666,7 @@ async def test_farewell_to_a_client_that_takes_nothing(
     assert autojump_clock.current_time() == pytest.approx(1)
     assert not transport.eof_sent
     assert not transport.sent.endswith(b"0\r\n\r\n")
-    assert client.context.counts.closings == {CloseReason.KICKED: 1}
+    assert client.state.counts.closings == {CloseReason.KICKED: 1}
 
 
 async def test_farewell_to_a_client_that_takes_its_time(
@@ -696,7 +707,7 @@ async def test_timeout_of_the_handlers_own(
         assert [event.data for event in await client.events()] == ["one"]
     assert autojump_clock.current_time() == pytest.approx(20)
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 2}
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 2}
 
 
 async def test_timeout_of_the_handlers_own_with_a_client_that_takes_nothing(
@@ -715,7 +726,7 @@ async def test_timeout_of_the_handlers_own_with_a_client_that_takes_nothing(
     await client.send(request("/"))
     await client.finished.wait()
     assert autojump_clock.current_time() == pytest.approx(11)
-    assert client.context.counts.closings == {CloseReason.SLOW: 1}
+    assert client.state.counts.closings == {CloseReason.SLOW: 1}
 
 
 # -- HEAD
@@ -741,8 +752,8 @@ async def test_head_of_a_stream(nursery: trio.Nursery) -> None:
         assert head.headers["transfer-encoding"] == "chunked"
     await wait_all_tasks_blocked()
     assert unwound == ["unwound", "unwound"]
-    assert client.context.counts.closings == {CloseReason.COMPLETED: 2}
-    assert len(client.context.heartbeat) == 0
+    assert client.state.counts.closings == {CloseReason.COMPLETED: 2}
+    assert len(client.state.heartbeat) == 0
 
 
 async def test_head_of_a_callback_stream(nursery: trio.Nursery) -> None:
@@ -880,7 +891,7 @@ async def test_cancelled_first(nursery: trio.Nursery, caplog: pytest.LogCaptureF
     assert isinstance(heard[0], trio.Cancelled)
     assert "connection_lost" in str(heard[0])
     assert not caplog.records
-    assert client.context.counts.closings == {CloseReason.CONNECTION_LOST: 1}
+    assert client.state.counts.closings == {CloseReason.CONNECTION_LOST: 1}
 
 
 async def test_reset_found_by_the_heartbeat(
@@ -902,7 +913,7 @@ async def test_reset_found_by_the_heartbeat(
     transport.change(broken=True)
     await client.finished.wait()
     assert 12 <= autojump_clock.current_time() <= 15
-    assert client.context.counts.closings == {CloseReason.CONNECTION_LOST: 1}
+    assert client.state.counts.closings == {CloseReason.CONNECTION_LOST: 1}
 
 
 async def test_a_send_that_was_cut_is_the_last(
@@ -923,7 +934,7 @@ async def test_a_send_that_was_cut_is_the_last(
     assert autojump_clock.current_time() == pytest.approx(5)
     assert transport.sent == b"HTTP/1.1 1"
     assert "ResponseStateError" in caplog.text
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
 
 
 @pytest.mark.parametrize(("path", "status"), [("/stream", 200), ("/plain", 200), ("/error", 404)])
@@ -979,7 +990,7 @@ async def test_an_answer_that_waits_for_a_continue_that_fails(
     await client.finished.wait()
     assert autojump_clock.current_time() == pytest.approx(Settings().write_timeout)
     assert transport.sent == b"HTTP/1.1 1"
-    assert client.context.counts.closings == {CloseReason.SLOW: 1}
+    assert client.state.counts.closings == {CloseReason.SLOW: 1}
 
 
 # -- what is told about an ending
@@ -1008,7 +1019,7 @@ async def test_closing(nursery: trio.Nursery, autojump_clock: MockClock) -> None
     assert (stream.reason, stream.status, stream.events) == ("completed", 200, 3)
     assert stream.duration == pytest.approx(3)
     assert plain.bytes_sent + stream.bytes_sent == len(transport.sent)
-    counts = client.context.counts
+    counts = client.state.counts
     assert (counts.requests, counts.events, counts.bytes_sent) == (2, 3, len(transport.sent))
 
 
@@ -1045,7 +1056,7 @@ async def test_a_log_that_raises() -> None:
             raise RuntimeError(f"{record.name} is broken")
 
     log, broken = logging.getLogger("h3trio.access"), Broken()
-    context = Context(handler, Settings(max_streams_per_address=1))
+    state = ServerState(Settings(max_streams_per_address=1))
     transport = FakeTransport()
     transport.incoming.append(request("/"))
     before = log.level
@@ -1053,25 +1064,25 @@ async def test_a_log_that_raises() -> None:
     log.setLevel(logging.INFO)
     try:
         with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
-            await Connection(transport, client="192.0.2.1", context=context).run()
+            await connection_of(transport, handler, state, client="192.0.2.1").run()
     finally:
         log.setLevel(before)
         log.removeFilter(broken)
-    assert not context.addresses.loads
+    assert not state.addresses.loads
 
 
 @pytest.mark.parametrize("_again", range(10))  # Trio shuffles the tasks
 async def test_cancelled_as_the_client_leaves(_again: int) -> None:
     """An exchange that was cut short from outside is nobody's to watch, whatever comes behind."""
-    context = Context(sleep_forever, Settings())
+    state = ServerState(Settings())
     transport = FakeTransport()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Connection(transport, client="memory", context=context).run)
+        nursery.start_soon(connection_of(transport, sleep_forever, state).run)
         transport.incoming.append(post(b"abc")[:-1])
         await wait_all_tasks_blocked()
         transport.change(broken=True)
         nursery.cancel_scope.cancel()
-    assert len(context.cancels) == 0
+    assert len(state.cancels) == 0
 
 
 async def test_log(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
@@ -1119,12 +1130,12 @@ async def test_a_reset_behind_the_answer_cancels_nothing(
 
     transport = FakeTransport()
     client = connect(nursery, handler, transport=transport)
-    nursery.start_soon(client.context.cancels.run, str)
+    nursery.start_soon(client.state.cancels.run)
     await client.send(request("/", "Connection: close"))
     await client.response()
     transport.change(broken=True)
     await trio.sleep(60)
-    assert client.context.cancels.overdue == 0
+    assert client.state.cancels.overdue == 0
     nursery.cancel_scope.cancel()
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from helpers import connect, request
 
-from h3trio import CloseReason, H3Event, HTTPError, Settings
+from h3trio import App, CloseReason, H3Event, HTTPError, Settings
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -33,7 +33,7 @@ async def endless(event: H3Event) -> None:
 async def test_an_event_source_is_never_told_503_by_a_drain(nursery: trio.Nursery) -> None:
     """While the server drains, a 503 for an EventSource is a stream that is over at once."""
     client = connect(nursery, overloaded)
-    client.context.draining.set()
+    client.state.draining.set()
     await client.send(request("/", EVENT_SOURCE))
     head, body = await client.response()
     assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
@@ -42,7 +42,7 @@ async def test_an_event_source_is_never_told_503_by_a_drain(nursery: trio.Nurser
     assert (found := re.fullmatch(rb"retry: (\d+)\n\n", body))
     assert 1000 <= int(found[1]) <= 3000
     assert await client.rest() == b""
-    assert client.context.counts.closings == {CloseReason.DRAINING: 1}
+    assert client.state.counts.closings == {CloseReason.DRAINING: 1}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_others_are_told_503(
     """Who isn't an EventSource gets the 503, as does one whose server stays."""
     client = connect(nursery, overloaded)
     if draining:
-        client.context.draining.set()
+        client.state.draining.set()
     await client.send(request("/", f"Accept: {accept}", method=method))
     head, body = await client.response()
     assert (head.status, body) == (503, b"no room\n")
@@ -68,18 +68,20 @@ async def test_others_are_told_503(
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
 async def test_no_request_begins_after_the_soft_phase(nursery: trio.Nursery, accept: str) -> None:
-    """Late in a drain no handler is called: an EventSource gets its end, others a 503."""
+    """Late in a drain an app calls no handler: an EventSource gets its end, others a 503."""
 
     async def never(_event: H3Event) -> None:
         pytest.fail("must not be called")
 
-    client = connect(nursery, never)
-    client.context.draining.set()
-    client.context.closing = True
+    app = App()
+    app.get("/")(never)
+    client = connect(nursery, app)
+    client.state.draining.set()
+    client.state.is_closing = True
     await client.send(request("/", f"Accept: {accept}"))
     head, _ = await client.response()
     assert head.status == (503 if accept == "*/*" else 200)
-    assert client.context.counts.limits == {"drain_soft": 1}
+    assert client.state.counts.limits == {"drain_soft": 1}
 
 
 async def test_farewell_in_time(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -88,4 +90,4 @@ async def test_farewell_in_time(nursery: trio.Nursery, autojump_clock: MockClock
     await client.send(request("/"))
     await client.response()
     assert autojump_clock.current_time() == pytest.approx(10, abs=0.1)
-    assert client.context.counts.limits == {"lease": 1}
+    assert client.state.counts.limits == {"lease": 1}

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
-from helpers import post, request
+from helpers import connection_of, post, request
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import App, H3Event, HTTPError, Settings
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
 from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 from h3trio.hub import Hub
 
 if TYPE_CHECKING:
@@ -128,21 +127,22 @@ async def test_a_closed_connection_leaves_nothing_behind(
     """Whatever became of its requests, nothing of a connection is left when it is closed."""
     caplog.set_level(logging.CRITICAL, "h3trio.server")  # it keeps the errors that are logged
     async with Hub() as hub:
-        context = Context(make_app(hub), Settings(linger_timeout=0))
-        nursery.start_soon(context.heartbeat.run)
+        state = ServerState(Settings(linger_timeout=0))
+        app = make_app(hub)
+        nursery.start_soon(state.heartbeat.run)
         await wait_all_tasks_blocked()
         with no_collector() as left:
             for sent in SENT:
-                await talk(context, sent, leave)
+                await talk(app, state, sent, leave)
                 assert not left(), sent[:50]
     nursery.cancel_scope.cancel()
 
 
-async def talk(context: Context, sent: bytes, leave: str) -> None:
+async def talk(app: App, state: ServerState, sent: bytes, leave: str) -> None:
     """Send something on a connection of its own, and leave."""
     async with trio.open_nursery() as nursery:
         ours, theirs = memory_stream_pair()
-        connection = Connection(StreamTransport(ours), client="memory", context=context)
+        connection = connection_of(StreamTransport(ours), app, state)
         nursery.start_soon(connection.run)
         await theirs.send_all(sent)
         await wait_all_tasks_blocked()
@@ -155,9 +155,9 @@ async def talk(context: Context, sent: bytes, leave: str) -> None:
 async def test_requests_of_one_connection_leave_nothing_behind(nursery: trio.Nursery) -> None:
     """A connection that stays doesn't keep the requests that it had."""
     async with Hub() as hub:
-        context = Context(make_app(hub), Settings())
+        state = ServerState(Settings())
         ours, theirs = memory_stream_pair()
-        connection = Connection(StreamTransport(ours), client="memory", context=context)
+        connection = connection_of(StreamTransport(ours), make_app(hub), state)
         nursery.start_soon(connection.run)
         await wait_all_tasks_blocked()
         with no_collector() as left:
@@ -190,16 +190,16 @@ async def test_an_event_outlives_its_connection(nursery: trio.Nursery) -> None:
         async with event.start_sse():
             events.append(event)
 
-    context = Context(handler, Settings(max_body_bytes=3))
+    state = ServerState(Settings(max_body_bytes=3))
     ours, theirs = memory_stream_pair()
-    nursery.start_soon(Connection(StreamTransport(ours), client="memory", context=context).run)
+    nursery.start_soon(connection_of(StreamTransport(ours), handler, state).run)
     await theirs.send_all(request("/path"))
     await theirs.send_eof()
     while await theirs.receive_some():
         pass
     (event,) = events
     assert event.path == "/path"
-    assert event.draining is context.draining
+    assert event.draining is state.draining
     assert await event.body() == b""
     event.end()
     with pytest.raises(RuntimeError, match="can't start a stream: closed already"):

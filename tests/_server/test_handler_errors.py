@@ -11,7 +11,7 @@ import trio
 from helpers import connect, request
 
 from h3trio import CloseReason, H3Event, HTTPError, Settings
-from h3trio._server.handler_errors import split
+from h3trio._server.handler_errors import separate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ async def test_a_bug_is_contained(
         "in task 'h3trio handler for memory'"
     ) in caplog.text
     assert record.exc_info
-    assert client.context.counts.closings[CloseReason.HANDLER_ERROR] == 1
+    assert client.state.counts.closings[CloseReason.HANDLER_ERROR] == 1
     nursery.cancel_scope.cancel()
 
 
@@ -78,7 +78,7 @@ async def test_a_bug_in_a_stream(nursery: trio.Nursery, bug: BaseException) -> N
     with pytest.raises(EOFError):
         await client.chunk()
     await client.finished.wait()
-    assert client.context.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
 
 
 @pytest.mark.parametrize("wrap", [lambda error: error, group], ids=["bare", "in a group"])
@@ -124,17 +124,17 @@ async def test_a_bug_while_cancelled(
     await client.stream.aclose()
     await client.finished.wait()
     assert "clean-up" in caplog.text
-    assert client.context.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
+    assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
-async def test_split() -> None:
+async def test_separate() -> None:
     """What is the handler's own and what passes are told apart inside groups too."""
     bug, interrupt, closed = HTTPError(404), KeyboardInterrupt(), GeneratorExit()
-    assert split(bug, "x") == (bug, None)
-    assert split(group(group(bug)), "x") == (bug, None)
-    assert split(interrupt, "x") == (None, interrupt)
-    assert split(closed, "x") == (None, closed)
-    own, passing = split(group(bug, group(interrupt)), "x")
+    assert separate(bug, "x") == (bug, None)
+    assert separate(group(group(bug)), "x") == (bug, None)
+    assert separate(interrupt, "x") == (None, interrupt)
+    assert separate(closed, "x") == (None, closed)
+    own, passing = separate(group(bug, group(interrupt)), "x")
     assert own is bug
     assert isinstance(passing, BaseExceptionGroup)
     assert passing.subgroup(KeyboardInterrupt) is not None

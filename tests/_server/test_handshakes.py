@@ -13,9 +13,10 @@ from helpers import NamedPeers, request
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import H3Event, Server, Settings, TrustedProxies, serve
-from h3trio._server.context import Context
-from h3trio._server.handshakes import Arrival, Entrance
+from h3trio._server.handshakes import handshake
+from h3trio._server.peer import Peer
 from h3trio._server.sockets.transport import SocketTransport
+from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -170,7 +171,7 @@ async def test_a_handshake_counts_already(nursery: trio.Nursery, autojump_clock:
         serve, say, listeners=[peers], ssl_context=context, proxies=proxies, settings=settings
     )
     server: Server = await nursery.start(serving)
-    books = server._context.addresses  # noqa: SLF001 - they have no door
+    books = server._state.addresses  # noqa: SLF001 - they have no door
     direct, second = [await peers.connect_from("192.0.2.1") for _ in range(2)]
     told = await peers.connect_from("10.0.0.1")
     await told.send_all(PROXY.replace(b"192.0.2.1", b"192.0.2.2"))
@@ -211,18 +212,28 @@ async def test_books_are_empty_after_a_cancellation(nursery: trio.Nursery, step:
         await trio.lowlevel.checkpoint()
     inner.cancel()
     await server.drain()
-    assert len(server._context.addresses) == 0  # noqa: SLF001 - they have no door
+    assert len(server._state.addresses) == 0  # noqa: SLF001 - they have no door
 
 
 async def test_a_drain_before_the_first_step() -> None:
-    """It stops also an arrival whose PROXY header is there already."""
+    """It stops also a connection whose PROXY header is there already."""
     proxies = TrustedProxies(["10.0.0.1"], proxy_protocol=True)
-    context = Context(say, Settings(), proxies=proxies)
+    state = ServerState(Settings(), proxies=proxies)
     ours, theirs = socket.socketpair()
-    with theirs:
+    with ours, theirs:
         ours.settimeout(0)
         theirs.sendall(PROXY)
-        arrival = Arrival(SocketTransport(ours), "10.0.0.1", "http")
-        arrival.drain()
-        await Entrance(context).enter(arrival)
-    assert not arrival.is_inside
+        peer = Peer("10.0.0.1", "http", state)
+        transport = SocketTransport(ours)
+        ready: list[object] = []
+
+        async def shake() -> None:
+            ready.append(await handshake(transport, peer, state=state, ssl_context=None))
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                state.handshakes.add(scope)
+                state.end_idle()
+                await shake()
+            nursery.cancel_scope.cancel()
+    assert ready == []

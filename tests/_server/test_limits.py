@@ -17,13 +17,13 @@ import trio
 from helpers import post, request
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from h3trio import H3Event, Server, Settings, serve
+from h3trio import App, H3Event, Server, Settings, serve
 from h3trio.hubserver import Rights, create_app
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 
 # Fields that refuse nothing and end nothing, and why there is no row for them.
@@ -150,6 +150,13 @@ class Row:
     above: object
     handler: Handler = app
     lockstep: bool = False
+
+
+def routed(handler: Handler) -> App:
+    """Put a handler behind every path of an app, which refuses what comes too late."""
+    made = App()
+    made.all("/*")(handler)
+    return made
 
 
 # -- what is played
@@ -360,7 +367,12 @@ ROWS: Final = {
         above=False,
         lockstep=True,
     ),
-    "drain_soft": Row(settings=Settings(drain_soft=4, drain_hard=10), play=late_request, above=503),
+    "drain_soft": Row(
+        settings=Settings(drain_soft=4, drain_hard=10),
+        play=late_request,
+        above=503,
+        handler=routed(app),
+    ),
     "drain_hard": Row(
         settings=Settings(drain_soft=4, drain_hard=10), play=long_request, above="closed"
     ),

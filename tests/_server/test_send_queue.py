@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from fakes import FakeTransport
+from fakes import FakeTransport, exchange_scope
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """An queue over a fake transport, with a scope that is cancelled when it breaks."""
+    """A queue over a fake transport, with a scope that is cancelled when it breaks."""
 
     def __init__(
         self,
@@ -34,19 +34,15 @@ class Stream:
     ) -> None:
         self.nursery = nursery
         self.transport = transport or FakeTransport(room=room)
-        self.reasons: list[CloseReason] = []
-        self.scope = trio.CancelScope()
+        self.exchange = exchange_scope()
+        self.scope = self.exchange.scope
         self.queue = SendQueue(
             self.transport,
             chunked=chunked,
             settings=dataclasses.replace(Settings(), **limits),
             nursery=nursery,
-            on_broken=self._broken,
+            scope=self.exchange,
         )
-
-    def _broken(self, reason: CloseReason) -> None:
-        self.reasons.append(reason)
-        self.scope.cancel()
 
     async def sent(self) -> bytes:
         """Return all that was sent once nothing moves any more."""
@@ -323,7 +319,7 @@ async def test_a_write_finds_the_client_gone(nursery: trio.Nursery) -> None:
     with stream.scope:
         await stream.queue.send_frame(b"x")
     assert stream.scope.cancelled_caught
-    assert stream.reasons == [CloseReason.CONNECTION_LOST]
+    assert stream.exchange.reason is CloseReason.CONNECTION_LOST
     assert state(stream) == "broken"
     assert not stream.queue.is_open
 
@@ -345,7 +341,7 @@ async def test_others_hear_of_it_by_an_error(nursery: trio.Nursery) -> None:
             await stream.queue.finish()
         stream.queue.heartbeat_nowait()
         stream.queue.abandon()
-    assert stream.reasons == [CloseReason.CONNECTION_LOST]
+    assert stream.exchange.reason is CloseReason.CONNECTION_LOST
     assert state(stream) == "broken"
 
 
@@ -363,7 +359,7 @@ async def test_a_heartbeat_finds_the_client_gone(nursery: trio.Nursery) -> None:
     stream = Stream(nursery)
     stream.transport.change(broken=True)
     stream.queue.heartbeat_nowait()
-    assert stream.reasons == [CloseReason.CONNECTION_LOST]
+    assert stream.exchange.reason is CloseReason.CONNECTION_LOST
 
 
 async def test_a_loss_wakes_all_who_wait(nursery: trio.Nursery) -> None:
@@ -385,12 +381,11 @@ async def test_a_loss_accepts_nothing_more(nursery: trio.Nursery) -> None:
     stream.queue.send_frame_nowait(b"queued")
     large = await attempt(nursery, stream.queue.send_frame(b"too large"))
     small = await attempt(nursery, stream.queue.send_frame(b"ok"))
-    cancel, stream.scope = stream.scope, large.scope
+    stream.exchange.scope = large.scope
     stream.transport.change(broken=True)
     await wait_all_tasks_blocked()
     assert (large.outcome, small.outcome) == ("cancelled", "BrokenResourceError")
     assert sizes(stream) == (0, 0)
-    assert not cancel.cancel_called
 
 
 async def test_a_client_that_takes_nothing(
@@ -402,7 +397,7 @@ async def test_a_client_that_takes_nothing(
     with stream.scope:
         await trio.sleep_forever()
     assert autojump_clock.current_time() == pytest.approx(10)
-    assert stream.reasons == [CloseReason.SLOW]
+    assert stream.exchange.reason is CloseReason.SLOW
 
 
 @pytest.mark.parametrize("room", [None, 0])
@@ -416,7 +411,7 @@ async def test_a_client_that_the_kernel_gave_up(nursery: trio.Nursery, room: int
     if room is None:
         stream.queue.heartbeat_nowait()
     await wait_all_tasks_blocked()
-    assert stream.reasons == [CloseReason.SLOW]
+    assert stream.exchange.reason is CloseReason.SLOW
 
 
 async def test_progress_is_not_slow(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -427,7 +422,7 @@ async def test_progress_is_not_slow(nursery: trio.Nursery, autojump_clock: MockC
         await trio.sleep(9)
         stream.transport.change(room=1)
     await trio.sleep(100)
-    assert stream.reasons == []
+    assert stream.exchange.reason is None
     assert await stream.sent() == b"slowly"
     assert autojump_clock.current_time() == pytest.approx(154)
 
@@ -502,7 +497,7 @@ async def test_finish(
     stream.queue.heartbeat_nowait()
     stream.queue.abandon()
     assert await stream.sent() == tail
-    assert stream.reasons == []
+    assert stream.exchange.reason is None
 
 
 async def test_finish_drains(nursery: trio.Nursery) -> None:
@@ -576,7 +571,7 @@ async def test_a_loss_after_the_end_is_no_loss(nursery: trio.Nursery) -> None:
     stream.queue.abandon()
     stream.transport.change(broken=True)
     await wait_all_tasks_blocked()
-    assert stream.reasons == []
+    assert stream.exchange.reason is None
     assert state(stream) == "ended"
 
 

@@ -127,29 +127,29 @@ async def test_a_handler_in_time_is_not_named(
     nursery.cancel_scope.cancel()
 
 
-async def test_the_oldest_is_first(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_the_oldest_is_first(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each is reported at its own time, those that ended never; off, nothing is kept."""
     del autojump_clock
-    watch, seen = CancelWatch(5), list[tuple[float, object]]()
-
-    def where(owner: object) -> str:
-        seen.append((trio.current_time(), owner))
-        return "here"
-
-    nursery.start_soon(watch.run, where)
-    begin = trio.current_time()
-    for owner in ("a", "b", "c"):
-        watch.cancel(trio.CancelScope(), "test", key=f"key of {owner}", owner=owner)
-        await trio.sleep(12)
-        watch.ended("key of b")
-    assert seen == [(begin + 5, "a"), (begin + 17, "b"), (begin + 29, "c")]
-    watch.cancel(trio.CancelScope(), "test", key="d", owner="d")
+    watch, task = CancelWatch(5), trio.lowlevel.current_task()
+    nursery.start_soon(watch.run)
+    for key in ("a", "b", "c"):
+        watch.cancelled(key, task)
+        watch.cancelled(key, task)
+        await trio.sleep(4)
+        watch.ended("b")
+        assert watch.overdue == {"a": 0, "b": 1, "c": 1}[key]
+        await trio.sleep(8)
+        assert watch.overdue == {"a": 1, "b": 1, "c": 2}[key]
+    assert [message[:2] for message in warnings(caplog)] == ["a:", "c:"]
+    watch.cancelled("d", task)
     watch.ended("d")
     await trio.sleep(60)
-    assert (len(seen), watch.overdue) == (3, 3)
-    scope, off = trio.CancelScope(), CancelWatch(None)
-    off.cancel(scope, "test", key="x", owner="x")
-    assert scope.cancel_called
+    assert watch.overdue == 2
+    off = CancelWatch(None)
+    off.cancelled("x", task)
+    assert len(off) == 0
     nursery.cancel_scope.cancel()
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from fakes import FakeTransport
+from fakes import FakeTransport, exchange_scope
 from helpers import connect, request
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, lockstep_stream_pair, wait_all_tasks_blocked
 
-from h3trio import CloseReason, Settings, SSEEvent, SSEParser, SSEWriter
+from h3trio import Settings, SSEEvent, SSEParser, SSEWriter
 from h3trio._server.send_queue import SendQueue
 from h3trio._server.writer import _frame
 from h3trio._wire.batch import Batch
@@ -32,13 +32,13 @@ class Stream:
         self, nursery: trio.Nursery, *, room: int | None = None, events: int = 256
     ) -> None:
         self.transport = FakeTransport(room=room)
-        self.reasons: list[CloseReason] = []
+        self.exchange = exchange_scope()
         queue = SendQueue(
             self.transport,
             chunked=False,
             settings=Settings(queue_events=events),
             nursery=nursery,
-            on_broken=self.reasons.append,
+            scope=self.exchange,
         )
         self.writer = SSEWriter(queue)
 

@@ -55,7 +55,7 @@ async def test_row(nursery: trio.Nursery, row: Row) -> None:
     assert "/evil" not in handled
     assert ("/canary" in handled) == (not row.closes)
     refused = [status for status in row.statuses if status != 200]
-    assert list(client.context.counts.refusals.elements()) == refused
+    assert list(client.state.counts.refusals.elements()) == refused
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from h3trio._server.sockets.tls import server_context
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
     TLSStream = trio.SSLStream[trio.SocketStream]
 

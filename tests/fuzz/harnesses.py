@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 import trio
+from helpers import connection_of
 from trio.testing import MockClock, memory_stream_pair
 
 from h3trio import App, EventTooLargeError, H3Event, HTTPError, Response, Settings, SSEParser
@@ -25,20 +26,19 @@ from h3trio._app.routing import Match, MethodNotAllowed, NotFound, Router
 from h3trio._http.cookies import parse_cookies
 from h3trio._http.headers import Headers
 from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, split_target
-from h3trio._server.connection import Connection
-from h3trio._server.context import Context
 from h3trio._server.logs.redaction import printable
 from h3trio._server.peers.proxy_protocol import ProxyProtocolError
 from h3trio._server.peers.proxy_protocol import parse as parse_proxy_header
 from h3trio._server.peers.trusted_proxies import TrustedProxies
 from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hubserver import Rights, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
     Harness = Callable[[bytes], None]
 
@@ -172,18 +172,18 @@ class Problems(logging.Handler):
 async def _converse(reads: list[bytes], handler: Handler, settings: Settings) -> bytes:
     before = trio.lowlevel.current_statistics().tasks_living
     ours, theirs = memory_stream_pair()
-    context = Context(handler, settings)
-    served = Connection(StreamTransport(ours), client="memory", context=context)
+    state = ServerState(settings)
+    served = connection_of(StreamTransport(ours), handler, state)
     answer = bytearray()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(context.heartbeat.run)
+        nursery.start_soon(state.heartbeat.run)
         nursery.start_soon(_collect, theirs, answer)
         nursery.start_soon(_send, theirs, reads)
         with trio.fail_after(PATIENCE + len(reads)):
             await served.run()
         nursery.cancel_scope.cancel()
     assert trio.lowlevel.current_statistics().tasks_living == before, "a task is left"
-    assert len(context.heartbeat) == 0, "a stream is left"
+    assert len(state.heartbeat) == 0, "a stream is left"
     return bytes(answer)
 
 

@@ -269,7 +269,7 @@ async def test_a_kicked_client_gets_a_farewell(hub: HubClient) -> None:
     assert (await client.chunk()).startswith(b"retry: ")
     assert await client.chunk() == b""
     await wait_all_tasks_blocked()
-    assert client.context.counts.closings == {CloseReason.KICKED: 1}
+    assert client.state.counts.closings == {CloseReason.KICKED: 1}
 
 
 async def test_a_client_that_leaves_is_forgotten(hub: HubClient) -> None:
@@ -285,10 +285,10 @@ async def test_health(hub: HubClient) -> None:
     assert (await hub.ask(request("/healthz/live")))[0].status == 200
     assert (await hub.ask(request("/healthz/ready")))[0].status == 200
     client = hub.connect()
-    client.context.draining.set()
+    client.state.draining.set()
     for path, status in (("/healthz/live", 200), ("/healthz/ready", 503)):
         client = hub.connect()
-        client.context.draining.set()
+        client.state.draining.set()
         await client.send(local(request(path)))
         assert (await client.head()).status == status
 

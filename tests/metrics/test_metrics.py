@@ -140,7 +140,7 @@ async def test_what_ended_a_stream_is_a_label() -> None:
     app = create_app(hub)
     async with app.lifespan(), connect(app, "/events/a", lifespan=False) as client:
         await wait_all_tasks_blocked()
-        context = client._now.context  # noqa: SLF001 - each client in memory is a server of its own
+        context = client._now.state  # noqa: SLF001 - each client in memory is a server of its own
         hub.kick(lambda _: True)
         await client.wait_closed()
         found = samples(Collector(server=context.statistics, hub=hub).collect())

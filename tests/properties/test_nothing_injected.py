@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from h3trio import H3Event
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 BREAKS = st.sampled_from("\r\n\0\x0b\x0c\x1c\x85\u2028: \t;,é\u010a\u010d😀\x7f")
 TEXT = st.text(BREAKS | st.characters(codec="utf-8"), max_size=10)

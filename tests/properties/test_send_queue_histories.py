@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
-from fakes import FakeTransport
+from fakes import FakeTransport, exchange_scope
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
@@ -22,7 +22,6 @@ from h3trio._wire.batch import Batch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from h3trio import CloseReason
 
 Step: TypeAlias = tuple[str, int]
 
@@ -37,13 +36,13 @@ class History:
         self.nursery = nursery
         self.chunked = chunked
         self.transport = FakeTransport(room=room)
-        self.reasons: list[CloseReason] = []
+        self.exchange = exchange_scope()
         self.queue = SendQueue(
             self.transport,
             chunked=chunked,
             settings=LIMITS,
             nursery=nursery,
-            on_broken=self.reasons.append,
+            scope=self.exchange,
         )
         self.calls: list[bytes] = []
         self.refused: set[bytes] = set()

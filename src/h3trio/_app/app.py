@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
+from h3trio._server.event import response_from
 
 from .routing import MethodNotAllowed, NotFound, Router
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 
 _F = TypeVar("_F", bound="RouteHandler")
-_M = TypeVar("_M", bound="Middleware")
+_M = TypeVar("_M", bound="Middleware | Before")
 
 
 class Next(Protocol):
@@ -47,10 +48,9 @@ class Middleware(Protocol):
 
 @runtime_checkable
 class Before(Protocol):
-    """Middleware that has nothing to do once the handler runs, and so needs no task's frame.
+    """Middleware that has nothing to do once the handler runs, such as `CORS`.
 
-    In front of all other middleware, its `before` is called instead of itself: a stream
-    then keeps no coroutine of it for as long as it lasts.
+    A stream keeps no coroutine of it for as long as it lasts.
     """
 
     def before(self, event: H3Event) -> Response | None:
@@ -73,8 +73,8 @@ class App:
 
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
         self._router: Router[RouteHandler] = Router()
-        self._before: list[Before] = []
-        self._middleware: list[Middleware] = []
+        # One of the two each; told apart here, as that takes its time.
+        self._steps: list[tuple[Before | None, Middleware | None]] = []
         self._lifespan = lifespan
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
@@ -90,31 +90,35 @@ class App:
         Raises, when awaited:
             HTTPError: 404, 405, or what a handler raised.
         """
-        for middleware in self._before:
-            if (response := middleware.before(event)) is not None:
+        return self._chain(event, 0)
+
+    def _chain(self, event: H3Event, index: int) -> Awaitable[Response | None]:
+        """Go on with the middleware of this index, or behind the last to the route."""
+        for at in range(index, len(self._steps)):
+            before, around = self._steps[at]
+            if around is not None:
+                return self._around(around, event, at + 1)
+            if before is not None and (response := before.before(event)) is not None:
                 return _ready(response)
-        return self._chain(event, 0) if self._middleware else self._dispatch(event)
+        return self._dispatch(event)
 
-    def mark(self, event: H3Event) -> None:
-        """Let the middleware in front mark an answer that no handler makes."""
-        for middleware in self._before:
-            middleware.before(event)
-
-    async def _chain(self, event: H3Event, index: int) -> Response | None:
-        if index == len(self._middleware):
-            return await self._dispatch(event)
-
+    async def _around(self, middleware: Middleware, event: H3Event, index: int) -> Response | None:
         passed: Response | None = None
 
         async def following() -> Response | None:
             nonlocal passed
-            passed = await self._chain(event, index + 1)
+            passed = await self._chain(event, index)
             return passed
 
-        result = await self._middleware[index](event, following)
+        result = await middleware(event, following)
         return passed if result is None and passed is not None else _answer(event, result)
 
     async def _dispatch(self, event: H3Event) -> Response | None:
+        if event.is_closing:
+            # Raised here, so that the middleware marks it: without the headers of CORS a page of
+            # another site couldn't read when to come back.
+            event.count_limit("drain_soft")
+            raise HTTPError(503, "the server is going away")
         found = self._router.match(event.method, event.raw_path)
         if isinstance(found, NotFound):
             if event.method == "OPTIONS" and event.raw_path == b"*":
@@ -133,10 +137,10 @@ class App:
 
     def use(self, middleware: _M) -> _M:
         """Add middleware; the first added is the outermost. Usable as a decorator."""
-        if isinstance(middleware, Before) and not self._middleware:
-            self._before.append(middleware)
+        if isinstance(middleware, Before):
+            self._steps.append((middleware, None))
         else:
-            self._middleware.append(middleware)
+            self._steps.append((None, middleware))
         return middleware
 
     def get(self, pattern: str) -> Callable[[_F], _F]:
@@ -185,7 +189,7 @@ async def _ready(response: Response) -> Response:
 
 def _answer(event: H3Event, result: object) -> Response | None:
     """Make a response of what a handler or middleware returned; `None` after a stream."""
-    response = event.response_from(result)
+    response = response_from(event, result)
     if response is None and result is not None:
         raise ResponseStateError(
             f"what starts a stream returns None, and this returned {type(result).__name__}"

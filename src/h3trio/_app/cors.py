@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from h3trio._http.headers import MutableHeaders
     from h3trio._server.event import H3Event
 
-    from .app import Next
 
 # RFC 6454 section 6.2, as browsers write it: lower case, no path, no default port.
 _ORIGIN: Final = re.compile(
@@ -104,13 +103,8 @@ class CORS:
         """Whether this origin is listed itself, and so was named by somebody who trusts it."""
         return origin in self._origins and origin != "*"
 
-    async def __call__(self, event: H3Event, next: Next, /) -> Response | None:  # noqa: A002 - the field's name for it
-        """Answer a preflight; mark the answer to anything else."""
-        response = self.before(event)
-        return await next() if response is None else response
-
     def before(self, event: H3Event) -> Response | None:
-        """Do the same, where nothing is in front of it but its like: see `App`."""
+        """Answer a preflight; mark the answer to anything else."""
         origin = event.headers.get("origin")
         # Fetch, "CORS-preflight fetch": only these two together; other OPTIONS are the app's.
         asks = event.method == "OPTIONS" and "access-control-request-method" in event.headers

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Final, final
 from h3trio._http.headers import MutableHeaders
 
 if TYPE_CHECKING:
-    from h3trio._http.response import Response
     from h3trio._server.event import H3Event
 
-    from .app import Next
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -72,13 +70,8 @@ class SecurityHeaders:
         if strict_transport_security is not None:
             self._over_tls.set("Strict-Transport-Security", strict_transport_security)
 
-    async def __call__(self, event: H3Event, next: Next, /) -> Response | None:  # noqa: A002 - the field's name for it
-        """Add the headers, and go on."""
-        self.before(event)
-        return await next()
-
     def before(self, event: H3Event) -> None:
-        """Do the same, where nothing is in front of it but its like: see `App`."""
+        """Add the headers."""
         event.response_headers.add_missing(
             self._over_tls if event.scheme == "https" else self._always
         )

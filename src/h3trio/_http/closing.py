@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @final
@@ -51,7 +54,10 @@ ENDED_BY_SERVER = frozenset(
 )
 """Endings after which a stream gets a farewell `retry:` and its final chunk."""
 
-LIMIT_OF = {CloseReason.SLOW: "write_timeout", CloseReason.LEASE: "lease"}
+LIMIT_OF: Mapping[CloseReason | None, str] = {
+    CloseReason.SLOW: "write_timeout",
+    CloseReason.LEASE: "lease",
+}
 """The setting that an ending for this reason met."""
 
 

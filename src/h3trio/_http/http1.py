@@ -94,7 +94,7 @@ class Answer(enum.Enum):
     COMPLETE = enum.auto()
     """And the connection stays open, for all that was said."""
     LAST = enum.auto()
-    """Complete; nothing follows on this connection."""
+    """Complete or given up; nothing follows on this connection."""
     CUT = enum.auto()
     """A send failed or was given up: not even an orderly end may follow."""
 
@@ -126,11 +126,15 @@ class Http1:
         """Bytes received but not yet part of a value."""
         return len(self._gate)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a bound cut short what `next` returned: let others have their turn."""
+        return self._gate.has_more
+
     def next(self) -> RequestHead | bytes | Signal:
         """Return the next head, piece of body, or signal.
 
-        A piece of a chunked body is made of a bounded number of chunks: a caller that goes on at
-        once takes its turn of the event loop between two of them.
+        A piece of a chunked body is made of a bounded number of chunks, see `has_more`.
 
         Raises:
             ProtocolError: the peer's bytes are not HTTP, or above a limit.
@@ -141,10 +145,14 @@ class Http1:
             if self.reading is Reading.HEAD:
                 return self._next_head()
         except ProtocolError:
-            self.reading = Reading.CLOSED
-            self._gate.clear()
+            self.stop_reading()
             raise
         return Signal.PAUSED if self._gate else Signal.NEED_DATA
+
+    def stop_reading(self) -> None:
+        """Drop what is there and what comes; an answer that is due closes the connection."""
+        self.reading = Reading.CLOSED
+        self._gate.clear()
 
     def _next_head(self) -> RequestHead | Signal:
         try:
@@ -160,7 +168,7 @@ class Http1:
         except h11.RemoteProtocolError:
             # All else that h11 refuses, the gate has refused. Its words quote the client.
             raise ProtocolError(400, "a request has one Host header") from None
-        assert type(request) is h11.Request, "the gate gives whole heads"
+        assert isinstance(request, h11.Request), "the gate gives whole heads"
         head = RequestHead(
             request.method.decode("ascii"),
             request.target,
@@ -194,13 +202,13 @@ class Http1:
                 conn.receive_data(piece)
             pieces: list[bytes] = []
             try:
-                while type(event := conn.next_event()) is h11.Data:
+                while isinstance(event := conn.next_event(), h11.Data):
                     pieces.append(event.data)
             except h11.RemoteProtocolError:
                 raise ProtocolError(400, "a chunk is not as its size line says") from None
             if pieces:
                 return b"".join(pieces)
-            if type(event) is not h11.EndOfMessage:
+            if not isinstance(event, h11.EndOfMessage):
                 return Signal.NEED_DATA
         self.reading = Reading.COMPLETE
         self._let_go()
@@ -336,9 +344,12 @@ class Http1:
         """Note that the caller has sent the last chunk, or the head alone in answer to HEAD."""
         self._has_ended()
 
-    def abandon(self) -> None:
-        """Note that a send failed or was given up: the connection can't be used again."""
-        self.answer = Answer.CUT
+    def abandon(self, *, orderly: bool = False) -> None:
+        """Note that the answer was given up: the connection can't be used again.
+
+        `orderly` if its last bytes were whole ones, so that an orderly end may follow.
+        """
+        self.answer = Answer.LAST if orderly else Answer.CUT
 
     @property
     def can_respond(self) -> bool:

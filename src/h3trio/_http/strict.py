@@ -104,6 +104,7 @@ class Gate:
         "_settings",
         "_skips_line",
         "_trailers",
+        "has_more",
         "is_head_request",
     )
 
@@ -117,6 +118,8 @@ class Gate:
         self._left = 0
         self._overhead = 0
         self._trailers = False
+        self.has_more: bool = False
+        """Whether the piece of body that was taken last ended at `CHUNKS_AT_ONCE`."""
         self.is_head_request: bool = False
         """Whether the head under way is that of HEAD, seen before it is complete or checked."""
 
@@ -199,6 +202,7 @@ class Gate:
     def _scan_chunks(self) -> int:
         """Return how many bytes were looked at, and may be shown."""
         data, at = self._buffer, 0
+        self.has_more = False
         for _ in range(CHUNKS_AT_ONCE):
             if self._trailers:
                 return self._trailer_end(at)
@@ -206,8 +210,9 @@ class Gate:
             at += step
             self._left -= step
             if at == len(data) or not (end := self._size_line(at)):
-                break
+                return at
             at = end
+        self.has_more = True
         return at
 
     def _size_line(self, start: int) -> int:

@@ -1,12 +1,11 @@
-"""How long the reader of a connection waits, for what it waits for.
+"""`Deadlines`: how long the reader of one connection waits, for what it waits for.
 
-One value per connection works out the moment at which the reader's patience ends,
-and remembers by whose limit, so that what follows can be named and counted.
+They work out the moment at which the reader's patience ends, and remember by which limit, so that
+what follows can be named and counted.
 
-The reader waits inside `scope`. Trio is told of a deadline only where it is earlier than
-the one it knows: a reader that was woken too early finds that `is_over` isn't true, and
-waits on in a new scope. That is once in `keepalive_timeout`, instead of twice for each
-request (10 of 150 microseconds).
+The reader waits inside `scope`. Trio is told of a deadline only where it is earlier than the one it
+knows: a reader that was woken too early finds that `is_over` isn't true, and waits on in a new
+scope. That is once in `keepalive_timeout`, instead of twice for each request.
 
 A body has two limits. `body_timeout` bounds each silence; a client that sends a byte
 now and then would never meet it, so `min_body_rate` bounds the whole: each byte buys
@@ -18,14 +17,20 @@ nobody is late; and a body that the handler takes as a stream has no end to be l
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 if TYPE_CHECKING:
     from h3trio._http.settings import Settings
 
-    from .body import BodyStream
+
+TIMED_OUT: Final = {
+    "head_timeout": "the request head took too long",
+    "body_timeout": "the request body stalled",
+    "min_body_rate": "the request body comes too slowly",
+}
+"""What a 408 says, by the limit that was met."""
 
 
 @final
@@ -50,10 +55,6 @@ class Deadlines:
         self._due = due
         if due < self.scope.deadline:  # noqa: PLR1730 - to set what is there is what it spares
             self.scope.deadline = due
-
-    def settle(self) -> None:
-        """Tell Trio what is due now, if only later: an idle stream isn't to be woken for less."""
-        self.scope.deadline = self._due
 
     def is_over(self) -> bool:
         """Whether the reader's patience has ended; if not, wait on in a new `scope`."""
@@ -88,16 +89,22 @@ class Deadlines:
         self.limit = "head_timeout"
         return self.head_since + self._settings.head_timeout
 
-    def for_body(self, body: BodyStream) -> float:
-        """Until when more of a body is waited for."""
+    def for_body(
+        self, *, received: int, is_streamed: bool, continued_at: float | None = None
+    ) -> float:
+        """Until when more of a body is waited for, of which so many bytes have come.
+
+        A client that waited for `100 Continue` has its time from then on.
+        """
         now, settings = trio.current_time(), self._settings
+        silent_since = now if received or continued_at is None else continued_at
         if self._body_since is None:
-            self._body_since = now
+            self._body_since = silent_since
         self.limit = "body_timeout"
-        silence = now + settings.body_timeout
-        if settings.min_body_rate is None or body.is_streamed:
+        silence = silent_since + settings.body_timeout
+        if settings.min_body_rate is None or is_streamed:
             return silence
-        bought = body.received / settings.min_body_rate
+        bought = received / settings.min_body_rate
         slowest = self._body_since + settings.body_timeout + bought
         if slowest < silence:
             self.limit = "min_body_rate"

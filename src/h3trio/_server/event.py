@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, final
 
-from h3trio._http.closing import CloseReason, Closing
+from h3trio._http.closing import CloseReason
 from h3trio._http.cookies import SetsCookies, parse_cookies
 from h3trio._http.errors import HTTPError, ResponseStateError
-from h3trio._http.headers import Headers, MutableHeaders, QueryParams
 from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query
 from h3trio._http.response import Response, to_response
 
+from .body_stream import BodyStream
 from .logs.redaction import printable, redact_path
 from .responder import ResponseState
 
@@ -26,41 +26,40 @@ if TYPE_CHECKING:
 
     import trio
 
+    from h3trio._http.headers import Headers, MutableHeaders, QueryParams
     from h3trio._http.request import Target
     from h3trio._http.statistics import ServerStatistics
 
-    from .body import BodyStream
-    from .responder import ClosedPort, ResponsePort
+    from .body import BodyBuffer
+    from .responder import CloseHook, Draft, HeadHook, Responder, StreamCallback
+    from .state import ServerState
     from .writer import SSEWriter
 
-    StreamCallback = Callable[["SSEWriter"], Awaitable[object]]
-    CloseHook = Callable[[Closing], object]
-    HeadHook = Callable[[MutableHeaders], object]
+    Handler = Callable[["H3Event"], Awaitable[object]]
 
 
 @final
 class H3Event(SetsCookies):
-    """A request, and the status, headers and stream of its response."""
+    """A request, and the status, headers and stream of its response.
+
+    The server makes it, and hands it to the handler.
+    """
 
     __slots__ = (
         "_body",
         "_content",
         "_cookies",
-        "_head_hooks",
-        "_port",
+        "_draft",
         "_query",
-        "_response_headers",
-        "_status",
+        "_responder",
+        "_server",
         "_target",
         "client",
-        "close_hooks",
         "headers",
         "http_version",
         "method",
         "params",
         "scheme",
-        "state",
-        "stream_callback",
         "subject",
     )
 
@@ -72,8 +71,11 @@ class H3Event(SetsCookies):
         headers: Headers,
         http_version: str,
         client: str,
-        body: BodyStream,
-        port: ResponsePort,
+        scheme: str = "http",
+        body: BodyBuffer,
+        draft: Draft,
+        responder: Responder | None,
+        server: ServerState,
     ) -> None:
         self.method: str = method
         """As sent: methods are case-sensitive."""
@@ -84,30 +86,25 @@ class H3Event(SetsCookies):
         """`"1.1"` or `"1.0"`."""
         self.client: str = client
         """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
-        self.scheme: str = "http"
+        self.scheme: str = scheme
         """How the client came: `"http"` or `"https"`, as far as that is known."""
         self.subject: str = ""
         """Who sent it, for the access log's record: whatever the application says."""
         self.params: dict[str, str] = {}
         """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body
-        self._port = port
+        self._draft = draft
+        self._responder = responder  # `None` once the answer is over
+        self._server = server
         self._content: bytes | None = None
         self._cookies: Mapping[str, str] | None = None
-        self._head_hooks: list[HeadHook] | None = None
         self._query: QueryParams | None = None
-        self._status = 200
-        self._response_headers: MutableHeaders | None = None
-        self.state: ResponseState = ResponseState.NEW
-        """How far the response is; the server's to change."""
-        self.stream_callback: StreamCallback | None = None
-        """What `set_stream_callback` was given."""
-        self.close_hooks: list[CloseHook] | None = None
-        """What `on_close` was given."""
 
     def __repr__(self) -> str:
         path, client = printable(redact_path(self.path)), printable(self.client)
-        return f"<H3Event: {printable(self.method)} '{path}' from {client}, {self.state.value}>"
+        return (
+            f"<H3Event: {printable(self.method)} '{path}' from {client}, {self._draft.state.value}>"
+        )
 
     # -- the request
 
@@ -159,7 +156,12 @@ class H3Event(SetsCookies):
     @property
     def draining(self) -> trio.Event:
         """Set when the server begins to go away; wait for it to end in your own way."""
-        return self._port.server.draining
+        return self._server.draining
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the first phase of the server's drain is over: `App` answers 503 from then on."""
+        return self._server.is_closing
 
     async def body(self, *, max_bytes: int | None = None) -> bytes:
         """Return the whole body; a second call returns it again.
@@ -169,12 +171,12 @@ class H3Event(SetsCookies):
                 `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
         """
         if self._content is None:
-            limit = self._port.server.settings.max_body_bytes if max_bytes is None else max_bytes
+            limit = self._server.settings.max_body_bytes if max_bytes is None else max_bytes
             content = None
             if int(self.headers.get("content-length", "0")) <= limit:
-                content = await self._body.read(limit)
+                content = await BodyStream(self._body, self._responder).read(limit)
             if content is None:
-                self.limit_met("max_body_bytes")
+                self.count_limit("max_body_bytes")
                 raise HTTPError(413, f"the body may have {limit} bytes")
             self._content = content
         return self._content
@@ -202,25 +204,25 @@ class H3Event(SetsCookies):
         calls this before `body_buffer_bytes` have come: what is unread by then is thrown away.
         """
         self._body.is_wanted = self._body.is_streamed = True
-        return self._body
+        return BodyStream(self._body, self._responder)
 
     def server_statistics(self) -> ServerStatistics:
         """A snapshot of the server that the request came to, as of `Server.statistics`."""
-        return self._port.server.statistics()
+        return self._server.statistics()
 
     # -- limits
 
     @property
     def max_event_bytes(self) -> int:
         """How large one event may be that a client publishes (`Settings.max_event_bytes`)."""
-        return self._port.server.settings.max_event_bytes
+        return self._server.settings.max_event_bytes
 
-    def limit_met(self, name: str) -> None:
+    def count_limit(self, name: str) -> None:
         """Count in `ServerStatistics.limits` that a limit was met, the application's own too.
 
         `name` is that of its setting: from a fixed set, as each is held for good.
         """
-        self._port.server.met(name)
+        self._server.count_limit(name)
 
     def retry_after(self) -> int:
         """Draw whole seconds for a `Retry-After` of your own, at least 1.
@@ -228,43 +230,39 @@ class H3Event(SetsCookies):
         From half to one and a half `Settings.reconnect_delay`, so that clients don't come
         back in step. A 429 or 503 without one is given one when it is sent.
         """
-        return self._port.server.retry_after()
+        return self._server.retry_after()
 
     # -- the response
 
     @property
     def status(self) -> int:
         """The status of the response, 200 unless set; a returned `Response` has its own."""
-        return self._status
+        return self._draft.status
 
     @status.setter
     def status(self, value: int) -> None:
         self._require_unsent("the status")
         if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:  # noqa: PLR2004 - the range of final statuses, RFC 9110 section 15
             raise ValueError(f"status must be from 200 to 599, not {value!r}")
-        self._status = value
+        self._draft.status = value
 
     @property
     def response_headers(self) -> MutableHeaders:
         """Headers to add to the response, until its head is sent."""
-        if self._response_headers is None:
-            self._response_headers = MutableHeaders()
-            if self.head_sent:
-                self._response_headers.freeze()
-        return self._response_headers
+        return self._draft.headers
 
     def _cookie_headers(self) -> MutableHeaders:
-        return self.response_headers
+        return self._draft.headers
 
     def on_head(self, hook: HeadHook) -> None:
         """Call `hook(headers)` with `response_headers` once, just before the head is sent."""
         self._require_unsent("the headers")
-        self._head_hooks = [*(self._head_hooks or ()), hook]
+        self._draft.head_hooks += (hook,)
 
     @property
     def head_sent(self) -> bool:
         """Whether status and headers are out."""
-        return self.state not in (ResponseState.NEW, ResponseState.STREAM_STARTED)
+        return self._draft.head_sent
 
     def start_sse(self) -> SSEStream:
         """Answer with an event stream: `async with event.start_sse() as writer`.
@@ -275,10 +273,11 @@ class H3Event(SetsCookies):
         Raises:
             ResponseStateError: a stream was started before, or a response sent.
         """
-        if self.state is not ResponseState.NEW:
-            raise ResponseStateError(f"can't start a stream: {self.state.value} already")
-        self.state = ResponseState.STREAM_STARTED
-        return SSEStream(self._port)
+        draft = self._draft
+        if draft.state is not ResponseState.NEW:
+            raise ResponseStateError(f"can't start a stream: {draft.state.value} already")
+        draft.state = ResponseState.STREAM_STARTED
+        return SSEStream(self._responder, self.client)
 
     def set_stream_callback(self, callback: StreamCallback) -> None:
         """Run `await callback(writer)` once the handler has returned.
@@ -287,18 +286,19 @@ class H3Event(SetsCookies):
             ResponseStateError: `start_sse` wasn't called, or the stream was entered;
                 entering it afterwards raises it too.
         """
-        if self.state is not ResponseState.STREAM_STARTED:
+        if self._draft.state is not ResponseState.STREAM_STARTED:
             raise ResponseStateError(
                 "call start_sse() first, and set the callback before the stream is entered"
             )
-        self.stream_callback = callback
+        self._draft.stream_callback = callback
 
     def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
         """Cancel the handler and end its stream with a farewell and the final chunk.
 
         Where no stream was entered yet, the answer is 503.
         """
-        self._port.end(reason)
+        if self._responder is not None:
+            self._responder.end(reason)
 
     def on_close(self, hook: CloseHook) -> None:
         """Call `hook(closing)` once, after the handler has finished unwinding.
@@ -310,40 +310,35 @@ class H3Event(SetsCookies):
         """
         if inspect.iscoroutinefunction(hook):
             raise TypeError("an on_close hook can't be async: the exchange is over when it runs")
-        if self.close_hooks is None:
-            self.close_hooks = []
-        self.close_hooks.append(hook)
-
-    def response_from(self, result: object) -> Response | None:
-        """Return the response that a handler's result stands for, `None` after a stream.
-
-        Raises:
-            TypeError: the result is of no type a handler may return.
-        """
-        if self.state is not ResponseState.NEW:
-            return None
-        response = to_response(result)
-        if response is not result and self._status != 200:  # noqa: PLR2004 - OK, the default
-            return Response(response.body, status=self._status, headers=response.headers)
-        return response
-
-    def take_response_headers(self) -> list[tuple[bytes, bytes]]:
-        """Freeze the headers and return them; for the connection, as it sends the head."""
-        hooks, self._head_hooks = self._head_hooks, None
-        for hook in hooks or ():
-            hook(self.response_headers)
-        if self._response_headers is None:
-            return []
-        self._response_headers.freeze()
-        return self._response_headers.raw
-
-    def let_go(self, port: ClosedPort) -> None:
-        """Forget the connection; for the connection, when the answer is over."""
-        self._port = port
+        self._draft.close_hooks += (hook,)
 
     def _require_unsent(self, what: str) -> None:
         if self.head_sent:
             raise ResponseStateError(f"{what} can't change: the head was sent")
+
+    def _let_go(self) -> None:
+        """Forget the connection: the exchange is over."""
+        self._responder = None
+
+
+def response_from(event: H3Event, result: object) -> Response | None:
+    """Return the response that a handler's result stands for, `None` once a stream was started.
+
+    Raises:
+        TypeError: the result is of no type a handler may return.
+    """
+    draft = event._draft  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
+    if draft.state is not ResponseState.NEW:
+        return None
+    response = to_response(result)
+    if response is not result and draft.status != 200:  # noqa: PLR2004 - OK, the default
+        return Response(response.body, status=draft.status, headers=response.headers)
+    return response
+
+
+def let_go(event: H3Event) -> None:
+    """Let an event forget its connection, once the exchange is over."""
+    event._let_go()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
 
 
 @final
@@ -355,16 +350,19 @@ class SSEStream:
     knows, also where the handler catches it outside.
     """
 
-    __slots__ = ("_port", "_writer")
+    __slots__ = ("_client", "_responder", "_writer")
 
-    def __init__(self, port: ResponsePort) -> None:
-        self._port = port
+    def __init__(self, responder: Responder | None, client: str) -> None:
+        self._responder = responder
+        self._client = client
         self._writer: SSEWriter | None = None
 
     async def __aenter__(self) -> SSEWriter:
         if self._writer is not None:
             raise ResponseStateError("this stream was entered before")
-        self._writer = await self._port.open_stream()
+        if self._responder is None:
+            raise ResponseStateError("can't stream: closed already")
+        self._writer = await self._responder.open_stream(self._client)
         return self._writer
 
     async def __aexit__(
@@ -376,7 +374,7 @@ class SSEStream:
         if exc_type is None:
             if self._writer is not None:
                 await self._writer.aclose()
-        elif issubclass(exc_type, Exception):
-            self._port.fail_stream()
-        # After a cancellation the connection decides how the stream ends: it alone
-        # knows whose doing that was.
+        elif self._responder is not None and issubclass(exc_type, Exception):
+            self._responder.fail_stream()
+        # After a cancellation the exchange decides how the stream ends: it alone knows whose doing
+        # that was.

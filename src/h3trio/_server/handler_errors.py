@@ -1,4 +1,4 @@
-"""What left a handler: what is its own doing, and what only passes through.
+"""`separate`: of what left a handler, its own errors, and what only passes through.
 
 A handler is code of the application, and any bug in it is an answer of 500 and an entry in the log,
 also one that raises what isn't an `Exception`: `SystemExit` out of a library that thinks it
@@ -24,7 +24,9 @@ _Group: TypeAlias = BaseExceptionGroup[BaseException]
 _PASSING: Final = (trio.Cancelled, GeneratorExit, KeyboardInterrupt)
 
 
-def split(error: BaseException, event: object) -> tuple[BaseException | None, BaseException | None]:
+def separate(
+    error: BaseException, event: object
+) -> tuple[BaseException | None, BaseException | None]:
     """Return what of an error is the handler's own, and what is to be raised again."""
     own, passing = _parts(error)
     if passing is not None and _holds(passing, KeyboardInterrupt):

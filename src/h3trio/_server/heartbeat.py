@@ -1,4 +1,4 @@
-"""One task for the heartbeats of all streams of a server.
+"""`Heartbeat`: one task for the heartbeats of all streams of a server.
 
 Streams stand in a heap by the time of their next check. At that time a stream
 that was silent for the interval gets a comment; one that wasn't is checked
@@ -49,6 +49,10 @@ class Heartbeat:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def streams(self) -> tuple[SendQueue, ...]:
+        """Return all open streams, the oldest first."""
+        return tuple(self._streams.values())
 
     def add(self, queue: SendQueue) -> None:
         """Watch a stream that opened now."""

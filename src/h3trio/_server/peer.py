@@ -1,53 +1,125 @@
-"""Whom a connection belongs to: the peer itself, or whom the proxy in front of us names.
+"""`Peer`: the other side of one connection, and whom the proxy in front of us names.
 
-What is known of the connection is said once, when it is made; what a trusted proxy
-says of each request comes with its headers. Streams are counted under the address that
-the request came from, whoever carried it here.
+What is known of a connection is said once, when it is made: which proxies are trusted is asked
+then, and again only where a PROXY header names somebody else. What a trusted proxy says of each
+request comes with its headers. Streams are counted under the address that the request came from,
+whoever carried it here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
+
+from .peers.addresses import UNKNOWN, address_key, is_local
 
 if TYPE_CHECKING:
-    from .context import Context
-    from .event import H3Event
+    from h3trio._http.errors import HTTPError
+    from h3trio._http.headers import Headers
+
+    from .peers.trusted_proxies import TrustedProxies
+    from .state import ServerState
+
+
+# Connections that are told at once that there is no room for them; beyond, they are just closed:
+# rejecting must not become what a server is busy with.
+_MAX_TOLD: Final = 100
 
 
 @final
 class Peer:
-    """The other side of one connection."""
+    """Who is at the other end of a connection."""
 
-    __slots__ = ("_context", "_proxies", "_scheme", "_stream_key", "client")
+    __slots__ = (
+        "_forwarders",
+        "_is_counted",
+        "_key",
+        "_state",
+        "_stream_key",
+        "client",
+        "closes_silently",
+        "expects_header",
+        "is_rejected",
+        "scheme",
+    )
 
-    def __init__(self, client: str, scheme: str, context: Context) -> None:
-        self.client = client
+    def __init__(self, client: str, scheme: str, state: ServerState) -> None:
+        proxies = state.proxies
+        is_trusted = proxies is not None and proxies.trusts(client)
+        self.client: str = client
         """The address of the connection itself."""
-        self._scheme = scheme
-        self._context = context
-        self._proxies = context.forwarders_for(client)
+        self.scheme: str = scheme
+        self.expects_header: bool = proxies is not None and is_trusted and proxies.proxy_protocol
+        """Whether its connection begins with a header of the PROXY protocol."""
+        # What its connection is counted under; a proxy's isn't counted.
+        self._key: str | None = None if is_trusted else address_key(client)
+        self._is_counted = False
+        self.is_rejected: bool = False
+        """Whether there is no room for its connection."""
+        self.closes_silently: bool = False
+        """Whether it is rejected without a word: so many others are being told so."""
+        self._forwarders: TrustedProxies | None = proxies if is_trusted else None
+        if self.expects_header and proxies is not None and not proxies.believes(client):
+            self._forwarders = None
+        self._state = state
         self._stream_key: str | None = None
 
-    def sign(self, event: H3Event) -> None:
-        """Tell a request whom it came from."""
-        event.scheme = self._scheme
-        if self._proxies is not None:
-            event.client, event.scheme = self._proxies.origin(
-                self.client, self._scheme, event.headers
-            )
+    def name(self, client: str) -> None:
+        """Take the word of the PROXY header for who it is."""
+        # A name of this machine would have its rights, and whoever is in front of the proxy may
+        # be anybody.
+        self.client = client = UNKNOWN if is_local(client) else client
+        proxies = self._state.proxies
+        is_named = proxies is not None and proxies.names(client)
+        self._forwarders = proxies if is_named else None
+        self._key = None if is_named else address_key(client)
 
-    def take_stream(self, event: H3Event) -> None:
-        """Count the stream that a request opens, see `Context.take_stream`.
+    def identify(self, headers: Headers) -> tuple[str, str]:
+        """Return whom a request came from, and by which scheme."""
+        if self._forwarders is None:
+            return self.client, self.scheme
+        return self._forwarders.origin(self.client, self.scheme, headers)
+
+    def take_connection(self) -> HTTPError | None:
+        """Count its connection under its address; return 429 if that holds all it may."""
+        state = self._state
+        self._is_counted = state.addresses.take_connection(self._key)
+        if self._is_counted:
+            return None
+        state.counts.refused_by_address += 1
+        state.count_limit("max_connections_per_address")
+        return self.reject(state.too_many("connections"))
+
+    def reject(self, error: HTTPError) -> HTTPError:
+        """Count its connection among those for which there is no room; return the error."""
+        self.is_rejected = True
+        self._state.connections -= 1
+        self._state.rejected += 1
+        self.closes_silently = self._state.rejected > _MAX_TOLD
+        return error
+
+    def leave(self) -> None:
+        """Count its connection no more: it is closed."""
+        state = self._state
+        if self._is_counted:
+            state.addresses.leave_connection(self._key)
+        if self.is_rejected:
+            state.rejected -= 1
+        else:
+            state.connections -= 1
+        state.wake_if_empty()
+
+    def take_stream(self, client: str) -> None:
+        """Count the stream that a request of this client opens, see `ServerState.take_stream`.
 
         Raises:
             HTTPError: 429, its address holds all it may.
         """
         # A proxy that names no client is many, or a health check.
-        is_client = self._proxies is None or event.client != self.client
+        is_client = self._forwarders is None or client != self.client
         if self._stream_key is None and is_client:
-            self._stream_key = self._context.take_stream(event.client)
+            self._stream_key = self._state.take_stream(client)
 
     def leave_stream(self) -> None:
-        """The request is over."""
-        self._context.leave_stream(self._stream_key)
+        """Count it no more: the request is over."""
+        self._state.leave_stream(self._stream_key)
         self._stream_key = None

@@ -1,66 +1,49 @@
-"""What an event needs of the connection it came by, while its answer lasts and after."""
+"""`Responder`: writes the answer to one request, a whole response or the head of a stream.
+
+A `Draft` is what the handler has said of the answer so far. It outlives the responder, as whoever
+holds the event may ask it. The responder holds the connection, and is let go with the exchange:
+else an event that somebody keeps would keep a connection.
+
+A send that was cancelled or failed leaves a cut message behind. Then the framing is told to write
+nothing else, and the exchange, by its scope, to end.
+"""
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Never, final
 
+import trio
+
+from h3trio._http.closing import CloseReason, lost
 from h3trio._http.errors import ResponseStateError
+from h3trio._http.headers import MutableHeaders
+
+from .farewell import STREAM_HEADERS
+from .send_queue import SendQueue
+from .writer import SSEWriter
 
 if TYPE_CHECKING:
-    import trio
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from h3trio._http.closing import CloseReason
-    from h3trio._http.settings import Settings
-    from h3trio._http.statistics import ServerStatistics
+    from h3trio._http.closing import Closing
+    from h3trio._http.headers import Headers
+    from h3trio._http.http1 import Http1
+    from h3trio._http.response import Response
 
-    from .writer import SSEWriter
+    from .body import BodyBuffer
+    from .exchange_scope import ExchangeScope
+    from .peer import Peer
+    from .sockets.transport import Transport
+    from .state import ServerState
 
+    Fields = Sequence[tuple[bytes, bytes]]
+    HeadHook = Callable[[MutableHeaders], object]
+    CloseHook = Callable[[Closing], object]
+    StreamCallback = Callable[[SSEWriter], Awaitable[object]]
 
-class ServerPort(Protocol):
-    """What an event needs of the server it came to, for as long as anybody has the event."""
-
-    @property
-    def draining(self) -> trio.Event: ...
-    @property
-    def settings(self) -> Settings: ...
-    def statistics(self) -> ServerStatistics: ...
-    def retry_after(self) -> int: ...
-    def met(self, limit: str) -> None: ...
-
-
-class ResponsePort(Protocol):
-    """What an event needs of the connection it came by."""
-
-    @property
-    def server(self) -> ServerPort: ...
-    async def open_stream(self) -> SSEWriter: ...
-    def fail_stream(self) -> None: ...
-    def end(self, reason: CloseReason) -> None: ...
-
-
-@final
-class ClosedPort:
-    """What an event needs when its answer is over: one for all the events of a server.
-
-    With the port it came by, an event would hold its exchange, which holds the event: a
-    circle that stays until the garbage collector comes by.
-    """
-
-    __slots__ = ("server",)
-
-    def __init__(self, server: ServerPort) -> None:
-        self.server: ServerPort = server
-
-    async def open_stream(self) -> SSEWriter:
-        """Never reached: no stream can be started by then."""
-        raise ResponseStateError("can't stream: closed already")
-
-    def fail_stream(self) -> None:
-        """Do nothing: the stream has ended."""
-
-    def end(self, reason: CloseReason) -> None:
-        """Do nothing: it has ended."""
+_ADDED: Final = frozenset({b"set-cookie", b"vary"})
+"""Headers of which each setter's are sent; of others those of the first who set them."""
 
 
 class ResponseState(enum.Enum):
@@ -68,6 +51,250 @@ class ResponseState(enum.Enum):
 
     NEW = "new"
     STREAM_STARTED = "stream started"
+    """`start_sse` was called, and the stream isn't entered yet."""
     STREAMING = "streaming"
     RESPONDED = "responded"
     CLOSED = "closed"
+
+
+@final
+class Draft:
+    """Status, headers, hooks and stream of an answer, as far as the handler has said."""
+
+    __slots__ = ("_headers", "close_hooks", "head_hooks", "state", "status", "stream_callback")
+
+    def __init__(self) -> None:
+        self.state: ResponseState = ResponseState.NEW
+        self.status: int = 200
+        self._headers: MutableHeaders | None = None
+        self.head_hooks: tuple[HeadHook, ...] = ()
+        self.close_hooks: tuple[CloseHook, ...] = ()
+        self.stream_callback: StreamCallback | None = None
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether status and headers are out."""
+        return self.state not in (ResponseState.NEW, ResponseState.STREAM_STARTED)
+
+    @property
+    def headers(self) -> MutableHeaders:
+        """Headers to add to the response; frozen once the head is sent."""
+        if self._headers is None:
+            self._headers = MutableHeaders()
+            if self.head_sent:
+                self._headers.freeze()
+        return self._headers
+
+    def take_fields(self) -> Fields:
+        """Call the hooks, freeze the headers, and return them as fields."""
+        hooks, self.head_hooks = self.head_hooks, ()
+        for hook in hooks:
+            hook(self.headers)
+        if self._headers is None:
+            return ()
+        self._headers.freeze()
+        return self._headers.raw
+
+
+@final
+class Responder:
+    """Writes one answer to one connection."""
+
+    __slots__ = (
+        "_body",
+        "_continuing",
+        "_headers",
+        "_http",
+        "_is_head",
+        "_is_last",
+        "_nursery",
+        "_peer",
+        "_scope",
+        "_state",
+        "_transport",
+        "bytes_sent",
+        "draft",
+        "queue",
+        "status",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        headers: Headers,
+        is_last: bool,
+        body: BodyBuffer,
+        scope: ExchangeScope,
+        http: Http1,
+        transport: Transport,
+        nursery: trio.Nursery,
+        peer: Peer,
+        state: ServerState,
+    ) -> None:
+        self._is_head = method == "HEAD"
+        self._headers = headers
+        self._is_last = is_last
+        self._body = body
+        self._scope = scope
+        self._http = http
+        self._transport = transport
+        self._nursery = nursery
+        self._peer = peer
+        self._state = state
+        self._continuing: trio.Event | None = None  # while `100 Continue` is on its way
+        self.draft: Draft = Draft()
+        self.queue: SendQueue | None = None
+        """The sending side of the stream, if there is one."""
+        self.status: int = 0
+        """The status sent, 0 before that."""
+        self.bytes_sent: int = 0
+        """Bytes that the transport took, those of a stream not counted."""
+
+    # -- for the event
+
+    def end(self, reason: CloseReason) -> None:
+        """Cancel the handler and end its stream with a farewell."""
+        self._scope.cancel(reason)
+
+    def fail_stream(self) -> None:
+        """Let the stream end without its final chunk: an error left its block."""
+        if not self._scope.is_complete:
+            self._scope.note(CloseReason.HANDLER_ERROR)
+
+    async def open_stream(self, client: str) -> SSEWriter:
+        """Send the head and a first comment; give the writer.
+
+        Raises:
+            HTTPError: 429, the client's address holds all the streams it may.
+            ResponseStateError: there can be no stream any more.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._require_writable()
+        self._require_streamable()
+        self._peer.take_stream(client)
+        draft, state, scope = self.draft, self._state, self._scope
+        fields = self._join(draft.take_fields(), STREAM_HEADERS)
+        head = self._http.stream_head(draft.status, fields)
+        draft.state = ResponseState.STREAMING
+        self.status = draft.status
+        if self._is_head:
+            await self._end_with_the_head(head)
+        self.queue = queue = SendQueue(
+            self._transport,
+            chunked=self._http.chunks_streams,
+            settings=state.settings,
+            nursery=self._nursery,
+            scope=scope,
+        )
+        scope.is_streaming = True
+        # A reader that pauses must look again: a stream may not be left unwatched.
+        self._body.wake_reader()
+        scope.scope.deadline = trio.current_time() + state.lease()
+        state.heartbeat.add(queue)
+        queue.open(head)
+        if scope.is_half_closed:
+            scope.cancel(CloseReason.CLIENT_CLOSED)
+        elif state.draining.is_set():
+            scope.cancel(CloseReason.DRAINING)
+        self._headers.pack()
+        await trio.lowlevel.checkpoint()
+        return SSEWriter(queue)
+
+    def _require_streamable(self) -> None:
+        draft = self.draft
+        if draft.head_sent:
+            raise ResponseStateError(f"can't stream: {draft.state.value} already")
+        if draft.stream_callback is not None:
+            raise ResponseStateError("a stream that has a callback can't be entered as well")
+
+    async def _require_writable(self) -> None:
+        if not self.draft.head_sent and not await self.can_respond():
+            raise ResponseStateError("can't respond: an earlier send here was cancelled")
+
+    async def _end_with_the_head(self, head: bytes) -> Never:
+        """Answer HEAD with the head alone, and unwind the handler: nothing streams."""
+        self._http.stream_ended()
+        await self._send(head)
+        self._scope.cancel(CloseReason.COMPLETED)
+        await trio.lowlevel.checkpoint()
+        raise ResponseStateError(
+            "HEAD is answered with the head alone, and a shield kept the handler from ending"
+        )
+
+    # -- for the body
+
+    async def send_continue(self) -> None:
+        """Tell the client to send its body, if it waits for that (RFC 9110 section 10.1.1)."""
+        if self._http.wants_continue and self._http.can_respond:
+            self._continuing = done = trio.Event()
+            try:
+                await self._send(self._http.continue_head())
+            finally:
+                self._body.continued_at = trio.current_time()
+                self._continuing = None
+                done.set()
+
+    async def can_respond(self) -> bool:
+        """Tell whether a response can still be started.
+
+        Lets `100 Continue` go out first, if another task is sending it: two sends would mix.
+        """
+        if self._continuing is not None:
+            await self._continuing.wait()
+        return self._http.can_respond
+
+    # -- for the exchange
+
+    async def respond(self, response: Response, fields: Fields) -> None:
+        """Send a whole response, with these fields added.
+
+        Raises:
+            ValueError: its headers contradict its framing.
+        """
+        await self._require_writable()
+        later = self._state.come_later(response.status)
+        joined = self._join(response.headers.raw, fields, later)
+        data = self._http.response(response.status, joined, response.body)
+        self.draft.state = ResponseState.RESPONDED
+        self.status = response.status
+        await self._send(data)
+
+    def _join(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
+        """Join headers, the first to name one wins, with those that every response has."""
+        headers = [*own]
+        names = {name.lower() for name, _ in headers}
+        for fields in filter(None, others):
+            taken = names - _ADDED
+            headers += [field for field in fields if field[0].lower() not in taken]
+            names.update([name.lower() for name, _ in fields])
+        if b"date" not in names:
+            # RFC 9110 section 6.6.1: an origin server with a clock "MUST generate a Date".
+            headers.insert(0, (b"Date", self._state.date()))
+        # RFC 9110 section 15.5.9: with 408 a server "SHOULD send a close connection option"; the
+        # framing does that, as nothing is read any more.
+        if self._is_last or self._state.draining.is_set():
+            headers.append((b"Connection", b"close"))
+        return headers
+
+    async def _send(self, data: bytes) -> None:
+        taken = 0
+        try:
+            taken = self._transport.send_nowait(data)
+            if taken < len(data):
+                stall = self._state.settings.write_timeout
+                await self._transport.send_all(memoryview(data)[taken:], stall_timeout=stall)
+                taken = len(data)
+        except trio.TooSlowError:
+            self._cut(CloseReason.SLOW)
+        except trio.BrokenResourceError as exc:
+            self._cut(lost(exc))
+        except trio.Cancelled:
+            self._http.abandon()
+            raise
+        finally:
+            self.bytes_sent += taken
+
+    def _cut(self, reason: CloseReason) -> None:
+        self._http.abandon()
+        self._scope.cancel(reason)

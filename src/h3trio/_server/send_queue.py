@@ -35,11 +35,10 @@ from h3trio._wire.batch import LAST_CHUNK, chunk
 from .parking import SingleWaiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from h3trio._http.settings import Settings
     from h3trio._wire.batch import Batch
 
+    from .exchange_scope import ExchangeScope
     from .sockets.transport import Transport
 
 # What the writer task joins into one chunk and one send.
@@ -72,7 +71,6 @@ class SendQueue:
         "_drained",
         "_events_sent",
         "_nursery",
-        "_on_broken",
         "_pending",
         "_queued_bytes",
         "_receive",
@@ -85,6 +83,7 @@ class SendQueue:
         "_turn",
         "finished",
         "last_write",
+        "scope",
         "state",
     )
 
@@ -95,7 +94,7 @@ class SendQueue:
         chunked: bool,
         settings: Settings,
         nursery: trio.Nursery,
-        on_broken: Callable[[CloseReason], None],
+        scope: ExchangeScope,
     ) -> None:
         self._transport = transport
         # Both are shared, and asked for at each send: here, no detour.
@@ -104,7 +103,6 @@ class SendQueue:
         self._chunked = chunked
         self._settings = settings
         self._nursery = nursery
-        self._on_broken = on_broken
         self._pending: bytes | memoryview | None = None
         # All of these are made when first needed: an idle stream has none.
         self._send: trio.MemorySendChannel[bytes] | None = None
@@ -119,6 +117,8 @@ class SendQueue:
         self._bytes_sent = 0
         self.finished: bool = False
         self.last_write: float = trio.current_time()
+        self.scope: ExchangeScope = scope
+        """That of the exchange: cancelled where the client is gone."""
         self.state: State = State.IDLE
 
     def __repr__(self) -> str:
@@ -402,6 +402,7 @@ class SendQueue:
     def _end(self) -> None:
         """The transport has the last chunk: an EOF from now on is the client's answer to it."""
         self.finished = True
+        self.scope.is_complete = True
         self.state = State.ENDED
 
     def _tail(self, farewell: bytes) -> bytes:
@@ -423,7 +424,7 @@ class SendQueue:
         if self.state is State.ENDED:
             return
         self.state = State.BROKEN
-        self._on_broken(reason)
+        self.scope.cancel(reason)
         self._drop()
 
     def _drop(self) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
@@ -23,25 +22,27 @@ import trio
 from h3trio._http.closing import CloseReason
 from h3trio._http.settings import Settings
 
-from .context import Context
-from .handshakes import Arrival, Entrance
-from .no_room import Refusals, contain
+from .connection import Connection
+from .handshakes import handshake
+from .peer import Peer
 from .sockets.listeners import open_sources, source_of
 from .sockets.unix import open_unix
-from .watchdog import Watchdog
+from .state import ServerState
+from .watchdog import whereabouts
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from h3trio._http.errors import HTTPError
     from h3trio._http.statistics import ServerStatistics
 
-    from .connection import Connection
-    from .context import Handler
+    from .event import Handler
     from .peers.trusted_proxies import TrustedProxies
     from .sockets.listeners import SocketSource, Source
+    from .sockets.transport import Transport
 
 logger = logging.getLogger("h3trio.server")
 
@@ -69,37 +70,36 @@ class HasLifespan(Protocol):
 class Server:
     """A running server, as `serve` gives it by `nursery.start`."""
 
-    def __init__(self, context: Context, sources: Sequence[Source], entrance: Entrance) -> None:
-        self._context = context
-        context.take_snapshot = self.statistics
-        self._sources = sources
-        self._entrance = entrance
-        self._connections: dict[Connection | Arrival, trio.lowlevel.Task | None] = {}
-        self._refusals = Refusals(context, entrance, on_end=self._wake_if_empty)
-        self._empty = trio.lowlevel.ParkingLot()
+    def __init__(
+        self,
+        handler: Handler,
+        sources: Sequence[Source],
+        state: ServerState,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._handler = handler
+        self._state = state
+        state.sources = sources
+        self._ssl_context = ssl_context
         self._ended = trio.Event()
-        self._watchdog = Watchdog(context.settings.blocked_loop_warning)
 
     def __repr__(self) -> str:
-        return f"<Server: {' '.join(self.addresses)}, {len(self._connections)} connections>"
+        return f"<Server: {' '.join(self.addresses)}, {self._state.connections} connections>"
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where it listens: `http://127.0.0.1:3000`, with the true port."""
-        return tuple(source.address for source in self._sources)
+        return tuple(source.address for source in self._state.sources)
 
     @property
     def is_draining(self) -> bool:
         """Whether `drain` was called: not ready for new work."""
-        return self._context.draining.is_set()
+        return self._state.draining.is_set()
 
     def statistics(self) -> ServerStatistics:
         """A snapshot; its cost doesn't grow with the connections."""
-        return self._context.snapshot(
-            connections=len(self._connections),
-            blocked_loops=self._watchdog.blocked,
-            accept_pauses=sum(source.pauses for source in self._sources),
-        )
+        return self._state.statistics()
 
     async def drain(self) -> None:
         """Shut down: returns once no connection is left, by the hard deadline.
@@ -107,174 +107,136 @@ class Server:
         A second call waits for the same end. Cancelling the call ends the wait,
         not the drain.
         """
-        self._context.draining.set()
+        self._state.draining.set()
         await self._ended.wait()
 
-    async def run(self, task_status: trio.TaskStatus[Server]) -> None:
+    async def _run(self, task_status: trio.TaskStatus[Server]) -> None:
         """Serve until drained or cancelled; `serve` calls this, once."""
-        self._watchdog.start()
+        state = self._state
+        state.watchdog.start()
         try:
             async with trio.open_nursery() as around:
                 async with trio.open_nursery() as nursery:
                     # Outside the nursery that it cancels, so that it can tell what stays.
-                    around.start_soon(self._drain, nursery.cancel_scope, name="h3trio drain")
-                    nursery.start_soon(self._context.heartbeat.run, name="h3trio heartbeat")
-                    nursery.start_soon(
-                        self._context.cancels.run, self._where, name="h3trio cancel watch"
-                    )
-                    for source in self._sources:
+                    around.start_soon(self._drain, nursery, name="h3trio drain")
+                    nursery.start_soon(state.heartbeat.run, name="h3trio heartbeat")
+                    nursery.start_soon(state.cancels.run, name="h3trio cancel watch")
+                    for source in state.sources:
                         name = f"h3trio accept {source.address}"
                         nursery.start_soon(self._accept, source, nursery, name=name)
                     task_status.started(self)
                 around.cancel_scope.cancel(reason="the server has ended")
         finally:
-            self._watchdog.stop()
+            state.watchdog.stop()
             self._ended.set()
 
     # -- the drain
 
-    async def _drain(self, everything: trio.CancelScope) -> None:
-        await self._context.draining.wait()
-        settings = self._context.settings
+    async def _drain(self, serving: trio.Nursery) -> None:
+        state, settings = self._state, self._state.settings
+        await state.draining.wait()
         with trio.move_on_after(settings.drain_soft):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_connections, settings.drain_soft)
-                await self._wait_empty()
+                nursery.start_soon(self._end_streams, settings.drain_soft)
+                await state.wait_empty()
                 nursery.cancel_scope.cancel(reason="nothing is left to end")
-        self._context.closing = True
-        for connection in self._connections:
-            # Those whose turn the phase was too short for, and those that came in it.
-            connection.end_stream(CloseReason.DRAINING)
-            connection.drain()
-        for source in self._sources:
+        state.is_closing = True
+        # Those whose turn the phase was too short for, and those that came in it.
+        for queue in state.heartbeat.streams():
+            queue.scope.cancel(CloseReason.DRAINING)
+        state.end_idle()
+        for source in state.sources:
             await source.aclose()
         with trio.move_on_after(settings.drain_hard):
-            await self._wait_empty()
-        if self._connections:
-            self._context.counts.limits["drain_hard"] += len(self._connections)
-            logger.warning("drain: cancelling %d connections", len(self._connections))
-        everything.cancel(reason=CloseReason.DRAINING.value)
+            await state.wait_empty()
+        if state.connections:
+            state.counts.limits["drain_hard"] += state.connections
+            logger.warning("drain: cancelling %d connections", state.connections)
+        serving.cancel_scope.cancel(reason=CloseReason.DRAINING.value)
         await trio.sleep(_OVERDUE)
-        for connection, task in self._connections.items():
+        for task in serving.child_tasks:
             # Nothing more can be done from inside: no library can stop a task
             # that swallows its cancellation.
             logger.error(
-                "drain: %r was cancelled and doesn't end; still running: %s",
-                connection,
-                _whereabouts(task),
+                "drain: %s was cancelled and doesn't end; still running: %s",
+                task.name,
+                whereabouts(task),
             )
 
-    async def _end_connections(self, seconds: float) -> None:
+    async def _end_streams(self, seconds: float) -> None:
         """End idle connections now, streams one after the other over the phase."""
-        streams = [connection for connection in self._connections if connection.is_streaming]
-        for connection in self._connections:
-            connection.drain()
+        streams = self._state.heartbeat.streams()
+        self._state.end_idle()
         start, share = trio.current_time(), 1 - _HEAD_START
-        for index, connection in enumerate(streams):
+        for index, queue in enumerate(streams):
             await trio.sleep_until(start + seconds * (_HEAD_START + share * index / len(streams)))
-            connection.end_stream(CloseReason.DRAINING)
-
-    def _where(self, connection: object) -> str:
-        """Say what the tasks of a connection are at."""
-        return next((_whereabouts(t) for c, t in self._connections.items() if c is connection), "")
-
-    async def _wait_empty(self) -> None:
-        while self._connections or self._refusals:
-            await self._empty.park()
-
-    def _wake_if_empty(self) -> None:
-        if not self._connections and not self._refusals:
-            self._empty.unpark_all()
+            queue.scope.cancel(CloseReason.DRAINING)
 
     # -- connections
 
     async def _accept(self, source: Source, nursery: trio.Nursery) -> None:
         """Take connections from one source until it closes."""
-        batch = 0
+        state, batch = self._state, 0
         while True:
             try:
                 transport, client = await source.accept()
             except trio.ClosedResourceError:
                 return
-            self._context.counts.connections += 1
-            if len(self._connections) >= self._context.settings.max_connections:
-                take = self._refusals.no_room
-            elif self._entrance.is_open_to(client):
-                take = self._serve
-            else:
-                take = self._welcome
-            take(Arrival(transport, client, source.scheme), nursery)
+            state.counts.connections += 1
+            # Counted from now on: the next one accepted may be one too many.
+            state.connections += 1
+            peer = Peer(client, source.scheme, state)
+            rejection = self._reject_above_the_limit(peer)
+            name = f"h3trio connection from {client}"
+            nursery.start_soon(self._serve, transport, peer, rejection, name=name)
             batch = (batch + 1) % _ACCEPT_BATCH
             if not batch:
                 await trio.lowlevel.checkpoint()
 
-    def _serve(self, arrival: Arrival, nursery: trio.Nursery) -> None:
-        """Speak HTTP from here on."""
-        if not arrival.is_counted and not self._admit(arrival):
-            self._refusals.too_many(arrival, nursery)
-            return
-        connection = arrival.connection(self._context)
-        # Counted from now on: the next one accepted may be one too many.
-        self._connections[connection] = None
-        arrival.is_counted = False
-        name = f"h3trio connection from {arrival.client}"
-        nursery.start_soon(self._run, connection, arrival.key, name=name)
+    def _reject_above_the_limit(self, peer: Peer) -> HTTPError | None:
+        state = self._state
+        if state.connections <= state.settings.max_connections:
+            return None
+        state.counts.refused += 1
+        state.count_limit("max_connections")
+        return peer.reject(state.no_room())
 
-    def _admit(self, arrival: Arrival) -> bool:
-        """Count it under its address; one too many is to be refused."""
-        key = self._context.connection_key(arrival.client, was_told=arrival.was_told)
-        arrival.is_counted = self._context.addresses.take_connection(key)
-        arrival.is_refused = not arrival.is_counted
-        arrival.key = key
-        return arrival.is_counted
-
-    async def _run(self, connection: Connection, key: str | None) -> None:
-        self._connections[connection] = trio.lowlevel.current_task()
-        # As `contain` does, whose frame would be 250 bytes more for each connection.
+    async def _serve(self, transport: Transport, peer: Peer, rejection: HTTPError | None) -> None:
+        """Serve one connection, from its first byte to its end; an error in it hurts no other."""
         try:
-            await connection.run()
+            try:
+                if not peer.closes_silently:
+                    ready = await handshake(
+                        transport,
+                        peer,
+                        state=self._state,
+                        ssl_context=self._ssl_context,
+                        rejection=rejection,
+                    )
+                    if ready is not None and not peer.closes_silently:
+                        transport, received, rejection = ready
+                        del ready
+                        await self._speak(transport, peer, rejection, received)
+            finally:
+                await transport.aclose()
         except Exception:
-            logger.exception("%r: internal error", connection)
+            logger.exception("connection from %s: internal error", peer.client)
         finally:
-            del self._connections[connection]
-            self._context.addresses.leave_connection(key)
-            self._wake_if_empty()
+            peer.leave()
 
-    # -- what comes before HTTP
-
-    def _welcome(self, arrival: Arrival, nursery: trio.Nursery) -> None:
-        self._connections[arrival] = None
-        name = f"h3trio entrance for {arrival.client}"
-        nursery.start_soon(self._run_arrival, arrival, nursery, name=name)
-
-    async def _run_arrival(self, arrival: Arrival, nursery: trio.Nursery) -> None:
-        self._connections[arrival] = trio.lowlevel.current_task()
-        try:
-            await contain(partial(self._entrance.enter, arrival, admit=self._admit), arrival)
-            if arrival.is_inside:
-                self._serve(arrival, nursery)
-            elif arrival.is_refused:
-                self._refusals.too_many(arrival, nursery)
-        finally:
-            del self._connections[arrival]
-            if arrival.is_counted:
-                self._context.addresses.leave_connection(arrival.key)
-            self._wake_if_empty()
-
-
-def _whereabouts(task: trio.lowlevel.Task | None) -> str:
-    """Name the innermost tasks of a connection, and where their code waits."""
-    if task is None:
-        return "not started"
-    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    if children:
-        return ", ".join(map(_whereabouts, children))
-    place = ""
-    for frame, line in task.iter_await_frames():
-        # Where it waits inside Trio says nothing; who called Trio does.
-        if frame.f_globals.get("__name__", "").partition(".")[0] != "trio":
-            place = f" at {frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
-    return f"{task.name}{place}"
+    def _speak(
+        self, transport: Transport, peer: Peer, rejection: HTTPError | None, received: bytes
+    ) -> Awaitable[None]:
+        """Speak HTTP until the connection ends; a plain function, which keeps no frame."""
+        connection = Connection(
+            transport,
+            self._handler,
+            peer=peer,
+            state=self._state,
+            rejection=rejection,
+            received=received,
+        )
+        return connection.run()
 
 
 async def serve(
@@ -314,7 +276,7 @@ async def serve(
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
     scheme = "http" if ssl_context is None else "https"
-    context = Context(handler, settings, proxies=proxies)
+    state = ServerState(settings, proxies=proxies)
     async with contextlib.AsyncExitStack() as stack:
         app: object = handler
         if isinstance(app, HasLifespan):
@@ -329,8 +291,8 @@ async def serve(
             opened = await open_sources(host, port, settings, scheme=scheme)
         for source in opened:
             stack.push_async_callback(source.aclose)
-        entrance = Entrance(context, ssl_context=ssl_context)
-        await Server(context, [*given, *opened], entrance).run(task_status)
+        server = Server(handler, [*given, *opened], state, ssl_context=ssl_context)
+        await server._run(task_status)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - its maker's to call
 
 
 def raise_open_file_limit(connections: int) -> None:

@@ -1,4 +1,6 @@
-"""Handler bugs that nothing else shows: a blocked loop, and a cancellation that goes unheard.
+"""`Watchdog` and `CancelWatch`: a blocked loop, and a cancellation that goes unheard.
+
+Both are bugs of handlers that nothing else shows.
 
 **A blocked loop.** `time.sleep(2)` in a handler stops every connection, and nothing tells later
 who it was. A thread sends the loop a question a few times a second and waits for the answer
@@ -33,7 +35,7 @@ import trio
 from .logs.redaction import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
 logger = logging.getLogger("h3trio.server")
@@ -179,7 +181,7 @@ def _format(frames: list[tuple[FrameType, int]], task: trio.lowlevel.Task | None
 
 @final
 class CancelWatch:
-    """Tells of handlers that were cancelled, by the key of their exchange, and go on.
+    """Tells of handlers that were cancelled and go on, by a key for each exchange.
 
     Args:
         patience: seconds a cancelled handler may take to unwind; `None` for ever.
@@ -189,7 +191,7 @@ class CancelWatch:
 
     def __init__(self, patience: float | None) -> None:
         self._patience = math.inf if patience is None else patience
-        self._due: dict[object, tuple[float, object]] = {}
+        self._due: dict[object, tuple[float, trio.lowlevel.Task]] = {}
         self._waiting = trio.lowlevel.ParkingLot()
         self._pacer = Pacer()
         self.overdue: int = 0
@@ -198,32 +200,47 @@ class CancelWatch:
     def __len__(self) -> int:
         return len(self._due)
 
-    def cancel(self, scope: trio.CancelScope, reason: str, *, key: object, owner: object) -> None:
-        """Cancel a scope and note it; of two calls with one key the first counts."""
-        scope.cancel(reason=reason)
+    def cancelled(self, key: object, task: trio.lowlevel.Task) -> None:
+        """Note that the handler in this task was cancelled; of two calls the first counts.
+
+        The key is what the log calls it.
+        """
         if key not in self._due and self._patience < math.inf:
-            self._due[key] = (trio.current_time() + self._patience, owner)
+            self._due[key] = (trio.current_time() + self._patience, task)
             self._waiting.unpark()
 
     def ended(self, key: object) -> None:
-        """Forget an exchange: its handler has unwound."""
+        """Forget a handler: it has unwound."""
         self._due.pop(key, None)
 
-    async def run(self, where: Callable[[object], str]) -> None:
-        """Log what is overdue, until cancelled; `where` says at what an owner is."""
+    async def run(self) -> None:
+        """Log what is overdue, until cancelled."""
         while True:
             while not self._due:
                 await self._waiting.park()
-            key, (due, owner) = next(iter(self._due.items()))
+            key, (due, task) = next(iter(self._due.items()))
             if trio.current_time() < due:
                 await trio.sleep_until(due)
             else:
                 del self._due[key]
-                self._report(key, owner, where)
+                self._report(key, task)
 
-    def _report(self, key: object, owner: object, where: Callable[[object], str]) -> None:
+    def _report(self, key: object, task: trio.lowlevel.Task) -> None:
         self.overdue += 1
         more = self._pacer.take(trio.current_time())
         if more is not None:
             message = "%s: cancelled %g s ago, and the handler goes on; still running: %s%s"
-            logger.warning(message, key, self._patience, where(owner), more)
+            logger.warning(message, key, self._patience, whereabouts(task), more)
+
+
+def whereabouts(task: trio.lowlevel.Task) -> str:
+    """Name the innermost tasks below a task, and where their code waits."""
+    children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    if children:
+        return ", ".join(map(whereabouts, children))
+    place = ""
+    for frame, line in task.iter_await_frames():
+        # Where it waits inside Trio says nothing; who called Trio does.
+        if frame.f_globals.get("__name__", "").partition(".")[0] != "trio":
+            place = f" at {frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
+    return f"{task.name}{place}"

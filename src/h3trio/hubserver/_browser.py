@@ -68,13 +68,8 @@ class OwnPages:
         self._cors = cors
         self._trusted = trusted
 
-    async def __call__(self, event: H3Event, following: _Next, /) -> object:
-        """Let a request pass, or raise `HTTPError` 403."""
-        self.before(event)
-        return await following()
-
     def before(self, event: H3Event) -> None:
-        """Do the same, where nothing is in front of it but its like: see `App`."""
+        """Let a request pass, or raise `HTTPError` 403."""
         if event.method not in _SAFE_METHODS:
             self._check(event)
 

@@ -84,7 +84,7 @@ async def _single(event: H3Event) -> SSEEvent:
 
 def _refusal(event: H3Event, error: Exception) -> HTTPError:
     if isinstance(error, EventTooLargeError):
-        event.limit_met("max_event_bytes")
+        event.count_limit("max_event_bytes")
     return as_http_error(error)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from h3trio import Closing
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 BUFFER_BYTES: Final = 64 * 1024  # as in a kernel's socket buffer
 _UNREAD: Final = 256 * 1024  # then the client stops reading: a handler that never rests must wait

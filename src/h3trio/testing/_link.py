@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from functools import partial
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from h3trio._nursery import OwnedNursery
 from h3trio._server.connection import Connection
-from h3trio._server.context import Context
+from h3trio._server.peer import Peer
 from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 
 from ._pipe import pipe_pair
 from ._response import ResponseReader
 
 if TYPE_CHECKING:
     from h3trio import Closing, H3Event, Settings
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 
 @final
@@ -44,9 +44,14 @@ class Link:
         self._handler = handler
         self._request = request
         ours, self.stream = pipe_pair(room)
-        self.context = Context(self._watched, settings)
-        self.context.take_snapshot = partial(self.context.snapshot, connections=1)
-        self._connection = Connection(StreamTransport(ours), client="memory", context=self.context)
+        self.state = ServerState(settings)
+        self.state.connections = 1
+        self._connection = Connection(
+            StreamTransport(ours),
+            self._watched,
+            peer=Peer("memory", "http", self.state),
+            state=self.state,
+        )
         self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
         self.ending: Ending | None = None
         self.closing: Closing | None = None
@@ -64,7 +69,7 @@ class Link:
     async def serve(self) -> None:
         """Run the server's side."""
         async with OwnedNursery() as nursery:
-            nursery.start_soon(self.context.heartbeat.run)
+            nursery.start_soon(self.state.heartbeat.run)
             await self._connection.run()
         self.answered.set()
         self.served.set()

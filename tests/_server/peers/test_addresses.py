@@ -19,7 +19,7 @@ from h3trio._server.peers.addresses import AddressBook, address_key, is_local, p
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ class Running:
 
     def loads(self) -> dict[str, tuple[int, int]]:
         """Return the server's books."""
-        return dict(self.server._context.addresses.loads)  # noqa: SLF001 - they have no door
+        return dict(self.server._state.addresses.loads)  # noqa: SLF001 - they have no door
 
 
 async def endless(event: H3Event) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
     Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 

@@ -266,7 +266,7 @@ async def test_a_stream_ends_with_its_token(
         assert chunk.startswith(b"retry: ")
         assert await client.chunk() == b""
         await wait_all_tasks_blocked()
-        assert client.context.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
+        assert client.state.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
         assert door.hub.statistics().subscribers == 1
         assert await longer.events() == []
         assert autojump_clock.current_time() == pytest.approx(start + 60)
@@ -330,7 +330,7 @@ async def test_rights_that_are_gone_end_a_stream(
         assert autojump_clock.current_time() - start <= 120
         assert door.access.statistics().revoked == 1
         await wait_all_tasks_blocked()
-        assert client.context.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
+        assert client.state.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
 
 
 @pytest.mark.parametrize("error", [OSError("database"), HTTPError(503)])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from h3trio._cli.options import Options
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
     Serving = Callable[..., Awaitable[None]]
     Ready = Callable[[Sequence[str]], str]

@@ -19,7 +19,7 @@ from h3trio.hub import HistoryError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from h3trio._server.context import Handler
+    from h3trio._server.event import Handler
 
 
 def load(target: str) -> Handler:

@@ -1,11 +1,12 @@
-"""What all connections of one server share: its settings, its clock, its counts.
+"""`ServerState`: what all connections of one server share. Its settings, its clock, its counts.
 
-One value per server; nothing of it lives in a module.
+There is one value per server, and nothing of it lives in a module. The registry of connections is
+here too: how many there are, which of them are idle, and (in the heartbeat) which of them stream.
+A drain ends those, and counts on the rest.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import Counter
@@ -20,24 +21,19 @@ from h3trio._http.closing import CloseReason
 from h3trio._http.errors import HTTPError
 from h3trio._http.statistics import ServerStatistics
 
-from .access_log import log_exchange
 from .heartbeat import Heartbeat
 from .peers.addresses import AddressBook, address_key
-from .responder import ClosedPort
-from .watchdog import CancelWatch
+from .watchdog import CancelWatch, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from h3trio._http.closing import Closing
     from h3trio._http.settings import Settings
 
-    from .event import H3Event
+    from .deadlines import Deadlines
     from .peers.trusted_proxies import TrustedProxies
-
-    Handler = Callable[[H3Event], Awaitable[object]]
-
-logger = logging.getLogger("h3trio.server")
+    from .sockets.listeners import Source
 
 # RFC 9110 section 15.6.4, RFC 6585 section 4: both may say when to come again.
 _COME_LATER: Final = frozenset({429, 503})
@@ -73,81 +69,87 @@ class Counts:
 
 
 @final
-class Context:
-    """Settings, handler, heartbeat, drain state and counts of one server."""
+class ServerState:
+    """Settings, heartbeat, drain, counts of one server, and its registry of connections."""
 
     __slots__ = (
         "_date",
         "_date_second",
-        "_over",
-        "_proxies",
+        "_empty",
         "_random",
         "addresses",
         "cancels",
-        "closing",
+        "connections",
         "counts",
         "draining",
-        "handler",
+        "handshakes",
         "heartbeat",
+        "idle",
+        "is_closing",
+        "proxies",
+        "rejected",
         "settings",
-        "take_snapshot",
+        "sources",
+        "watchdog",
     )
 
-    def __init__(
-        self, handler: Handler, settings: Settings, *, proxies: TrustedProxies | None = None
-    ) -> None:
-        self.handler: Handler = handler
+    def __init__(self, settings: Settings, *, proxies: TrustedProxies | None = None) -> None:
         self.settings: Settings = settings
-        self._proxies = proxies
+        self.proxies: TrustedProxies | None = proxies
         self.counts: Counts = Counts()
         self.addresses: AddressBook = AddressBook(
             max_connections=settings.max_connections_per_address,
             max_streams=settings.max_streams_per_address,
         )
-        self.draining: trio.Event = trio.Event()
-        self._over = ClosedPort(self)
-        self.closing: bool = False
-        """Whether a drain is so far that no request begins any more."""
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self.heartbeat: Heartbeat = Heartbeat(settings.heartbeat_interval, self._random)
         self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
-        self.take_snapshot: Callable[[], ServerStatistics] = self.snapshot
-        """What `statistics` does; a server's own, once there is one."""
+        self.watchdog: Watchdog = Watchdog(settings.blocked_loop_warning)
+        self.draining: trio.Event = trio.Event()
+        self.sources: Sequence[Source] = ()
+        """Where connections come from."""
+        self.is_closing: bool = False
+        """Whether a drain is so far that no request is taken any more."""
+        self.connections: int = 0
+        """Open connections."""
+        self.rejected: int = 0
+        """Connections that are being told that there is no room for them."""
+        self.idle: set[Deadlines] = set()
+        """Of the connections that wait for a request of which nothing has come."""
+        self.handshakes: set[trio.CancelScope] = set()
+        """Of the connections that don't speak HTTP yet."""
+        self._empty = trio.lowlevel.ParkingLot()
         self._date = b""
         self._date_second = 0
 
-    @property
-    def cancel_reason(self) -> CloseReason:
-        """Why an exchange that nobody ended was cancelled: by a drain, or from outside."""
-        return CloseReason.DRAINING if self.draining.is_set() else CloseReason.CANCELLED
+    # -- the registry of connections
 
-    def closed(self, event: H3Event, closing: Closing) -> None:
-        """Count and log a finished exchange, call its hooks, and let the event go."""
-        self.cancels.ended(event)
-        self.counts.add(closing)
-        log_exchange(event, closing)
-        for hook in event.close_hooks or ():
-            try:
-                hook(closing)
-            except Exception:
-                logger.exception("%s: an on_close hook raised", event)
-        event.let_go(self._over)
+    def end_idle(self) -> None:
+        """End each connection on which no request has begun."""
+        for scope in [*self.handshakes, *(deadlines.scope for deadlines in self.idle)]:
+            scope.cancel(reason=CloseReason.DRAINING.value)
 
-    def met(self, limit: str) -> None:
+    def wake_if_empty(self) -> None:
+        """Wake who waits for the last connection to leave, if that was it."""
+        if not self.connections and not self.rejected:
+            self._empty.unpark_all()
+
+    async def wait_empty(self) -> None:
+        """Wait until there are no connections, nor any that are being rejected."""
+        while self.connections or self.rejected:
+            await self._empty.park()
+
+    # -- counts
+
+    def count_limit(self, limit: str) -> None:
         """Count that a limit was met, by the name of its setting (or of an application's own)."""
         self.counts.limits[limit] += 1
 
     def statistics(self) -> ServerStatistics:
-        """As of `Server.statistics`."""
-        return self.take_snapshot()
-
-    def snapshot(
-        self, *, connections: int = 0, blocked_loops: int = 0, accept_pauses: int = 0
-    ) -> ServerStatistics:
-        """All that is counted here, and what only a server knows."""
+        """A snapshot; its cost doesn't grow with the connections."""
         counts = self.counts
         return ServerStatistics(
-            connections=connections,
+            connections=self.connections,
             streams=len(self.heartbeat),
             accepted=counts.connections,
             refused=counts.refused,
@@ -158,14 +160,14 @@ class Context:
             stream_closings=MappingProxyType(dict(counts.stream_closings)),
             limits=MappingProxyType(dict(counts.limits)),
             refusals=MappingProxyType(dict(counts.refusals)),
-            blocked_loops=blocked_loops,
+            blocked_loops=self.watchdog.blocked,
             overdue_cancels=self.cancels.overdue,
             draining=self.draining.is_set(),
             refused_by_address=counts.refused_by_address,
             refused_streams=counts.refused_streams,
             failed_handshakes=counts.failed_handshakes,
             failed_proxy_headers=counts.failed_proxy_headers,
-            accept_pauses=accept_pauses,
+            accept_pauses=sum(source.pauses for source in self.sources),
         )
 
     def date(self) -> bytes:
@@ -196,42 +198,10 @@ class Context:
         """The fields that tell when to come again, in answers of a status that may say so."""
         return ((b"Retry-After", b"%d" % self.retry_after()),) if status in _COME_LATER else ()
 
-    def too_late(self, event: H3Event) -> HTTPError:
-        """503 for a request that begins after `drain_soft`, with what marks every answer.
-
-        An app's `mark` lets the middleware in front add its headers: without those of CORS
-        a page of another site couldn't read when to come back.
-        """
-        self.met("drain_soft")
-        mark: Callable[[H3Event], None] | None = getattr(self.handler, "mark", None)
-        if mark is not None:
-            mark(event)
-        return HTTPError(503, "the server is going away")
-
     def no_room(self) -> HTTPError:
         """503 with a jittered `Retry-After`."""
         after = str(self.retry_after())
         return HTTPError(503, "too many connections", headers={"Retry-After": after})
-
-    def proxies_for(self, peer: str) -> TrustedProxies | None:
-        """The proxies if this peer is one of them."""
-        proxies = self._proxies
-        return proxies if proxies is not None and proxies.trusts(peer) else None
-
-    def forwarders_for(self, client: str) -> TrustedProxies | None:
-        """The proxies if the headers of this one are believed."""
-        proxies = self._proxies
-        return proxies if proxies is not None and proxies.believes(client) else None
-
-    def connection_key(self, client: str, *, was_told: bool) -> str | None:
-        """What a new connection is counted under, see `address_key`; a proxy's isn't.
-
-        Whom a PROXY header names is a client, unless it is named as a proxy itself.
-        """
-        proxies = self._proxies
-        if proxies is not None and (proxies.names if was_told else proxies.trusts)(client):
-            return None
-        return address_key(client)
 
     def take_stream(self, client: str) -> str | None:
         """Count a stream of a client; return what to give back to `leave_stream`.
@@ -242,7 +212,7 @@ class Context:
         key = address_key(client)
         if not self.addresses.take_stream(key):
             self.counts.refused_streams += 1
-            self.met("max_streams_per_address")
+            self.count_limit("max_streams_per_address")
             raise self.too_many("streams")
         return key
 

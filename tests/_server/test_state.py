@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 import trio
 
 from h3trio import CloseReason, Closing, H3Event, Settings
-from h3trio._server.context import Context, Counts
+from h3trio._server.state import Counts, ServerState
 
 
 async def handler(_event: H3Event) -> None:
@@ -19,8 +19,8 @@ async def handler(_event: H3Event) -> None:
 
 async def test_date() -> None:
     """The date is the present second, as HTTP writes it."""
-    context = Context(handler, Settings())
-    date = context.date()
+    state = ServerState(Settings())
+    date = state.date()
     told = parsedate_to_datetime(date.decode())
     assert abs(told.timestamp() - time.time()) < 5
     assert date.endswith(b" GMT")
@@ -28,21 +28,21 @@ async def test_date() -> None:
 
 async def test_jitter() -> None:
     """Times for clients are spread around their middle, so that none come back in step."""
-    context = Context(handler, Settings(reconnect_delay=10, lease=100, lease_jitter=0.2))
-    retries = {context.reconnect_milliseconds() for _ in range(100)}
+    state = ServerState(Settings(reconnect_delay=10, lease=100, lease_jitter=0.2))
+    retries = {state.reconnect_milliseconds() for _ in range(100)}
     assert 5_000 <= min(retries) < max(retries) <= 15_000
     assert len(retries) > 50
-    afters = {context.retry_after() for _ in range(100)}
+    afters = {state.retry_after() for _ in range(100)}
     assert 5 <= min(afters) < max(afters) <= 15
-    leases = {context.lease() for _ in range(100)}
+    leases = {state.lease() for _ in range(100)}
     assert 80 <= min(leases) < max(leases) <= 120
 
 
 async def test_no_lease() -> None:
     """Without a lease a stream has no end, and `Retry-After` is at least a second."""
-    context = Context(handler, Settings(reconnect_delay=0.1))
-    assert context.lease() == math.inf
-    assert {context.retry_after() for _ in range(10)} == {1}
+    state = ServerState(Settings(reconnect_delay=0.1))
+    assert state.lease() == math.inf
+    assert {state.retry_after() for _ in range(10)} == {1}
 
 
 def test_counts() -> None:

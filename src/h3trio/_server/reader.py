@@ -1,0 +1,387 @@
+"""`Reader`: from a transport, through h11, to requests and their bodies.
+
+The reader's task feeds what arrives to the framing and never stops while a stream runs, so the
+client's EOF or reset is seen at once and cancels the exchange. It hands each request down by
+`next_request`, its body by the `BodyBuffer` in it; up goes only `request.scope.cancel(reason)`.
+
+What becomes of bytes is up to how far the framing has read (`Http1.reading`):
+
+| reading  | bytes that arrive               | patience              | EOF                        |
+|----------|---------------------------------|-----------------------|----------------------------|
+| HEAD     | become a head                   | for a head, or idle   | no more requests           |
+| BODY     | become the body, or are refused | for a body            | 400, and the exchange ends |
+| COMPLETE | are held to `max_head_bytes`    | none: it's our turn   | the answer may be finished |
+| CLOSED   | are dropped                     | `linger_timeout`      | the end                    |
+
+EOF is interpreted here and not by the framing: it ends a stream and an incomplete request, and lets
+a complete one have its answer. Bytes that can be no request any more (after a protocol error, a
+timeout, the last response) are read and dropped, so that EOF is seen and our last bytes arrive.
+
+Bounds: what a client sends ahead of its turn is held up to `max_head_bytes`. Then a plain response
+makes the reader pause, and a stream, which would make it pause for ever and never see EOF, is
+broken off. So it is with a body that fills its buffer; but what a stream's handler hasn't asked for
+is thrown away up to `max_discard_bytes` first. One that has asked sets the pace.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from h3trio._http.closing import CloseReason, lost
+from h3trio._http.errors import HTTPError
+from h3trio._http.http1 import Reading, RequestHead, Signal
+from h3trio._http.request import split_target
+from h3trio._http.strict import ProtocolError
+
+from .body import BodyBuffer
+from .deadlines import TIMED_OUT, Deadlines
+from .exchange_scope import ExchangeScope
+from .parking import SingleWaiter
+
+if TYPE_CHECKING:
+    from h3trio._http.http1 import Http1
+    from h3trio._http.request import Target
+
+    from .sockets.transport import Transport
+    from .state import ServerState
+
+
+@final
+class Request:
+    """A request whose head has arrived."""
+
+    __slots__ = ("body", "head", "is_last", "scope", "target")
+
+    def __init__(
+        self,
+        head: RequestHead,
+        target: Target,
+        body: BodyBuffer,
+        scope: ExchangeScope,
+        *,
+        is_last: bool,
+    ) -> None:
+        self.head: RequestHead = head
+        self.target: Target = target
+        self.body: BodyBuffer = body
+        self.scope: ExchangeScope = scope
+        self.is_last: bool = is_last
+        """Whether the connection takes no request after it."""
+
+
+@final
+class Reader:
+    """The reading side of one connection."""
+
+    __slots__ = (
+        "_deadlines",
+        "_http",
+        "_is_lingering",
+        "_request",
+        "_requests",
+        "_state",
+        "_transport",
+        "_waiter",
+        "has_ended",
+        "peer_closed",
+        "rejection",
+    )
+
+    def __init__(
+        self, transport: Transport, http: Http1, state: ServerState, *, received: bytes = b""
+    ) -> None:
+        self._transport = transport
+        self._http = http
+        self._state = state
+        self._deadlines = Deadlines(state.settings)
+        self._request: Request | None = None
+        self._requests = 0
+        self._waiter = SingleWaiter()  # the task that takes the requests
+        self._is_lingering = False
+        self.peer_closed: bool = False
+        """Whether nothing more can come: the client sent EOF, or is lost."""
+        self.has_ended: bool = False
+        """Whether the reader's task is over."""
+        self.rejection: HTTPError | None = None
+        """What is to be answered to what is no request."""
+        if received:
+            http.receive(received)
+
+    @property
+    def head_since(self) -> float | None:
+        """When the head that is under way began."""
+        return self._deadlines.head_since
+
+    # -- its own task
+
+    async def run(self) -> None:
+        """Read until EOF, the loss of the connection, or the end of the patience."""
+        try:
+            while self._advance():
+                await trio.lowlevel.checkpoint()
+            self._set_deadline()
+            while not self.has_ended:
+                with self._deadlines.scope:
+                    # No helper for this loop: its frame is 200 bytes of each idle stream.
+                    while self._advance():  # the end of a scope may have cut a turn short
+                        await trio.lowlevel.checkpoint()
+                    while not self.peer_closed:
+                        if self._must_pause():
+                            await self._pause()
+                        self._received(await self._transport.receive_some())
+                        while self._advance():
+                            await trio.lowlevel.checkpoint()
+                        self._set_deadline()
+                    break
+                self._ran_out()
+        except trio.BrokenResourceError as exc:
+            self._lost(lost(exc))
+        self.has_ended = True
+        self._state.idle.discard(self._deadlines)
+        self._waiter.wake()
+
+    def _received(self, data: bytes) -> None:
+        if data:
+            self._http.receive(data)
+        else:
+            self.peer_closed = True
+            self._at_eof()
+
+    def _advance(self) -> bool:
+        """Parse what was received; `True` if more is to be parsed after a checkpoint."""
+        while self._step():
+            if self._http.has_more:
+                return True
+        if self._request is None and self._http.buffered:  # an empty line begins no head
+            self._deadlines.head_begins()
+        return False
+
+    def _step(self) -> bool:
+        """Take one value from the framing; `False` if it has none for now."""
+        if self._http.reading is Reading.CLOSED:
+            return False
+        try:
+            item = self._http.next()
+        except ProtocolError as exc:
+            if exc.limit is not None:
+                self._state.count_limit(exc.limit)
+            self._reject(HTTPError(exc.status, exc.detail))
+            return False
+        if type(item) is RequestHead:
+            self._begin(item)
+        elif self._request is None or item is Signal.NEED_DATA or item is Signal.PAUSED:
+            return False
+        elif isinstance(item, bytes):
+            self._request.body.feed(item)
+        else:
+            self._request.body.feed_eof()
+        return True
+
+    def _begin(self, head: RequestHead) -> None:
+        settings = self._state.settings
+        self._deadlines.head_ends()
+        self._requests += 1
+        is_last = self._requests == settings.max_requests_per_connection
+        if is_last:
+            self._state.count_limit("max_requests_per_connection")
+        try:
+            target = split_target(head.target)
+        except HTTPError as error:
+            self._reject(error)
+            return
+        body = BodyBuffer(settings.body_buffer_bytes)
+        scope = ExchangeScope(self._state.cancels, grace=settings.write_timeout)
+        self._request = Request(head, target, body, scope, is_last=is_last)
+        self._waiter.wake()
+
+    def _reject(self, error: HTTPError, *, counts: bool = True) -> None:
+        """Take no more requests; the one under way hears it from its body."""
+        self._state.counts.refusals[error.status] += counts
+        self._http.stop_reading()
+        if self._request is None:
+            # Its traceback, if it has one, would hold the frame that holds us.
+            self.rejection = error.with_traceback(None)
+            self._waiter.wake()
+        elif not self._request.body.complete:
+            self._request.body.fail(error)
+
+    # -- waiting
+
+    def _must_pause(self) -> bool:
+        request, settings = self._request, self._state.settings
+        if request is None or self._http.reading is Reading.CLOSED:
+            return False
+        if not request.body.complete:
+            streams = request.scope.is_streaming
+            if streams and request.body.spill() > settings.max_discard_bytes:
+                self._break_off(request.scope, "max_discard_bytes")
+            return request.body.is_full
+        if self._http.buffered <= settings.max_head_bytes:
+            return False
+        if request.scope.is_streaming:
+            self._break_off(request.scope, "max_head_bytes")
+        return True
+
+    def _break_off(self, scope: ExchangeScope, limit: str) -> None:
+        """End a stream whose client sends more behind its request than it may."""
+        if scope.reason is None:
+            self._state.count_limit(limit)
+        scope.cancel(CloseReason.PROTOCOL_ERROR)
+
+    async def _pause(self) -> None:
+        self._deadlines.wait_until(inf)
+        since = trio.current_time()
+        try:
+            while self._must_pause() and self._request is not None:
+                await self._request.body.room()
+        finally:
+            self._deadlines.paused(since)
+            self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        if self._is_lingering:
+            return
+        request, http, due = self._request, self._http, inf
+        if self._is_idle:
+            self._state.idle.add(self._deadlines)
+        else:
+            self._state.idle.discard(self._deadlines)
+        if http.reading is not Reading.CLOSED:
+            if request is None:
+                due = self._deadlines.for_head()
+            elif http.wants_continue:
+                # It isn't the one that is late: see `_has_time`.
+                due = trio.current_time() + self._state.settings.body_timeout
+            elif not request.body.complete:
+                due = self._until_more(request.body)
+        self._deadlines.wait_until(due)
+
+    def _until_more(self, body: BodyBuffer) -> float:
+        return self._deadlines.for_body(
+            received=body.received, is_streamed=body.is_streamed, continued_at=body.continued_at
+        )
+
+    def _has_time(self) -> bool:
+        """Whether the client waits for `100 Continue`, or was told so only a while ago."""
+        request = self._request
+        if request is None or self._http.reading is not Reading.BODY:
+            return False
+        if self._http.wants_continue:
+            return True
+        body = request.body
+        if body.received or body.continued_at is None:
+            return False
+        return self._until_more(body) > trio.current_time()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether a request is awaited of which nothing has come."""
+        http = self._http
+        return self._request is None and not http.buffered and http.reading is Reading.HEAD
+
+    def _ran_out(self) -> None:
+        """Find out why the wait was ended: somebody is late, the server drains, or too early."""
+        if self._deadlines.is_over():
+            if self._has_time():
+                self._set_deadline()
+            elif self._is_lingering:
+                self._state.count_limit("linger_timeout")
+                self.has_ended = True
+            else:
+                self._timed_out()
+        elif self._is_idle and self._state.draining.is_set():
+            self._http.stop_reading()
+        self._waiter.wake()
+
+    def _timed_out(self) -> None:
+        """Answer 408 where a request had begun, else close."""
+        limit = self._deadlines.limit
+        self._state.count_limit(limit)
+        if self._request is not None or self._http.buffered:
+            self._reject(HTTPError(408, TIMED_OUT[limit]))
+        else:  # before a byte none is owed an answer
+            self._http.stop_reading()
+            self.has_ended = True
+
+    # -- the end
+
+    def _at_eof(self) -> None:
+        """The client sent all it will: what is complete may still be answered."""
+        request = self._request
+        if request is None:
+            return
+        if request.body.complete:
+            request.scope.half_close()
+        else:
+            self._reject(HTTPError(400, "the request body ended early"), counts=False)
+            request.scope.cancel(CloseReason.CLIENT_CLOSED)
+
+    def _lost(self, reason: CloseReason) -> None:
+        self.peer_closed = True
+        if self._request is not None:
+            self._reject(HTTPError(400, "the connection was lost"), counts=False)
+            self._request.scope.cancel(reason)
+
+    # -- for the task that takes the requests
+
+    async def next_request(self) -> Request | None:
+        """Wait for the next request; `None` if there will be none. A checkpoint if it waits."""
+        while self._request is None and not self._is_over:
+            await self._waiter.park()
+        return self._request
+
+    @property
+    def _is_over(self) -> bool:
+        return self.has_ended or self.peer_closed or self._http.reading is Reading.CLOSED
+
+    async def next_cycle(self) -> bool:
+        """Discard what is left of the request, and read on; `False` if the connection must close.
+
+        A checkpoint, if a further request has arrived by now.
+        """
+        request, limit = self._request, self._state.settings.max_discard_bytes
+        assert request is not None, "taken before"
+        if not self._http.keeps_alive:
+            return False
+        if not await request.body.wait_discarded(limit):
+            if request.body.discarded > limit:
+                self._state.count_limit("max_discard_bytes")
+            return False
+        if not self._http.next_cycle():
+            return False
+        self._request = None
+        request.body.wake_reader()
+        if self._http.buffered:
+            self._deadlines.head_begins()
+            # A pipelining client gets its turn, not the whole loop.
+            await trio.lowlevel.checkpoint()
+        elif self._state.draining.is_set():
+            self._http.stop_reading()
+        while self._advance():
+            await trio.lowlevel.checkpoint()
+        if self.peer_closed:
+            self._at_eof()
+        self._set_deadline()
+        return True
+
+    def begin_linger(self, seconds: float) -> None:
+        """Drop what comes from now on, and end after so many seconds at the latest."""
+        self._is_lingering = True
+        self._http.stop_reading()
+        self._deadlines.wait_until(trio.current_time() + seconds)
+        if self._request is not None:
+            self._request.body.wake_reader()
+
+    async def wait_ended(self) -> None:
+        """Wait until the reader's task is over. A checkpoint if it waits."""
+        while not self.has_ended:
+            await self._waiter.park()
+
+    def close(self) -> None:
+        """Tell whoever still waits for a body that it will not come; keep nothing of it."""
+        if self._request is not None and not self._request.body.complete:
+            self._request.body.fail(HTTPError(400, "the connection is closed"))
+        self._request = None
