@@ -1,4 +1,4 @@
-"""The committer: one order, group commit, and what publishers hear."""
+"""`Committer`: one order, group commit, the answers to publishers, and counts by topic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -13,18 +14,23 @@ from h3trio.hub import (
     Appended,
     HistoryError,
     HistoryFullError,
+    Hub,
     MemoryHistory,
     OutcomeUnknownError,
     OverloadedError,
+    Selection,
     Update,
 )
-from h3trio.hub._committer import MAX_COMMIT_BYTES, Committer
+from h3trio.hub._committer import MAX_COMMIT_BYTES, MAX_COUNTED_TOPICS, Committer
+from h3trio.hub._fanout.feed import FanoutState, Subscriber
+from h3trio.hub._fanout.feeds import Feeds
+from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.history import History, HistoryStatistics
+from h3trio.hub._history.selection import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from h3trio.hub import Record, Selection
     from h3trio.hub._history.record import Page
 
 
@@ -37,7 +43,7 @@ class SlowHistory(History):
     def __init__(self) -> None:
         self._memory = MemoryHistory()
         self.log = self._memory.log
-        self.marks = self._memory.marks
+        self.gaps = self._memory.gaps
         self.epochs = self._memory.epochs
         self.calls: list[int] = []
         self.gate = trio.Semaphore(0)
@@ -98,11 +104,16 @@ class Bench:
 
     def __init__(self, *, max_waiting: int = 1000) -> None:
         self.history = SlowHistory()
-        self.delivered: list[str] = []
-        self.committer = Committer(self.history, self._deliver, max_waiting=max_waiting)
+        feeds = Feeds(Sweep(FanoutState(max_records=1000)))
+        self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
+        feeds.join(self.reader)
+        self.committer = Committer(self.history, feeds, max_waiting=max_waiting)
 
-    def _deliver(self, record: Record) -> None:
-        self.delivered.append(record.id)
+    @property
+    def delivered(self) -> list[str]:
+        """The ids that reached a feed, in order; no sweep takes them out of it."""
+        assert self.reader.feed is not None
+        return [record.id for record in self.reader.feed.window]
 
     async def start(self, nursery: trio.Nursery) -> Committer:
         """Open the history and run."""
@@ -306,3 +317,31 @@ async def test_a_history_with_a_bug_leaves_nobody_waiting(nursery: trio.Nursery)
     await wait_all_tasks_blocked()
     assert heard == [OutcomeUnknownError]
     assert bench.committer.waiting == 0
+
+
+# -- counts by topic
+
+
+async def test_many_topics_are_bounded() -> None:
+    """A topic for each event makes room at the limit, and not before; the busy one stays."""
+    async with Hub() as hub:
+        hub._committer.topic_counts.update({str(n): 1 for n in range(MAX_COUNTED_TOPICS - 2)})  # noqa: SLF001 - publishing to each takes a second
+        for topic in ("busy", "busy", "last that fits"):
+            hub.publish_nowait("x", topics=[topic])
+        assert hub.statistics().topics == MAX_COUNTED_TOPICS
+        hub.publish_nowait("x", topics=["busy", "one more"])
+        assert hub.statistics().topics == MAX_COUNTED_TOPICS // 2 + 1
+        (busiest,) = hub.busiest_topics(1)
+        assert (busiest.topic, busiest.published) == ("busy", 3)
+
+
+async def test_the_half_with_fewer_events_is_forgotten() -> None:
+    """The topics that have more keep their counts."""
+    async with Hub() as hub:
+        counts = {str(n): n + 1 for n in range(MAX_COUNTED_TOPICS)}
+        hub._committer.topic_counts.update(counts)  # noqa: SLF001 - as above
+        hub.publish_nowait("x", topics=["new"])
+        kept = hub.busiest_topics(MAX_COUNTED_TOPICS)
+        assert len(kept) == MAX_COUNTED_TOPICS // 2 + 1
+        assert [topic.published for topic in kept[:-1]] == sorted(counts.values())[:2047:-1]
+        assert kept[-1].topic == "new"

@@ -349,7 +349,7 @@ class Driver:
         assert (seen.events, seen.topics, seen.oldest) == (len(model.kept), len(topics), oldest)
         assert seen.newest == head
         for selection in SELECTIONS:
-            assert history.marks.newest(selection) == model.newest_gone(selection)
+            assert history.gaps.newest(selection) == model.newest_gone(selection)
         for id in self.given:
             assert history.epochs.resolve(id, head) == self.good.get(id)
         for position in range(head + 1):

@@ -9,7 +9,6 @@ from h3trio.hub._history.epochs import (
     Epochs,
     check_publisher_id,
     is_own_syntax,
-    is_publisher_id,
 )
 
 
@@ -94,7 +93,7 @@ def test_epochs_without_a_record_go_before_older_ones() -> None:
     old = epochs.begin(1)
     for _ in range(50):
         epochs.begin(10)
-    assert len(epochs) == 3
+    assert len(list(epochs)) == 3
     assert epochs.resolve(f"{old}-5", head=9) == 5
     assert epochs.resolve(epochs.format(9), head=9) == 9
 
@@ -138,20 +137,19 @@ def test_other_ids_are_not_the_hubs(id: str) -> None:
     """Only the one way in which the hub writes an id counts as its syntax."""
     epochs = Epochs([("bcdf2345", 1)])
     assert not is_own_syntax(id)
-    assert epochs.parse(id) is None
     assert epochs.resolve(id, head=10**18) is None
 
 
-def test_an_own_id_is_taken_apart() -> None:
-    """`parse` gives the epoch's name and the position, known or not."""
-    assert Epochs.parse("bcdf2345-123456789012345678") == ("bcdf2345", 123456789012345678)
+def test_a_position_may_have_eighteen_digits() -> None:
+    """The largest that a store can hold is still taken apart."""
+    epochs = Epochs([("bcdf2345", 1)])
+    assert epochs.resolve("bcdf2345-" + "9" * 18, head=10**18) == 10**18 - 1
 
 
 @pytest.mark.parametrize("id", ["a", "!" * MAX_PUBLISHER_ID_LENGTH, "~", "customer-42", "a\\b"])
 def test_publishers_may_choose(id: str) -> None:
     """Up to 128 visible ASCII characters are a publisher's to choose."""
     check_publisher_id(id)
-    assert is_publisher_id(id)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +168,3 @@ def test_publishers_may_not_choose(id: str, problem: str) -> None:
     """What a header or the hub's own syntax would clash with is refused, with the reason."""
     with pytest.raises(ValueError, match=problem):
         check_publisher_id(id)
-    assert not is_publisher_id(id)

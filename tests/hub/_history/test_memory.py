@@ -91,8 +91,8 @@ async def test_topics_are_bounded(limits: dict[str, int]) -> None:
         for topic in ("quiet", "busy", "busy", "busy", "quiet", "busy"):
             put(history, topic)
         assert kept(history) == [1, 4, 5, 6]
-        assert history.marks.newest(Selection(["busy"])) == 3
-        assert not history.marks.gap(Selection(["quiet"]), 0)
+        assert history.gaps.newest(Selection(["busy"])) == 3
+        assert not history.gaps.has_gap(Selection(["quiet"]), 0)
 
 
 async def test_age_is_bounded_by_trimming() -> None:
@@ -106,8 +106,8 @@ async def test_age_is_bounded_by_trimming() -> None:
         clock.now += 31
         assert await history.trim() == 1
         assert kept(history) == [2]
-        assert history.marks.gap(Selection(["a"]), 0)
-        assert not history.marks.gap(Selection(["b"]), 0)
+        assert history.gaps.has_gap(Selection(["a"]), 0)
+        assert not history.gaps.has_gap(Selection(["b"]), 0)
         clock.now += 60
         assert await history.trim() == 1
         assert kept(history) == []

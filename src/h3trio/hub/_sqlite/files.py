@@ -1,4 +1,4 @@
-"""The two files beside a database: who owns it, and room to act when the disk is full.
+"""`OwnerLock` and `Reserve`: the two files beside a database.
 
 The owner's lock is on a file of its own. Were it on the database, closing any
 descriptor of that would drop the locks that SQLite itself holds there (POSIX
