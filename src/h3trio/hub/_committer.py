@@ -38,22 +38,15 @@ MAX_COUNTED_TOPICS: Final = 4096
 
 @final
 class _Commit:
-    """Updates of one publish call, and the task that waits for their ids."""
+    """Updates of one publish call, and the ids or the error that its task waits for."""
 
-    __slots__ = ("began", "error", "ids", "size", "task", "updates")
-
-    def __init__(self, updates: Sequence[Update], task: trio.lowlevel.Task) -> None:
+    def __init__(self, updates: Sequence[Update]) -> None:
         self.began = perf_counter()
         self.updates = updates
         self.size = sum(len(update.encoded) for update in updates)
-        self.task: trio.lowlevel.Task | None = task
+        self.done = trio.Event()
         self.ids: list[str] | None = None
         self.error: Exception | None = None
-
-    def wake(self) -> None:
-        if self.task is not None:
-            trio.lowlevel.reschedule(self.task)
-            self.task = None
 
 
 @final
@@ -113,28 +106,23 @@ class Committer:
 
     async def _wait(self, updates: Sequence[Update]) -> list[str]:
         if self.waiting + len(updates) > self._max_waiting:
-            msg = f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
-            raise OverloadedError(msg)
-        commit = _Commit(updates, trio.lowlevel.current_task())
+            raise OverloadedError(
+                f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
+            )
+        commit = _Commit(updates)
         self._commits.append(commit)
         self.waiting += len(updates)
         self._idle.unpark()
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            commit.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await commit.done.wait()
         if commit.error is not None:
             raise commit.error
         if commit.ids is None:
             self.check_open()
-            msg = "the hub was closed"
-            raise trio.ClosedResourceError(msg)
+            raise trio.ClosedResourceError("the hub was closed")
         return commit.ids
 
     async def run(self) -> None:
-        """Commit what publishers bring until cancelled."""
+        """Commit updates of publishers until cancelled."""
         while True:
             while not self._commits:
                 await self._idle.park()
@@ -171,7 +159,7 @@ class Committer:
                 if commit.ids is None and commit.error is None:
                     # Cancelled as the hub closes, or a bug of the history's: it may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
-                commit.wake()
+                commit.done.set()
 
     def _publish(self, appended: Sequence[Appended]) -> list[str]:
         """Put committed records into the log and the feeds: no checkpoint in here."""
@@ -201,7 +189,7 @@ class Committer:
         self._closed = True
         for commit in self._commits:
             self.waiting -= len(commit.updates)
-            commit.wake()
+            commit.done.set()
         self._commits.clear()
 
     def open(self) -> None:
@@ -211,5 +199,6 @@ class Committer:
     def check_open(self) -> None:
         """Raise `trio.ClosedResourceError` unless the history is open."""
         if self._closed:
-            msg = "the hub isn't running: enter `async with hub`, or start `hub.run`"
-            raise trio.ClosedResourceError(msg)
+            raise trio.ClosedResourceError(
+                "the hub isn't running: enter `async with hub`, or start `hub.run`"
+            )

@@ -122,8 +122,7 @@ class Hub:
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None]:
         if self._running:
-            msg = "this hub runs already"
-            raise trio.BusyResourceError(msg)
+            raise trio.BusyResourceError("this hub runs already")
         self._running = True
         try:
             async with self._history, trio.open_nursery() as nursery:
@@ -218,8 +217,9 @@ class Hub:
     ) -> list[Update]:
         """Make the updates of one publish, and hold them against the limits of this hub."""
         if dedup is not None and len(events) > 1:
-            msg = f"dedup is for one event, not {len(events)}: publish each with its own key"
-            raise ValueError(msg)
+            raise ValueError(
+                f"dedup is for one event, not {len(events)}: publish each with its own key"
+            )
         # Once: it may be an iterator. A string is refused by `Update`.
         names = topics if isinstance(topics, str) else tuple(topics)
         updates = [
@@ -233,8 +233,10 @@ class Hub:
         ]
         for update in updates:
             if len(update.encoded) > (most := self._settings.max_event_bytes):
-                msg = f"an event may have {most} bytes, this one has {len(update.encoded)}"
-                raise EventTooLargeError(msg, limit=most)
+                raise EventTooLargeError(
+                    f"an event may have {most} bytes, this one has {len(update.encoded)}",
+                    limit=most,
+                )
         if updates:
             self._check_limits(updates[0].topics)
         return updates
@@ -242,12 +244,12 @@ class Hub:
     def _check_limits(self, topics: Collection[str], matchers: int = 0) -> None:
         limits = self._settings
         if (count := len(topics) + matchers) > limits.max_topics:
-            msg = f"at most {limits.max_topics} topics, not {count}"
-            raise ValueError(msg)
+            raise ValueError(f"at most {limits.max_topics} topics, not {count}")
         for topic in topics:
             if len(topic) > limits.max_topic_length:
-                msg = f"a topic may have {limits.max_topic_length} characters, not {len(topic)}"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"a topic may have {limits.max_topic_length} characters, not {len(topic)}"
+                )
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
@@ -295,8 +297,7 @@ class Hub:
         """
         self._committer.check_open()
         if writer in self._subscribers:
-            msg = "this writer has a subscription"
-            raise trio.BusyResourceError(msg)
+            raise trio.BusyResourceError("this writer has a subscription")
         subscriber = Subscriber(
             writer,
             selection=self._selection(topics),
@@ -323,8 +324,7 @@ class Hub:
     def _selection(self, topics: Iterable[str | TopicMatcher]) -> Selection:
         selection = Selection(topics)
         if not selection:
-            msg = "a subscription needs at least one topic"
-            raise ValueError(msg)
+            raise ValueError("a subscription needs at least one topic")
         self._check_limits(selection.topics, matchers=len(selection.matchers))
         for topic in selection.topics:
             check_topic(topic)

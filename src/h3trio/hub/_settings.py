@@ -47,5 +47,4 @@ class HubSettings:
         for field in fields(self):
             least = 0 if field.name in _MAY_BE_ZERO else 1
             if not least <= getattr(self, field.name) < math.inf:
-                msg = f"{field.name} must be a number from {least} on"
-                raise ValueError(msg)
+                raise ValueError(f"{field.name} must be a number from {least} on")

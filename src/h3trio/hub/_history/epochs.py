@@ -18,6 +18,7 @@ import re
 import secrets
 from bisect import bisect_right
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -53,11 +54,9 @@ def check_publisher_id(id: str) -> None:
             the hub's own.
     """
     if _PUBLISHERS.fullmatch(id) is None:
-        msg = f"id must be 1 to {MAX_PUBLISHER_ID_LENGTH} visible ASCII characters"
-        raise ValueError(msg)
+        raise ValueError(f"id must be 1 to {MAX_PUBLISHER_ID_LENGTH} visible ASCII characters")
     if is_own_syntax(id):
-        msg = f"id must not look like one of the hub's own, as {id} does"
-        raise ValueError(msg)
+        raise ValueError(f"id must not look like one of the hub's own, as {id} does")
 
 
 @final
@@ -76,25 +75,24 @@ class Epochs:
         self._set(list(known))
 
     def _set(self, known: list[tuple[str, int]]) -> None:
-        self._names = [name for name, _first in known]
-        self._first = [first for _name, first in known]
-        self._number = {name: number for number, name in enumerate(self._names)}
+        self._known = known
+        self._number = {name: number for number, (name, _first) in enumerate(known)}
 
     def __repr__(self) -> str:
-        current = f"{self._names[-1]} from {self._first[-1]}" if self._names else "none begun"
-        return f"<Epochs: {len(self._names)}, {current}>"
+        current = "{} from {}".format(*self._known[-1]) if self._known else "none begun"
+        return f"<Epochs: {len(self._known)}, {current}>"
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        return zip(self._names, self._first, strict=True)
+        return iter(self._known)
 
     @property
     def current(self) -> str:
         """The name of the epoch in which records get their ids now."""
-        return self._names[-1]
+        return self._known[-1][0]
 
     def begin(self, first: int) -> str:
         """Begin an epoch with the next record's position; return its random name."""
-        assert not self._first or first >= self._first[-1], "positions never go back"
+        assert not self._known or first >= self._known[-1][1], "positions never go back"
         while (name := _random_name()) in self._number:
             pass
         known = [*self, (name, first)]
@@ -109,8 +107,8 @@ class Epochs:
     def format(self, position: int) -> str:
         """Return the id of a position, or of the cursor at it: good for `resolve` later."""
         # Below the first epoch that is known no id is good, and this one is as bad as any.
-        number = max(bisect_right(self._first, position) - 1, 0)
-        return f"{self._names[number]}-{position}"
+        number = max(bisect_right(self._known, position, key=itemgetter(1)) - 1, 0)
+        return f"{self._known[number][0]}-{position}"
 
     def resolve(self, id: str, head: int) -> int | None:
         """Return the position that an id of the hub's own stands for, if it is still good."""
@@ -119,9 +117,9 @@ class Epochs:
         if found is None or number is None:
             return None
         position = int(found[2])
-        following = self._first[number + 1 : number + 2]
-        last = following[0] - 1 if following else head
-        return position if self._first[number] - 1 <= position <= last else None
+        following = self._known[number + 1 : number + 2]
+        last = following[0][1] - 1 if following else head
+        return position if self._known[number][1] - 1 <= position <= last else None
 
 
 def _random_name() -> str:

@@ -1,4 +1,4 @@
-"""`Gaps`: a table of the newest removed position of each topic, to tell who misses something.
+"""`Gaps`: a table of the newest removed position of each topic, by which a gap is found.
 
 A subscriber has a gap if something it selected was removed behind its cursor. This is asked per
 topic, so that busy topics never cause a quiet one's subscribers to be told of a gap that they
@@ -68,7 +68,7 @@ class Gaps:
             self.floor = max(self.floor, oldest)
 
     def newest(self, selection: Selection) -> int:
-        """Return the newest removed position of what is selected, 0 if there is none."""
+        """Return the newest removed position of the selected topics, 0 if there is none."""
         if selection.everything:
             return self._newest
         if not selection:

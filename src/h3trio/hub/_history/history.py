@@ -85,7 +85,7 @@ class History(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """Finish the work that is under way and let go of the store."""
 
-    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:  # noqa: ARG002 - for who overrides it
+    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:  # noqa: ARG002 - for those that override it
         """Store updates as `append` does, but at once; for a history that never waits.
 
         Raises:

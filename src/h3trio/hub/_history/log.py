@@ -109,7 +109,7 @@ class Log:
     # -- writing
 
     def append(self, record: Record) -> None:
-        """Add the next record, and let go of what is beyond the limits."""
+        """Add the next record, and let go of those beyond the limits."""
         position = record.position
         assert position > self.head, "the log has one order"
         size = len(record.frame)
@@ -129,7 +129,10 @@ class Log:
         if record.has_own_id:
             self._own_ids.setdefault(record.id, []).append(position)
         while self._retention.is_exceeded(index.live, index.bytes):
-            self._evict()
+            oldest = self._first(index)
+            self.remove(oldest)
+            if self._forget is None:
+                self.floor = oldest
         if self._limits_topics:
             self._limit_topics(record.topics)
 
@@ -142,16 +145,6 @@ class Log:
         if self._forget is not None:
             self._forget(record)
         return True
-
-    def _evict(self) -> None:
-        """Let go of the oldest: a full log does so for each record it takes."""
-        position = self._first(self._index)
-        record = self._records.pop(position)
-        self._leave_indexes(record)
-        if self._forget is None:
-            self.floor = position
-        else:
-            self._forget(record)
 
     def _limit_topics(self, topics: Iterable[str]) -> None:
         for topic in topics:

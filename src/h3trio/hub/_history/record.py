@@ -1,4 +1,4 @@
-"""`Update` and `Record`: what goes into the log and what stands in it; `Appended` and `Page`.
+"""`Update` and `Record`: the values that go into the log and stand in it; `Appended` and `Page`.
 
 An `Update` is checked when it is made, so whoever is given one trusts it: the committer and every
 history store it as it is. Only the limits of one hub are beside it, in `Hub`.
@@ -59,16 +59,15 @@ class Update:
         self.topics: Final[tuple[str, ...]] = tuple(dict.fromkeys(topics))
         """Where it is published, each topic once; the first is the canonical one."""
         if not self.topics:
-            msg = "an update needs at least one topic"
-            raise ValueError(msg)
+            raise ValueError("an update needs at least one topic")
         for topic in self.topics:
             check_topic(topic)
         if EVERYTHING in self.topics:
-            msg = "the topic * means every topic; it can be subscribed to, not published to"
-            raise ValueError(msg)
+            raise ValueError(
+                "the topic * means every topic; it can be subscribed to, not published to"
+            )
         if dedup is not None and not (0 < len(dedup) <= MAX_DEDUP_LENGTH and dedup.isprintable()):
-            msg = f"dedup must be 1 to {MAX_DEDUP_LENGTH} printable characters"
-            raise ValueError(msg)
+            raise ValueError(f"dedup must be 1 to {MAX_DEDUP_LENGTH} printable characters")
         _check_event(event)
         self.event: Final[SSEEvent] = event
         """What to send."""
@@ -85,14 +84,12 @@ class Update:
 
 def _check_event(event: SSEEvent) -> None:
     if event.event == RESET:
-        msg = "the type reset is the hub's own: it tells subscribers of a gap"
-        raise ValueError(msg)
+        raise ValueError("the type reset is the hub's own: it tells subscribers of a gap")
     id = event.id
     if id is not None:
         check_publisher_id(id)
     elif event.data is None and event.retry is None:
-        msg = "an event needs data, an id or a retry to be published"
-        raise ValueError(msg)
+        raise ValueError("an event needs data, an id or a retry to be published")
 
 
 @final

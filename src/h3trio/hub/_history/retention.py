@@ -71,8 +71,6 @@ def check_limit(name: str, value: object, *, whole: bool = True) -> None:
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         wanted = "an integer" if whole else "a number"
-        msg = f"{name} must be {wanted}, not {value!r}"
-        raise TypeError(msg)
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
     if not value > 0 or math.isinf(value):
-        msg = f"{name} must be positive, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"{name} must be positive, not {value!r}")

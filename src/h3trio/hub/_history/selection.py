@@ -25,18 +25,15 @@ def check_topic(topic: str) -> None:
         ValueError: it is empty, or holds a control character or a surrogate.
     """
     if not topic:
-        msg = "a topic may not be empty"
-        raise ValueError(msg)
+        raise ValueError("a topic may not be empty")
     if _FORBIDDEN.search(topic):
-        msg = f"a topic may not hold control characters or surrogates: {topic!r}"
-        raise ValueError(msg)
+        raise ValueError(f"a topic may not hold control characters or surrogates: {topic!r}")
 
 
 def check_several(topics: object) -> None:
     """Raise `TypeError` for a string in place of topics: each of its letters would be one."""
     if isinstance(topics, str):
-        msg = f"topics must be several, not the string {topics!r}"
-        raise TypeError(msg)
+        raise TypeError(f"topics must be several, not the string {topics!r}")
 
 
 @runtime_checkable

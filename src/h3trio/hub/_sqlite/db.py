@@ -15,7 +15,7 @@ from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUn
 from h3trio.hub._history.retention import MIB
 
 from . import schema
-from .files import OwnerLock, Reserve
+from .files import Reserve, lock_file, owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -80,13 +80,11 @@ class Database:
         self._max_bytes = max_bytes
         self._reserve = Reserve(path, reserve_bytes)
         self._failure: str | None = None
-        lock = OwnerLock(path)
         # A foreign file shall not get a lock file beside it. Without one nobody has it open.
-        if not lock.is_known:
+        if not lock_file(path).exists():
             schema.check_file(path)
-        lock.acquire()
         with ExitStack() as opened:
-            opened.callback(lock.release)
+            opened.enter_context(owned(path))
             schema.check_file(path)
             with translated(path):
                 self.connection = schema.connect(path, mode="rwc")

@@ -99,7 +99,16 @@ class SQLiteHistory(History):
     ) -> None:
         if durability not in ("durable", "fast"):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
-        _check_sizes(max_db_bytes, reserve_bytes, tail_events, tail_bytes)
+        if max_db_bytes is not None:
+            check_limit("max_db_bytes", max_db_bytes)
+            if max_db_bytes < MIN_DB_BYTES:
+                raise ValueError(
+                    f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}"
+                )
+        if reserve_bytes != 0:
+            check_limit("reserve_bytes", reserve_bytes)
+        check_limit("tail_events", tail_events)
+        check_limit("tail_bytes", tail_bytes)
         self.durability: Durability = durability
         self.max_age: float | None = max_age
         self.path: Final = _resolved(path)
@@ -126,7 +135,7 @@ class SQLiteHistory(History):
         self._reader_threads = trio.CapacityLimiter(READERS)
         self._readers: list[sqlite3.Connection] = []
         self._sums = Sums()
-        """Those of the last transaction whose removals are noted."""
+        """The sums of the last transaction; its removals are noted."""
         self._trimmed = 0
 
     def __repr__(self) -> str:
@@ -191,14 +200,14 @@ class SQLiteHistory(History):
     # -- writing
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """Store updates in one transaction; returns once they are as durable as promised.
+        """Store updates in one transaction; return once they are as durable as promised.
 
         Cancelling waits for a transaction that has begun.
 
         Raises:
             HistoryFullError: there is no room; none was stored.
             HistoryError: none was stored.
-            OutcomeUnknownError: the disk failed while they were being stored.
+            OutcomeUnknownError: the disk failed in the middle of the commit.
             trio.ClosedResourceError: the history isn't open.
         """
         async with self._writing:
@@ -264,11 +273,7 @@ class SQLiteHistory(History):
     async def read(
         self, after: int, *, selection: Selection, max_records: int, max_bytes: int
     ) -> Page:
-        """Read selected records behind a position, up to the head of `log`.
-
-        At least one if there is one; but a long search with matchers ends with an empty page
-        that says there is more.
-        """
+        """Read selected records behind a position, out of the file; see `History.read`."""
         page, trims = await self._read(
             partial(
                 pages.read_page,
@@ -350,16 +355,3 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
     if not name or name.startswith(":"):
         raise ValueError(f"path must name a file, not {name!r}; in memory, use MemoryHistory")
     return Path(name).resolve()
-
-
-def _check_sizes(
-    max_db_bytes: int | None, reserve_bytes: int, tail_events: int, tail_bytes: int
-) -> None:
-    if max_db_bytes is not None:
-        check_limit("max_db_bytes", max_db_bytes)
-        if max_db_bytes < MIN_DB_BYTES:
-            raise ValueError(f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}")
-    if reserve_bytes != 0:
-        check_limit("reserve_bytes", reserve_bytes)
-    check_limit("tail_events", tail_events)
-    check_limit("tail_bytes", tail_bytes)

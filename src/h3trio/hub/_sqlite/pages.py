@@ -53,11 +53,6 @@ class _Snapshot:
         self._cursors.close()
         self._db.execute("ROLLBACK")
 
-    def trims(self) -> int:
-        """Return the number of transactions that have removed something."""
-        (trims,) = self._db.execute("SELECT trims FROM state").fetchone()
-        return int(trims)
-
     def record(self, position: int) -> Record:
         query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
         row = self._db.execute(query, (position,)).fetchone()
@@ -136,7 +131,7 @@ def read_page(
         The page, and the number of transactions that had removed something when it was read.
     """
     with _Snapshot(db) as snapshot:
-        trims = snapshot.trims()
+        (trims,) = db.execute("SELECT trims FROM state").fetchone()
         found, end = snapshot.after(after, head, selection)
         page = page_of(
             map(snapshot.record, found),

@@ -76,11 +76,10 @@ class Store:
         with self._database.transaction() as db:
             known = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
             epochs = Epochs(known)
-            first = self.sums.last + 1
-            name = epochs.begin(first)
-            gone = {name for name, _first in known}.difference(name for name, _first in epochs)
-            db.executemany("DELETE FROM epochs WHERE name = ?", ((name,) for name in gone))
-            db.execute("INSERT INTO epochs (name, first) VALUES (?, ?)", (name, first))
+            epochs.begin(self.sums.last + 1)
+            # All of them anew, as the table may have forgotten some.
+            db.execute("DELETE FROM epochs")
+            db.executemany("INSERT INTO epochs (name, first) VALUES (?, ?)", epochs)
         return epochs
 
     def load_log(self, tail: Retention) -> Log:
@@ -118,7 +117,7 @@ class Store:
     # -- appending
 
     def append(self, updates: Sequence[Update], published: float) -> tuple[list[Appended], Removed]:
-        """Store updates in one transaction; return the outcomes, and what it removed.
+        """Store updates in one transaction; return the outcomes and the removals.
 
         Raises the errors of `Database.transaction`.
         """
