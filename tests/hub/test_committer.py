@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hub_helpers import FakeSink
+from hub_helpers import FakeSink, WrappedHistory
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -15,7 +15,6 @@ from h3trio.hub import (
     HistoryError,
     HistoryFullError,
     Hub,
-    MemoryHistory,
     OutcomeUnknownError,
     OverloadedError,
     Selection,
@@ -25,37 +24,21 @@ from h3trio.hub._committer import MAX_COMMIT_BYTES, MAX_COUNTED_TOPICS, Committe
 from h3trio.hub._fanout.feed import FanoutState, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.sweep import Sweep
-from h3trio.hub._history.history import History, HistoryStatistics
 from h3trio.hub._history.selection import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from h3trio.hub._history.record import Page
 
-
-class SlowHistory(History):
+class SlowHistory(WrappedHistory):
     """A history that waits for a test before each append; it keeps records in memory."""
 
-    durability = "durable"
-    max_age = None
-
     def __init__(self) -> None:
-        self._memory = MemoryHistory()
-        self.log = self._memory.log
-        self.gaps = self._memory.gaps
-        self.epochs = self._memory.epochs
+        super().__init__()
+        self.durability = "durable"
         self.calls: list[int] = []
         self.gate = trio.Semaphore(0)
         self.error: Exception | None = None
-
-    async def open(self) -> None:
-        """Open at once."""
-        await self._memory.open()
-
-    async def aclose(self) -> None:
-        """Close at once."""
-        await self._memory.aclose()
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Append once the test lets it, or fail with its error."""
@@ -63,35 +46,7 @@ class SlowHistory(History):
         await self.gate.acquire()
         if self.error is not None:
             raise self.error
-        return self._memory.append_nowait(updates)
-
-    async def read(
-        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
-    ) -> Page:
-        """As memory does."""
-        return await self._memory.read(
-            after, selection=selection, max_records=max_records, max_bytes=max_bytes
-        )
-
-    async def find(self, id: str) -> int | None:
-        """As memory does."""
-        return await self._memory.find(id)
-
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """As memory does."""
-        return await self._memory.position_before_last(count, selection=selection)
-
-    async def purge(self, topic: str) -> int:
-        """As memory does."""
-        return await self._memory.purge(topic)
-
-    async def trim(self) -> int:
-        """As memory does."""
-        return await self._memory.trim()
-
-    def statistics(self) -> HistoryStatistics:
-        """As memory does."""
-        return self._memory.statistics()
+        return self.inner.append_nowait(updates)
 
 
 def update(data: str) -> Update:
@@ -160,7 +115,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
 
 
 async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:
-    """Whoever wakes up first, the records were delivered in the order of their positions."""
+    """The records are delivered in the order of their positions, whichever task wakes first."""
     bench = Bench()
     committer = await bench.start(nursery)
     early: list[str] = []

@@ -32,7 +32,7 @@ SELECTED = 5000
 
 
 class Watched(dict[K, V]):
-    """A dictionary that counts what is looked at in it."""
+    """A dictionary that counts the looks at its items."""
 
     looks = 0
 
@@ -81,7 +81,7 @@ class Shown:
             self._committer._count((topic,))  # noqa: SLF001 - without a record in a history
 
     def statistics(self) -> HubStatistics:
-        """What there is to tell of the hub."""
+        """The statistics of the hub."""
         return self._snapshots.statistics(0)
 
     def busiest(self, limit: int) -> list[str]:
@@ -148,7 +148,7 @@ def test_a_topic_of_many_feeds_outranks_one_of_a_few() -> None:
 
 
 def test_who_is_ready_is_counted() -> None:
-    """By who joins a feed and who leaves it."""
+    """A subscriber that joins a feed counts until it leaves."""
     shown = Shown()
     one, _two = shown.join("a"), shown.join("a", "b")
     assert shown.statistics().ready == 2

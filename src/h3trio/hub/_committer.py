@@ -78,12 +78,9 @@ class Committer:
         """Events of the busiest topics; of another perhaps only the latest."""
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
-        """Commit at once.
+        """Commit at once, and return the ids.
 
-        Raises:
-            trio.WouldBlock: this history has to wait.
-            trio.ClosedResourceError: the hub isn't running.
-            HistoryError: none was stored.
+        Raises the errors of `Hub.publish_nowait`, but for those of an `Update`.
         """
         self.check_open()
         began = perf_counter()

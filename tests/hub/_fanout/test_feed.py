@@ -56,7 +56,7 @@ async def test_a_record_that_comes_during_a_pass_goes_with_it() -> None:
 
 
 async def test_what_a_pass_found_is_cut_off_at_its_end() -> None:
-    """The window keeps what came during a pass, and nothing that all have."""
+    """The window keeps the records that came during a pass, and none that all have."""
     state = FanoutState(1000)
     feed = Feed(Selection(["news"]), NOTHING, state)
     for _ in range(3):
@@ -111,7 +111,7 @@ async def test_who_joins_during_a_pass_misses_nothing() -> None:
 
 
 async def test_who_was_passed_over_misses_nothing() -> None:
-    """One that needed nothing when the pass came by gets what came during the rest of it."""
+    """One that needed nothing when the pass came by gets the records of the rest of it."""
     feed = make_feed()
     _, first = join(feed, position=1)
     _, second = join(feed)
@@ -140,7 +140,7 @@ async def test_a_sink_that_took_less_than_all_leaves_the_ready_set() -> None:
 
 
 async def test_a_busy_or_broken_sink_leaves_without_moving() -> None:
-    """What a sink refused isn't counted as given, and the others go on."""
+    """A batch that a sink refused isn't counted as given, and the others go on."""
     feed = make_feed()
     busy, busy_sink = join(feed)
     gone, gone_sink = join(feed)
@@ -177,7 +177,7 @@ async def test_a_batch_has_a_bound_in_bytes() -> None:
 
 
 async def test_the_sweep_is_told_once() -> None:
-    """Not again for what comes while the feed still stands in its queue."""
+    """A record that comes while the feed still stands in its queue is no news."""
     feed = make_feed()
     join(feed)
     assert feed.append(record(1))
@@ -195,7 +195,7 @@ async def test_without_subscribers_nothing_is_kept() -> None:
 
 
 async def test_full_windows_send_their_subscribers_to_the_log() -> None:
-    """Where the state of the hub are full, this one is dropped and its subscribers leave."""
+    """If the windows of the hub are full, this one is dropped and its subscribers leave."""
     feed = make_feed(max_records=2)
     subscriber, sink = join(feed)
     feed.append(record(1))

@@ -25,7 +25,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Counting(Prefix):
-    """The same, and counts how often it was asked."""
+    """Matches like `Prefix`, and notes each topic that it was asked of."""
 
     asked: list[str]
 

@@ -88,7 +88,7 @@ async def test_turns_are_long_where_all_wait_for_one_record(
     """Also if they are feeds of one subscriber each; not where each waits for another record."""
     notes: list[str] = []
     state = FanoutState(10_000)
-    feeds = [feed_of(f"{number}", 1, notes, state) for number in range(10 * CALM_SENDS)]
+    feeds = [feed_of(f"{number}", 1, notes, state) for number in range(4 * CALM_SENDS)]
     shared = record(len(feeds) + 1)
     for number, feed in enumerate(feeds, 1):
         feed.append(shared if is_shared else record(number))
@@ -135,7 +135,7 @@ async def test_the_sweep_sleeps_until_a_feed_comes(nursery: trio.Nursery) -> Non
 async def test_a_flush_interval_lets_records_gather(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """The first waits for so long, and what comes meanwhile goes with it in one send."""
+    """The first record waits for so long, and others that come go with it in one send."""
     state = FanoutState(1000)
     sweep = Sweep(state, flush_interval=0.01)
     feed = Feed(Selection(["news"]), NOTHING, state)
@@ -213,7 +213,7 @@ def test_a_single_subscriber_that_takes_its_time() -> None:
 
 
 def test_a_single_subscriber_that_has_it() -> None:
-    """What stands before its cursor isn't sent again."""
+    """A record before its cursor isn't sent again."""
     state = FanoutState(1000)
     feeds, (sink,) = single_feeds(state, 1)
     next(iter(feeds[0].ready)).position = 7

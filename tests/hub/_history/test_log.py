@@ -1,4 +1,4 @@
-"""`Log`: order, selections, limits and what stays in memory."""
+"""`Log`: order, selections, limits and memory."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_the_position_before_the_last_ones_is_found() -> None:
 
 
 def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
-    """Where the store may have more, the log says nothing."""
+    """If the store may have more, the log says nothing."""
     log = log_of(record(5), record(6), floor=4, head=4)
     assert log.position_before_last(2, selection=EVERYTHING) == 4
     assert log.position_before_last(3, selection=EVERYTHING) is None
@@ -276,7 +276,7 @@ def test_the_newest_of_records_with_one_id_is_found() -> None:
 
 
 def traced_size(log: Log) -> int:
-    """Return what tracing says is in use, the log alive."""
+    """Return the bytes in use by tracing, while the log is alive."""
     gc.collect()
     assert log.head
     return tracemalloc.get_traced_memory()[0]

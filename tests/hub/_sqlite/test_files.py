@@ -65,7 +65,7 @@ def test_no_reserve_wants_nothing(tmp_path: Path) -> None:
 
 
 def test_a_reserve_that_cant_be_taken_is_no_error(tmp_path: Path) -> None:
-    """Where there is no space, or no folder, there is no reserve."""
+    """Without space, or without a folder, there is no reserve."""
     for reserve in (Reserve(tmp_path / "x.db", 2**62), Reserve(tmp_path / "no" / "x.db", 1)):
         reserve.take()
         assert reserve.is_wanting

@@ -48,7 +48,7 @@ def put(store: Store, *topics: str) -> None:
 
 
 def counted(path: Path) -> tuple[int, ...]:
-    """Count in the file what the sums stand for."""
+    """Count in the file the rows that the sums stand for."""
     with closing(connect(path, mode="ro")) as db:
         queries = (
             "SELECT count(*) FROM records",
@@ -104,7 +104,7 @@ def test_a_topic_that_comes_back_keeps_its_mark(store: Store, tmp_path: Path) ->
 
 
 def test_a_failed_append_leaves_the_sums(store: Store, tmp_path: Path) -> None:
-    """What was rolled back isn't counted."""
+    """Records that were rolled back aren't counted."""
     put(store, "a", "b")
     before = summed(store)
     with closing(connect(tmp_path / "x.db", mode="rw")) as db:

@@ -367,13 +367,9 @@ class Feed:
 
     def _end_pass(self) -> None:
         self._state.passes.add(perf_counter() - self._pass_began)
-        window = self.window
-        if self._floor >= window[-1].position:
-            self.clear()
-            return
-        cut = bisect_right(window, self._floor, key=_position)
-        self.window = window[cut:]
+        cut = bisect_right(self.window, self._floor, key=_position)
         self._state.records -= cut
+        self.window = self.window[cut:] or ()
         self._drop_pass()
 
     def _offer(self, position: int) -> tuple[Batch, int]:
