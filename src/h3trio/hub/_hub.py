@@ -38,15 +38,7 @@ from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        Awaitable,
-        Callable,
-        Collection,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -238,12 +230,12 @@ class Hub:
                     limit=most,
                 )
         if updates:
-            self._check_limits(updates[0].topics)
+            self._check_limits(len(updates[0].topics), updates[0].topics)
         return updates
 
-    def _check_limits(self, topics: Collection[str], matchers: int = 0) -> None:
+    def _check_limits(self, count: int, topics: Iterable[str]) -> None:
         limits = self._settings
-        if (count := len(topics) + matchers) > limits.max_topics:
+        if count > limits.max_topics:
             raise ValueError(f"at most {limits.max_topics} topics, not {count}")
         for topic in topics:
             if len(topic) > limits.max_topic_length:
@@ -282,10 +274,10 @@ class Hub:
             writer: an `SSEWriter`, or another `FrameSink`.
             topics: exact topics, `"*"` for all, or matchers.
             last_event_id: the last event that the client has.
-            first: without an id, start with the last so many events, or with
-                `"oldest"`. Default `None`, or `"newest"`: with what comes.
-            policy: what if the client falls out of the history while connected:
-                `"resync"` tells it and goes on at the head; `"disconnect"` ends.
+            first: without an id, start with so many of the last events, or with `"oldest"`.
+                Default `None`, or `"newest"`: with the next event.
+            policy: if the client falls out of the history while connected, `"resync"` tells it
+                and goes on at the head; `"disconnect"` ends.
             allow: topics whose private events it may see.
             info: anything, for `kick` and `subscriptions`.
 
@@ -306,7 +298,7 @@ class Hub:
         )
         self._subscribers[writer] = subscriber
         try:
-            await self._feed(
+            await self._serve(
                 subscriber, policy, partial(self._begin, subscriber, last_event_id, first)
             )
         finally:
@@ -325,7 +317,8 @@ class Hub:
         selection = Selection(topics)
         if not selection:
             raise ValueError("a subscription needs at least one topic")
-        self._check_limits(selection.topics, matchers=len(selection.matchers))
+        count = len(selection.topics) + len(selection.matchers)
+        self._check_limits(count, selection.topics)
         for topic in selection.topics:
             check_topic(topic)
         return selection
@@ -357,7 +350,7 @@ class Hub:
             allow=allow,
             info=info,
         )
-        return _fed(channel, sink, subscribe)
+        return _subscribed(channel, sink, subscribe)
 
     async def _begin(
         self, subscriber: Subscriber, last_event_id: str | None, first: int | str | None
@@ -371,7 +364,7 @@ class Hub:
         if lost is not None:
             await self._replay.tell_reset(subscriber, lost, last_event_id)
 
-    async def _feed(
+    async def _serve(
         self, subscriber: Subscriber, policy: Policy, begin: Callable[[], Awaitable[None]] | None
     ) -> None:
         """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
@@ -441,7 +434,7 @@ class Hub:
 
 
 @asynccontextmanager
-async def _fed(
+async def _subscribed(
     channel: EventChannel, sink: ChannelSink, subscribe: Callable[[], Awaitable[object]]
 ) -> AsyncGenerator[EventChannel]:
     """Run a subscription beside the block that reads it."""

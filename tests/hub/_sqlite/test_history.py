@@ -559,8 +559,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_options_are_checked(subtests: pytest.Subtests) -> None:
     """An option that makes no sense is refused by name, before a file is touched."""
     for options, problem in BAD_OPTIONS:
+        given: dict[str, Any] = {"path": "hub.db", **options}
         with subtests.test(problem), pytest.raises(ValueError, match=problem):
-            SQLiteHistory(**{"path": "hub.db", **options})
+            SQLiteHistory(**given)
 
 
 # -- a full file, a failing disk

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from h3trio.hub._history.selection import Selection
 
 Policy = Literal["resync", "disconnect"]
-"""What becomes of a subscriber that fell out of the history: it is told by
-`reset` and goes on, or its subscription ends."""
+"""The consequence for a subscriber that fell out of the history: it is told by `reset` and goes
+on, or its subscription ends."""
 
 
 @final

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from .selection import Selection
 
 Durability = Literal["memory", "fast", "durable"]
-"""What an acknowledged publish survives: nothing; the end of the process; the
-end of power."""
+"""An acknowledged publish survives: nothing; the end of the process; the end of power."""
 
 
 @final
@@ -40,7 +39,7 @@ class HistoryStatistics:
     """A snapshot of one history."""
 
     durability: Durability
-    """What an acknowledged publish survives."""
+    """How much an acknowledged publish survives."""
     events: int
     """Records kept."""
     bytes: int
@@ -59,7 +58,7 @@ class History(trio.abc.AsyncResource):
     """Keeps one log. An async context manager: open while a hub uses it."""
 
     durability: Durability
-    """What an update survives once `append` has returned."""
+    """How much an update survives once `append` has returned."""
     max_age: float | None
     """Seconds after which records are trimmed; `None` if age is no limit."""
     log: Log

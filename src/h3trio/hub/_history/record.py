@@ -70,7 +70,7 @@ class Update:
             raise ValueError(f"dedup must be 1 to {MAX_DEDUP_LENGTH} printable characters")
         _check_event(event)
         self.event: Final[SSEEvent] = event
-        """What to send."""
+        """The event to send."""
         self.encoded: Final[bytes] = event.encode()
         """The event as bytes, without an id of the hub's."""
         self.private: Final[bool] = private
