@@ -131,7 +131,7 @@ def find_docstrings_of_attributes() -> None:
     for package in packages:
         door = ModuleAnalyzer.for_module(package)
         door.analyze()
-        for name in re.findall(r"^from (\._\w+) import", door.code, re.MULTILINE):
+        for name in re.findall(r"^from (\._[\w.]+) import", door.code, re.MULTILINE):
             room = ModuleAnalyzer.for_module(package + name)
             room.analyze()
             door.attr_docs.update(room.attr_docs)

@@ -1,4 +1,4 @@
-"""Sinks and records for hub tests: no socket, no HTTP."""
+"""Sinks, records and histories for hub tests: no socket, no HTTP."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from h3trio import SSEEvent, SSEParser
-from h3trio.hub._history.record import Record
+from h3trio.hub import History, HistoryStatistics, MemoryHistory, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from h3trio._wire.batch import Batch
+    from h3trio.hub import Appended, Page, Selection, Update
 
 
 class FakeSink:
@@ -97,3 +100,55 @@ def record(
         published=published,
         frame=event.encode(),
     )
+
+
+class WrappedHistory(History):
+    """A history of somebody else that keeps its records in a `MemoryHistory`."""
+
+    def __init__(self, max_events: int = 1000) -> None:
+        self.durability = "memory"
+        self.max_age = None
+        self.inner = MemoryHistory(max_events=max_events)
+        self.log = self.inner.log
+        self.gaps = self.inner.gaps
+        self.epochs = self.inner.epochs
+
+    async def open(self) -> None:
+        """Open the one inside."""
+        await self.inner.open()
+
+    async def aclose(self) -> None:
+        """Close the one inside."""
+        await self.inner.aclose()
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append."""
+        return await self.inner.append(updates)
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read."""
+        return await self.inner.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+
+    async def find(self, id: str) -> int | None:
+        """Find."""
+        return await self.inner.find(id)
+
+    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+        """Look back."""
+        return await self.inner.position_before_last(count, selection=selection)
+
+    async def purge(self, topic: str) -> int:
+        """Purge."""
+        return await self.inner.purge(topic)
+
+    async def trim(self) -> int:
+        """Trim."""
+        return await self.inner.trim()
+
+    def statistics(self) -> HistoryStatistics:
+        """Count."""
+        return self.inner.statistics()

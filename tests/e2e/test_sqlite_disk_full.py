@@ -111,7 +111,7 @@ async def test_a_full_disk_recovers_by_age(disk: Path) -> None:
             await fill_up(history, 1000)
         now[0] += 61
         await put(history, 10, 1000)
-        assert history.marks.gap(EVERYTHING, 0)
+        assert history.gaps.has_gap(EVERYTHING, 0)
 
 
 async def test_limits_that_fit_go_on_beside_a_program_that_fills_the_disk(disk: Path) -> None:

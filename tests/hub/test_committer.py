@@ -1,4 +1,4 @@
-"""The committer: one order, group commit, and what publishers hear."""
+"""`Committer`: one order, group commit, the answers to publishers, and counts by topic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from hub_helpers import FakeSink, WrappedHistory
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -13,43 +14,31 @@ from h3trio.hub import (
     Appended,
     HistoryError,
     HistoryFullError,
-    MemoryHistory,
+    Hub,
     OutcomeUnknownError,
     OverloadedError,
+    Selection,
     Update,
 )
-from h3trio.hub._committer import MAX_COMMIT_BYTES, Committer
-from h3trio.hub._history.history import History, HistoryStatistics
+from h3trio.hub._committer import MAX_COMMIT_BYTES, MAX_COUNTED_TOPICS, Committer
+from h3trio.hub._fanout.feed import FanoutState, Subscriber
+from h3trio.hub._fanout.feeds import Feeds
+from h3trio.hub._fanout.sweep import Sweep
+from h3trio.hub._history.selection import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from h3trio.hub import Record, Selection
-    from h3trio.hub._history.record import Page
 
-
-class SlowHistory(History):
+class SlowHistory(WrappedHistory):
     """A history that waits for a test before each append; it keeps records in memory."""
 
-    durability = "durable"
-    max_age = None
-
     def __init__(self) -> None:
-        self._memory = MemoryHistory()
-        self.log = self._memory.log
-        self.marks = self._memory.marks
-        self.epochs = self._memory.epochs
+        super().__init__()
+        self.durability = "durable"
         self.calls: list[int] = []
         self.gate = trio.Semaphore(0)
         self.error: Exception | None = None
-
-    async def open(self) -> None:
-        """Open at once."""
-        await self._memory.open()
-
-    async def aclose(self) -> None:
-        """Close at once."""
-        await self._memory.aclose()
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Append once the test lets it, or fail with its error."""
@@ -57,35 +46,7 @@ class SlowHistory(History):
         await self.gate.acquire()
         if self.error is not None:
             raise self.error
-        return self._memory.append_nowait(updates)
-
-    async def read(
-        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
-    ) -> Page:
-        """As memory does."""
-        return await self._memory.read(
-            after, selection=selection, max_records=max_records, max_bytes=max_bytes
-        )
-
-    async def find(self, id: str) -> int | None:
-        """As memory does."""
-        return await self._memory.find(id)
-
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """As memory does."""
-        return await self._memory.position_before_last(count, selection=selection)
-
-    async def purge(self, topic: str) -> int:
-        """As memory does."""
-        return await self._memory.purge(topic)
-
-    async def trim(self) -> int:
-        """As memory does."""
-        return await self._memory.trim()
-
-    def statistics(self) -> HistoryStatistics:
-        """As memory does."""
-        return self._memory.statistics()
+        return self.inner.append_nowait(updates)
 
 
 def update(data: str) -> Update:
@@ -98,11 +59,16 @@ class Bench:
 
     def __init__(self, *, max_waiting: int = 1000) -> None:
         self.history = SlowHistory()
-        self.delivered: list[str] = []
-        self.committer = Committer(self.history, self._deliver, max_waiting=max_waiting)
+        feeds = Feeds(Sweep(FanoutState(max_records=1000)))
+        self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
+        feeds.join(self.reader)
+        self.committer = Committer(self.history, feeds, max_waiting=max_waiting)
 
-    def _deliver(self, record: Record) -> None:
-        self.delivered.append(record.id)
+    @property
+    def delivered(self) -> list[str]:
+        """The ids that reached a feed, in order; no sweep takes them out of it."""
+        assert self.reader.feed is not None
+        return [record.id for record in self.reader.feed.window]
 
     async def start(self, nursery: trio.Nursery) -> Committer:
         """Open the history and run."""
@@ -149,7 +115,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
 
 
 async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:
-    """Whoever wakes up first, the records were delivered in the order of their positions."""
+    """The records are delivered in the order of their positions, whichever task wakes first."""
     bench = Bench()
     committer = await bench.start(nursery)
     early: list[str] = []
@@ -306,3 +272,31 @@ async def test_a_history_with_a_bug_leaves_nobody_waiting(nursery: trio.Nursery)
     await wait_all_tasks_blocked()
     assert heard == [OutcomeUnknownError]
     assert bench.committer.waiting == 0
+
+
+# -- counts by topic
+
+
+async def test_many_topics_are_bounded() -> None:
+    """A topic for each event makes room at the limit, and not before; the busy one stays."""
+    async with Hub() as hub:
+        hub._committer.topic_counts.update({str(n): 1 for n in range(MAX_COUNTED_TOPICS - 2)})  # noqa: SLF001 - publishing to each takes a second
+        for topic in ("busy", "busy", "last that fits"):
+            hub.publish_nowait("x", topics=[topic])
+        assert hub.statistics().topics == MAX_COUNTED_TOPICS
+        hub.publish_nowait("x", topics=["busy", "one more"])
+        assert hub.statistics().topics == MAX_COUNTED_TOPICS // 2 + 1
+        (busiest,) = hub.busiest_topics(1)
+        assert (busiest.topic, busiest.published) == ("busy", 3)
+
+
+async def test_the_half_with_fewer_events_is_forgotten() -> None:
+    """The topics that have more keep their counts."""
+    async with Hub() as hub:
+        counts = {str(n): n + 1 for n in range(MAX_COUNTED_TOPICS)}
+        hub._committer.topic_counts.update(counts)  # noqa: SLF001 - as above
+        hub.publish_nowait("x", topics=["new"])
+        kept = hub.busiest_topics(MAX_COUNTED_TOPICS)
+        assert len(kept) == MAX_COUNTED_TOPICS // 2 + 1
+        assert [topic.published for topic in kept[:-1]] == sorted(counts.values())[:2047:-1]
+        assert kept[-1].topic == "new"

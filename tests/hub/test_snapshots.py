@@ -1,4 +1,4 @@
-"""What a hub shows of itself: what it costs, counted in what is looked at."""
+"""`Snapshots`: their figures, and their cost, counted in looks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
-from hub_helpers import FakeSink, record
+from hub_helpers import FakeSink
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.hub._committer import Committer
-from h3trio.hub._fanout.feed import Windows
+from h3trio.hub._fanout.feed import FanoutState, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.replay import Replay
-from h3trio.hub._fanout.subscriber import Subscriber
 from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.selection import NOTHING, Selection
-from h3trio.hub._view import View
+from h3trio.hub._snapshots import Snapshots
 
 if TYPE_CHECKING:
     from _collections_abc import dict_values
@@ -33,7 +32,7 @@ SELECTED = 5000
 
 
 class Watched(dict[K, V]):
-    """A dictionary that counts what is looked at in it."""
+    """A dictionary that counts the looks at its items."""
 
     looks = 0
 
@@ -58,14 +57,13 @@ class Watched(dict[K, V]):
 
 
 class Shown:
-    """A view of some feeds, and what counts the looks at them."""
+    """Snapshots of some feeds, with a count of the looks at them."""
 
     def __init__(self) -> None:
         history = MemoryHistory()
-        windows = Windows(1000)
-        self._feeds = Feeds(Sweep(windows), windows)
-        committer = Committer(history, lambda _record: None, max_waiting=1)
-        self._view = View(history, self._feeds, Replay(history), committer)
+        self._feeds = Feeds(Sweep(FanoutState(1000)))
+        self._committer = Committer(history, self._feeds, max_waiting=1)
+        self._snapshots = Snapshots(history, self._feeds, Replay(history), self._committer)
         self.topics: Watched[str, dict[Feed, None]] = Watched()
         self.keys: Watched[tuple[Selection, Selection], Feed] = Watched()
         self._feeds._by_topic, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
@@ -80,15 +78,15 @@ class Shown:
     def publish(self, *topics: str) -> None:
         """Count an event for each of some topics."""
         for topic in topics:
-            self._view.count_published(record(1, topic))
+            self._committer._count((topic,))  # noqa: SLF001 - without a record in a history
 
     def statistics(self) -> HubStatistics:
-        """What there is to tell of the hub."""
-        return self._view.statistics(0)
+        """The statistics of the hub."""
+        return self._snapshots.statistics(0)
 
     def busiest(self, limit: int) -> list[str]:
         """The names of the busiest topics."""
-        return [topic.topic for topic in self._view.topics(limit)]
+        return [topic.topic for topic in self._snapshots.topics(limit)]
 
 
 def crowd() -> Shown:
@@ -150,7 +148,7 @@ def test_a_topic_of_many_feeds_outranks_one_of_a_few() -> None:
 
 
 def test_who_is_ready_is_counted() -> None:
-    """By who joins a feed and who leaves it."""
+    """A subscriber that joins a feed counts until it leaves."""
     shown = Shown()
     one, _two = shown.join("a"), shown.join("a", "b")
     assert shown.statistics().ready == 2

@@ -140,7 +140,7 @@ STEPS = st.lists(
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept in an example. Not in all and per topic: which goes first is free."""
+    """The limits of an example. Not in all and per topic, as it is free which record goes first."""
 
     max_events: int = 1000
     max_topic_events: int | None = None
@@ -349,7 +349,7 @@ class Driver:
         assert (seen.events, seen.topics, seen.oldest) == (len(model.kept), len(topics), oldest)
         assert seen.newest == head
         for selection in SELECTIONS:
-            assert history.marks.newest(selection) == model.newest_gone(selection)
+            assert history.gaps.newest(selection) == model.newest_gone(selection)
         for id in self.given:
             assert history.epochs.resolve(id, head) == self.good.get(id)
         for position in range(head + 1):
@@ -417,7 +417,7 @@ async def run_sqlite(limits: Limits, steps: list[Step], tail_events: int) -> Non
 async def test_a_history_in_a_file_is_a_list(
     limits: Limits, steps: list[Step], tail_events: int
 ) -> None:
-    """The same with a file, restarts and restored copies: a few examples for every run."""
+    """A file says what the list says, after restarts and restored copies too: a few examples."""
     await run_sqlite(limits, steps, tail_events)
 
 
@@ -426,5 +426,5 @@ async def test_a_history_in_a_file_is_a_list(
 async def test_a_history_in_a_file_is_a_list_at_length(
     limits: Limits, steps: list[Step], tail_events: int
 ) -> None:
-    """The same with as many examples as the profile says."""
+    """A file says what the list says, in as many examples as the profile asks for."""
     await run_sqlite(limits, steps, tail_events)

@@ -54,7 +54,7 @@ actions = st.lists(
 
 @dataclass
 class Published:
-    """What the log should hold, by position."""
+    """The events that the log should hold, by position."""
 
     topics: list[frozenset[str]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)

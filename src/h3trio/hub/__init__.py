@@ -1,12 +1,12 @@
-"""Publish and subscribe: one log, many feeds, no gap between replay and live."""
+"""`Hub`: publish and subscribe, with one log, many feeds, and no gap between replay and live."""
 
 from h3trio._doors import own as _own
 
 from ._fanout.channel import EventChannel as EventChannel
 from ._fanout.latency import LatencyStatistics as LatencyStatistics
-from ._fanout.subscriber import EndReason as EndReason
-from ._fanout.subscriber import Policy as Policy
-from ._fanout.subscriber import Subscription as Subscription
+from ._fanout.subscription import EndReason as EndReason
+from ._fanout.subscription import Policy as Policy
+from ._fanout.subscription import Subscription as Subscription
 from ._history.errors import HistoryError as HistoryError
 from ._history.errors import HistoryFullError as HistoryFullError
 from ._history.errors import OutcomeUnknownError as OutcomeUnknownError
@@ -23,9 +23,9 @@ from ._history.selection import Selection as Selection
 from ._history.selection import TopicMatcher as TopicMatcher
 from ._hub import Hub as Hub
 from ._settings import HubSettings as HubSettings
+from ._snapshots import HubStatistics as HubStatistics
+from ._snapshots import TopicStatistics as TopicStatistics
 from ._sqlite.history import SQLiteHistory as SQLiteHistory
-from ._statistics import HubStatistics as HubStatistics
-from ._statistics import TopicStatistics as TopicStatistics
 
 _own(globals(), __name__)
 del _own

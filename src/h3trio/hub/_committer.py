@@ -1,10 +1,9 @@
-"""The one way into the log: updates in, ids out, in one order.
+"""`Committer`: the one way into the log. Updates go in, ids come out, in one order.
 
-A history that can append at once is asked inline, without a checkpoint. For one
-that waits for a disk or a network, publishers queue and one task commits: it
-takes all who wait in one call (group commit), then puts the records into the
-log and the feeds, in log order and without a checkpoint, and then wakes the
-publishers. Were each publisher to do that last step after its own wait, the
+A history that can append at once is asked inline, without a checkpoint. For one that waits for a
+disk or a network, publishers queue and one task commits: it takes all who wait in one call (group
+commit), then puts the records into the log and the feeds, in log order and without a checkpoint,
+and then wakes the publishers. Were each publisher to do that last step after its own wait, the
 scheduler would decide the order of the log.
 
 Cancelling a publisher abandons the wait, not the event.
@@ -13,8 +12,9 @@ Cancelling a publisher abandons the wait, not the event.
 from __future__ import annotations
 
 from collections import deque
+from heapq import nlargest
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -22,69 +22,46 @@ from ._fanout.latency import Histogram
 from ._history.errors import HistoryError, OutcomeUnknownError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from ._fanout.feeds import Feeds
     from ._history.history import History
-    from ._history.record import Appended, Record, Update
+    from ._history.record import Appended, Update
 
 
 MAX_COMMIT_BYTES: Final = 1024 * 1024
-"""Events of one commit: many small ones, and still little beside a write-ahead log."""
+"""Bytes of the events of one commit: many small ones, and little beside a write-ahead log."""
 
-
-@runtime_checkable
-class AppendsNowait(Protocol):
-    """A history that never waits."""
-
-    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:
-        """As `History.append`."""
-        ...
+MAX_COUNTED_TOPICS: Final = 4096
+"""Topics whose events are counted: more than anybody reads."""
 
 
 @final
 class _Commit:
-    """Updates of one publish call, and the task that waits for their ids."""
+    """Updates of one publish call, and the ids or the error that its task waits for."""
 
-    __slots__ = ("began", "error", "ids", "size", "task", "updates")
-
-    def __init__(self, updates: Sequence[Update], task: trio.lowlevel.Task) -> None:
+    def __init__(self, updates: Sequence[Update]) -> None:
         self.began = perf_counter()
         self.updates = updates
-        self.size = sum(len(update.event.encode()) for update in updates)
-        self.task: trio.lowlevel.Task | None = task
+        self.size = sum(len(update.encoded) for update in updates)
+        self.done = trio.Event()
         self.ids: list[str] | None = None
         self.error: Exception | None = None
-
-    def wake(self) -> None:
-        if self.task is not None:
-            trio.lowlevel.reschedule(self.task)
-            self.task = None
 
 
 @final
 class Committer:
-    """Brings updates into a history, its log, and the feeds."""
+    """Brings updates into a history, its log, and the feeds.
 
-    __slots__ = (
-        "_append_nowait",
-        "_closed",
-        "_commits",
-        "_deliver",
-        "_history",
-        "_idle",
-        "_max_waiting",
-        "failure",
-        "latency",
-        "waiting",
-    )
+    Args:
+        history: the history, whose log it appends to.
+        feeds: the feeds that get each record.
+        max_waiting: updates that may wait for the history.
+    """
 
-    def __init__(
-        self, history: History, deliver: Callable[[Record], None], *, max_waiting: int
-    ) -> None:
+    def __init__(self, history: History, feeds: Feeds, *, max_waiting: int) -> None:
         self._history = history
-        # Asked once: a check against a protocol costs more than the publish.
-        self._append_nowait = history.append_nowait if isinstance(history, AppendsNowait) else None
-        self._deliver = deliver
+        self._feeds = feeds
         self._max_waiting = max_waiting
         self._commits: deque[_Commit] = deque()
         self._idle = trio.lowlevel.ParkingLot()
@@ -92,34 +69,29 @@ class Committer:
         self.waiting = 0
         """Updates that wait for the history."""
         self.failure: str | None = None
-        """What the history said when it last failed."""
+        """The message of the history when it last failed; `None` once it stored again."""
         self.latency = Histogram()
         """Seconds from a publish to its ids; of those that have some."""
+        self.published = 0
+        """Updates stored in total."""
+        self.topic_counts: dict[str, int] = {}
+        """Events of the busiest topics; of another perhaps only the latest."""
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
-        """Commit at once.
+        """Commit at once, and return the ids.
 
-        Raises:
-            trio.WouldBlock: this history has to wait.
-            trio.ClosedResourceError: the hub isn't running.
-            HistoryError: none was stored.
+        Raises the errors of `Hub.publish_nowait`, but for those of an `Update`.
         """
-        self._check_open()
-        if self._append_nowait is None:
-            raise trio.WouldBlock
+        self.check_open()
         began = perf_counter()
-        ids = self._publish(self._append_nowait(updates))
+        ids = self._publish(self._history.append_nowait(updates))
         self.latency.add(perf_counter() - began)
         return ids
 
     async def append(self, updates: Sequence[Update]) -> list[str]:
         """Commit, and return the ids once the history keeps its promise. A checkpoint.
 
-        Raises:
-            OverloadedError: too many wait; nothing was sent to the store.
-            OutcomeUnknownError: the store didn't answer.
-            HistoryError: none was stored.
-            trio.ClosedResourceError: the hub isn't running.
+        Raises the errors of `Hub.publish`, but for those of an `Update`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -131,35 +103,30 @@ class Committer:
 
     async def _wait(self, updates: Sequence[Update]) -> list[str]:
         if self.waiting + len(updates) > self._max_waiting:
-            msg = f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
-            raise OverloadedError(msg)
-        commit = _Commit(updates, trio.lowlevel.current_task())
+            raise OverloadedError(
+                f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
+            )
+        commit = _Commit(updates)
         self._commits.append(commit)
         self.waiting += len(updates)
         self._idle.unpark()
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            commit.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await commit.done.wait()
         if commit.error is not None:
             raise commit.error
         if commit.ids is None:
-            self._check_open()
-            msg = "the hub was closed"
-            raise trio.ClosedResourceError(msg)
+            self.check_open()
+            raise trio.ClosedResourceError("the hub was closed")
         return commit.ids
 
     async def run(self) -> None:
-        """Commit what publishers bring until cancelled."""
+        """Commit updates of publishers until cancelled."""
         while True:
             while not self._commits:
                 await self._idle.park()
             await self._commit(self._take())
 
     def _take(self) -> list[_Commit]:
-        """Take who waits, in order, up to the size of one commit, but at least one."""
+        """Take those that wait, in order, up to the size of one commit, but at least one."""
         taken: list[_Commit] = []
         size = 0
         while self._commits and (not taken or size + self._commits[0].size <= MAX_COMMIT_BYTES):
@@ -189,7 +156,7 @@ class Committer:
                 if commit.ids is None and commit.error is None:
                     # Cancelled as the hub closes, or a bug of the history's: it may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
-                commit.wake()
+                commit.done.set()
 
     def _publish(self, appended: Sequence[Appended]) -> list[str]:
         """Put committed records into the log and the feeds: no checkpoint in here."""
@@ -197,22 +164,38 @@ class Committer:
         for _id, record in appended:
             if record is not None:
                 log.append(record)
-                self._deliver(record)
+                self._count(record.topics)
+                self._feeds.append(record)
         return [id_ for id_, _record in appended]
 
+    def _count(self, topics: Sequence[str]) -> None:
+        """Count an event, once in all and once for each of its topics."""
+        self.published += 1
+        for topic in topics:
+            if topic not in self.topic_counts and len(self.topic_counts) >= MAX_COUNTED_TOPICS:
+                # The half with fewer events is forgotten. One of them that comes again begins
+                # anew: no loss to anybody who looks for the busiest, which keep their counts.
+                busiest = nlargest(
+                    MAX_COUNTED_TOPICS // 2, self.topic_counts.items(), key=lambda item: item[1]
+                )
+                self.topic_counts = dict(busiest)
+            self.topic_counts[topic] = self.topic_counts.get(topic, 0) + 1
+
     def close(self) -> None:
-        """Take no more; who waits is told."""
+        """Take no more; publishers that wait are told."""
         self._closed = True
         for commit in self._commits:
             self.waiting -= len(commit.updates)
-            commit.wake()
+            commit.done.set()
         self._commits.clear()
 
     def open(self) -> None:
         """The history is open: take updates."""
         self._closed = False
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` unless the history is open."""
         if self._closed:
-            msg = "the hub isn't running: enter `async with hub`, or start `hub.run`"
-            raise trio.ClosedResourceError(msg)
+            raise trio.ClosedResourceError(
+                "the hub isn't running: enter `async with hub`, or start `hub.run`"
+            )

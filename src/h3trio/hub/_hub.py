@@ -4,9 +4,11 @@
                                               ▲
     subscribe ─▶ Replay ──────────────────────┘  (from its cursor, then ready)
 
-The hub owns two tasks, the sweep and the committer, and one more where records
-have an age limit. A subscription is run by the task that called `subscribe`,
-which sleeps while the sweep does the work.
+The hub owns two tasks, the sweep and the committer, and one more if records have an age limit. A
+subscription is run by the task that called `subscribe`, which sleeps while the sweep does the work.
+
+Values are checked once, where they enter: an `Update` by its constructor, topics of a subscription
+and the limits of this hub here.
 """
 
 from __future__ import annotations
@@ -20,36 +22,38 @@ from typing import TYPE_CHECKING, Final, Self, final
 import trio
 
 from h3trio._wire.event import SSEEvent
+from h3trio._wire.parser import EventTooLargeError
 
 from ._committer import Committer
-from ._fanout.channel import EventChannel
-from ._fanout.feed import Windows
+from ._fanout.channel import ChannelSink, EventChannel
+from ._fanout.feed import FanoutState, Subscriber
 from ._fanout.feeds import Feeds
 from ._fanout.replay import Replay
-from ._fanout.subscriber import EndReason, Subscriber
+from ._fanout.subscription import EndReason
 from ._fanout.sweep import Sweep
 from ._history.memory import MemoryHistory
-from ._history.selection import NOTHING, Selection
+from ._history.record import Update
+from ._history.selection import NOTHING, Selection, check_topic
 from ._settings import HubSettings
-from ._topics import make_updates, selection_of
-from ._view import View
+from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from h3trio._wire.batch import FrameSink
 
-    from ._fanout.subscriber import Policy, Subscription
+    from ._fanout.subscription import Policy, Subscription
     from ._history.history import History
-    from ._history.record import Record
     from ._history.selection import TopicMatcher
-    from ._statistics import HubStatistics, TopicStatistics
+    from ._snapshots import HubStatistics, TopicStatistics
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
-# How often records are checked against an age limit, as a share of it, and the bounds of that.
 _TRIM_SHARE: Final = 0.05
+"""The time from one check of an age limit to the next, as a share of the limit."""
 _TRIM_SECONDS: Final = (0.5, 60.0)
+"""The bounds of that time."""
 
 
 @final
@@ -59,8 +63,8 @@ class Hub:
     Use it as an async context manager, or run it by `nursery.start(hub.run)`.
 
     Args:
-        history: where updates are kept; `MemoryHistory()` if not given.
-        settings: limits.
+        history: keeps the updates; `MemoryHistory()` if not given.
+        settings: limits; `HubSettings()` if not given.
     """
 
     def __init__(
@@ -68,16 +72,16 @@ class Hub:
     ) -> None:
         self._history = MemoryHistory() if history is None else history
         self._settings = limits = settings or HubSettings()
-        windows = Windows(limits.max_window_records)
-        self._sweep = Sweep(windows, flush_interval=limits.flush_interval)
-        self._feeds = Feeds(self._sweep, windows)
+        state = FanoutState(limits.max_window_records)
+        self._sweep = Sweep(state, flush_interval=limits.flush_interval)
+        self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)
-        self._committer = Committer(self._history, self._deliver, max_waiting=limits.max_waiting)
+        self._committer = Committer(self._history, self._feeds, max_waiting=limits.max_waiting)
+        self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
         self._subscribers: dict[FrameSink, Subscriber] = {}
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self._stack = AsyncExitStack()
         self._running = False
-        self._view = View(self._history, self._feeds, self._replay, self._committer)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "not running"
@@ -110,8 +114,7 @@ class Hub:
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None]:
         if self._running:
-            msg = "this hub runs already"
-            raise trio.BusyResourceError(msg)
+            raise trio.BusyResourceError("this hub runs already")
         self._running = True
         try:
             async with self._history, trio.open_nursery() as nursery:
@@ -149,13 +152,14 @@ class Hub:
         Never waits for a subscriber. Cancelling it abandons the wait, not the event.
 
         Args:
-            event: what to send; its own `id`, if any, is kept.
+            event: what to send, or its data; its own `id`, if any, is kept.
             topics: one or more; the first is the canonical one.
             private: whether only subscribers with the right may see it.
             dedup: a key under which a repeated publish is the same publish.
 
         Raises:
-            ValueError: topics, id, type or size aren't allowed.
+            ValueError: topics, id, type, size or key aren't allowed; see `Update`.
+            TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
             OutcomeUnknownError: the store didn't answer; try again with `dedup`.
             HistoryError: it couldn't be stored.
@@ -171,14 +175,12 @@ class Hub:
         private: bool = False,
         dedup: str | None = None,
     ) -> list[str]:
-        """Publish several events in one step, all or none; as `publish`.
+        """Publish several events in one step, all or none; otherwise like `publish`.
 
         With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
         a repetition could be one in part. Publish them one by one, each with its own key.
         """
-        updates = make_updates(
-            events, topics=topics, private=private, dedup=dedup, settings=self._settings
-        )
+        updates = self._updates(events, topics, private=private, dedup=dedup)
         return await self._committer.append(updates)
 
     def publish_nowait(
@@ -189,26 +191,64 @@ class Hub:
         private: bool = False,
         dedup: str | None = None,
     ) -> str:
-        """Publish without waiting; as `publish`.
+        """Publish without waiting; otherwise like `publish`.
 
         Raises:
             trio.WouldBlock: the history has to wait for a disk or a network.
         """
-        updates = make_updates(
-            [event], topics=topics, private=private, dedup=dedup, settings=self._settings
-        )
+        updates = self._updates([event], topics, private=private, dedup=dedup)
         return self._committer.append_nowait(updates)[0]
 
-    def _deliver(self, record: Record) -> None:
-        self._view.count_published(record)
-        self._feeds.append(record)
+    def _updates(
+        self,
+        events: Sequence[SSEEvent | str],
+        topics: Iterable[str],
+        *,
+        private: bool,
+        dedup: str | None,
+    ) -> list[Update]:
+        """Make the updates of one publish, and hold them against the limits of this hub."""
+        if dedup is not None and len(events) > 1:
+            raise ValueError(
+                f"dedup is for one event, not {len(events)}: publish each with its own key"
+            )
+        # Once: it may be an iterator. A string is refused by `Update`.
+        names = topics if isinstance(topics, str) else tuple(topics)
+        updates = [
+            Update(
+                SSEEvent(event) if isinstance(event, str) else event,
+                names,
+                private=private,
+                dedup=dedup,
+            )
+            for event in events
+        ]
+        for update in updates:
+            if len(update.encoded) > (most := self._settings.max_event_bytes):
+                raise EventTooLargeError(
+                    f"an event may have {most} bytes, this one has {len(update.encoded)}",
+                    limit=most,
+                )
+        if updates:
+            self._check_limits(len(updates[0].topics), updates[0].topics)
+        return updates
+
+    def _check_limits(self, count: int, topics: Iterable[str]) -> None:
+        limits = self._settings
+        if count > limits.max_topics:
+            raise ValueError(f"at most {limits.max_topics} topics, not {count}")
+        for topic in topics:
+            if len(topic) > limits.max_topic_length:
+                raise ValueError(
+                    f"a topic may have {limits.max_topic_length} characters, not {len(topic)}"
+                )
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
         try:
             return await self._history.purge(topic)
         finally:
-            # Cut short, it removed a part.
+            # If it was cut short, a part is removed.
             self._replay.forget_pages()
 
     # -- subscribing
@@ -224,21 +264,20 @@ class Hub:
         allow: Iterable[str | TopicMatcher] = (),
         info: Mapping[str, object] = _NO_INFO,
     ) -> EndReason:
-        """Send a writer what is published to some topics, until it ends; return why.
+        """Send a writer the events of some topics, until it ends; return the reason.
 
-        It starts behind `last_event_id`, or with what comes. The stream opens
-        with a block that has no data but a cursor and a `retry`. Where history
-        is missing, an event of type `reset` tells so: its data is JSON with
-        `reason` and the `id` that was asked for.
+        It starts behind `last_event_id`, or with the next event. The stream opens with a block
+        that has no data but a cursor and a `retry`. If history is missing, an event of type
+        `reset` tells so: its data is JSON with `reason` and the `id` that was asked for.
 
         Args:
             writer: an `SSEWriter`, or another `FrameSink`.
             topics: exact topics, `"*"` for all, or matchers.
             last_event_id: the last event that the client has.
-            first: without an id, start with the last so many events, or with
-                `"oldest"`. Default `None`, or `"newest"`: with what comes.
-            policy: what if the client falls out of the history while connected:
-                `"resync"` tells it and goes on at the head; `"disconnect"` ends.
+            first: without an id, start with so many of the last events, or with `"oldest"`.
+                Default `None`, or `"newest"`: with the next event.
+            policy: if the client falls out of the history while connected, `"resync"` tells it
+                and goes on at the head; `"disconnect"` ends.
             allow: topics whose private events it may see.
             info: anything, for `kick` and `subscriptions`.
 
@@ -248,21 +287,23 @@ class Hub:
             trio.BrokenResourceError: the client is gone.
             trio.ClosedResourceError: the writer was closed, or the hub isn't running.
         """
-        self._check_free(writer)
+        self._committer.check_open()
+        if writer in self._subscribers:
+            raise trio.BusyResourceError("this writer has a subscription")
         subscriber = Subscriber(
             writer,
-            selection=selection_of(topics, self._settings),
+            selection=self._selection(topics),
             allow=Selection(allow) if allow else NOTHING,
             info=info,
         )
         self._subscribers[writer] = subscriber
         try:
-            await self._feed(
+            await self._serve(
                 subscriber, policy, partial(self._begin, subscriber, last_event_id, first)
             )
         finally:
             del self._subscribers[writer]
-            self._view.count_ended(subscriber.end_reason)
+            self._snapshots.count_ended(subscriber.end_reason)
             subscriber.leave_feed()
             self._feeds.forget_if_empty(subscriber.selection, subscriber.allow)
         assert subscriber.end_reason is not None, "only `end` gets here"
@@ -270,18 +311,19 @@ class Hub:
 
     def check_topics(self, topics: Iterable[str | TopicMatcher]) -> None:
         """Raise the `ValueError` that subscribing or publishing to these would raise."""
-        selection_of(topics, self._settings)
+        self._selection(topics)
 
-    def _check_free(self, writer: FrameSink) -> None:
-        if not self._running:
-            msg = "the hub isn't running: enter `async with hub`, or start `hub.run`"
-            raise trio.ClosedResourceError(msg)
-        if writer in self._subscribers:
-            msg = "this writer has a subscription"
-            raise trio.BusyResourceError(msg)
+    def _selection(self, topics: Iterable[str | TopicMatcher]) -> Selection:
+        selection = Selection(topics)
+        if not selection:
+            raise ValueError("a subscription needs at least one topic")
+        count = len(selection.topics) + len(selection.matchers)
+        self._check_limits(count, selection.topics)
+        for topic in selection.topics:
+            check_topic(topic)
+        return selection
 
-    @asynccontextmanager
-    async def subscription(
+    def subscription(
         self,
         topics: Iterable[str | TopicMatcher],
         *,
@@ -290,39 +332,30 @@ class Hub:
         policy: Policy = "resync",
         allow: Iterable[str | TopicMatcher] = (),
         info: Mapping[str, object] = _NO_INFO,
-    ) -> AsyncGenerator[EventChannel]:
+    ) -> AbstractAsyncContextManager[EventChannel]:
         """Subscribe from code: `async with hub.subscription(["news"]) as events`.
 
         The arguments and errors are those of `subscribe`; the channel gives the
         events, `reset` among them.
         """
-        channel = EventChannel(max_event_size=self._settings.max_event_bytes)
-
-        async def feed() -> None:
-            try:
-                await self.subscribe(
-                    channel,
-                    topics,
-                    last_event_id=last_event_id,
-                    first=first,
-                    policy=policy,
-                    allow=allow,
-                    info=info,
-                )
-            except trio.BrokenResourceError:
-                return  # the reader closed the channel
-            finally:
-                channel.end()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed, name="h3trio hub subscription")
-            yield channel
-            nursery.cancel_scope.cancel(reason="the reader is done")
+        sink = ChannelSink()
+        channel = EventChannel(sink, max_event_size=self._settings.max_event_bytes)
+        subscribe = partial(
+            self.subscribe,
+            sink,
+            topics,
+            last_event_id=last_event_id,
+            first=first,
+            policy=policy,
+            allow=allow,
+            info=info,
+        )
+        return _subscribed(channel, sink, subscribe)
 
     async def _begin(
         self, subscriber: Subscriber, last_event_id: str | None, first: int | str | None
     ) -> None:
-        """Find the cursor and send it: for a client that drops before its first event."""
+        """Find the cursor and send it: a client may drop before its first event."""
         lost = await self._replay.start(subscriber, last_event_id=last_event_id, first=first)
         subscriber.is_placed = True
         cursor = self._history.epochs.format(subscriber.position)
@@ -331,7 +364,7 @@ class Hub:
         if lost is not None:
             await self._replay.tell_reset(subscriber, lost, last_event_id)
 
-    async def _feed(
+    async def _serve(
         self, subscriber: Subscriber, policy: Policy, begin: Callable[[], Awaitable[None]] | None
     ) -> None:
         """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
@@ -364,31 +397,31 @@ class Hub:
         """End the subscriptions that a predicate chooses; return how many."""
         # Without those that have ended, and have yet to unwind.
         running = [s for s in self._subscribers.values() if s.end_reason is None]
-        chosen = [s for s in running if predicate(self._view.subscription(s))]
+        chosen = [s for s in running if predicate(self._snapshots.subscription(s))]
         for subscriber in chosen:
             subscriber.end(reason)
-        self._view.kicked += len(chosen)
+        self._snapshots.kicked += len(chosen)
         return len(chosen)
 
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """A snapshot of all subscriptions."""
-        return tuple(map(self._view.subscription, self._subscribers.values()))
+        """Return a snapshot of each subscription."""
+        return tuple(map(self._snapshots.subscription, self._subscribers.values()))
 
     def slow_subscriptions(self, limit: int) -> tuple[Subscription, ...]:
-        """Those that are catching up, the farthest behind first, at most so many.
+        """Return up to `limit` subscriptions that are catching up, the farthest behind first.
 
-        Not among them is who came with an id that is still looked up. Where nobody is behind it
-        costs nothing, else it goes through all subscriptions.
+        Those whose id is still looked up are not among them. If nobody is behind it costs nothing,
+        else it goes through all subscriptions.
         """
-        return self._view.slow(self._subscribers.values(), limit)
+        return self._snapshots.slow(self._subscribers.values(), limit)
 
     def busiest_topics(self, limit: int) -> tuple[TopicStatistics, ...]:
-        """Topics with the most events since the hub was made, then the most subscribers.
+        """Return up to `limit` topics: the most events in this hub first, then most subscribers.
 
         Its cost is bounded: of topics with equally many events, or none, 1,024 are looked at, and
-        where more than 64 different selections name a topic, these are compared.
+        if more than 64 different selections name a topic, these are compared.
         """
-        return self._view.topics(limit)
+        return self._snapshots.topics(limit)
 
     @property
     def last_event_id(self) -> str:
@@ -396,5 +429,25 @@ class Hub:
         return self._history.epochs.format(self._history.log.head)
 
     def statistics(self) -> HubStatistics:
-        """A snapshot; its cost grows with neither subscribers nor topics nor feeds."""
-        return self._view.statistics(len(self._subscribers))
+        """Return a snapshot; its cost grows with neither subscribers nor topics nor feeds."""
+        return self._snapshots.statistics(len(self._subscribers))
+
+
+@asynccontextmanager
+async def _subscribed(
+    channel: EventChannel, sink: ChannelSink, subscribe: Callable[[], Awaitable[object]]
+) -> AsyncGenerator[EventChannel]:
+    """Run a subscription beside the block that reads it."""
+
+    async def feed() -> None:
+        try:
+            await subscribe()
+        except trio.BrokenResourceError:
+            return  # the reader closed the channel
+        finally:
+            sink.end()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed, name="h3trio hub subscription")
+        yield channel
+        nursery.cancel_scope.cancel(reason="the reader is done")

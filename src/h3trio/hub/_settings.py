@@ -1,4 +1,4 @@
-"""Every limit of a hub, on one page."""
+"""`HubSettings`: every limit of a hub."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ class HubSettings:
     """Topics of one update or one subscription."""
 
     max_event_bytes: int = 1024 * 1024
-    """An encoded event. A browser holds all of it before it shows any."""
+    """Bytes of an encoded event. A browser holds all of it before it shows any."""
 
     max_waiting: int = 10_000
     """Updates that may wait for the history; one more is refused as overload."""
 
     max_window_records: int = 100_000
-    """Records in the windows of all feeds together. Beyond it, subscribers go on
-    from the log: the bound on what a sweep that falls behind can hold."""
+    """Records in the windows of all feeds together: the bound on a sweep that falls behind. Beyond
+    it, subscribers go on from the log."""
 
     flush_interval: float = 0.0
-    """Seconds for which a record that finds the sweep idle waits for others, to go
-    with them in one send. Off: under load batches form by themselves. With 0.01 a
-    steady trickle costs fewer sends, and each event comes up to 10 ms later."""
+    """Seconds for which a record that finds the sweep idle waits for others, to go with them in one
+    send. 0 is off: under load batches form by themselves. With 0.01 a steady trickle costs fewer
+    sends, and each event comes up to 10 ms later."""
 
     reconnect_delay: float = 2.0
-    """Seconds, the middle of the jittered `retry:` that opens a stream."""
+    """Seconds after which clients reconnect: the `retry:` that opens a stream is half to one and a
+    half times as long, at random, so that they don't all come at once."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             least = 0 if field.name in _MAY_BE_ZERO else 1
             if not least <= getattr(self, field.name) < math.inf:
-                msg = f"{field.name} must be a number from {least} on"
-                raise ValueError(msg)
+                raise ValueError(f"{field.name} must be a number from {least} on")

@@ -83,7 +83,7 @@ async def _oldest_go_first(history: History) -> None:
         gone = [r.position for r in records[:-_SMALL] if selection.matches(r.topics)]
         for after in cursors:
             wanted = any(position > after for position in gone)
-            seen = history.marks.gap(selection, after)
+            seen = history.gaps.has_gap(selection, after)
             expect(seen == wanted, f"gaps of {selection!r} behind {after} are told per topic", seen)
     statistics = history.statistics()
     trimmed = len(records) - _SMALL
@@ -122,7 +122,7 @@ async def _everything_outlives_closing(
         expect(await second.find("x") is not None, "publishers' ids are found", "x")
         repeated = await publish(second, update("again", dedup="k"))
         expect(repeated == [(own.id, None)], "keys are known", repeated)
-        gaps = [second.marks.gap(Selection([topic]), 0) for topic in ("gone", "a")]
+        gaps = [second.gaps.has_gap(Selection([topic]), 0) for topic in ("gone", "a")]
         expect(gaps == [True, False], "gaps are known, per topic", gaps)
         counted = second.statistics()
         seen = (counted.events, counted.topics, counted.newest)

@@ -30,8 +30,8 @@ FINE: dict[str, Any] = {
 def outcome(published: Published | None = None, **changes: Any) -> Outcome:  # noqa: ANN401 - fields of several types
     """Make the outcome of a fine run, but for these fields."""
     received = Received(**(FINE | changes))
-    received.latencies.record(0.004, 100)
-    received.connects.record(0.002, 2)
+    received.latencies.add(0.004, 100)
+    received.connects.add(0.002, 2)
     return Outcome(url="http://h/", received=received, published=published)
 
 

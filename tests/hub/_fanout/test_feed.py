@@ -1,25 +1,17 @@
-"""Feeds: one window, shared by those who are up to date with it."""
+"""`Feed`: one window, shared by those who are up to date with it."""
 
 from __future__ import annotations
-
-from collections import deque
-from typing import TYPE_CHECKING
 
 import pytest
 from hub_helpers import FakeSink, record
 
-from h3trio._wire.batch import Batch
-from h3trio.hub._fanout.feed import MAX_BATCH_BYTES, Feed, Windows, sweep_lone
-from h3trio.hub._fanout.subscriber import Subscriber
+from h3trio.hub._fanout.feed import MAX_BATCH_BYTES, FanoutState, Feed, Subscriber
 from h3trio.hub._history.selection import NOTHING, Selection
-
-if TYPE_CHECKING:
-    from h3trio.hub._history.record import Record
 
 
 def make_feed(*, max_records: int = 1000, allow: Selection = NOTHING) -> Feed:
     """A feed of the topic `news`."""
-    return Feed(Selection(["news"]), allow, Windows(max_records))
+    return Feed(Selection(["news"]), allow, FanoutState(max_records))
 
 
 def join(feed: Feed, position: int = 0) -> tuple[Subscriber, FakeSink]:
@@ -64,20 +56,20 @@ async def test_a_record_that_comes_during_a_pass_goes_with_it() -> None:
 
 
 async def test_what_a_pass_found_is_cut_off_at_its_end() -> None:
-    """The window keeps what came during a pass, and nothing that all have."""
-    windows = Windows(1000)
-    feed = Feed(Selection(["news"]), NOTHING, windows)
+    """The window keeps the records that came during a pass, and none that all have."""
+    state = FanoutState(1000)
+    feed = Feed(Selection(["news"]), NOTHING, state)
     for _ in range(3):
         join(feed)
     for position in range(1, 10):
         feed.append(record(position))
         feed.sweep(4)
-        assert windows.records == 0
+        assert state.records == 0
     feed.append(record(10))
     feed.sweep(2)
     feed.append(record(11))
     feed.sweep(2)
-    assert windows.records == 1
+    assert state.records == 1
 
 
 async def test_a_window_keeps_what_did_not_fit_into_one_batch() -> None:
@@ -119,7 +111,7 @@ async def test_who_joins_during_a_pass_misses_nothing() -> None:
 
 
 async def test_who_was_passed_over_misses_nothing() -> None:
-    """One that needed nothing when the pass came by gets what came during the rest of it."""
+    """One that needed nothing when the pass came by gets the records of the rest of it."""
     feed = make_feed()
     _, first = join(feed, position=1)
     _, second = join(feed)
@@ -148,7 +140,7 @@ async def test_a_sink_that_took_less_than_all_leaves_the_ready_set() -> None:
 
 
 async def test_a_busy_or_broken_sink_leaves_without_moving() -> None:
-    """What a sink refused isn't counted as given, and the others go on."""
+    """A batch that a sink refused isn't counted as given, and the others go on."""
     feed = make_feed()
     busy, busy_sink = join(feed)
     gone, gone_sink = join(feed)
@@ -185,7 +177,7 @@ async def test_a_batch_has_a_bound_in_bytes() -> None:
 
 
 async def test_the_sweep_is_told_once() -> None:
-    """Not again for what comes while the feed still stands in its queue."""
+    """A record that comes while the feed still stands in its queue is no news."""
     feed = make_feed()
     join(feed)
     assert feed.append(record(1))
@@ -203,7 +195,7 @@ async def test_without_subscribers_nothing_is_kept() -> None:
 
 
 async def test_full_windows_send_their_subscribers_to_the_log() -> None:
-    """Where the windows of the hub are full, this one is dropped and its subscribers leave."""
+    """If the windows of the hub are full, this one is dropped and its subscribers leave."""
     feed = make_feed(max_records=2)
     subscriber, sink = join(feed)
     feed.append(record(1))
@@ -219,24 +211,24 @@ async def test_full_windows_send_their_subscribers_to_the_log() -> None:
 
 async def test_the_bound_on_windows_counts_all_feeds() -> None:
     """Records that were swept make room for others, in any feed."""
-    windows = Windows(2)
-    feeds = [Feed(Selection([topic]), NOTHING, windows) for topic in "ab"]
+    state = FanoutState(2)
+    feeds = [Feed(Selection([topic]), NOTHING, state) for topic in "ab"]
     for feed in feeds:
         join(feed)
         assert feed.append(record(1))
-    assert windows.records == 2
+    assert state.records == 2
     sweep_all(feeds[0])
-    assert windows.records == 1
+    assert state.records == 1
     feeds[1].append(record(2))
-    assert windows.records == 2
+    assert state.records == 2
     feeds[1].clear()
-    assert windows.records == 0
+    assert state.records == 0
 
 
 async def test_the_same_records_in_many_feeds_are_joined_once() -> None:
     """Feeds of one subscriber each share the batch of what they have in common."""
-    windows = Windows(1000)
-    feeds = [Feed(Selection([str(n)]), NOTHING, windows) for n in range(10)]
+    state = FanoutState(1000)
+    feeds = [Feed(Selection([str(n)]), NOTHING, state) for n in range(10)]
     sinks = [join(feed)[1] for feed in feeds]
     records = [record(1), record(2)]
     for feed in feeds:
@@ -257,8 +249,8 @@ async def test_private_records_need_the_right() -> None:
 @pytest.mark.parametrize("count", [1, 4])
 async def test_deliveries_are_counted(count: int) -> None:
     """Each event counts once for each subscriber that took it, and for none whose sink refused."""
-    windows = Windows(1000)
-    feed = Feed(Selection(["news"]), NOTHING, windows)
+    state = FanoutState(1000)
+    feed = Feed(Selection(["news"]), NOTHING, state)
     sinks = [join(feed)[1] for _ in range(count)]
     feed.append(record(1))
     sweep_all(feed)
@@ -270,76 +262,6 @@ async def test_deliveries_are_counted(count: int) -> None:
     feed.append(record(4))
     sweep_all(feed)  # the first is owed more than the second, in the same slice
     assert [sink.data for sink in sinks] == [["1", "2", "3", "4"]] * count
-    assert windows.delivered == 4 * count
-    assert windows.delivered_bytes == sum(len(sink.payload) for sink in sinks)
-    assert windows.passes.statistics().count >= 2
-
-
-# -- feeds of one subscriber, served in a row
-
-
-def lone_feeds(windows: Windows, number: int) -> tuple[list[Feed], list[FakeSink]]:
-    """Make feeds with a ready subscriber each."""
-    feeds = [Feed(Selection([f"{n}", "news"]), NOTHING, windows) for n in range(number)]
-    return feeds, [join(feed)[1] for feed in feeds]
-
-
-def queue_of(feeds: list[Feed], *records: Record) -> deque[Feed]:
-    """Append records to feeds in turn, and queue these as the sweep does."""
-    for number, feed in enumerate(feeds):
-        assert feed.append(records[number % len(records)])
-    return deque(feeds)
-
-
-def test_lone_feeds_in_a_row() -> None:
-    """Each gets its record, is up to date and out of the queue, and everything is counted."""
-    windows = Windows(1000)
-    feeds, sinks = lone_feeds(windows, 5)
-    first, second = record(1, data="one"), record(2, data="two")
-    queue = queue_of(feeds, first, second)
-    assert sweep_lone(queue, windows, 3) == 3
-    assert [sink.data for sink in sinks] == [["one"], ["two"], ["one"], [], []]
-    assert sweep_lone(queue, windows, 3) == 2
-    assert [sink.data for sink in sinks] == [["one"], ["two"], ["one"], ["two"], ["one"]]
-    assert not queue
-    assert not any(feed.dirty or feed.window for feed in feeds)
-    assert [next(iter(feed.ready)).position for feed in feeds] == [1, 2, 1, 2, 1]
-    assert (windows.records, windows.delivered) == (0, 5)
-    assert windows.delivered_bytes == 3 * len(first.frame) + 2 * len(second.frame)
-    assert windows.passes.statistics().count == 5
-
-
-def test_a_lone_subscriber_that_takes_its_time() -> None:
-    """With a batch on its way it leaves; while busy it lacks the record; gone, it leaves too."""
-    windows = Windows(1000)
-    feeds, (slow, busy, gone) = lone_feeds(windows, 3)
-    members = [next(iter(feed.ready)) for feed in feeds]
-    slow.stalled = busy.stalled = True
-    busy.send_batch_nowait(Batch([b"own"]))
-    gone.vanish()
-    assert sweep_lone(queue_of(feeds, record(5)), windows, 9) == 3
-    assert [member.feed for member in members] == [None] * 3
-    assert [member.position for member in members] == [5, 4, 4]
-    assert (windows.records, windows.ready, windows.delivered) == (0, 0, 1)
-
-
-def test_a_lone_subscriber_that_has_it() -> None:
-    """What stands before its cursor isn't sent again."""
-    windows = Windows(1000)
-    feeds, (sink,) = lone_feeds(windows, 1)
-    next(iter(feeds[0].ready)).position = 7
-    assert sweep_lone(queue_of(feeds, record(7)), windows, 9) == 1
-    assert not sink.batches
-    assert windows.records == 0
-
-
-def test_a_pass_under_way_goes_on() -> None:
-    """A feed whose other subscriber left in the middle of a pass isn't served beside that."""
-    feed, windows = make_feed(), Windows(1000)
-    (leaver, _), _ = join(feed), join(feed)
-    queue = queue_of([feed], record(1))
-    feed.sweep(1)
-    leaver.leave_feed()
-    assert len(feed.ready) == 1
-    assert sweep_lone(queue, windows, 9) == 0
-    assert list(queue) == [feed]
+    assert state.delivered == 4 * count
+    assert state.delivered_bytes == sum(len(sink.payload) for sink in sinks)
+    assert state.passes.statistics().count >= 2

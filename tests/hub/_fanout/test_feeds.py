@@ -1,4 +1,4 @@
-"""Which feeds a record lands in."""
+"""`Feeds`: a record lands in those that selected it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from hub_helpers import FakeSink, record
 
-from h3trio.hub._fanout.feed import Windows
+from h3trio.hub._fanout.feed import FanoutState, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
-from h3trio.hub._fanout.subscriber import Subscriber
 from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.selection import NOTHING, Selection, TopicMatcher
 
@@ -26,7 +25,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Counting(Prefix):
-    """The same, and counts how often it was asked."""
+    """Matches like `Prefix`, and notes each topic that it was asked of."""
 
     asked: list[str]
 
@@ -48,13 +47,12 @@ def joined(feeds: Feeds, *topics: str | TopicMatcher, allow: Selection = NOTHING
 
 def waiting(subscriber: Subscriber) -> bool:
     """Whether the subscriber's feed has something for it."""
-    return bool(getattr(subscriber.feed, "window", ()))
+    return subscriber.feed is not None and bool(subscriber.feed.window)
 
 
 def make_feeds() -> Feeds:
     """Feeds without a running sweep."""
-    windows = Windows(1000)
-    return Feeds(Sweep(windows), windows)
+    return Feeds(Sweep(FanoutState(1000)))
 
 
 def test_equal_selections_and_rights_share_a_feed() -> None:

@@ -9,12 +9,11 @@ from h3trio.hub._history.epochs import (
     Epochs,
     check_publisher_id,
     is_own_syntax,
-    is_publisher_id,
 )
 
 
 def test_an_id_stands_for_its_position() -> None:
-    """What `format` gives for a position in the current epoch, `resolve` takes back."""
+    """`resolve` takes back the id that `format` gives for a position in the current epoch."""
     epochs = Epochs()
     epochs.begin(1)
     assert [epochs.resolve(epochs.format(n), head=5) for n in range(6)] == [0, 1, 2, 3, 4, 5]
@@ -94,13 +93,13 @@ def test_epochs_without_a_record_go_before_older_ones() -> None:
     old = epochs.begin(1)
     for _ in range(50):
         epochs.begin(10)
-    assert len(epochs) == 3
+    assert len(list(epochs)) == 3
     assert epochs.resolve(f"{old}-5", head=9) == 5
     assert epochs.resolve(epochs.format(9), head=9) == 9
 
 
 def test_a_position_below_every_epoch_has_no_good_id() -> None:
-    """What no epoch reaches is formatted all the same, and found unknown later."""
+    """A position that no epoch reaches is formatted all the same, and found unknown later."""
     epochs = Epochs([("bcdf2345", 10)])
     assert epochs.resolve(epochs.format(9), head=10) == 9
     assert epochs.resolve(epochs.format(3), head=10) is None
@@ -109,65 +108,64 @@ def test_a_position_below_every_epoch_has_no_good_id() -> None:
 def test_names_are_random() -> None:
     """No two of many epochs have the same name."""
     names = set()
-    for _ in range(1000):
+    for _ in range(100):
         epochs = Epochs()
         names.add(epochs.begin(1))
-    assert len(names) == 1000
+    assert len(names) == 100
     assert all(is_own_syntax(f"{name}-0") for name in names)
 
 
-@pytest.mark.parametrize(
-    "id",
-    [
-        "",
-        "bcdf2345",
-        "bcdf2345-",
-        "bcdf2345-01",
-        "bcdf2345--1",
-        "bcdf2345-1\n",
-        "bcdf2345-\N{ARABIC-INDIC DIGIT ONE}",
-        "bcdf2345-1234567890123456789",
-        "Bcdf2345-1",
-        "bcdf234-1",
-        "customer-42",
-        "20270101-1",
-        "\ud800",
-    ],
+OTHER_IDS = (
+    "",
+    "bcdf2345",
+    "bcdf2345-",
+    "bcdf2345-01",
+    "bcdf2345--1",
+    "bcdf2345-1\n",
+    "bcdf2345-\N{ARABIC-INDIC DIGIT ONE}",
+    "bcdf2345-1234567890123456789",
+    "Bcdf2345-1",
+    "bcdf234-1",
+    "customer-42",
+    "20270101-1",
+    "\ud800",
 )
-def test_other_ids_are_not_the_hubs(id: str) -> None:
+
+
+def test_other_ids_are_not_the_hubs(subtests: pytest.Subtests) -> None:
     """Only the one way in which the hub writes an id counts as its syntax."""
     epochs = Epochs([("bcdf2345", 1)])
-    assert not is_own_syntax(id)
-    assert epochs.parse(id) is None
-    assert epochs.resolve(id, head=10**18) is None
+    for id in OTHER_IDS:
+        with subtests.test(id=ascii(id)):
+            assert not is_own_syntax(id)
+            assert epochs.resolve(id, head=10**18) is None
 
 
-def test_an_own_id_is_taken_apart() -> None:
-    """`parse` gives the epoch's name and the position, known or not."""
-    assert Epochs.parse("bcdf2345-123456789012345678") == ("bcdf2345", 123456789012345678)
+def test_a_position_may_have_eighteen_digits() -> None:
+    """The largest that a store can hold is still taken apart."""
+    epochs = Epochs([("bcdf2345", 1)])
+    assert epochs.resolve("bcdf2345-" + "9" * 18, head=10**18) == 10**18 - 1
 
 
-@pytest.mark.parametrize("id", ["a", "!" * MAX_PUBLISHER_ID_LENGTH, "~", "customer-42", "a\\b"])
-def test_publishers_may_choose(id: str) -> None:
+def test_publishers_may_choose() -> None:
     """Up to 128 visible ASCII characters are a publisher's to choose."""
-    check_publisher_id(id)
-    assert is_publisher_id(id)
-
-
-@pytest.mark.parametrize(
-    ("id", "problem"),
-    [
-        ("", "visible ASCII"),
-        ("a" * (MAX_PUBLISHER_ID_LENGTH + 1), "1 to 128"),
-        ("a b", "visible ASCII"),
-        ("a\x7f", "visible ASCII"),
-        ("a\n", "visible ASCII"),
-        ("é", "visible ASCII"),
-        ("bcdf2345-1", "hub's own"),
-    ],
-)
-def test_publishers_may_not_choose(id: str, problem: str) -> None:
-    """What a header or the hub's own syntax would clash with is refused, with the reason."""
-    with pytest.raises(ValueError, match=problem):
+    for id in ("a", "!" * MAX_PUBLISHER_ID_LENGTH, "~", "customer-42", "a\\b"):
         check_publisher_id(id)
-    assert not is_publisher_id(id)
+
+
+REFUSED = (
+    ("", "visible ASCII"),
+    ("a" * (MAX_PUBLISHER_ID_LENGTH + 1), "1 to 128"),
+    ("a b", "visible ASCII"),
+    ("a\x7f", "visible ASCII"),
+    ("a\n", "visible ASCII"),
+    ("é", "visible ASCII"),
+    ("bcdf2345-1", "hub's own"),
+)
+
+
+def test_publishers_may_not_choose(subtests: pytest.Subtests) -> None:
+    """An id that clashes with a header or with the hub's own syntax is refused, with the reason."""
+    for id, problem in REFUSED:
+        with subtests.test(id=id), pytest.raises(ValueError, match=problem):
+            check_publisher_id(id)

@@ -1,11 +1,11 @@
-"""`Marks`: who has a gap, and who hasn't however noisy others are."""
+"""`Gaps`: a gap is found per topic, however noisy others are."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h3trio.hub._history.gaps import Marks
+from h3trio.hub._history.gaps import Gaps
 from h3trio.hub._history.selection import Selection
 
 
@@ -31,93 +31,94 @@ class Prefix:
 EVERYTHING = Selection(["*"])
 
 
-def test_without_marks_there_is_no_gap() -> None:
+def test_without_removals_there_is_no_gap() -> None:
     """Nothing removed, nothing missed, not even from the start."""
-    assert not Marks().gap(EVERYTHING, 0)
-    assert Marks().newest(EVERYTHING) == 0
+    assert not Gaps().has_gap(EVERYTHING, 0)
+    assert Gaps().newest(EVERYTHING) == 0
 
 
 def test_a_gap_is_decided_per_topic() -> None:
     """Noise in one topic is no gap in another."""
-    marks = Marks()
+    gaps = Gaps()
     for position in range(1, 100):
-        marks.note("noisy", position)
-    assert marks.gap(Selection(["noisy"]), 98)
-    assert not marks.gap(Selection(["noisy"]), 99)
-    assert not marks.gap(Selection(["quiet"]), 0)
-    assert marks.gap(Selection(["quiet", "noisy"]), 98)
+        gaps.note("noisy", position)
+    assert gaps.has_gap(Selection(["noisy"]), 98)
+    assert not gaps.has_gap(Selection(["noisy"]), 99)
+    assert not gaps.has_gap(Selection(["quiet"]), 0)
+    assert gaps.has_gap(Selection(["quiet", "noisy"]), 98)
 
 
 def test_everything_has_the_newest_mark_of_all() -> None:
     """A subscriber to all topics misses whatever was removed."""
-    marks = Marks()
-    marks.note("a", 5)
-    marks.note("b", 3)
-    assert marks.newest(EVERYTHING) == 5
-    assert marks.gap(EVERYTHING, 4)
-    assert not marks.gap(EVERYTHING, 5)
+    gaps = Gaps()
+    gaps.note("a", 5)
+    gaps.note("b", 3)
+    assert gaps.newest(EVERYTHING) == 5
+    assert gaps.has_gap(EVERYTHING, 4)
+    assert not gaps.has_gap(EVERYTHING, 5)
 
 
 def test_nothing_selected_is_nothing_missed() -> None:
     """An empty selection has no gap, whatever the floor."""
-    marks = Marks(floor=10)
-    marks.note("a", 50)
-    assert marks.newest(Selection()) == 0
-    assert not marks.gap(Selection(), 0)
+    gaps = Gaps(floor=10)
+    gaps.note("a", 50)
+    assert gaps.newest(Selection()) == 0
+    assert not gaps.has_gap(Selection(), 0)
 
 
-def test_matchers_have_the_marks_of_what_they_match() -> None:
+def test_matchers_have_the_gaps_of_what_they_match() -> None:
     """A pattern's gap is that of the topics it matches, beside exact ones."""
-    marks = Marks()
-    marks.note("a/1", 5)
-    marks.note("a/2", 3)
-    marks.note("b", 9)
-    assert marks.newest(Selection([Prefix("a/")])) == 5
-    assert marks.newest(Selection([Prefix("c/")])) == 0
-    assert marks.newest(Selection([Prefix("a/"), "b"])) == 9
+    gaps = Gaps()
+    gaps.note("a/1", 5)
+    gaps.note("a/2", 3)
+    gaps.note("b", 9)
+    assert gaps.newest(Selection([Prefix("a/")])) == 5
+    assert gaps.newest(Selection([Prefix("c/")])) == 0
+    assert gaps.newest(Selection([Prefix("a/"), "b"])) == 9
 
 
 def test_an_older_position_doesnt_lower_a_mark() -> None:
     """Limits of one topic remove out of order; the newest position counts."""
-    marks = Marks()
-    marks.note("a", 9)
-    marks.note("a", 4)
-    assert marks.newest(Selection(["a"])) == 9
+    gaps = Gaps()
+    gaps.note("a", 9)
+    gaps.note("a", 4)
+    assert gaps.newest(Selection(["a"])) == 9
 
 
 def test_the_table_is_bounded_and_folds_into_a_floor() -> None:
     """Beyond the limit no gap is missed; only old cursors are told of one they may not have."""
-    marks = Marks(max_topics=3)
+    gaps = Gaps(max_topics=3)
     for position in range(1, 6):
-        marks.note(f"t{position}", position)
-    assert len(marks) == 3
-    assert marks.floor == 2
-    assert marks.gap(Selection(["t1"]), 0)
-    assert marks.gap(Selection(["never"]), 1)
-    assert not marks.gap(Selection(["never"]), 2)
+        gaps.note(f"t{position}", position)
+    assert gaps.floor == 2
+    assert [gaps.newest(Selection([f"t{n}"])) for n in range(1, 6)] == [2, 2, 3, 4, 5]
+    assert gaps.has_gap(Selection(["t1"]), 0)
+    assert gaps.has_gap(Selection(["never"]), 1)
+    assert not gaps.has_gap(Selection(["never"]), 2)
 
 
 def test_what_is_noted_again_is_kept_longest() -> None:
     """A topic that is still being trimmed keeps its own mark."""
-    marks = Marks(max_topics=2)
+    gaps = Gaps(max_topics=2)
     for position, topic in enumerate(["old", "busy", "busy", "old", "new"], start=1):
-        marks.note(topic, position)
-    assert dict(marks) == {"old": 4, "new": 5}
-    assert marks.floor == 3
+        gaps.note(topic, position)
+    newest = [gaps.newest(Selection([topic])) for topic in ("old", "new", "busy")]
+    assert newest == [4, 5, 3]
+    assert gaps.floor == 3
 
 
-def test_a_matcher_is_asked_of_new_marks_only() -> None:
+def test_a_matcher_is_asked_of_new_removals_only() -> None:
     """Asking again costs what was noted since, not the whole table."""
-    marks = Marks()
+    gaps = Gaps()
     for position in range(1, 1001):
-        marks.note(f"t/{position}", position)
+        gaps.note(f"t/{position}", position)
     prefix = Prefix("x/")
-    assert marks.newest(Selection([prefix])) == 0
+    assert gaps.newest(Selection([prefix])) == 0
     first = prefix.asked
-    assert marks.newest(Selection([prefix])) == 0
+    assert gaps.newest(Selection([prefix])) == 0
     assert prefix.asked == first
-    marks.note("x/1", 1001)
-    assert marks.newest(Selection([prefix])) == 1001
+    gaps.note("x/1", 1001)
+    assert gaps.newest(Selection([prefix])) == 1001
     assert prefix.asked <= first + 2
 
 
@@ -136,17 +137,17 @@ SELECTIONS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(st.tuples(TOPICS, st.integers(1, 30)), SELECTIONS), max_size=40))
-def test_marks_say_what_a_plain_list_says(steps: list[tuple[str, int] | Selection]) -> None:
+def test_gaps_say_what_a_plain_list_says(steps: list[tuple[str, int] | Selection]) -> None:
     """Whatever is noted and asked in whatever order, the answer is the newest selected note."""
-    marks = Marks()
+    gaps = Gaps()
     notes: list[tuple[str, int]] = []
     for step in steps:
         if isinstance(step, Selection):
             wanted = [position for topic, position in notes if step.matches_topic(topic)]
-            assert marks.newest(step) == max(wanted, default=0)
+            assert gaps.newest(step) == max(wanted, default=0)
         else:
             notes.append(step)
-            marks.note(*step)
+            gaps.note(*step)
 
 
 @given(NOTES, SELECTIONS, st.integers(0, 30), st.integers(1, 3))
@@ -154,8 +155,8 @@ def test_a_bounded_table_never_misses_a_gap(
     notes: list[tuple[str, int]], selection: Selection, after: int, max_topics: int
 ) -> None:
     """However small the table, a removed record behind a cursor is a gap."""
-    marks = Marks(max_topics=max_topics)
+    gaps = Gaps(max_topics=max_topics)
     for topic, position in notes:
-        marks.note(topic, position)
+        gaps.note(topic, position)
     if any(position > after and selection.matches_topic(topic) for topic, position in notes):
-        assert marks.gap(selection, after)
+        assert gaps.has_gap(selection, after)

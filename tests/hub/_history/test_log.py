@@ -1,4 +1,4 @@
-"""`Log`: order, selections, limits and what stays in memory."""
+"""`Log`: order, selections, limits and memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from h3trio.hub._history.log import MAX_SCAN, Log
 from h3trio.hub._history.record import Record
+from h3trio.hub._history.retention import Retention
 from h3trio.hub._history.selection import Selection
 
 EVERYTHING = Selection(["*"])
@@ -46,10 +47,14 @@ def record(position: int, *topics: str, id: str | None = None, size: int = 10) -
     )
 
 
-def log_of(*records: Record, **options: int) -> Log:
-    """Make a log that holds everything, unless told otherwise."""
-    options = {"max_events": AMPLE, "max_bytes": AMPLE, **options}
-    log = Log(**options)  # type: ignore[arg-type]  # none of them is `forget`
+def limits(**given: int) -> Retention:
+    """Make limits that nothing meets, unless given."""
+    return Retention(**{"max_events": AMPLE, "max_bytes": AMPLE, **given})
+
+
+def log_of(*records: Record, floor: int = 0, head: int = 0, **given: int) -> Log:
+    """Make a log that holds everything, unless limits are given."""
+    log = Log(limits(**given), floor=floor, head=head)
     for one in records:
         log.append(one)
     return log
@@ -175,7 +180,7 @@ def test_the_position_before_the_last_ones_is_found() -> None:
 
 
 def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
-    """Where the store may have more, the log says nothing."""
+    """If the store may have more, the log says nothing."""
     log = log_of(record(5), record(6), floor=4, head=4)
     assert log.position_before_last(2, selection=EVERYTHING) == 4
     assert log.position_before_last(3, selection=EVERYTHING) is None
@@ -188,7 +193,7 @@ def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
 def test_a_whole_log_forgets_its_oldest() -> None:
     """Beyond `max_events` the oldest go, and are told; the log stays complete for any cursor."""
     gone: list[int] = []
-    log = Log(max_events=3, max_bytes=AMPLE, forget=lambda r: gone.append(r.position))
+    log = Log(limits(max_events=3), forget=lambda r: gone.append(r.position))
     for n in range(1, 6):
         log.append(record(n))
     assert (read(log), gone, log.floor, log.head) == ([3, 4, 5], [1, 2], 0, 5)
@@ -214,7 +219,7 @@ def test_bytes_are_bounded_but_the_newest_stays() -> None:
 def test_a_topic_has_its_own_limit(limit: dict[str, int]) -> None:
     """A busy topic's oldest go from between the records of quiet ones."""
     gone: list[int] = []
-    log = Log(max_events=99, max_bytes=AMPLE, forget=lambda r: gone.append(r.position), **limit)
+    log = Log(limits(**limit), forget=lambda r: gone.append(r.position))
     for n in range(1, 8):
         log.append(record(n, "quiet" if n in {2, 5} else "busy"))
     assert (read(log), gone) == ([2, 5, 6, 7], [1, 3, 4])
@@ -222,7 +227,7 @@ def test_a_topic_has_its_own_limit(limit: dict[str, int]) -> None:
 
 def test_a_record_goes_from_all_its_topics() -> None:
     """Over the limit under one topic, it is gone under the other too."""
-    log = Log(max_events=99, max_bytes=AMPLE, max_topic_events=1, forget=lambda _r: None)
+    log = Log(limits(max_topic_events=1), forget=lambda _r: None)
     log.append(record(1, "a", "b"))
     log.append(record(2, "a"))
     assert read(log, Selection(["b"])) == []
@@ -271,7 +276,7 @@ def test_the_newest_of_records_with_one_id_is_found() -> None:
 
 
 def traced_size(log: Log) -> int:
-    """Return what tracing says is in use, the log alive."""
+    """Return the bytes in use by tracing, while the log is alive."""
     gc.collect()
     assert log.head
     return tracemalloc.get_traced_memory()[0]
@@ -293,7 +298,7 @@ def test_a_topic_with_one_record_costs_little() -> None:
 @pytest.mark.slow
 def test_an_old_record_of_a_quiet_topic_pins_nothing() -> None:
     """However much goes through a busy topic behind it, the log keeps what it holds."""
-    log = Log(max_events=1000, max_bytes=AMPLE, max_topic_events=10, forget=lambda _r: None)
+    log = Log(limits(max_events=1000, max_topic_events=10), forget=lambda _r: None)
     log.append(record(1, "quiet"))
     log.append(record(2, "busy", "quiet too"))
     log.remove(2)
@@ -335,7 +340,7 @@ def test_a_log_is_a_list(
     steps: list[tuple[str, set[str] | int]], selection: Selection, after: int, limit: int
 ) -> None:
     """Whatever is appended and removed, reading gives what a filtered list gives."""
-    log = Log(max_events=limit, max_bytes=AMPLE, forget=lambda _r: None)
+    log = Log(limits(max_events=limit), forget=lambda _r: None)
     kept: list[Record] = []
     for position, (_kind, value) in enumerate(steps, start=1):
         if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""`MemoryHistory`: the suite for histories, its limits, and what it forgets."""
+"""`MemoryHistory`: the suite for histories, its limits, and its forgetting."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def put(history: MemoryHistory, *topics: str, dedup: str | None = None) -> str:
 
 
 def kept(history: MemoryHistory) -> Sequence[int]:
-    """List the positions of what is kept."""
+    """List the positions of the records that are kept."""
     return [record.position for record in history.log]
 
 
@@ -83,7 +83,7 @@ async def test_bytes_are_bounded() -> None:
 
 @pytest.mark.parametrize("limits", [{"max_topic_events": 2}, {"max_topic_bytes": 100}])
 async def test_topics_are_bounded(limits: dict[str, int]) -> None:
-    """A busy topic's oldest go and leave a mark; a quiet one keeps its own."""
+    """A busy topic's oldest go and leave a gap; a quiet one keeps its own."""
     async with MemoryHistory(
         max_topic_events=limits.get("max_topic_events"),
         max_topic_bytes=limits.get("max_topic_bytes"),
@@ -91,12 +91,12 @@ async def test_topics_are_bounded(limits: dict[str, int]) -> None:
         for topic in ("quiet", "busy", "busy", "busy", "quiet", "busy"):
             put(history, topic)
         assert kept(history) == [1, 4, 5, 6]
-        assert history.marks.newest(Selection(["busy"])) == 3
-        assert not history.marks.gap(Selection(["quiet"]), 0)
+        assert history.gaps.newest(Selection(["busy"])) == 3
+        assert not history.gaps.has_gap(Selection(["quiet"]), 0)
 
 
 async def test_age_is_bounded_by_trimming() -> None:
-    """What is older than `max_age` goes at the next `trim`, and leaves a mark."""
+    """A record older than `max_age` goes at the next `trim`, and leaves a gap."""
     clock = Clock()
     async with MemoryHistory(max_age=60, clock=clock) as history:
         put(history, "a")
@@ -106,8 +106,8 @@ async def test_age_is_bounded_by_trimming() -> None:
         clock.now += 31
         assert await history.trim() == 1
         assert kept(history) == [2]
-        assert history.marks.gap(Selection(["a"]), 0)
-        assert not history.marks.gap(Selection(["b"]), 0)
+        assert history.gaps.has_gap(Selection(["a"]), 0)
+        assert not history.gaps.has_gap(Selection(["b"]), 0)
         clock.now += 60
         assert await history.trim() == 1
         assert kept(history) == []

@@ -9,35 +9,37 @@ import pytest
 
 from h3trio.hub._history.retention import Retention
 
+BAD_NUMBERS: list[tuple[str, Any]] = [
+    ("max_events", 0),
+    ("max_bytes", -1),
+    ("max_age", 0),
+    ("max_age", math.nan),
+    ("max_age", math.inf),
+    ("max_topic_events", 0),
+    ("max_topic_bytes", -5),
+]
+BAD_TYPES: list[tuple[str, Any]] = [
+    ("max_events", None),
+    ("max_events", 1.5),
+    ("max_bytes", True),
+    ("max_age", "1"),
+]
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        {"max_events": 0},
-        {"max_bytes": -1},
-        {"max_age": 0},
-        {"max_age": math.nan},
-        {"max_age": math.inf},
-        {"max_topic_events": 0},
-        {"max_topic_bytes": -5},
-    ],
-)
-def test_a_limit_must_be_positive(limits: dict[str, Any]) -> None:
+
+def test_a_limit_must_be_positive(subtests: pytest.Subtests) -> None:
     """Zero, negative numbers and NaN are refused by name."""
-    (name,) = limits
-    with pytest.raises(ValueError, match=f"{name} must be positive"):
-        Retention(**{"max_events": 1, "max_bytes": 1, **limits})
+    for name, value in BAD_NUMBERS:
+        problem = f"{name} must be positive"
+        with subtests.test(name, value=value), pytest.raises(ValueError, match=problem):
+            Retention(**{"max_events": 1, "max_bytes": 1, name: value})
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [{"max_events": None}, {"max_events": 1.5}, {"max_bytes": True}, {"max_age": "1"}],
-)
-def test_a_limit_must_be_a_number(limits: dict[str, Any]) -> None:
+def test_a_limit_must_be_a_number(subtests: pytest.Subtests) -> None:
     """Of another type it is refused by name; the two that bound memory can't be off."""
-    (name,) = limits
-    with pytest.raises(TypeError, match=f"{name} must be"):
-        Retention(**{"max_events": 1, "max_bytes": 1, **limits})
+    for name, value in BAD_TYPES:
+        problem = f"{name} must be"
+        with subtests.test(name, value=value), pytest.raises(TypeError, match=problem):
+            Retention(**{"max_events": 1, "max_bytes": 1, name: value})
 
 
 def test_the_newest_record_stays() -> None:

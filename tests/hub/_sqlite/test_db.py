@@ -1,4 +1,4 @@
-"""The writer's connection: what is sure after an error, and the size of the files."""
+"""`Database`: errors and what is sure after them, and the size of the files."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_work_that_finds_no_room_gets_the_reserve(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_write_ahead_log_is_bounded(tmp_path: Path) -> None:
-    """What grew while a reader held it is cut when the reader is done; writers don't wait long."""
+    """It grows while a reader holds it and is cut afterwards; writers don't wait long."""
     path, wal = tmp_path / "x.db", tmp_path / "x.db-wal"
     with (
         closing(open_database(path)) as database,

@@ -1,4 +1,4 @@
-"""The owner's lock and the reserve beside a database."""
+"""`owned` and `Reserve`: the two files beside a database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from h3trio.hub import HistoryError
-from h3trio.hub._sqlite.files import OwnerLock, Reserve
+from h3trio.hub._sqlite.files import Reserve, lock_file, owned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,29 +15,27 @@ if TYPE_CHECKING:
 
 def test_there_is_one_owner_at_a_time(tmp_path: Path) -> None:
     """The second is refused with the file's name until the first lets go."""
-    first, second = OwnerLock(tmp_path / "x.db"), OwnerLock(tmp_path / "x.db")
-    first.acquire()
-    with pytest.raises(HistoryError, match=r"x\.db is in use by another process"):
-        second.acquire()
-    first.release()
-    second.acquire()
-    second.release()
-    second.release()
+    path = tmp_path / "x.db"
+    with owned(path), pytest.raises(HistoryError, match=r"x\.db is in use by another process"):
+        owned(path).__enter__()
+    with owned(path):
+        pass
 
 
 def test_the_lock_file_stays(tmp_path: Path) -> None:
     """It says that the database had an owner; deleting it would let two in."""
-    lock = OwnerLock(tmp_path / "x.db")
-    assert not lock.is_known
-    lock.acquire()
-    lock.release()
-    assert lock.is_known
+    path = tmp_path / "x.db"
+    assert not lock_file(path).exists()
+    with owned(path):
+        pass
+    assert lock_file(path).exists()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """The error is the system's, with the path."""
+    lock = owned(tmp_path / "missing" / "x.db")
     with pytest.raises(HistoryError, match=r"missing/x\.db\.lock can't be opened: No such file"):
-        OwnerLock(tmp_path / "missing" / "x.db").acquire()
+        lock.__enter__()
 
 
 def test_a_reserve_takes_up_space(tmp_path: Path) -> None:
@@ -67,7 +65,7 @@ def test_no_reserve_wants_nothing(tmp_path: Path) -> None:
 
 
 def test_a_reserve_that_cant_be_taken_is_no_error(tmp_path: Path) -> None:
-    """Where there is no space, or no folder, there is no reserve."""
+    """Without space, or without a folder, there is no reserve."""
     for reserve in (Reserve(tmp_path / "x.db", 2**62), Reserve(tmp_path / "no" / "x.db", 1)):
         reserve.take()
         assert reserve.is_wanting

@@ -74,7 +74,7 @@ def half_make(path: Path, *, of: str) -> None:
 
 
 def test_a_file_that_was_being_made_is_made_anew(tmp_path: Path) -> None:
-    """What the end of power left of a first start doesn't keep the next one from starting."""
+    """A first start that power cut short doesn't keep the next one from starting."""
     half_make(tmp_path / "x.db", of="nothing")
     check_file(tmp_path / "x.db")
     with closing(migrated(tmp_path / "x.db")) as connection:
@@ -154,7 +154,7 @@ def test_missing_and_empty_files_are_new(tmp_path: Path) -> None:
 
 
 def test_odd_names_are_names(tmp_path: Path) -> None:
-    """What means something in a URI is part of the file's name here."""
+    """Characters that mean something in a URI are part of the file's name here."""
     path = tmp_path / "a?mode=memory&x#y%20z.db"
     migrated(path).close()
     assert path.stat().st_size > 0

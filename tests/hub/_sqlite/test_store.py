@@ -1,4 +1,4 @@
-"""The writer's sums, the marks of topics that are gone, and epochs in the file."""
+"""`Store`: its sums, the gaps of topics that are gone, and epochs in the file."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ from typing import TYPE_CHECKING
 import pytest
 
 from h3trio import SSEEvent
-from h3trio.hub import Update
+from h3trio.hub import HistoryError, Selection, Update
+from h3trio.hub._history.gaps import MAX_TOPICS
 from h3trio.hub._history.retention import Retention
+from h3trio.hub._sqlite.db import Database
 from h3trio.hub._sqlite.schema import connect
-from h3trio.hub._sqlite.store import Loaded, Store
+from h3trio.hub._sqlite.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-def open_store(path: Path, **options: int) -> tuple[Store, Loaded]:
+def open_store(path: Path, *, max_events: int = 10**6, max_empty_topics: int = MAX_TOPICS) -> Store:
     """Open a store that keeps so many events, or everything."""
-    retention = Retention(max_events=options.pop("max_events", 10**6), max_bytes=10**9)
-    store = Store(path, durability="fast", retention=retention, reserve_bytes=0, **options)
-    return store, store.open(tail_events=100, tail_bytes=10**6)
+    database = Database(path, durability="fast", max_bytes=None, reserve_bytes=0)
+    retention = Retention(max_events=max_events, max_bytes=10**9)
+    return Store(database, retention=retention, max_empty_topics=max_empty_topics)
+
+
+def gaps_of(store: Store, *topics: str) -> list[int]:
+    """Return the newest removed position of each topic."""
+    gaps = store.load_gaps()
+    return [gaps.newest(Selection([topic])) for topic in topics]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """Open a store that keeps two events and the marks of three empty topics."""
-    store, _loaded = open_store(tmp_path / "x.db", max_events=2, max_empty_topics=3)
+    """Open a store that keeps two events and the gaps of three empty topics."""
+    store = open_store(tmp_path / "x.db", max_events=2, max_empty_topics=3)
     with closing(store):
         yield store
 
@@ -40,7 +48,7 @@ def put(store: Store, *topics: str) -> None:
 
 
 def counted(path: Path) -> tuple[int, ...]:
-    """Count in the file what the sums stand for."""
+    """Count in the file the rows that the sums stand for."""
     with closing(connect(path, mode="ro")) as db:
         queries = (
             "SELECT count(*) FROM records",
@@ -69,20 +77,20 @@ def test_sums_are_what_is_there(store: Store, tmp_path: Path) -> None:
     before = summed(store)
     assert before == counted(tmp_path / "x.db")
     store.close()
-    again, _loaded = open_store(tmp_path / "x.db")
+    again = open_store(tmp_path / "x.db")
     with closing(again):
         assert summed(again) == before
 
 
-def test_the_marks_of_empty_topics_are_bounded(store: Store, tmp_path: Path) -> None:
-    """Topics come and go without end; the oldest marks become the floor."""
+def test_the_gaps_of_empty_topics_are_bounded(store: Store, tmp_path: Path) -> None:
+    """Topics come and go without end; the oldest positions become the floor."""
     put(store, *(f"t{n}" for n in range(1, 11)))
     assert counted(tmp_path / "x.db")[2:4] == (2, 3)
     store.close()
-    again, loaded = open_store(tmp_path / "x.db")
+    again = open_store(tmp_path / "x.db")
     with closing(again):
-        assert loaded.marks == [("t6", 6), ("t7", 7), ("t8", 8)]
-        assert loaded.marks_floor == 5
+        assert again.load_gaps().floor == 5
+        assert gaps_of(again, *(f"t{n}" for n in range(4, 11))) == [5, 5, 6, 7, 8, 5, 5]
 
 
 def test_a_topic_that_comes_back_keeps_its_mark(store: Store, tmp_path: Path) -> None:
@@ -90,18 +98,20 @@ def test_a_topic_that_comes_back_keeps_its_mark(store: Store, tmp_path: Path) ->
     put(store, *"abca")
     assert counted(tmp_path / "x.db")[2:4] == (2, 1)
     store.close()
-    again, loaded = open_store(tmp_path / "x.db")
+    again = open_store(tmp_path / "x.db")
     with closing(again):
-        assert loaded.marks == [("a", 1), ("b", 2)]
+        assert gaps_of(again, *"abc") == [1, 2, 0]
 
 
 def test_a_failed_append_leaves_the_sums(store: Store, tmp_path: Path) -> None:
-    """What was rolled back isn't counted."""
+    """Records that were rolled back aren't counted."""
     put(store, "a", "b")
     before = summed(store)
-    bad = Update(event=SSEEvent("x"), topics=("c", "\ud800"))
-    with pytest.raises(UnicodeEncodeError):
-        store.append([Update(event=SSEEvent("x"), topics=("c",)), bad], 0.0)
+    with closing(connect(tmp_path / "x.db", mode="rw")) as db:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        db.execute(f"CREATE TRIGGER refuse BEFORE INSERT ON placed WHEN NEW.position = 4 {refuse}")
+    with pytest.raises(HistoryError, match="refused"):
+        store.append([Update(event=SSEEvent("x"), topics=(topic,)) for topic in "cd"], 0.0)
     assert summed(store) == before == counted(tmp_path / "x.db")
     put(store, "c")
     assert summed(store) == counted(tmp_path / "x.db")
@@ -111,8 +121,8 @@ def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
     """The table in the file is the one in memory."""
     names = []
     for _ in range(3):
-        store, loaded = open_store(tmp_path / "x.db")
-        names.append(loaded.epochs.current)
+        store = open_store(tmp_path / "x.db")
+        names.append(store.epochs.current)
         store.close()
     with closing(connect(tmp_path / "x.db", mode="rw")) as db:
         rows = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
@@ -121,9 +131,9 @@ def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
         db.execute("BEGIN")
         db.executemany("INSERT INTO epochs (name, first) VALUES (?, ?)", filler)
         db.execute("COMMIT")
-    store, loaded = open_store(tmp_path / "x.db")
+    store = open_store(tmp_path / "x.db")
     store.close()
-    assert len(loaded.epochs) == 1000
+    assert len(list(store.epochs)) == 1000
     with closing(connect(tmp_path / "x.db", mode="ro")) as db:
         rows = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
-    assert rows == list(loaded.epochs)
+    assert rows == list(store.epochs)

@@ -13,7 +13,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, final
 
-from .histogram import Histogram
+from h3trio.hub._fanout.latency import Histogram
+
+from .histogram import as_json, delays, from_json, merge
 
 GO: Final = "go"
 DRAIN: Final = "drain"
@@ -78,7 +80,7 @@ class Received:
     """They broke, by reason."""
     connect_seconds: float = 0.0
     """From the first attempt to the last stream that opened."""
-    connects: Histogram = field(default_factory=Histogram)
+    connects: Histogram = field(default_factory=delays)
     events: int = 0
     timed: int = 0
     """Events with a time in them."""
@@ -89,7 +91,7 @@ class Received:
     least: int = 0
     most: int = 0
     """Events of the stream that got fewest, and most."""
-    latencies: Histogram = field(default_factory=Histogram)
+    latencies: Histogram = field(default_factory=delays)
     judged: int = 0
     unnumbered: int = 0
     repeated: int = 0
@@ -110,8 +112,8 @@ class Received:
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
         self.refused += other.refused
         self.lost += other.lost
-        self.connects.add(other.connects)
-        self.latencies.add(other.latencies)
+        merge(self.connects, other.connects)
+        merge(self.latencies, other.latencies)
 
 
 _SUMS: Final = (
@@ -132,7 +134,7 @@ class Published:
     unsent: int = 0
     """Due, and never sent, as all connections were waiting for answers."""
     failed: Counter[str] = field(default_factory=Counter[str])
-    latencies: Histogram = field(default_factory=Histogram)
+    latencies: Histogram = field(default_factory=delays)
     seconds: float = 0.0
     busy: float = 0.0
 
@@ -140,7 +142,7 @@ class Published:
 def to_json(value: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
     """Write a job or an outcome in one line."""
     fields = {
-        name: found.as_json() if isinstance(found, Histogram) else found
+        name: as_json(found) if isinstance(found, Histogram) else found
         for name, found in ((name, getattr(value, name)) for name in value.__dataclass_fields__)
         if name != "target"
     }
@@ -160,7 +162,7 @@ def published_from(found: dict[str, Any]) -> Published:
 
 
 def _revived(found: dict[str, Any], counters: tuple[str, ...]) -> dict[str, Any]:
-    revived = {name: Histogram.from_json(found[name]) for name in _HISTOGRAMS if name in found}
+    revived = {name: from_json(found[name]) for name in _HISTOGRAMS if name in found}
     return found | revived | {name: Counter(found[name]) for name in counters}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
+from .histogram import milliseconds
 from .publish import event_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .histogram import Histogram
+    from h3trio.hub._fanout.latency import Histogram
+
     from .job import Published, Received
 
 SATURATED: Final = 0.9  # of a core: beyond it the generator's own queue is in the latencies
@@ -105,8 +107,8 @@ class Outcome:
                 *("resets", "seconds", "connect_seconds", "busy"),
             )
         }
-        received["connect_ms"] = found.connects.milliseconds()
-        received["latency_ms"] = found.latencies.milliseconds()
+        received["connect_ms"] = milliseconds(found.connects)
+        received["latency_ms"] = milliseconds(found.latencies)
         return {
             "url": self.url,
             "received": received,
@@ -134,7 +136,7 @@ class Outcome:
 def _published(found: Published) -> dict[str, object]:
     names = ("sent", "acked", "unsent", "failed", "seconds", "busy")
     fields: dict[str, object] = {name: getattr(found, name) for name in names}
-    return fields | {"latency_ms": found.latencies.milliseconds()}
+    return fields | {"latency_ms": milliseconds(found.latencies)}
 
 
 def _busy(what: str, busy: float) -> Iterator[str]:
@@ -161,7 +163,7 @@ def _ids(found: Received) -> Iterator[str]:
 
 
 def _quantiles(what: str, histogram: Histogram) -> Iterator[tuple[str, str]]:
-    found = histogram.milliseconds()
+    found = milliseconds(histogram)
     if found is not None:
         values = ", ".join(f"{name} {value:,.1f}" for name, value in found.items())
         yield f"{what} ms", values

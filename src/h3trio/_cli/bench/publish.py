@@ -146,7 +146,7 @@ class Publisher:
         connection.received = b""
         if status.startswith("2"):
             self.published.acked += 1
-            self.published.latencies.record(time.perf_counter() - connection.due)
+            self.published.latencies.add(time.perf_counter() - connection.due)
         else:
             self.published.failed[f"status {status}"] += 1
         if b"connection: close" in head:

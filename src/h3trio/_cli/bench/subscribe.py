@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, final
 from h3trio._version import __version__
 
 from .count import BadStreamError, Memo, Reader
+from .histogram import delays
 from .ids import Ids, Position
 from .job import Received
 
@@ -115,7 +116,7 @@ class Swarm:
         """Begin to count; what came so far is forgotten, but for ids and connects."""
         found, self._ids = self.received, Ids()
         found.events = found.timed = found.bytes = found.reads = found.early = found.resets = 0
-        found.latencies = type(found.latencies)()
+        found.latencies = delays()
         for stream in self._all:
             stream.events = 0
         self._count_from = self._last_event = time.perf_counter()
@@ -235,7 +236,7 @@ class Swarm:
         stream.head = b""
         now = time.perf_counter()
         self._last_open = now
-        self.received.connects.record(now - stream.began)
+        self.received.connects.add(now - stream.began)
         self.received.opened += 1
         self._all.append(stream)
         del self._connecting[stream.sock.fileno()]
@@ -253,9 +254,9 @@ class Swarm:
         if found.timed:
             received.timed += found.timed
             now = time.time()
-            received.latencies.record(now - found.first, (events + 1) // 2)
+            received.latencies.add(now - found.first, (events + 1) // 2)
             if events > 1:
-                received.latencies.record(now - found.last, events // 2)
+                received.latencies.add(now - found.last, events // 2)
             received.early += found.last > now
 
     def _over(self, stream: Stream, why: str) -> None:

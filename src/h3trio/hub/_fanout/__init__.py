@@ -1,1 +1,1 @@
-"""Fan-out: from the log to each subscriber."""
+"""The fan-out of records from the log to each subscriber."""

@@ -1,9 +1,8 @@
-"""A subscription for code that isn't an HTTP handler: a Trio receive channel.
+"""`EventChannel`: a subscription as a Trio receive channel, for code that is no HTTP handler.
 
-The hub speaks frames; the channel is a sink that holds one batch of them and
-parses it when its reader asks. While the batch is unread the sink isn't idle,
-so a slow reader is treated like a slow client: the log waits for it, not the
-hub.
+The hub speaks frames. `ChannelSink` holds one batch of them, which the channel parses when its
+reader asks. While the batch is unread the sink isn't idle, so a slow reader is treated like a slow
+client: the log waits for it, not the hub.
 """
 
 from __future__ import annotations
@@ -21,22 +20,19 @@ if TYPE_CHECKING:
 
 
 @final
-class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
-    """The events of one subscription, in order; given by `Hub.subscription`."""
+class ChannelSink:
+    """The hub's side of an `EventChannel`: a `FrameSink` of one batch."""
 
-    def __init__(self, *, max_event_size: int) -> None:
-        self._parser = SSEParser(max_event_size=max_event_size)
-        self._events: deque[SSEEvent] = deque()
+    def __init__(self) -> None:
+        self.closed = False
+        """Whether the reader wants no more."""
         self._batch: Batch | None = None
-        self._changed = trio.lowlevel.ParkingLot()
         self._ended = False
-        self._closed = False
-
-    # -- FrameSink, for the hub
+        self._changed = trio.lowlevel.ParkingLot()
 
     def send_batch_nowait(self, batch: Batch) -> bool:
         """Take a batch if the last one was read."""
-        if self._closed:
+        if self.closed:
             raise trio.BrokenResourceError
         if self._batch is not None:
             raise trio.WouldBlock
@@ -47,17 +43,42 @@ class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
     async def flush(self) -> None:
         """Wait until the batch was read."""
         await trio.lowlevel.checkpoint()
-        while self._batch is not None and not self._closed:
+        while self._batch is not None and not self.closed:
             await self._changed.park()
-        if self._closed:
+        if self.closed:
             raise trio.BrokenResourceError
 
     def end(self) -> None:
-        """The subscription ended: what is here can be read, and then no more."""
+        """End the channel behind the batch that is here."""
         self._ended = True
         self._changed.unpark_all()
 
-    # -- ReceiveChannel, for the reader
+    def close(self) -> None:
+        """Take no more, as the reader is gone."""
+        self.closed = True
+        self._changed.unpark_all()
+
+    async def take(self) -> Batch:
+        """Wait for a batch, as the reader."""
+        while not self.closed:
+            if self._batch is not None:
+                batch, self._batch = self._batch, None
+                self._changed.unpark_all()
+                return batch
+            if self._ended:
+                raise trio.EndOfChannel
+            await self._changed.park()
+        raise trio.ClosedResourceError
+
+
+@final
+class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
+    """The events of one subscription, in order; given by `Hub.subscription`."""
+
+    def __init__(self, sink: ChannelSink, *, max_event_size: int) -> None:
+        self._sink = sink
+        self._parser = SSEParser(max_event_size=max_event_size)
+        self._events: deque[SSEEvent] = deque()
 
     @property
     def last_event_id(self) -> str:
@@ -73,20 +94,11 @@ class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
         """
         await trio.lowlevel.checkpoint()
         while not self._events:
-            if self._closed:
-                raise trio.ClosedResourceError
-            if self._batch is not None:
-                self._events.extend(self._parser.feed(self._batch.payload))
-                self._batch = None
-                self._changed.unpark_all()
-            elif self._ended:
-                raise trio.EndOfChannel
-            else:
-                await self._changed.park()
+            batch = await self._sink.take()
+            self._events.extend(self._parser.feed(batch.payload))
         return self._events.popleft()
 
     async def aclose(self) -> None:
         """Stop the subscription."""
-        self._closed = True
-        self._changed.unpark_all()
+        self._sink.close()
         await trio.lowlevel.checkpoint()

@@ -1,23 +1,27 @@
-"""Feeds: what ready subscribers with one selection and one set of rights share.
+"""`Subscriber` and `Feed`: one subscription inside the hub, and those that share a window.
 
-A feed is a window on the log, holding the records that its ready subscribers
-still have to get, and those subscribers. Publishing appends to the window once,
-whatever the number of subscribers. A *pass* goes round them in slices: each gets
-everything from its cursor to the head in one send, and a slice shares one batch.
-At low rates a send carries one event, under load many, so batching comes by itself.
+A subscriber is *ready* or not. A ready one stands in a feed, and the sweep writes to its sink,
+while its own task is parked in `Hub.subscribe`. Otherwise that task is awake and brings it forward
+at its client's pace, out of the log.
 
-The head is looked at anew for each slice. Frozen for the whole pass instead, an
-event that comes during a pass would wait for the next one to begin: two rounds of
-latency where this takes one. What the window held when a pass began has reached
-everybody when it ends, and is cut off then.
+A feed is a window on the log for the ready subscribers of one selection and one set of rights: the
+records that they still have to get. Publishing appends to the window once, whatever the number of
+subscribers. A *pass* goes round them in slices: each gets everything from its cursor to the head
+in one send, and a slice shares one batch. At low rates a send carries one event, under load many,
+so batching comes by itself.
 
-A subscriber whose sink took less than everything leaves the feed: it is brought
-forward by its own task, out of the log, and comes back. So a window never waits
-for a slow client.
+The head is looked at anew for each slice. Frozen for the whole pass instead, an event that comes
+during a pass would wait for the next one to begin: two rounds of latency where this takes one. The
+records that were in the window when a pass began have reached everybody when it ends, and are cut
+off then.
+
+A subscriber whose sink took less than everything leaves the feed, and comes back when its own task
+has brought it to the head. So a window never waits for a slow client.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from operator import attrgetter
 from time import perf_counter
@@ -30,46 +34,126 @@ from h3trio._wire.batch import Batch
 from .latency import Histogram
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
+    from h3trio._wire.batch import FrameSink
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.selection import Selection
 
-    from .subscriber import Subscriber
+    from .subscription import EndReason
 
 MAX_BATCH_BYTES: Final = 64 * 1024
-"""What one send carries at most, or one event: a slow client is owed one batch,
-and a short turn of the sweep stays short."""
+"""Bytes of one send at most, or one event: a slow client is owed one batch, and a short turn of the
+sweep stays short."""
+
+NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
+"""The errors of a sink that took nothing: its handler sends on its own beside us, or the stream is
+over, as its task finds too."""
 
 _position = attrgetter("position")
-# Its handler sends on its own beside us; or the stream is over, as its task finds too.
-_NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
-
-
 _NO_OFFERS: Final[dict[int, tuple[Batch, int]]] = {}
 
 
 @final
-class Windows:
-    """What the feeds of one hub share: a bound on their windows, and the last batch.
-
-    Ten thousand subscribers with a topic of their own and one in common are ten
-    thousand feeds; an event of the common topic is still joined and framed once.
-    """
+class Subscriber:
+    """One subscription inside the hub: a cursor, a sink, and the task that waits."""
 
     __slots__ = (
-        "_batch",
-        "_records",
-        "alone",
-        "delivered",
-        "delivered_bytes",
-        "head",
-        "max_records",
-        "passes",
-        "ready",
-        "records",
+        "_scope",
+        "_task",
+        "allow",
+        "end_reason",
+        "feed",
+        "gap_seen",
+        "info",
+        "is_placed",
+        "position",
+        "selection",
+        "send",
+        "since",
+        "sink",
     )
+
+    def __init__(
+        self,
+        sink: FrameSink,
+        *,
+        selection: Selection,
+        allow: Selection,
+        info: Mapping[str, object],
+    ) -> None:
+        self.sink = sink
+        # Bound once: the sweep calls it for each batch.
+        self.send = sink.send_batch_nowait
+        self.selection = selection
+        self.allow = allow
+        self.info = info
+        self.position = 0
+        self.is_placed = False
+        """Whether its position is known: a history may have to look its client's id up."""
+        self.gap_seen = 0
+        """The newest removed position that its client was told of."""
+        self.feed: Feed | None = None
+        """The feed in which it is ready."""
+        self.end_reason: EndReason | None = None
+        self.since = time.time()
+        self._scope: trio.CancelScope | None = None
+        self._task: trio.lowlevel.Task | None = None
+
+    def __repr__(self) -> str:
+        state = "ready" if self.feed else "catching up"
+        return f"<Subscriber to {self.selection!r}: at {self.position}, {state}>"
+
+    def end(self, reason: EndReason) -> None:
+        """End the subscription, whatever its task waits for; the first reason counts."""
+        if self.end_reason is None:
+            self.end_reason = reason
+            if self._scope is not None:
+                self._scope.cancel(reason=reason.value)
+            self.leave_feed()
+
+    def interrupt_by(self, scope: trio.CancelScope | None) -> None:
+        """Let `end` cancel a scope that was entered just now; `None` once that is left.
+
+        There is none while parked: thousands are, for hours.
+        """
+        self._scope = scope
+        if scope is not None and self.end_reason is not None:
+            scope.cancel(reason=self.end_reason.value)
+
+    def leave_feed(self) -> None:
+        """Be ready no more; the parked task takes over."""
+        if self.feed is not None:
+            self.feed.remove(self)
+            self.feed = None
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    def park(self) -> Awaitable[object]:
+        """Wait, as the subscription's own task, while the sweep does the work.
+
+        A plain function that returns Trio's coroutine, with a method to abort: an `async`
+        one with a closure is 400 bytes more for each idle subscriber.
+        """
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._unparked_by_cancel)  # noqa: ASYNC105 - the caller awaits it
+
+    def _unparked_by_cancel(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+class FanoutState:
+    """The state that all feeds of one hub share: the bound on their windows, and their counts.
+
+    Ten thousand subscribers with a topic of their own and one in common are ten thousand feeds; an
+    event of the common topic is still joined and framed once.
+
+    Args:
+        max_records: records in all windows together.
+    """
 
     def __init__(self, max_records: int) -> None:
         self.max_records = max_records
@@ -77,7 +161,7 @@ class Windows:
         """Records in all windows; one that stands in several counts in each."""
         self.head = 0
         """The newest position that every feed was asked about; 0 before the first."""
-        self.alone: Sequence[Record] = ()
+        self.single: Sequence[Record] = ()
         """The record that came last, see `Feed.window`."""
         self._records: Sequence[Record] = ()
         self._batch: Batch | None = None
@@ -86,11 +170,12 @@ class Windows:
         self.delivered = 0
         """Events given by the sweep, each as often as there were subscribers for it."""
         self.delivered_bytes = 0
+        """Bytes of their frames."""
         self.passes = Histogram()
-        """Seconds from a pass's begin to its end; of lone subscribers in a row, their mean."""
+        """Seconds from a pass's begin to its end; of single feeds in a row, their mean."""
 
     def count(self, batch: Batch, given: int) -> None:
-        """Count a batch that so many took."""
+        """Count a batch that some subscribers took, `given` of them."""
         self.delivered += given * batch.count
         self.delivered_bytes += given * len(batch.payload)
 
@@ -106,7 +191,7 @@ class Windows:
 
 @final
 class Feed:
-    """A window of records and the subscribers that are up to date with it."""
+    """A window of records, and the ready subscribers that still have to get them."""
 
     __slots__ = (
         "_floor",
@@ -115,7 +200,7 @@ class Feed:
         "_offers_to",
         "_order",
         "_pass_began",
-        "_windows",
+        "_state",
         "allow",
         "dirty",
         "passing",
@@ -124,27 +209,29 @@ class Feed:
         "window",
     )
 
-    def __init__(self, selection: Selection, allow: Selection, windows: Windows) -> None:
+    def __init__(self, selection: Selection, allow: Selection, state: FanoutState) -> None:
         self.selection = selection
         self.allow = allow
         self.ready: dict[Subscriber, None] = {}
+        """Its subscribers, in the order in which they came."""
         self.dirty = False
         """Whether it stands in the sweep's queue."""
         self.window: Sequence[Record] = ()
-        """Records that are left to sweep. One alone stands in a tuple that all feeds share: an
+        """Records that are left to sweep. A single one stands in a tuple that all feeds share: an
         event may land in ten thousand of them, and a list is memory to get and to give back."""
-        self._windows = windows
-        # Kept from pass to pass: a new list of ten thousand is gone through by each of
-        # the next garbage collections of the young, milliseconds at a time.
+        self._state = state
+        # Kept from pass to pass: the next garbage collections of the young would go through
+        # each new list of ten thousand.
         self._order: list[Subscriber] | None = None
         self.passing: list[Subscriber] | None = None
+        """The subscribers of the pass under way."""
         self._pass_began = 0.0
         self._next = 0
         """During a pass: the index of the next to be visited."""
         self._offers: dict[int, tuple[Batch, int]] = _NO_OFFERS
         self._offers_to = 0
-        """What there is for each position where members of this pass stand, and the head it is
-        for: most stand at one, some at another where the slices shifted."""
+        """A batch for each position at which members of this pass stand, and the head it leads to:
+        most stand at one position, some at another if the slices shifted."""
         self._floor = 0
         """During a pass: the position up to which everybody will have everything."""
 
@@ -158,55 +245,55 @@ class Feed:
     def add(self, subscriber: Subscriber) -> None:
         """Make a subscriber ready; its position must be the head of the log."""
         self.ready[subscriber] = None
-        self._windows.ready += 1
+        self._state.ready += 1
         self._order = None
         subscriber.feed = self
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; a pass under way skips it.
 
-        Its position is raised up to what it lacks. Being ready it moves by sends only, so it may
-        stand far behind records that weren't for it, and retention, which marks topics and
-        knows no rights, would make a gap of them.
+        Its position is raised up to the first record that it lacks. While ready it moves by sends
+        only, so it may stand far behind records that weren't for it, and a removal of these, which
+        is noted by topic and not by rights, would count as a gap.
         """
         del self.ready[subscriber]
-        self._windows.ready -= 1
+        self._state.ready -= 1
         self._order = None
         lacking = bisect_right(self.window, subscriber.position, key=_position)
         if lacking < len(self.window):
             subscriber.position = self.window[lacking].position - 1
         else:
-            subscriber.position = max(subscriber.position, self._windows.head)
+            subscriber.position = max(subscriber.position, self._state.head)
 
     def append(self, record: Record) -> bool:
-        """Add a record for the ready subscribers; `True` if the sweep is to be told.
+        """Add a record for the ready subscribers; return whether the sweep is to be told.
 
-        Where all windows together are full, this one is dropped: its subscribers
-        go on from the log, each by its own task.
+        If all windows together are full, this one is dropped: its subscribers go on from the log,
+        each by its own task.
         """
-        windows = self._windows
-        if windows.records >= windows.max_records:
-            # Before it is dropped: it tells where each of them stands.
+        state = self._state
+        if state.records >= state.max_records:
+            # Before it is dropped: it tells the position of each of them.
             for subscriber in list(self.ready):
                 subscriber.leave_feed()
             self.clear()
         if not self.ready:
             return False
-        windows.records += 1
+        state.records += 1
         if isinstance(self.window, list):
             self.window.append(record)
         elif self.window:
             self.window = [*self.window, record]
         else:
-            if not windows.alone or windows.alone[0] is not record:
-                windows.alone = (record,)
-            self.window = windows.alone
+            if not state.single or state.single[0] is not record:
+                state.single = (record,)
+            self.window = state.single
         was_dirty, self.dirty = self.dirty, True
         return not was_dirty
 
     def clear(self) -> None:
         """Drop the window, and the pass under way."""
-        self._windows.records -= len(self.window)
+        self._state.records -= len(self.window)
         self.window = ()
         self._drop_pass()
 
@@ -217,7 +304,7 @@ class Feed:
     # -- the sweep's part
 
     def sweep(self, visits: int) -> int:
-        """Go on with the pass for a slice of so many subscribers; return how many sends it took."""
+        """Go on with the pass for a slice of `visits` subscribers; return the number of sends."""
         if self.passing is None and not self._begin_pass():
             return 0
         assert self.passing is not None, "begun just now"
@@ -229,10 +316,9 @@ class Feed:
         return sends
 
     def _give(self, members: Sequence[Subscriber]) -> int:
-        """Send each what it lacks; return how many sends that took.
+        """Send each the records that it lacks; return the number of sends.
 
-        All in one loop, as a hub does nothing as often: with four calls fewer a send took 0.6 to
-        1.0 µs beside the kernel's part, instead of 2.1 to 2.6.
+        All in one loop without a call of ours, as a hub does nothing as often.
         """
         head = self.window[-1].position
         if head != self._offers_to:
@@ -247,7 +333,7 @@ class Feed:
             sends += 1
             if position != at:
                 if offer is not None:
-                    self._windows.count(offer, given)
+                    self._state.count(offer, given)
                 at, given = position, 0
                 if position not in offers:
                     offers[position] = self._offer(position)
@@ -255,7 +341,7 @@ class Feed:
             assert offer is not None, "no position is negative"
             try:
                 idle = subscriber.send(offer)
-            except _NOT_TAKEN:
+            except NOT_TAKEN:
                 subscriber.leave_feed()
                 continue
             given += 1
@@ -263,7 +349,7 @@ class Feed:
             if not idle:
                 subscriber.leave_feed()
         if offer is not None:
-            self._windows.count(offer, given)
+            self._state.count(offer, given)
         return sends
 
     def _begin_pass(self) -> bool:
@@ -280,73 +366,24 @@ class Feed:
         return True
 
     def _end_pass(self) -> None:
-        self._windows.passes.add(perf_counter() - self._pass_began)
-        window = self.window
-        if self._floor >= window[-1].position:
-            self.clear()
-            return
-        cut = bisect_right(window, self._floor, key=_position)
-        self.window = window[cut:]
-        self._windows.records -= cut
+        self._state.passes.add(perf_counter() - self._pass_began)
+        cut = bisect_right(self.window, self._floor, key=_position)
+        self._state.records -= cut
+        self.window = self.window[cut:] or ()
         self._drop_pass()
 
     def _offer(self, position: int) -> tuple[Batch, int]:
-        """Return what one send gives a subscriber at that position, and where it stands then."""
+        """Return the batch for a subscriber at that position, and its position afterwards."""
         first = bisect_right(self.window, position, key=_position)
         records = self.window[first : _fitting_end(self.window, first)]
         reached = records[-1].position
-        # More than one batch is due: the window keeps the rest for the next pass.
+        # If more than one batch is due, the window keeps the rest for the next pass.
         self._floor = min(self._floor, reached)
-        return self._windows.batch(records), reached
-
-
-def sweep_lone(queue: deque[Feed], windows: Windows, visits: int) -> int:
-    """Serve up to so many feeds at a queue's front that have one record for one subscriber.
-
-    Return how many those were; they have left the queue. An event may land in ten thousand such
-    feeds. By a pass for each it took 8 µs more a send than to as many subscribers of one feed.
-    """
-    began, visited, given = perf_counter(), 0, 0
-    newest: Record | None = None
-    batch: Batch | None = None
-    while queue and visited < visits:
-        feed = queue[0]
-        window = feed.window
-        if len(window) != 1 or len(feed.ready) != 1 or feed.passing is not None:
-            break
-        queue.popleft()
-        feed.dirty = False
-        visited += 1
-        (record,), (subscriber,) = window, feed.ready
-        if subscriber.position >= record.position:
-            feed.clear()
-            continue
-        if record is not newest or batch is None:
-            if batch is not None:
-                windows.count(batch, given)
-            newest, batch, given = record, record.batch, 0
-        try:
-            idle = subscriber.send(batch)
-        except _NOT_TAKEN:
-            # While the record stands in the window: it is what the subscriber lacks.
-            subscriber.leave_feed()
-            feed.clear()
-            continue
-        given += 1
-        feed.window = ()
-        windows.records -= 1
-        subscriber.position = record.position
-        if not idle:
-            subscriber.leave_feed()
-    if batch is not None:
-        windows.count(batch, given)
-    if visited:
-        windows.passes.add((perf_counter() - began) / visited, visited)
-    return visited
+        return self._state.batch(records), reached
 
 
 def _fitting_end(window: Sequence[Record], first: int) -> int:
-    """The index behind the last record of one batch: at least one, then up to the byte bound."""
+    """Return the index behind the last record of one batch: at least one, up to the byte bound."""
     size = 0
     for index in range(first, len(window)):
         size += len(window[index].frame)

@@ -1,14 +1,14 @@
-"""All feeds of a hub, and which of them a record lands in.
+"""`Feeds`: all feeds of a hub, found by the topics of a record.
 
-Exact topics are looked up; feeds with matchers, or for everything, are asked,
-and their answers kept per topic in a bounded cache.
+Exact topics are looked up; feeds with matchers, or for everything, are asked, and their answers
+kept per topic in a bounded cache.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from .feed import Feed, Windows
+from .feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,40 +16,28 @@ if TYPE_CHECKING:
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.selection import Selection
 
-    from .subscriber import Subscriber
+    from .feed import Subscriber
     from .sweep import Sweep
 
 _MATCH_CACHE_TOPICS: Final = 10_000
+"""Topics whose feeds with matchers are kept."""
 
 
 @final
 class Feeds:
     """The feeds of one hub by selection and rights."""
 
-    __slots__ = (
-        "_broad",
-        "_by_key",
-        "_by_topic",
-        "_matches",
-        "_sweep",
-        "_windows",
-    )
-
-    def __init__(self, sweep: Sweep, windows: Windows) -> None:
+    def __init__(self, sweep: Sweep) -> None:
+        self.state = sweep.state
+        """The state that all of them share."""
         self._sweep = sweep
         self._by_key: dict[tuple[Selection, Selection], Feed] = {}
         self._by_topic: dict[str, dict[Feed, None]] = {}
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
-        self._windows = windows
 
     def __len__(self) -> int:
         return len(self._by_key)
-
-    @property
-    def windows(self) -> Windows:
-        """What all of them share."""
-        return self._windows
 
     @property
     def topics(self) -> Mapping[str, Collection[Feed]]:
@@ -57,7 +45,7 @@ class Feeds:
         return self._by_topic
 
     def count_ready(self, topic: str) -> int:
-        """How many are fed live what is published to a topic, as far as it is public."""
+        """Count the subscribers that are fed a topic's public events live."""
         return sum(len(feed.ready) for feed in self._selected((topic,)))
 
     def join(self, subscriber: Subscriber) -> None:
@@ -65,7 +53,7 @@ class Feeds:
         key = (subscriber.selection, subscriber.allow)
         feed = self._by_key.get(key)
         if feed is None:
-            feed = self._by_key[key] = Feed(*key, self._windows)
+            feed = self._by_key[key] = Feed(*key, self.state)
             self._index(feed)
         # Equal, and one object less for each subscriber.
         subscriber.selection, subscriber.allow = feed.selection, feed.allow
@@ -104,7 +92,7 @@ class Feeds:
         if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
             self._sweep.add(wakened)
         # Not before: a feed that is full gives its subscribers back, and they lack this record.
-        self._windows.head = record.position
+        self.state.head = record.position
 
     def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
         if len(topics) == 1:

@@ -1,18 +1,15 @@
-"""The one task of a hub that writes to ready subscribers.
+"""`Sweep`: the one task of a hub that writes to ready subscribers.
 
-Feeds that got a record stand in a queue. A turn goes round them in slices of a few
-subscribers, and then lets every other task run once: accepting, parsing and
-publishing share the scheduler with it, and a request costs them a few passes.
-Short slices keep a topic with one subscriber from waiting behind one with
-thousands, short turns keep a publish quick under load.
+Feeds that got a record stand in a queue. A turn goes round them in slices of a few subscribers,
+and then lets every other task run once: accepting, parsing and publishing share the scheduler with
+it, and a request costs them a few passes of it. Short slices keep a topic with one subscriber from
+waiting behind one with thousands, short turns keep a publish quick under load.
 
-Where all that waits is one record, in one feed or in thousands, nobody is in a hurry, and a
-turn may be longer: a pass of Trio's costs as much as some sends, as each of them drives it
-out of the processor's caches.
+While one single record waits, in one feed or in thousands, a turn may be longer: a pass of Trio's
+costs as much as some sends, as each of them drives it out of the processor's caches.
 
-A turn is bounded by sends and by time, as a send costs anything from 8 to 40 µs:
-the kernel does the receiver's part of a loopback send within it, and a full batch
-is copied in it.
+A turn is bounded by sends and by time, as the cost of a send varies: the kernel does the
+receiver's part of a loopback send within it, and a full batch is copied in it.
 """
 
 from __future__ import annotations
@@ -23,37 +20,40 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .feed import sweep_lone
+from .feed import NOT_TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .feed import Feed, Windows
+    from h3trio._wire.batch import Batch
+    from h3trio.hub._history.record import Record
+
+    from .feed import FanoutState, Feed
 
 SLICE_SENDS: Final = 8
+"""Sends of one slice."""
 TURN_SENDS: Final = 32
+"""Sends of one turn."""
 _TURN_SECONDS: Final = 0.0003
 CALM_SENDS: Final = 192
+"""Sends of one turn while a single record waits."""
 _CALM_SECONDS: Final = 0.002
 
 
 @final
 class Sweep:
-    """A queue of feeds with something to send, and the task that sends it."""
+    """A queue of feeds with something to send, and the task that sends it.
 
-    __slots__ = ("_flush_interval", "_idle", "_queue", "_windows")
+    Args:
+        state: the state that the feeds share.
+        flush_interval: seconds for which a record that finds the sweep idle waits for others.
+    """
 
-    def __init__(self, windows: Windows, *, flush_interval: float = 0.0) -> None:
-        self._windows = windows
+    def __init__(self, state: FanoutState, *, flush_interval: float = 0.0) -> None:
+        self.state = state
         self._flush_interval = flush_interval
         self._queue: deque[Feed] = deque()
         self._idle = trio.lowlevel.ParkingLot()
-
-    def __repr__(self) -> str:
-        return f"<Sweep: {len(self._queue)} feeds waiting>"
-
-    def __len__(self) -> int:
-        return len(self._queue)
 
     def add(self, feeds: Sequence[Feed]) -> None:
         """Queue feeds that aren't queued, at least one."""
@@ -83,7 +83,7 @@ class Sweep:
         look_at = left - visits
         while queue and left > 0:
             most = min(visits, left)
-            left -= sweep_lone(queue, self._windows, most) or self._slice(most)
+            left -= sweep_single_feeds(queue, self.state, most) or self._slice(most)
             if left <= look_at:  # many feeds of one subscriber make up one slice
                 if perf_counter() > until:
                     break
@@ -93,7 +93,7 @@ class Sweep:
                 look_at = left - visits
 
     def _slice(self, visits: int) -> int:
-        """Let the first feed go on with its pass; return how many sends that counts for."""
+        """Let the first feed go on with its pass; return the number of sends that it counts for."""
         feed = self._queue.popleft()
         sends = feed.sweep(visits)
         if feed.window:
@@ -105,10 +105,55 @@ class Sweep:
         return sends or 1
 
     def _is_calm(self) -> bool:
-        """Whether all that waits is one record."""
+        """Whether one single record waits."""
         first, last = self._queue[0].window, self._queue[-1].window
         # They stand in the order in which they got their first: the same at both ends is the
         # same in all of them. (A pass that takes several slices turns them round: then it may
         # be mistaken, and a turn longer than it should be.)
-        is_one_each = bool(first and last) and len(self._queue) == self._windows.records
+        is_one_each = bool(first and last) and len(self._queue) == self.state.records
         return is_one_each and first[0] is last[0]
+
+
+def sweep_single_feeds(queue: deque[Feed], state: FanoutState, visits: int) -> int:
+    """Serve up to `visits` feeds at a queue's front that have one record for one subscriber.
+
+    Return the number of those feeds; they have left the queue. An event may land in ten thousand
+    of them, and a pass for each costs more than a send.
+    """
+    began, visited, given = perf_counter(), 0, 0
+    newest: Record | None = None
+    batch: Batch | None = None
+    while queue and visited < visits:
+        feed = queue[0]
+        window = feed.window
+        if len(window) != 1 or len(feed.ready) != 1 or feed.passing is not None:
+            break
+        queue.popleft()
+        feed.dirty = False
+        visited += 1
+        (record,), (subscriber,) = window, feed.ready
+        if subscriber.position >= record.position:
+            feed.clear()
+            continue
+        if record is not newest or batch is None:
+            if batch is not None:
+                state.count(batch, given)
+            newest, batch, given = record, record.batch, 0
+        try:
+            idle = subscriber.send(batch)
+        except NOT_TAKEN:
+            # While the record stands in the window: it is the one that the subscriber lacks.
+            subscriber.leave_feed()
+            feed.clear()
+            continue
+        given += 1
+        feed.window = ()
+        state.records -= 1
+        subscriber.position = record.position
+        if not idle:
+            subscriber.leave_feed()
+    if batch is not None:
+        state.count(batch, given)
+    if visited:
+        state.passes.add((perf_counter() - began) / visited, visited)
+    return visited

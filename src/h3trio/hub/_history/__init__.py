@@ -1,1 +1,1 @@
-"""Histories: what keeps the log, and the values that go in and come out."""
+"""The histories that keep a hub's log, and the values that go in and come out."""

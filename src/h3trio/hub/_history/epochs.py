@@ -1,14 +1,13 @@
-"""Ids on the wire: which are the hub's own, and which of those are still good.
+"""`Epochs`: the table that tells whether an id of the hub's own is still good.
 
-An id of the hub's own is `<epoch>-<position>`. Each time a history is opened a new
-epoch begins, with a random name, and a table keeps the position at which each
-began. An id is good only if its position lies in its epoch's range. So no id is
-given twice, even if the newest records were lost or an old copy of the store was
-put back: what comes then is of another epoch, and ids of positions that the old
-epoch no longer reaches are unknown.
+Such an id is `<epoch>-<position>`. Each time a history is opened a new epoch begins, with a
+random name, and the table keeps the position at which each began. An id is good only if its
+position lies in its epoch's range. So no id is given twice, even if the newest records were lost
+or an old copy of the store was put back: what comes then is of another epoch, and ids of
+positions that the old epoch no longer reaches are unknown.
 
-The range of an epoch starts one below its first record. That position is the
-cursor of a client which connected before anything was published in it.
+The range of an epoch starts one below its first record. That position is the cursor of a client
+which connected before anything was published in it.
 
 Every other id belongs to the publisher who chose it, and may not look like ours.
 """
@@ -19,6 +18,7 @@ import re
 import secrets
 from bisect import bisect_right
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ MAX_EPOCHS: Final = 1000
 """Epochs kept: a start every eight hours for a year. Ids of forgotten ones are unknown."""
 
 MAX_PUBLISHER_ID_LENGTH: Final = 128
+"""Characters of an id that a publisher chose."""
 
 # Without vowels, and with a letter in front: a publisher's "customer-42" or "20270101-1"
 # isn't taken for one of ours.
@@ -45,11 +46,6 @@ def is_own_syntax(id: str) -> bool:
     return _OWN.fullmatch(id) is not None
 
 
-def is_publisher_id(id: str) -> bool:
-    """Whether an id may be a publisher's."""
-    return _PUBLISHERS.fullmatch(id) is not None and not is_own_syntax(id)
-
-
 def check_publisher_id(id: str) -> None:
     """Check an id that a publisher chose.
 
@@ -58,11 +54,9 @@ def check_publisher_id(id: str) -> None:
             the hub's own.
     """
     if _PUBLISHERS.fullmatch(id) is None:
-        msg = f"id must be 1 to {MAX_PUBLISHER_ID_LENGTH} visible ASCII characters"
-        raise ValueError(msg)
+        raise ValueError(f"id must be 1 to {MAX_PUBLISHER_ID_LENGTH} visible ASCII characters")
     if is_own_syntax(id):
-        msg = f"id must not look like one of the hub's own, as {id} does"
-        raise ValueError(msg)
+        raise ValueError(f"id must not look like one of the hub's own, as {id} does")
 
 
 @final
@@ -74,8 +68,6 @@ class Epochs:
         max_epochs: how many are kept, the current one among them.
     """
 
-    __slots__ = ("_first", "_max_epochs", "_names", "_number")
-
     def __init__(
         self, known: Iterable[tuple[str, int]] = (), *, max_epochs: int = MAX_EPOCHS
     ) -> None:
@@ -83,63 +75,51 @@ class Epochs:
         self._set(list(known))
 
     def _set(self, known: list[tuple[str, int]]) -> None:
-        self._names = [name for name, _first in known]
-        self._first = [first for _name, first in known]
-        self._number = {name: number for number, name in enumerate(self._names)}
+        self._known = known
+        self._number = {name: number for number, (name, _first) in enumerate(known)}
 
     def __repr__(self) -> str:
-        current = f"{self._names[-1]} from {self._first[-1]}" if self._names else "none begun"
-        return f"<Epochs: {len(self._names)}, {current}>"
-
-    def __len__(self) -> int:
-        return len(self._names)
+        current = "{} from {}".format(*self._known[-1]) if self._known else "none begun"
+        return f"<Epochs: {len(self._known)}, {current}>"
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        return zip(self._names, self._first, strict=True)
+        return iter(self._known)
 
     @property
     def current(self) -> str:
         """The name of the epoch in which records get their ids now."""
-        return self._names[-1]
+        return self._known[-1][0]
 
     def begin(self, first: int) -> str:
         """Begin an epoch with the next record's position; return its random name."""
-        assert not self._first or first >= self._first[-1], "positions never go back"
-        name = _random_name()
-        while name in self._number:
-            name = _random_name()
-        self._set(self._fitting([*self, (name, first)]))
-        return name
-
-    def _fitting(self, known: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        assert not self._known or first >= self._known[-1][1], "positions never go back"
+        while (name := _random_name()) in self._number:
+            pass
+        known = [*self, (name, first)]
         while len(known) > self._max_epochs:
             # Those without a record go first: a hub that was restarted in vain all night
             # shall not have forgotten yesterday's ids. It moves nobody else's range.
             empty = (n for n, (one, next_) in enumerate(pairwise(known)) if one[1] == next_[1])
             del known[next(empty, 0)]
-        return known
+        self._set(known)
+        return name
 
     def format(self, position: int) -> str:
         """Return the id of a position, or of the cursor at it: good for `resolve` later."""
         # Below the first epoch that is known no id is good, and this one is as bad as any.
-        number = max(bisect_right(self._first, position) - 1, 0)
-        return f"{self._names[number]}-{position}"
-
-    @staticmethod
-    def parse(id: str) -> tuple[str, int] | None:
-        """Take an id of the hub's own apart: name of the epoch, and position."""
-        found = _OWN.fullmatch(id)
-        return None if found is None else (found[1], int(found[2]))
+        number = max(bisect_right(self._known, position, key=itemgetter(1)) - 1, 0)
+        return f"{self._known[number][0]}-{position}"
 
     def resolve(self, id: str, head: int) -> int | None:
         """Return the position that an id of the hub's own stands for, if it is still good."""
-        parsed = self.parse(id)
-        number = None if parsed is None else self._number.get(parsed[0])
-        if parsed is None or number is None:
+        found = _OWN.fullmatch(id)
+        number = None if found is None else self._number.get(found[1])
+        if found is None or number is None:
             return None
-        following = self._first[number + 1 : number + 2]
-        last = following[0] - 1 if following else head
-        return parsed[1] if self._first[number] - 1 <= parsed[1] <= last else None
+        position = int(found[2])
+        following = self._known[number + 1 : number + 2]
+        last = following[0][1] - 1 if following else head
+        return position if self._known[number][1] - 1 <= position <= last else None
 
 
 def _random_name() -> str:

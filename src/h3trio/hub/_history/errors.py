@@ -1,13 +1,13 @@
-"""The errors of hub and histories, each with what it tells a publisher."""
+"""`HistoryError` and its kin: the errors of a publish, each telling whether the event is stored."""
 
 from __future__ import annotations
 
 
 class HistoryError(Exception):
-    """The store can't do what it is for. Whose fault: the machine's or the operator's.
+    """The store can't be used, and nothing was stored: for the operator to look at.
 
     Raised when it can't be opened (foreign, corrupt or newer file; in use by
-    another process) and when it fails later. Nothing was stored.
+    another process) and when it fails later.
     """
 
 

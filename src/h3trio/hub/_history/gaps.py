@@ -1,13 +1,12 @@
-"""What is missing: for each topic the newest position that was removed.
+"""`Gaps`: a table of the newest removed position of each topic, by which a gap is found.
 
-A subscriber has a gap if something it selected was removed behind its cursor.
-Asked per topic, so that busy topics never cause a quiet one's subscribers to be
-told of a gap that they don't have.
+A subscriber has a gap if something it selected was removed behind its cursor. This is asked per
+topic, so that busy topics never cause a quiet one's subscribers to be told of a gap that they
+don't have.
 
-The table is bounded. Where there are more topics, those in which nothing was
-removed for the longest time are folded into one floor that counts for every
-topic. So a gap is never missed; a false one is possible for cursors older than
-the floor only.
+The table is bounded. If there are more topics, those in which nothing was removed for the longest
+time are folded into one floor that counts for every topic. So a gap is never missed; a false one
+is possible for cursors older than the floor only.
 """
 
 from __future__ import annotations
@@ -16,89 +15,79 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .selection import Selection
 
-MAX_MARKED_TOPICS: Final = 65_536
-"""Topics with a mark of their own: at most about 16 MiB of memory."""
+MAX_TOPICS: Final = 65_536
+"""Topics with a position of their own: at most about 16 MiB of memory."""
 
 _MAX_ANSWERS: Final = 1000
 """Selections with matchers whose last answer is kept."""
 
 
-# A position, and the count of notes when it was noted: which marks are newer than an answer.
-_Mark: TypeAlias = tuple[int, int]
+# A position, and the count of notes when it was noted: it tells whether an answer knows of it.
+_Noted: TypeAlias = tuple[int, int]
 
 
 @final
-class Marks:
+class Gaps:
     """The newest removed position of each topic.
 
     Args:
         floor: below it, something of any topic may have been removed.
-        max_topics: how many topics have a mark of their own.
+        max_topics: the number of topics that have a position of their own.
     """
 
-    __slots__ = ("_answers", "_marks", "_max_topics", "_newest", "_serial", "floor")
-
-    def __init__(self, *, floor: int = 0, max_topics: int = MAX_MARKED_TOPICS) -> None:
+    def __init__(self, *, floor: int = 0, max_topics: int = MAX_TOPICS) -> None:
         self.floor: int = floor
         """Cursors below it count as having a gap, whatever they select."""
         self._max_topics = max_topics
         self._newest = floor
         # In the order of the last note, oldest first. `OrderedDict`, as it gives up its
         # first item in constant time, which a dict does not.
-        self._marks: OrderedDict[str, _Mark] = OrderedDict()
+        self._removed: OrderedDict[str, _Noted] = OrderedDict()
         self._serial = 0
-        self._answers: OrderedDict[Selection, _Mark] = OrderedDict()
+        self._answers: OrderedDict[Selection, _Noted] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Marks: {len(self._marks)} topics, floor {self.floor}, newest {self._newest}>"
-
-    def __len__(self) -> int:
-        return len(self._marks)
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        return ((topic, position) for topic, (position, _serial) in self._marks.items())
+        return f"<Gaps: {len(self._removed)} topics, floor {self.floor}, newest {self._newest}>"
 
     def note(self, topic: str, position: int) -> None:
         """Note that a topic's record was removed."""
-        marks = self._marks
-        known = marks.get(topic)
+        removed = self._removed
+        known = removed.get(topic)
         if known is not None:
             if known[0] > position:
                 return
-            marks.move_to_end(topic)
+            removed.move_to_end(topic)
         self._serial += 1
-        marks[topic] = (position, self._serial)
+        removed[topic] = (position, self._serial)
         if position > self._newest:  # noqa: PLR1730 - `max` is a call for each event that goes
             self._newest = position
-        if len(marks) > self._max_topics:
-            _topic, (oldest, _serial) = marks.popitem(last=False)
+        if len(removed) > self._max_topics:
+            _topic, (oldest, _serial) = removed.popitem(last=False)
             self.floor = max(self.floor, oldest)
 
     def newest(self, selection: Selection) -> int:
-        """Return the newest removed position of what is selected, 0 if there is none."""
+        """Return the newest removed position of the selected topics, 0 if there is none."""
         if selection.everything:
             return self._newest
         if not selection:
             return 0
         newest = self.floor
         for topic in selection.topics:
-            mark = self._marks.get(topic)
-            if mark is not None and mark[0] > newest:
-                newest = mark[0]
+            noted = self._removed.get(topic)
+            if noted is not None and noted[0] > newest:
+                newest = noted[0]
         return max(newest, self._newest_match(selection)) if selection.matchers else newest
 
-    def gap(self, selection: Selection, after: int) -> bool:
+    def has_gap(self, selection: Selection, after: int) -> bool:
         """Whether something selected was removed behind a cursor."""
         return self._newest > after and self.newest(selection) > after
 
     def _newest_match(self, selection: Selection) -> int:
-        """Find the newest mark of a topic that matches: what was found last, and newer notes."""
+        """Find the newest position of a topic that matches: the last answer, and newer notes."""
         newest, answered = self._answers.pop(selection, (0, 0))
-        for topic, (position, serial) in reversed(self._marks.items()):
+        for topic, (position, serial) in reversed(self._removed.items()):
             if serial <= answered:
                 break
             if position > newest and selection.matches_topic(topic):

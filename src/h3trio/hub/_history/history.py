@@ -1,39 +1,36 @@
-"""The interface of the log's keeper.
+"""`History`: the interface of an object that keeps a hub's log.
 
-A hub has one log: every update gets one place in one order, whatever its
-topics. A `History` gives the places and keeps the records. The newest part is
-always in memory too, as `log`, so that "what comes after this cursor" and "from
-here on, live" can be asked in one step without a checkpoint between.
+A hub has one log: every update gets one place in one order, whatever its topics. A history gives
+the places and keeps the records. The newest part is always in memory too, as `log`, so that "what
+comes after this cursor" and "from here on, live" can be asked in one step without a checkpoint
+between.
 
-Who does what:
-
-* `append` stores updates and returns their records once the promised
-  durability holds. It doesn't touch `log`: the hub does, in log order, and in
-  the same step hands the records to its feeds.
-* `read` gives what is older than `log`.
-* What retention removes is noted in `marks`: by them, and per topic, a cursor
-  is found to have a gap.
+* `append` stores updates and returns their records once the promised durability holds. It doesn't
+  touch `log`: the hub does, in log order, and in the same step hands the records to its feeds.
+* `read` gives the records that are older than `log`.
+* Records that retention removes are noted in `gaps`: by them, and per topic, a cursor is found to
+  have a gap.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, final
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from .epochs import Epochs
-    from .gaps import Marks
+    from .gaps import Gaps
     from .log import Log
     from .record import Appended, Page, Update
     from .selection import Selection
 
 Durability = Literal["memory", "fast", "durable"]
-"""What an acknowledged publish survives: nothing; the end of the process; the
-end of power."""
+"""An acknowledged publish survives: nothing; the end of the process; the end of power."""
 
 
 @final
@@ -42,7 +39,7 @@ class HistoryStatistics:
     """A snapshot of one history."""
 
     durability: Durability
-    """What an acknowledged publish survives."""
+    """How much an acknowledged publish survives."""
     events: int
     """Records kept."""
     bytes: int
@@ -57,17 +54,17 @@ class HistoryStatistics:
     """Records removed by retention or purge since the history was opened."""
 
 
-class History(ABC):
+class History(trio.abc.AsyncResource):
     """Keeps one log. An async context manager: open while a hub uses it."""
 
     durability: Durability
-    """What an update survives once `append` has returned."""
+    """How much an update survives once `append` has returned."""
     max_age: float | None
-    """Seconds after which records are trimmed, if they are."""
+    """Seconds after which records are trimmed; `None` if age is no limit."""
     log: Log
-    """The newest part of it, in memory; the hub appends to it what `append` returned."""
-    marks: Marks
-    """The newest removed position of each topic: what tells a gap."""
+    """The newest part, in memory; the hub appends to it the records that `append` returned."""
+    gaps: Gaps
+    """The newest removed position of each topic, by which a gap is found."""
     epochs: Epochs
     """The positions that ids of each opening may have."""
 
@@ -75,29 +72,29 @@ class History(ABC):
         await self.open()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     @abstractmethod
     async def open(self) -> None:
         """Load the newest part into `log`, and begin a new epoch.
 
         Raises:
-            HistoryError: what is there can't be used; it is left as it was.
+            HistoryError: the store can't be used; it is left as it was.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Finish what is under way and let go of the store."""
+        """Finish the work that is under way and let go of the store."""
+
+    def append_nowait(self, updates: Sequence[Update]) -> list[Appended]:  # noqa: ARG002 - for those that override it
+        """Store updates as `append` does, but at once; for a history that never waits.
+
+        Raises:
+            trio.WouldBlock: this history has to wait, as any does that doesn't override this.
+        """
+        raise trio.WouldBlock
 
     @abstractmethod
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """Store updates, all or none, in the order given.
+        """Store updates, all or none, in the order given. An `Update` needs no check.
 
         Raises:
             HistoryFullError: there is no room; none was stored.
@@ -111,10 +108,9 @@ class History(ABC):
     ) -> Page:
         """Read selected records behind a position, up to the head of `log`.
 
-        At least one if there is one; but a long search for what matchers match may end
-        with an empty page that says there is more. Private records are among them; the
-        hub filters. Retention goes on meanwhile: look at `marks` after reading, not
-        before, and no gap is missed.
+        At least one if there is one; but a long search with matchers may end with an empty page
+        that says there is more. Private records are among them; the hub filters. Retention goes
+        on meanwhile: look at `gaps` after reading, not before, and no gap is missed.
         """
 
     @abstractmethod
@@ -131,8 +127,8 @@ class History(ABC):
 
     @abstractmethod
     async def trim(self) -> int:
-        """Remove what is beyond the age limit; return how many. Other limits hold always."""
+        """Remove records beyond the age limit; return how many. Other limits hold always."""
 
     @abstractmethod
     def statistics(self) -> HistoryStatistics:
-        """A snapshot; cheap."""
+        """Return a snapshot; cheap."""

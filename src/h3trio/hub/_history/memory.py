@@ -1,7 +1,7 @@
-"""A history in memory: gone with the process, and bounded by default.
+"""`MemoryHistory`: a history in memory, gone with the process and bounded by default.
 
-The log is all there is. A record that falls out of it is noted in the marks, and
-its `dedup` key is forgotten with it.
+Its log is whole. A record that falls out of it is noted in the gaps, and its `dedup` key is
+forgotten with it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from .epochs import Epochs
-from .gaps import Marks
+from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
-from .placing import check_update, place
-from .record import Appended
+from .record import Appended, Record
 from .retention import MIB, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .record import Page, Record, Update
+    from .record import Page, Update
     from .selection import Selection
 
 _TURN: Final = 1000
-"""Records removed before others may run, about 2 ms."""
+"""Records that one trim removes before other tasks may run."""
 
 
 @final
@@ -60,7 +59,7 @@ class MemoryHistory(History):
         max_topic_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._retention = Retention(
+        retention = Retention(
             max_events=max_events,
             max_bytes=max_bytes,
             max_age=max_age,
@@ -69,27 +68,21 @@ class MemoryHistory(History):
         )
         self.max_age: float | None = max_age
         self._clock = clock
-        self.log: Log = Log(
-            max_events=max_events,
-            max_bytes=max_bytes,
-            max_topic_events=max_topic_events,
-            max_topic_bytes=max_topic_bytes,
-            forget=self._forget,
-        )
-        self.marks: Marks = Marks()
+        self.log: Log = Log(retention, forget=self._forget)
+        self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
         self._last = 0
         self._trimmed = 0
         self._dedup: dict[str, str] = {}
-        # Which key goes with a record.
+        # The key of each position that has one.
         self._keys: dict[int, str] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryHistory: {len(self.log)} records, head {self.log.head}>"
 
     async def open(self) -> None:
-        """Begin a new epoch. What an earlier one left is still there."""
+        """Begin a new epoch. The records of earlier ones are still there."""
         await trio.lowlevel.checkpoint()
         if self._is_open:
             raise trio.BusyResourceError("the history is open already")
@@ -105,13 +98,10 @@ class MemoryHistory(History):
         """Give updates their places; the caller puts the records into `log`, at once.
 
         Raises:
-            ValueError: an update can't be stored; none was.
             trio.ClosedResourceError: the history isn't open.
         """
         if not self._is_open:
             raise trio.ClosedResourceError("the history is not open")
-        for update in updates:
-            check_update(update)
         published = self._clock()
         return [self._append(update, published) for update in updates]
 
@@ -120,8 +110,9 @@ class MemoryHistory(History):
         if key is not None and (first := self._dedup.get(key)) is not None:
             return Appended(first, None)
         position = self._last + 1
-        epoch = self.epochs.current
-        record = place(update, position=position, epoch=epoch, published=published)
+        record = Record.from_update(
+            update, position=position, epoch=self.epochs.current, published=published
+        )
         self._last = position
         if key is not None:
             self._dedup[key] = record.id
@@ -129,7 +120,7 @@ class MemoryHistory(History):
         return Appended(record.id, record)
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """As `append_nowait`, behind a checkpoint."""
+        """Store updates by `append_nowait`, behind a checkpoint."""
         # In front: cancelled after the fact, positions would be given that no log gets.
         await trio.lowlevel.checkpoint()
         return self.append_nowait(updates)
@@ -137,7 +128,7 @@ class MemoryHistory(History):
     async def read(
         self, after: int, *, selection: Selection, max_records: int, max_bytes: int
     ) -> Page:
-        """As `Log.read`: there is nothing older than the log."""
+        """Read selected records behind a position: all are in `log`."""
         await trio.lowlevel.checkpoint()
         page = self.log.read(
             after, selection=selection, max_records=max_records, max_bytes=max_bytes
@@ -166,7 +157,7 @@ class MemoryHistory(History):
         return len(positions)
 
     async def trim(self) -> int:
-        """Remove what is beyond the age limit; return how many."""
+        """Remove records beyond the age limit; return how many."""
         await trio.lowlevel.checkpoint()
         removed = 0
         if self.max_age is not None:
@@ -179,7 +170,7 @@ class MemoryHistory(History):
         return removed
 
     def statistics(self) -> HistoryStatistics:
-        """A snapshot; cheap."""
+        """Return a snapshot; cheap."""
         oldest = self.log.oldest
         return HistoryStatistics(
             durability=self.durability,
@@ -192,9 +183,9 @@ class MemoryHistory(History):
         )
 
     def _forget(self, record: Record) -> None:
-        """A record is gone for good."""
+        """Note that a record is gone for good."""
         self._trimmed += 1
         for topic in record.topics:
-            self.marks.note(topic, record.position)
+            self.gaps.note(topic, record.position)
         if self._keys and (key := self._keys.pop(record.position, None)) is not None:
             del self._dedup[key]

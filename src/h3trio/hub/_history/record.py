@@ -1,33 +1,95 @@
-"""What goes into the log and what comes out of it: plain values."""
+"""`Update` and `Record`: the values that go into the log and stand in it; `Appended` and `Page`.
+
+An `Update` is checked when it is made, so whoever is given one trusts it: the committer and every
+history store it as it is. Only the limits of one hub are beside it, in `Hub`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from h3trio._wire.batch import Batch
 
-from .epochs import is_own_syntax
+from .epochs import check_publisher_id, is_own_syntax
+from .selection import EVERYTHING, check_several, check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from h3trio._wire.event import SSEEvent
 
+RESET: Final = "reset"
+"""The type of the event that tells a subscriber of a gap. No publisher's event may have it."""
+
+MAX_DEDUP_LENGTH: Final = 255
+"""Characters of a `dedup` key: a URL or a hash fits."""
+
 
 @final
-class Update(NamedTuple):
-    """What a publisher asks for: one event for one or more topics."""
+class Update:
+    """One event for one or more topics, as a publisher asks for it: good for any history.
 
-    # No frozen dataclass: that sets each field by a call, 0.8 of the 25 µs of a publish.
+    Args:
+        event: what to send. Its `id`, if any, becomes the id on the wire.
+        topics: at least one; the first is the canonical one. One given twice counts once.
+        private: whether only subscribers with the right for a topic may see it.
+        dedup: a key under which a repeated publish is the same publish: 1 to 255 printable
+            characters.
 
-    event: SSEEvent
-    """Its `id`, if any, becomes the id on the wire."""
-    topics: tuple[str, ...]
-    """At least one; the first is the canonical one."""
-    private: bool = False
-    """Whether only subscribers with the right for a topic may see it."""
-    dedup: str | None = None
-    """A key under which a repeated publish is the same publish."""
+    Raises:
+        ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
+            surrogate; the event has the type `reset`, or neither data nor id nor retry; its id
+            isn't 1 to 128 visible ASCII characters, or looks like one of the hub's own; or the
+            `dedup` key isn't allowed.
+        TypeError: topics is a single string.
+    """
+
+    # No frozen dataclass: that sets each field by a call, on the path of every publish.
+    __slots__ = ("dedup", "encoded", "event", "private", "topics")
+
+    def __init__(
+        self,
+        event: SSEEvent,
+        topics: Iterable[str],
+        *,
+        private: bool = False,
+        dedup: str | None = None,
+    ) -> None:
+        check_several(topics)
+        self.topics: Final[tuple[str, ...]] = tuple(dict.fromkeys(topics))
+        """Where it is published, each topic once; the first is the canonical one."""
+        if not self.topics:
+            raise ValueError("an update needs at least one topic")
+        for topic in self.topics:
+            check_topic(topic)
+        if EVERYTHING in self.topics:
+            raise ValueError(
+                "the topic * means every topic; it can be subscribed to, not published to"
+            )
+        if dedup is not None and not (0 < len(dedup) <= MAX_DEDUP_LENGTH and dedup.isprintable()):
+            raise ValueError(f"dedup must be 1 to {MAX_DEDUP_LENGTH} printable characters")
+        _check_event(event)
+        self.event: Final[SSEEvent] = event
+        """The event to send."""
+        self.encoded: Final[bytes] = event.encode()
+        """The event as bytes, without an id of the hub's."""
+        self.private: Final[bool] = private
+        """Whether only subscribers with the right for a topic may see it."""
+        self.dedup: Final[str | None] = dedup
+        """A key under which a repeated publish is the same publish."""
+
+    def __repr__(self) -> str:
+        return f"<Update of {', '.join(self.topics)}: {self.event!r}>"
+
+
+def _check_event(event: SSEEvent) -> None:
+    if event.event == RESET:
+        raise ValueError("the type reset is the hub's own: it tells subscribers of a gap")
+    id = event.id
+    if id is not None:
+        check_publisher_id(id)
+    elif event.data is None and event.retry is None:
+        raise ValueError("an event needs data, an id or a retry to be published")
 
 
 @final
@@ -59,7 +121,7 @@ class Record:
         self.position: int = position
         """Its place: 1 for the first, and each later one higher."""
         self.id: str = id
-        """What stands on the wire: the publisher's id, else `<epoch>-<position>`."""
+        """The id on the wire: the publisher's, else `<epoch>-<position>`."""
         self.topics: tuple[str, ...] = topics
         """Where it was published; the first is the canonical one."""
         self.private: bool = private
@@ -72,6 +134,28 @@ class Record:
         """Whether its publisher chose its id; read off the id where it isn't said."""
         self._batch: Batch | None = None
 
+    @classmethod
+    def from_update(cls, update: Update, *, position: int, epoch: str, published: float) -> Record:
+        """Make the record of an update: here its id and its frame are decided.
+
+        Args:
+            update: what to store.
+            position: its place, higher than all before.
+            epoch: the name of the current epoch, for an id of the hub's own.
+            published: Unix time in seconds.
+        """
+        own_id = update.event.id
+        id = f"{epoch}-{position}" if own_id is None else own_id
+        return cls(
+            position=position,
+            id=id,
+            topics=update.topics,
+            private=update.private,
+            published=published,
+            frame=_with_id(update, id) if own_id is None else update.encoded,
+            has_own_id=own_id is not None,
+        )
+
     def __repr__(self) -> str:
         return f"<Record {self.position}: {self.id} on {', '.join(self.topics)}>"
 
@@ -83,9 +167,23 @@ class Record:
         return self._batch
 
 
+def _with_id(update: Update, id: str) -> bytes:
+    """Encode an event that has no id with one."""
+    event = update.event
+    if event.comment is not None:
+        return event.replace(id=id).encode()
+    # The same without encoding again. The id stands behind the type, which is one line, and in
+    # front of the rest.
+    encoded, line = update.encoded, f"id: {id}\n".encode()
+    if event.event is None:
+        return line + encoded
+    cut = encoded.index(b"\n") + 1
+    return b"%b%b%b" % (encoded[:cut], line, encoded[cut:])
+
+
 @final
 class Appended(NamedTuple):
-    """What became of one update."""
+    """The outcome of one update."""
 
     id: str
     """The id on the wire; of the first publish, where this one repeated its key."""
@@ -103,3 +201,25 @@ class Page(NamedTuple):
     """The position up to which the page answers: where the next one goes on."""
     more: bool
     """Whether the log went on after `last` when the page was read."""
+
+
+def page_of(
+    found: Iterable[Record], *, end: int, head: int, max_records: int, max_bytes: int
+) -> Page:
+    """Fill a page with found records up to its limits, but with at least one if there is one.
+
+    Args:
+        found: selected records in order, made as they are asked for.
+        end: the position up to which they answer.
+        head: the position at which the log ended.
+        max_records: records on the page.
+        max_bytes: bytes of their frames.
+    """
+    records: list[Record] = []
+    size = 0
+    for record in found:
+        size += len(record.frame)
+        if records and (len(records) >= max_records or size > max_bytes):
+            return Page(records, records[-1].position, more=True)
+        records.append(record)
+    return Page(records, end, more=end < head)

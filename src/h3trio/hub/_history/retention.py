@@ -1,4 +1,4 @@
-"""How much of a log is kept: the limits that every history of ours has."""
+"""`Retention`: the limits of one log, as every history of ours has them; and `check_limit`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIB: Final = 1024 * MIB
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Limits of one log. What is beyond them is removed, oldest first.
+    """Limits of one log. Records beyond them are removed, oldest first.
 
     A record under several topics goes as soon as one of them is over its limit. The
     newest record of a log or a topic stays, however large: what was just published
@@ -29,8 +29,8 @@ class Retention:
     """Records in all."""
 
     max_bytes: int
-    """Bytes of their frames in all. What stands around a frame in memory or in a file
-    is counted by `max_events`."""
+    """Bytes of their frames in all. The overhead of a record in memory or in a file is bounded
+    by `max_events`."""
 
     max_age: float | None = None
     """Seconds since a record was published. Looked after by `History.trim`, not by each
@@ -47,6 +47,11 @@ class Retention:
             value = getattr(self, field.name)
             if value is not None or field.name in ("max_events", "max_bytes"):
                 check_limit(field.name, value, whole=field.name != "max_age")
+
+    @property
+    def limits_topics(self) -> bool:
+        """Whether there is a limit for one topic."""
+        return self.max_topic_events is not None or self.max_topic_bytes is not None
 
     def is_exceeded(self, events: int, size: int) -> bool:
         """Whether so many records of so many bytes are too much in all."""
@@ -66,8 +71,6 @@ def check_limit(name: str, value: object, *, whole: bool = True) -> None:
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         wanted = "an integer" if whole else "a number"
-        msg = f"{name} must be {wanted}, not {value!r}"
-        raise TypeError(msg)
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
     if not value > 0 or math.isinf(value):
-        msg = f"{name} must be positive, not {value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"{name} must be positive, not {value!r}")

@@ -1,17 +1,39 @@
-"""Which updates a subscriber means: exact topics, matchers, or everything.
+"""`Selection`: the topics that a subscriber means, as exact names, by matchers, or all of them.
 
-A selection is a value: two subscribers with equal selections (and equal rights)
-share one feed.
+A selection is a value: two subscribers with equal selections and equal rights share one feed.
+The rule for a topic's name is here too, as every part of a hub needs it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+import re
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-EVERYTHING = "*"
+EVERYTHING: Final = "*"
+
+# C0, DEL, C1 and surrogates.
+_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_topic(topic: str) -> None:
+    """Check a topic's name, whatever its length: that is the limit of a hub.
+
+    Raises:
+        ValueError: it is empty, or holds a control character or a surrogate.
+    """
+    if not topic:
+        raise ValueError("a topic may not be empty")
+    if _FORBIDDEN.search(topic):
+        raise ValueError(f"a topic may not hold control characters or surrogates: {topic!r}")
+
+
+def check_several(topics: object) -> None:
+    """Raise `TypeError` for a string in place of topics: each of its letters would be one."""
+    if isinstance(topics, str):
+        raise TypeError(f"topics must be several, not the string {topics!r}")
 
 
 @runtime_checkable
@@ -31,14 +53,15 @@ class Selection:
 
     Args:
         topics: exact topics, `"*"` for every topic, and matchers.
+
+    Raises:
+        TypeError: a single string instead of several.
     """
 
     __slots__ = ("_hash", "everything", "matchers", "topics")
 
     def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
-        if isinstance(topics, str):
-            msg = f"topics must be several, not the string {topics!r}"
-            raise TypeError(msg)
+        check_several(topics)
         found = set(topics)
         self.everything: bool = EVERYTHING in found
         """Whether `"*"` is among them; then nothing else is needed."""
@@ -47,7 +70,7 @@ class Selection:
         """The exact topics."""
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
-        """What else decides: patterns, templates."""
+        """Patterns and templates that decide beside the exact topics."""
         self._hash = hash((self.everything, self.topics, self.matchers))
 
     def __repr__(self) -> str:
@@ -85,4 +108,4 @@ class Selection:
         return any(map(self.matches_topic, topics))
 
 
-NOTHING = Selection()
+NOTHING: Final = Selection()

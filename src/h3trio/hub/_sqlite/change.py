@@ -1,59 +1,91 @@
-"""What one transaction changes, gathered first and written at its end.
+"""`Change`: the additions and removals of one transaction, gathered first and written at its end.
 
-Removals are written before additions, so that on a full disk the new records find
-the pages of the old. Sums per topic and in all are kept along, so that a limit
-is checked without counting. A change is thrown away if its transaction fails: the
-sums it worked on are a copy.
+Records to remove are looked for in order, and the search stops at the first that isn't due, or when
+the change has its fill of them: no transaction gets long, and it has a place in the write-ahead log
+even on a full disk. Removals are written before additions, so that on a full disk the new records
+find the pages of the old.
+
+Sums per topic and in all are kept along, so that a limit is checked without counting. A change is
+thrown away if its transaction fails: it works on a copy of the sums.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from h3trio.hub._history.retention import MIB
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from h3trio.hub._history.record import Record
+    from h3trio.hub._history.retention import Retention
+
+MAX_REMOVED_RECORDS: Final = 500
+"""Records that one change removes, beyond as many as it adds."""
+
+MAX_REMOVED_BYTES: Final = 16 * MIB
+"""Bytes of frames that one change removes, beyond as many as it adds."""
 
 _FOLDED_AT_ONCE: Final = 1000
-"""Marks given up in one transaction, where a limit became much lower."""
+"""Empty topics that one change forgets, if a limit became much lower."""
+
+_COLUMNS: Final = "records.position, records.topics, length(frame), published"
+_OLDEST: Final = f"SELECT {_COLUMNS} FROM records WHERE position < ? ORDER BY position"  # noqa: S608 - a constant
+_OF_TOPIC: Final = (
+    f"SELECT {_COLUMNS} FROM placed JOIN records ON records.position = placed.position"  # noqa: S608 - a constant
+    " WHERE topic = ? AND placed.position < ? ORDER BY placed.position"
+)
 
 
 @final
 @dataclass(slots=True, kw_only=True)
 class Sums:
-    """What is known of the whole database without asking it."""
+    """Sums over the whole database, known without asking it."""
 
-    last: int
+    last: int = 0
     """The last position given."""
-    events: int
-    bytes: int
-    floor: int
+    events: int = 0
+    """Records."""
+    bytes: int = 0
+    """Bytes of their frames."""
+    floor: int = 0
     """Below it, something of a topic that is no longer known may have been removed."""
-    trims: int
-    """Transactions that removed something: tells whether a snapshot is ahead of the marks."""
-    topics: int
+    trims: int = 0
+    """Transactions that removed something: tells whether a snapshot is ahead of `gaps`."""
+    topics: int = 0
     """Topics with records."""
-    empty_topics: int
-    """Topics that are kept for their mark."""
-    oldest: int
+    empty_topics: int = 0
+    """Topics that are kept for their newest removed position."""
+    oldest: int = 0
     """The first kept position, 0 if none."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What one or more transactions removed, for `log` and `marks`."""
+    """The removals of one transaction, for `log` and `gaps`."""
 
     positions: list[int] = field(default_factory=list[int])
-    marks: dict[str, int] = field(default_factory=dict[str, int])
+    newest: dict[str, int] = field(default_factory=dict[str, int])
     """The newest removed position of each topic."""
+
+
+class _Row(NamedTuple):
+    position: int
+    topics: str
+    """Their numbers, as they stand in the record's row."""
+    size: int
+    published: float
 
 
 @final
 @dataclass(slots=True)
-class Topic:
+class _Topic:
     """A topic's row, with its sums as they will be."""
 
     number: int
@@ -71,19 +103,19 @@ class Change:
     Args:
         db: the writer's connection, in the transaction.
         sums: the current ones; left alone.
-        max_empty_topics: topics without records whose marks are kept.
+        max_empty_topics: topics without records that are kept for their newest removed position.
     """
-
-    __slots__ = ("_added", "_by_name", "_by_number", "_db", "_max_empty", "_removed", "sums")
 
     def __init__(self, db: sqlite3.Connection, sums: Sums, *, max_empty_topics: int) -> None:
         self._db = db
         self.sums = replace(sums)
         self._max_empty = max_empty_topics
-        self._by_name: dict[str, Topic] = {}
-        self._by_number: dict[int, Topic] = {}
+        self._by_name: dict[str, _Topic] = {}
+        self._by_number: dict[int, _Topic] = {}
         self._added: list[tuple[Record, str | None, list[int]]] = []
         self._removed: dict[int, list[int]] = {}
+        self._records_left = MAX_REMOVED_RECORDS
+        self._bytes_left = MAX_REMOVED_BYTES
 
     # -- gathering
 
@@ -100,41 +132,74 @@ class Change:
         self.sums.last = record.position
         self.sums.events += 1
         self.sums.bytes += size
+        self._records_left += 1
+        self._bytes_left += size
 
-    def remove(self, position: int, topics: str, size: int) -> None:
-        """Remove a record; `topics` as they stand in its row."""
-        if position in self._removed:
+    def remove_excess(self, retention: Retention, *, before: int) -> None:
+        """Remove records beyond the limits, of the topics that are added to and in all.
+
+        Args:
+            retention: the limits.
+            before: the first position that stays, as in the methods below.
+        """
+        if retention.limits_topics:
+            added = dict.fromkeys(n for _record, _dedup, numbers in self._added for n in numbers)
+            for topic in [self._by_number[number] for number in added]:
+                is_due = partial(_is_exceeded, retention, topic)
+                self._remove(_OF_TOPIC, (topic.number, before), is_due)
+        self.remove_oldest(retention, before=before)
+
+    def remove_oldest(
+        self, retention: Retention, *, before: int, published_before: float | None = None
+    ) -> bool:
+        """Remove records beyond the limits in all, or too old; return whether more may be due."""
+        sums = self.sums
+
+        def is_due(row: _Row) -> bool:
+            is_old = published_before is not None and row.published < published_before
+            return is_old or retention.is_exceeded(sums.events, sums.bytes)
+
+        return self._remove(_OLDEST, (before,), is_due)
+
+    def remove_topic(self, name: str, *, before: int) -> bool:
+        """Remove the records of a topic; return whether more may be due."""
+        query = "SELECT number FROM topics WHERE name = ?"
+        row = self._db.execute(query, (name,)).fetchone()
+        return row is not None and self._remove(_OF_TOPIC, (row[0], before), lambda _row: True)
+
+    def _remove(self, query: str, values: tuple[int, ...], is_due: Callable[[_Row], bool]) -> bool:
+        """Remove found records in order while they are due; return whether more may be."""
+        with closing(self._db.execute(query, values)) as rows:
+            for row in map(_Row._make, rows):
+                if not is_due(row):
+                    break
+                if self._records_left <= 0 or self._bytes_left <= 0:
+                    return True
+                self._remove_record(row)
+        return False
+
+    def _remove_record(self, row: _Row) -> None:
+        self._records_left -= 1
+        self._bytes_left -= row.size
+        if row.position in self._removed:
             return
-        numbers = [int(number) for number in topics.split()]
+        numbers = [int(number) for number in row.topics.split()]
         for number in numbers:
             topic = self._numbered(number)
             topic.events -= 1
-            topic.bytes -= size
-            topic.trimmed = max(topic.trimmed, position)
-        self._removed[position] = numbers
+            topic.bytes -= row.size
+            topic.trimmed = max(topic.trimmed, row.position)
+        self._removed[row.position] = numbers
         self.sums.events -= 1
-        self.sums.bytes -= size
-
-    def added_topics(self) -> list[Topic]:
-        """List each topic that gets a record, in the order in which they do."""
-        added = dict.fromkeys(n for _record, _dedup, numbers in self._added for n in numbers)
-        return [self._by_number[number] for number in added]
-
-    def number_of(self, name: str) -> int | None:
-        """Return a topic's number, if it is known."""
-        row = self._db.execute("SELECT number FROM topics WHERE name = ?", (name,)).fetchone()
-        return None if row is None else int(row[0])
+        self.sums.bytes -= row.size
 
     def removed(self) -> Removed:
-        """Return what is removed."""
-        marks = {
-            self._by_number[number].name: self._by_number[number].trimmed
-            for numbers in self._removed.values()
-            for number in numbers
-        }
-        return Removed(positions=sorted(self._removed), marks=marks)
+        """Return the removals."""
+        topics = (self._by_number[n] for numbers in self._removed.values() for n in numbers)
+        newest = {topic.name: topic.trimmed for topic in topics}
+        return Removed(positions=sorted(self._removed), newest=newest)
 
-    def _named(self, name: str) -> Topic:
+    def _named(self, name: str) -> _Topic:
         topic = self._by_name.get(name)
         if topic is not None:
             return topic
@@ -148,15 +213,15 @@ class Change:
             self.sums.empty_topics += 1
         return self._known(row)
 
-    def _numbered(self, number: int) -> Topic:
+    def _numbered(self, number: int) -> _Topic:
         topic = self._by_number.get(number)
         if topic is not None:
             return topic
         query = "SELECT number, name, events, bytes, trimmed FROM topics WHERE number = ?"
         return self._known(self._db.execute(query, (number,)).fetchone())
 
-    def _known(self, row: tuple[int, str, int, int, int]) -> Topic:
-        topic = Topic(*row, was_empty=row[2] == 0)
+    def _known(self, row: tuple[int, str, int, int, int]) -> _Topic:
+        topic = _Topic(*row, was_empty=row[2] == 0)
         self._by_name[topic.name] = self._by_number[topic.number] = topic
         return topic
 
@@ -210,7 +275,7 @@ class Change:
         self.sums.empty_topics += emptied - filled
 
     def _fold_empty_topics(self) -> None:
-        """Forget the oldest marks of topics without records: they become the floor."""
+        """Forget the topics without records that lost one longest ago: that becomes the floor."""
         excess = self.sums.empty_topics - self._max_empty
         if excess <= 0:
             return
@@ -219,6 +284,10 @@ class Change:
         self._db.executemany("DELETE FROM topics WHERE number = ?", ((n,) for n, _ in rows))
         self.sums.floor = max(self.sums.floor, rows[-1][1])
         self.sums.empty_topics -= len(rows)
+
+
+def _is_exceeded(retention: Retention, topic: _Topic, _row: _Row) -> bool:
+    return retention.is_topic_exceeded(topic.events, topic.bytes)
 
 
 def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object, ...]:

@@ -1,22 +1,21 @@
-"""The writer's connection: transactions, the size of files, and what errors mean.
+"""`Database`: the writer's connection, with transactions, bounds on its files, and its errors.
 
-Errors of SQLite are translated here. Of a full disk and of most others it is sure
-that nothing was stored. Not so if the disk failed while a transaction was being
-committed: it may be found again after a restart. Then nothing more is written, as
-nothing is known of the disk either.
+Errors of SQLite are translated here. Of a full disk and of most others it is sure that nothing was
+stored. Not so if the disk failed while a transaction was being committed: it may be found again
+after a restart. Then nothing more is written, as nothing is known of the disk either.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUnknownError
 from h3trio.hub._history.retention import MIB
 
 from . import schema
-from .files import Reserve
+from .files import Reserve, lock_file, owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,11 +29,12 @@ HEADROOM_PAGES: Final = 64
 MAX_WAL_BYTES: Final = 8 * MIB
 """Size of the write-ahead log above which the writer waits for readers to empty it."""
 
-# How long the writer waits for that, and at each how many of its transactions.
 _IMPATIENT_MS: Final = 100
+"""Milliseconds that the writer waits for that."""
 _WAL_ATTEMPTS: Final = 100
+"""Transactions from one such wait to the next."""
 
-# What SQLite says when there is no room: on the disk, for a page, for its shared index.
+# The errors of SQLite when there is no room: on the disk, for a page, for its shared index.
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _NOT_WRITTEN: Final = _FULL | {sqlite3.SQLITE_IOERR_WRITE}
 
@@ -54,12 +54,12 @@ def translated(path: Path) -> Generator[None]:
 
 @final
 class Database:
-    """A database opened for writing, by its owner.
+    """A database opened for writing, by its one owner.
 
     Args:
         path: the file.
         durability: `"durable"` or `"fast"`.
-        max_bytes: size of the file above which only removing is possible.
+        max_bytes: size of the file in bytes above which only removing is possible.
         reserve_bytes: disk space held back for removing on a full disk.
 
     Raises:
@@ -80,22 +80,29 @@ class Database:
         self._max_bytes = max_bytes
         self._reserve = Reserve(path, reserve_bytes)
         self._failure: str | None = None
-        with translated(path):
-            self.connection = schema.connect(path, mode="rwc")
-            try:
+        # A foreign file shall not get a lock file beside it. Without one nobody has it open.
+        if not lock_file(path).exists():
+            schema.check_file(path)
+        with ExitStack() as opened:
+            opened.enter_context(owned(path))
+            schema.check_file(path)
+            with translated(path):
+                self.connection = schema.connect(path, mode="rwc")
+                opened.callback(self.connection.close)
                 # A new file's tables need room too.
                 self.despite_full(lambda: self._prepare(durability))
-            except BaseException:
-                self.connection.close()
-                raise
+            self._opened = opened.pop_all()
 
     def _prepare(self, durability: Durability) -> None:
         with translated(self.path):
             schema.prepare(self.path, self.connection, durability=durability)
 
     def close(self) -> None:
-        """Close the connection. The last one empties the write-ahead log and deletes it."""
-        self.connection.close()
+        """Close the connection, and own the file no more; may be called more than once.
+
+        The last connection empties the write-ahead log and deletes it.
+        """
+        self._opened.close()
 
     # -- transactions
 
@@ -125,15 +132,20 @@ class Database:
         try:
             self.connection.execute("COMMIT")
         except sqlite3.OperationalError as exc:
-            self._failure = failure_of_commit(self.path, exc)
-            if self._failure is None:
+            # A write that failed left the transaction without its last page, the one that counts:
+            # it is not stored. Of a sync that failed nobody knows what is on the disk.
+            code = exc.sqlite_errorcode
+            if code & 0xFF != sqlite3.SQLITE_IOERR or code in _NOT_WRITTEN:
                 raise
+            self._failure = (
+                f"{self.path} failed while storing ({exc}): nothing is stored until a restart"
+            )
             raise OutcomeUnknownError(self._failure) from exc
 
     # -- room
 
     def despite_full(self, work: Callable[[], _T]) -> _T:
-        """Do what makes room, with the room that is held back for it."""
+        """Do work that makes room, with the room that is held back for it; return its result."""
         self._limit_size(HEADROOM_PAGES)
         try:
             try:
@@ -156,7 +168,7 @@ class Database:
             self.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def checkpoint(self, mode: str = "RESTART") -> bool:
-        """Empty the write-ahead log into the database; whether that worked.
+        """Empty the write-ahead log into the database; return whether that worked.
 
         The next transaction can then use its space from the start.
         """
@@ -167,7 +179,7 @@ class Database:
         return not row[0]
 
     def bound_wal(self) -> None:
-        """Cut the write-ahead log down where readers kept it from starting anew."""
+        """Cut the write-ahead log down if readers kept it from starting anew."""
         size = self._wal.stat().st_size if self._wal.exists() else 0
         if size <= MAX_WAL_BYTES:
             return
@@ -180,15 +192,3 @@ class Database:
             self._wal_overdue = 0
         usual = round(1000 * schema.BUSY_SECONDS)
         self.connection.execute(f"PRAGMA busy_timeout = {usual}")
-
-
-def failure_of_commit(path: Path, error: sqlite3.Error) -> str | None:
-    """Say why nothing more can be written after a commit failed, if that is so.
-
-    A write that failed left the transaction without its last page, the one that
-    counts: it is not stored. Of a sync that failed nobody knows what is on the disk.
-    """
-    code = error.sqlite_errorcode
-    if code & 0xFF != sqlite3.SQLITE_IOERR or code in _NOT_WRITTEN:
-        return None
-    return f"{path} failed while storing ({error}): nothing is stored until a restart"

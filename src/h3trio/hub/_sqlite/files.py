@@ -1,4 +1,4 @@
-"""The two files beside a database: who owns it, and room to act when the disk is full.
+"""`owned` and `Reserve`: the two files beside a database.
 
 The owner's lock is on a file of its own. Were it on the database, closing any
 descriptor of that would drop the locks that SQLite itself holds there (POSIX
@@ -15,56 +15,46 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from h3trio.hub._history.errors import HistoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 
-@final
-class OwnerLock:
-    """One owner of a database at a time, this process or another.
+def lock_file(path: Path) -> Path:
+    """Name the file with the lock of a database; it exists if that ever had an owner."""
+    return path.with_name(f"{path.name}.lock")
+
+
+@contextmanager
+def owned(path: Path) -> Generator[None]:
+    """Be the one owner of a database during the block; there is none in any other process.
 
     The kernel drops the lock when the process ends, however it does.
+
+    Raises:
+        HistoryError: there is another.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.with_name(f"{path.name}.lock")
-        self._descriptor: int | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the database ever had an owner."""
-        return self._file.exists()
-
-    def acquire(self) -> None:
-        """Become the owner.
-
-        Raises:
-            HistoryError: there is one.
-        """
-        try:
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as exc:
-            raise HistoryError(f"{self._file} can't be opened: {exc.strerror}") from exc
+    file = lock_file(path)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as exc:
+        raise HistoryError(f"{file} can't be opened: {exc.strerror}") from exc
+    try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            problem = "is in use by another process, or by another hub of this one"
+            raise HistoryError(f"{path} {problem}") from exc
         except OSError as exc:
-            os.close(descriptor)
-            if isinstance(exc, BlockingIOError):
-                problem = "is in use by another process, or by another hub of this one"
-                raise HistoryError(f"{self._path} {problem}") from exc
-            raise HistoryError(f"{self._file} can't be locked: {exc.strerror}") from exc
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Let go, if it is held."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            raise HistoryError(f"{file} can't be locked: {exc.strerror}") from exc
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @final

@@ -1,14 +1,13 @@
-"""A history in an SQLite file: what was acknowledged outlives the process.
+"""`SQLiteHistory`: a history in an SQLite file, which outlives the process.
 
-The newest part is in memory as `log`; the file has everything. Its one writer
-works in a thread, one call after the other, and each call is one transaction: the
-more updates a call brings, the fewer syncs each of them costs. Readers have threads
-of their own, so that a client which replays yesterday doesn't hold up publishing.
-None of these threads counts against Trio's limit, which is for the program's own.
+The newest part is in memory as `log`; the file has everything. Its one writer works in a thread,
+one call after the other, and each call is one transaction: the more updates a call brings, the
+fewer syncs each of them costs. Readers have threads of their own, so that a client which replays
+yesterday doesn't hold up publishing. None of these threads counts against Trio's limit, which is
+for the program's own.
 
-A page that was read may lack what a transaction has just removed, of which the
-marks don't know yet. So it is kept back until they do: whoever looks at the marks
-after reading sees every gap.
+A page that was read may lack records that a transaction has just removed, of which `gaps` doesn't
+know yet. So it is kept back until it does: whoever looks at `gaps` after reading sees every gap.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
 
-from h3trio.hub._history.epochs import Epochs, is_publisher_id
+from h3trio.hub._history.epochs import Epochs, is_own_syntax
 from h3trio.hub._history.errors import HistoryFullError
-from h3trio.hub._history.gaps import Marks
+from h3trio.hub._history.gaps import Gaps
 from h3trio.hub._history.history import Durability, History, HistoryStatistics
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.placing import check_update
 from h3trio.hub._history.retention import GIB, MIB, Retention, check_limit
 
 from . import pages, schema
-from .db import translated
+from .change import Sums
+from .db import Database, translated
 from .store import Store
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from h3trio.hub._history.selection import Selection
 
     from .change import Removed
-    from .store import Written
 
 READERS: Final = 2
 """Threads that read: one more than a long search keeps busy."""
@@ -101,37 +99,43 @@ class SQLiteHistory(History):
     ) -> None:
         if durability not in ("durable", "fast"):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
-        _check_sizes(max_db_bytes, reserve_bytes, tail_events, tail_bytes)
+        if max_db_bytes is not None:
+            check_limit("max_db_bytes", max_db_bytes)
+            if max_db_bytes < MIN_DB_BYTES:
+                raise ValueError(
+                    f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}"
+                )
+        if reserve_bytes != 0:
+            check_limit("reserve_bytes", reserve_bytes)
+        check_limit("tail_events", tail_events)
+        check_limit("tail_bytes", tail_bytes)
         self.durability: Durability = durability
         self.max_age: float | None = max_age
         self.path: Final = _resolved(path)
         """The database, absolute."""
-        self._tail_events = tail_events
-        self._tail_bytes = tail_bytes
+        self._tail = Retention(max_events=tail_events, max_bytes=tail_bytes)
         self._clock = clock
-        self._store = Store(
-            self.path,
-            durability=durability,
-            retention=Retention(
-                max_events=max_events,
-                max_bytes=max_bytes,
-                max_age=max_age,
-                max_topic_events=max_topic_events,
-                max_topic_bytes=max_topic_bytes,
-            ),
-            max_db_bytes=max_db_bytes,
-            reserve_bytes=reserve_bytes,
+        self._retention = Retention(
+            max_events=max_events,
+            max_bytes=max_bytes,
+            max_age=max_age,
+            max_topic_events=max_topic_events,
+            max_topic_bytes=max_topic_bytes,
         )
-        self.log: Log = Log(max_events=tail_events, max_bytes=tail_bytes)
-        self.marks: Marks = Marks()
+        self._max_db_bytes = max_db_bytes
+        self._reserve_bytes = reserve_bytes
+        self._store: Store
+        self.log: Log = Log(self._tail)
+        self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
-        # Held while the writer's thread works and until what it did is known here.
+        # Held while the writer's thread works and until its removals are noted here.
         self._writing = trio.Lock()
         self._writer_threads = trio.CapacityLimiter(1)
         self._reader_threads = trio.CapacityLimiter(READERS)
         self._readers: list[sqlite3.Connection] = []
-        self._trims_noted = 0
+        self._sums = Sums()
+        """The sums of the last transaction; its removals are noted."""
         self._trimmed = 0
 
     def __repr__(self) -> str:
@@ -148,26 +152,25 @@ class SQLiteHistory(History):
         """
         if self._is_open:
             raise trio.BusyResourceError("the history is open already")
-        loaded = await trio.to_thread.run_sync(
-            partial(self._store.open, tail_events=self._tail_events, tail_bytes=self._tail_bytes),
-            limiter=self._writer_threads,
-        )
-        self.log = Log(
-            max_events=self._tail_events,
-            max_bytes=self._tail_bytes,
-            floor=loaded.floor,
-            head=loaded.records[0].position - 1 if loaded.records else loaded.head,
-        )
-        for record in loaded.records:
-            self.log.append(record)
-        self.log.head = loaded.head
-        self.marks = Marks(floor=loaded.marks_floor)
-        for topic, position in loaded.marks:
-            self.marks.note(topic, position)
-        self.epochs = loaded.epochs
-        self._trims_noted = self._store.sums.trims
+        await trio.to_thread.run_sync(self._open, limiter=self._writer_threads)
+        self.epochs = self._store.epochs
+        self._sums = self._store.sums
         self._trimmed = 0
         self._is_open = True
+
+    def _open(self) -> None:
+        database = Database(
+            self.path,
+            durability=self.durability,
+            max_bytes=self._max_db_bytes,
+            reserve_bytes=self._reserve_bytes,
+        )
+        try:
+            self._store = Store(database, retention=self._retention)
+            self.log, self.gaps = self._store.load_log(self._tail), self._store.load_gaps()
+        except BaseException:
+            database.close()
+            raise
 
     async def aclose(self) -> None:
         """Close the file; an append that is under way finishes first."""
@@ -179,8 +182,8 @@ class SQLiteHistory(History):
             async with self._writing:
                 await trio.to_thread.run_sync(self._close, limiter=self._writer_threads)
         except trio.Cancelled:
-            # Cancelled before it began: then here and now. What SQLite does at a close takes
-            # milliseconds, and whoever opens the file next shall find it free.
+            # Cancelled before it began: then here and now. It is quick, and whoever opens the
+            # file next shall find it free.
             self._close()
             raise
 
@@ -197,88 +200,80 @@ class SQLiteHistory(History):
     # -- writing
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """Store updates in one transaction; returns once they are as durable as promised.
+        """Store updates in one transaction; return once they are as durable as promised.
 
         Cancelling waits for a transaction that has begun.
 
         Raises:
-            ValueError: an update can't be stored; none was.
             HistoryFullError: there is no room; none was stored.
             HistoryError: none was stored.
-            OutcomeUnknownError: the disk failed while they were being stored.
+            OutcomeUnknownError: the disk failed in the middle of the commit.
             trio.ClosedResourceError: the history isn't open.
         """
-        for update in updates:
-            check_update(update)
         async with self._writing:
             try:
-                written = await self._append(updates)
+                return await self._append(updates)
             except HistoryFullError:
                 # Records may have become too old since somebody last looked.
-                await self._trim_some(partial(self._store.make_room, **self._trim_limits()))
-                written = await self._append(updates)
-        return written.appended
+                limits = self._trim_limits()
+                await self._write(lambda store: store.make_room(**limits))
+                return await self._append(updates)
 
-    async def _append(self, updates: Sequence[Update]) -> Written:
-        written = await self._write(partial(self._store.append, updates, self._clock()))
-        self._note(written.removed)
-        return written
+    async def _append(self, updates: Sequence[Update]) -> list[Appended]:
+        now = self._clock()
+        return await self._write(lambda store: store.append(updates, now))
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records; return how many.
 
-        What is published meanwhile stays. Cancelling stops it half-way.
+        Events that are published meanwhile stay. Cancelling stops it half-way.
         """
         before = self.log.head + 1
-        return await self._trim_all(partial(self._store.purge, topic, before=before))
+        return await self._remove_all(lambda store: store.purge(topic, before=before))
 
     async def trim(self) -> int:
-        """Remove what is beyond the limits; return how many. Cancelling stops it half-way."""
-        return await self._trim_all(partial(self._store.trim, **self._trim_limits()))
+        """Remove records beyond the limits; return how many. Cancelling stops it half-way."""
+        limits = self._trim_limits()
+        return await self._remove_all(lambda store: store.trim(**limits))
 
     def _trim_limits(self) -> dict[str, Any]:
-        # Not what is stored and isn't in the log yet: it is about to be delivered.
+        # Not a record that is stored and isn't in the log yet: it is about to be delivered.
         age = self.max_age
         published_before = None if age is None else self._clock() - age
         return {"before": self.log.head + 1, "published_before": published_before}
 
-    async def _trim_all(self, trim: Callable[[], tuple[Removed, bool]]) -> int:
+    async def _remove_all(self, remove: Callable[[Store], tuple[bool, Removed]]) -> int:
         removed, more = 0, True
         while more:
             async with self._writing:
-                count, more = await self._trim_some(trim)
-            removed += count
+                before = self._trimmed
+                more = await self._write(remove)
+                removed += self._trimmed - before
         return removed
 
-    async def _trim_some(self, trim: Callable[[], tuple[Removed, bool]]) -> tuple[int, bool]:
-        removed, more = await self._write(trim)
-        self._note(removed)
-        return len(removed.positions), more
-
-    async def _write(self, work: Callable[[], _T]) -> _T:
-        """Let the writer's thread work; what it did must be noted before `_writing` ends."""
+    async def _write(self, work: Callable[[Store], tuple[_T, Removed]]) -> _T:
+        """Let the writer's thread work, while `_writing` is held, and take note of its removals."""
         self._check_open()
-        return await trio.to_thread.run_sync(work, limiter=self._writer_threads)
+        result, removed = await trio.to_thread.run_sync(
+            work, self._store, limiter=self._writer_threads
+        )
+        self._note(removed)
+        return result
 
     def _note(self, removed: Removed) -> None:
-        """Take note of what a transaction removed."""
-        for topic, position in removed.marks.items():
-            self.marks.note(topic, position)
+        for topic, position in removed.newest.items():
+            self.gaps.note(topic, position)
         for position in removed.positions:
             self.log.remove(position)
         self._trimmed += len(removed.positions)
-        self._trims_noted = self._store.sums.trims
+        self._sums = self._store.sums
 
     # -- reading
 
     async def read(
         self, after: int, *, selection: Selection, max_records: int, max_bytes: int
     ) -> Page:
-        """Read selected records behind a position, up to the head of `log`.
-
-        At least one if there is one; but a long search for what matchers match ends with
-        an empty page that says there is more.
-        """
+        """Read selected records behind a position, out of the file; see `History.read`."""
         page, trims = await self._read(
             partial(
                 pages.read_page,
@@ -289,15 +284,16 @@ class SQLiteHistory(History):
                 max_bytes=max_bytes,
             )
         )
-        if trims > self._trims_noted:
+        if trims > self._sums.trims:
             async with self._writing:
-                assert trims <= self._trims_noted, "noted before the lock is let go"
+                assert trims <= self._sums.trims, "noted before the lock is let go"
         return page
 
     async def find(self, id: str) -> int | None:
         """Return the position of the newest record with a publisher's id, if kept."""
         position = self.log.find(id)
-        if position is not None or not is_publisher_id(id):
+        # No publisher's id is of other characters, which SQLite may not even take.
+        if position is not None or is_own_syntax(id) or not id.isascii():
             await trio.lowlevel.checkpoint()
             return position
         return await self._read(partial(pages.find, id=id, head=self.log.head))
@@ -340,8 +336,8 @@ class SQLiteHistory(History):
         return found
 
     def statistics(self) -> HistoryStatistics:
-        """A snapshot; cheap."""
-        sums = self._store.sums
+        """Return a snapshot; cheap."""
+        sums = self._sums
         return HistoryStatistics(
             durability=self.durability,
             events=sums.events,
@@ -359,16 +355,3 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
     if not name or name.startswith(":"):
         raise ValueError(f"path must name a file, not {name!r}; in memory, use MemoryHistory")
     return Path(name).resolve()
-
-
-def _check_sizes(
-    max_db_bytes: int | None, reserve_bytes: int, tail_events: int, tail_bytes: int
-) -> None:
-    if max_db_bytes is not None:
-        check_limit("max_db_bytes", max_db_bytes)
-        if max_db_bytes < MIN_DB_BYTES:
-            raise ValueError(f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}")
-    if reserve_bytes != 0:
-        check_limit("reserve_bytes", reserve_bytes)
-    check_limit("tail_events", tail_events)
-    check_limit("tail_bytes", tail_bytes)

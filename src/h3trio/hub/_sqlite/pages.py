@@ -1,9 +1,9 @@
-"""Reading a database: pages of records, found by position, topic or publisher's id.
+"""`read_page` and its kin: reading a database by position, topic or publisher's id.
 
-Every function opens a snapshot, fetches what it needs and ends it: a read that
-stays open keeps the write-ahead log from being emptied. `head` bounds what is
-seen, as the database may be ahead of the log in memory: what was committed but
-isn't in the log yet comes to subscribers by the log.
+Every function opens a snapshot, fetches what it needs and ends it: a read that stays open keeps
+the write-ahead log from being emptied. Nothing behind `head` is seen, as the database may be ahead
+of the log in memory: a record that was committed but isn't in the log yet comes to subscribers by
+the log.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from h3trio.hub._history.log import MAX_SCAN
-from h3trio.hub._history.record import Page, Record
+from h3trio.hub._history.log import MAX_SCAN, distinct
+from h3trio.hub._history.record import Record, page_of
 from h3trio.hub._history.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
+    from h3trio.hub._history.record import Page
+    from h3trio.hub._history.retention import Retention
 
-# Every query is put together from constants of this file; what comes from outside is bound.
+# Every query is put together from constants of this file; values from outside are bound.
 _AFTER: Final = "position > ? AND position <= ? ORDER BY position"
 _BACKWARD: Final = "position <= ? ORDER BY position DESC"
 _POSITIONS: Final = "SELECT position FROM records WHERE "
@@ -30,7 +32,7 @@ _SCAN: Final = "SELECT position, topics FROM records WHERE "
 _OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
-"""Records that are looked at to find the last so many that match, about 0.2 s."""
+"""Records that are looked at to find the last so many that match."""
 
 
 @final
@@ -50,11 +52,6 @@ class _Snapshot:
         # A cursor that is open would keep the snapshot beyond its transaction.
         self._cursors.close()
         self._db.execute("ROLLBACK")
-
-    def trims(self) -> int:
-        """Return how many transactions have removed something."""
-        (trims,) = self._db.execute("SELECT trims FROM state").fetchone()
-        return int(trims)
 
     def record(self, position: int) -> Record:
         query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
@@ -93,11 +90,7 @@ class _Snapshot:
         known = "SELECT number FROM topics WHERE name = ? AND events > 0"
         found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
         rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
-        last = 0
-        for (position,) in merge(*rows, reverse=where is _BACKWARD):
-            if position != last:
-                yield position
-                last = position
+        return distinct(row[0] for row in merge(*rows, reverse=where is _BACKWARD))
 
     def _matching(self, rows: Iterable[Any], selection: Selection) -> Iterator[int]:
         known: dict[str, bool] = {}
@@ -135,20 +128,19 @@ def read_page(
     """Read selected records behind `after`, up to `head`.
 
     Returns:
-        The page, and how many transactions had removed something when it was read.
+        The page, and the number of transactions that had removed something when it was read.
     """
-    records: list[Record] = []
-    size = 0
     with _Snapshot(db) as snapshot:
-        trims = snapshot.trims()
+        (trims,) = db.execute("SELECT trims FROM state").fetchone()
         found, end = snapshot.after(after, head, selection)
-        for position in found:
-            record = snapshot.record(position)
-            size += len(record.frame)
-            if records and (len(records) >= max_records or size > max_bytes):
-                return Page(records, records[-1].position, more=True), trims
-            records.append(record)
-    return Page(records, max(end, after), more=end < head), trims
+        page = page_of(
+            map(snapshot.record, found),
+            end=max(end, after),
+            head=head,
+            max_records=max_records,
+            max_bytes=max_bytes,
+        )
+    return page, trims
 
 
 def find(db: sqlite3.Connection, *, id: str, head: int) -> int | None:
@@ -170,16 +162,14 @@ def position_before_last(
     return 0 if nth is None else nth - 1
 
 
-def newest(db: sqlite3.Connection, *, head: int, max_records: int, max_bytes: int) -> list[Record]:
-    """Return the newest records, in order: at least one if there is one."""
-    records: list[Record] = []
-    size = 0
+def newest(db: sqlite3.Connection, *, head: int, limits: Retention) -> list[Record]:
+    """Return the newest records within some limits, in order: at least one if there is one."""
     with _Snapshot(db) as snapshot:
-        for position in islice(snapshot.backward(head, Selection([EVERYTHING])), max_records):
-            record = snapshot.record(position)
-            size += len(record.frame)
-            if records and size > max_bytes:
-                break
-            records.append(record)
-    records.reverse()
-    return records
+        page = page_of(
+            map(snapshot.record, snapshot.backward(head, Selection([EVERYTHING]))),
+            end=0,
+            head=head,
+            max_records=limits.max_events,
+            max_bytes=limits.max_bytes,
+        )
+    return list(page.records)[::-1]

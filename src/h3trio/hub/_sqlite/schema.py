@@ -1,11 +1,10 @@
-"""What is in the database, how it came there, and whether a file is one of ours.
+"""`check_file`, `connect`, `prepare`: the schema, and the check that a file is a history's.
 
-A file that isn't ours, is newer than this code or is damaged is refused, and left as
-it was: its first 100 bytes are looked at before SQLite gets to open it, as opening
-already writes.
+A file that isn't ours, is newer than this code or is damaged is refused, and left as it was: its
+first 100 bytes are looked at before SQLite gets to open it, as opening already writes.
 
-The schema is a table of steps. Step `n` brings a database from version `n` to
-`n + 1` in one transaction; an empty file is version 0. Released steps never change.
+The schema is a table of steps. Step `n` brings a database from version `n` to `n + 1` in one
+transaction; an empty file is version 0. Released steps never change.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = int.from_bytes(b"H3TR", "big")
 
 BUSY_SECONDS: Final = 5.0
-"""How long to wait for somebody else's lock, such as that of a backup made with `sqlite3`."""
+"""Seconds to wait for somebody else's lock, such as that of a backup made with `sqlite3`."""
 
 MAX_CHECKED_BYTES: Final = 256 * MIB
-"""Databases up to this size are searched for damage at each start, which takes up to a second.
-In larger ones damage is found when it is met."""
+"""Databases up to this size are searched for damage at each start. In larger ones damage is found
+when it is met."""
 
 CHECKPOINT_PAGES: Final = 512
 """Pages of the write-ahead log after which they go into the database: 2 MiB."""
@@ -40,8 +39,8 @@ _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
-        # One row: the last position given, sums over `records`, the marks' floor, and how
-        # many transactions removed something.
+        # One row: the last position given, sums over `records`, the floor of `Gaps`, and the
+        # number of transactions that removed something.
         """CREATE TABLE state (
             last INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
             floor INTEGER NOT NULL, trims INTEGER NOT NULL
@@ -50,8 +49,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE epochs (
             number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first INTEGER NOT NULL
         )""",
-        # `trimmed` is the mark: the newest position removed. A topic without records stays
-        # for its sake.
+        # `trimmed` is the newest position removed. A topic without records stays for its sake.
         """CREATE TABLE topics (
             number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
             events INTEGER NOT NULL, bytes INTEGER NOT NULL, trimmed INTEGER NOT NULL
@@ -99,7 +97,7 @@ def check_file(path: Path) -> None:
 
 
 def _is_half_made(path: Path) -> bool:
-    """Whether the power went while the file was being made: then SQLite will empty it.
+    """Whether the power failed while the file was being made: then SQLite will empty it.
 
     The journal beside it says so. By "The Rollback Journal", section 3 of SQLite's file format,
     bytes 16 to 19 of its header are the pages that the database had before.
