@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def exchange_scope() -> ExchangeScope:
+def exchange_scope(scope: trio.CancelScope | None = None) -> ExchangeScope:
     """Make the scope of an exchange that nobody watches."""
-    return ExchangeScope(CancelWatch(None), grace=30)
+    made = ExchangeScope(CancelWatch(None), grace=30)
+    made.handler_begins(scope or trio.CancelScope(), "a test")
+    return made
 
 
 class FakeTransport:

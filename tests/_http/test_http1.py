@@ -369,34 +369,6 @@ def test_an_empty_line_behind_a_request_is_none_of_the_next() -> None:
     assert conn.buffered == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        (b"X", b"a\r\nY: b"),
-        (b"X", b"a\nb"),
-        (b"X", b"a\0"),
-        (b"X", b" a"),
-        (b"X", b"a\x7f"),
-        (b"X: y\r\nZ", b"a"),
-        (b"X: y", b"a"),
-        (b"X ", b"a"),
-        (b"", b"a"),
-    ],
-)
-def test_a_header_that_cannot_be_framed(name: bytes, value: bytes) -> None:
-    """What would be another header, or none, is a ValueError, and then nothing has happened."""
-    bad = [(name, value)]
-    for headers in (bad, [(b"Connection", b"close"), *bad]):
-        conn = http(request())
-        with pytest.raises(ValueError, match="framed"):
-            conn.response(200, headers, b"")
-        with pytest.raises(ValueError, match="framed"):
-            conn.stream_head(200, headers)
-        assert conn.can_respond
-        conn.response(200, [], b"")
-        assert conn.next_cycle()
-
-
 ANSWERED = [
     request(),
     request("/", "Connection: close"),

@@ -529,7 +529,13 @@ async def test_before_the_handlers_first_step(
         peer=Peer("memory", "http", state),
         state=state,
     )
-    nursery.start_soon(exchange.run)
+
+    async def run() -> None:
+        with trio.CancelScope() as scope:
+            await exchange.handle(scope)
+        await exchange.finish(expired=scope.cancelled_caught)
+
+    nursery.start_soon(run)
     await trio.sleep(6)
     assert state.counts.closings == {reason: 1}
     nursery.cancel_scope.cancel()

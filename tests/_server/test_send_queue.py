@@ -34,8 +34,8 @@ class Stream:
     ) -> None:
         self.nursery = nursery
         self.transport = transport or FakeTransport(room=room)
-        self.exchange = exchange_scope()
-        self.scope = self.exchange.scope
+        self.scope = trio.CancelScope()
+        self.exchange = exchange_scope(self.scope)
         self.queue = SendQueue(
             self.transport,
             chunked=chunked,
@@ -381,7 +381,7 @@ async def test_a_loss_accepts_nothing_more(nursery: trio.Nursery) -> None:
     stream.queue.send_frame_nowait(b"queued")
     large = await attempt(nursery, stream.queue.send_frame(b"too large"))
     small = await attempt(nursery, stream.queue.send_frame(b"ok"))
-    stream.exchange.scope = large.scope
+    stream.exchange.handler_begins(large.scope, "another test")
     stream.transport.change(broken=True)
     await wait_all_tasks_blocked()
     assert (large.outcome, small.outcome) == ("cancelled", "BrokenResourceError")

@@ -26,7 +26,6 @@ MAX_NUM_FIELDS: Final = 1000
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB between them.
 _FIELD_CONTENT: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_TRIMMED_CONTENT: Final = re.compile(rb"(?![ \t])[\t\x20-\x7e\x80-\xff]*(?<![ \t])")
 # RFC 9110 §5.3: it "often appears in a response message across multiple field lines and does not
 # use the list syntax".
 _SET_COOKIE: Final = b"set-cookie"
@@ -66,11 +65,6 @@ def _encode_value(name: str, value: object) -> bytes:
     if raw != raw.strip(b" \t"):
         raise ValueError(f"header {name!r}: the value has whitespace at its start or end")
     return raw
-
-
-def is_field(name: bytes, value: bytes) -> bool:
-    """Whether a field can be sent, by the rules of `MutableHeaders`."""
-    return bool(_TOKEN.fullmatch(name) and _TRIMMED_CONTENT.fullmatch(value))
 
 
 def _joined(key: bytes, values: Sequence[bytes]) -> str:

@@ -25,6 +25,7 @@ request's handler sets, the next one, which may be another user's behind a proxy
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -38,6 +39,8 @@ from .logs.redaction import printable
 from .reader import Reader
 
 if TYPE_CHECKING:
+    import contextvars
+
     from h3trio._http.errors import HTTPError
 
     from .event import Handler
@@ -102,30 +105,59 @@ class Connection:
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         """Serve one exchange after the other, and end the connection: the handler task."""
-        task = trio.lowlevel.current_task()
-        initial = task.context.copy()
-        while (request := await self._reader.next_request()) is not None:
-            exchange = Exchange(
-                request,
-                self._handler,
-                http=self._http,
-                transport=self._transport,
-                nursery=nursery,
-                peer=self._peer,
-                state=self._state,
-            )
-            await exchange.run()
-            del exchange, request
-            # It counts from the next checkpoint on, and one comes before the next request begins:
-            # no request is read without one. A task for each exchange would cost more.
-            task.context = initial.copy()
-            if not await self._reader.next_cycle():
-                break
+        initial = trio.lowlevel.current_task().context.copy()
+        exchange: Exchange | None = None
+        goes_on = True
+        try:
+            while goes_on:
+                # One for each exchange would be a tenth of a small request's time: as long as
+                # nothing happens to it, it serves the next one too.
+                with trio.CancelScope() as scope:
+                    while exchange := await self._next_exchange(nursery):
+                        await exchange.handle(scope)
+                        if scope.cancel_called or scope.deadline < inf:
+                            break
+                        goes_on = await self._finish(exchange, initial)
+                        exchange = None  # not kept while the next one is waited for
+                        if not goes_on:
+                            break
+                    else:
+                        goes_on = False
+                if exchange is not None:  # the rest isn't to be cut short
+                    goes_on = await self._finish(exchange, initial, expired=scope.cancelled_caught)
+                    exchange = None
+        finally:
+            if exchange is not None:
+                exchange.close()
         rejection = self._rejection or self._reader.rejection
         if rejection is not None and self._http.can_respond:
             await self._reject(rejection)
         await self._linger()
         nursery.cancel_scope.cancel(reason="the connection is done")
+
+    async def _next_exchange(self, nursery: trio.Nursery) -> Exchange | None:
+        request = await self._reader.next_request()
+        if request is None:
+            return None
+        return Exchange(
+            request,
+            self._handler,
+            http=self._http,
+            transport=self._transport,
+            nursery=nursery,
+            peer=self._peer,
+            state=self._state,
+        )
+
+    async def _finish(
+        self, exchange: Exchange, initial: contextvars.Context, *, expired: bool = False
+    ) -> bool:
+        """End the answer and make room for the next request; `False` if there is to be none."""
+        await exchange.finish(expired=expired)
+        # It counts from the next checkpoint on, and one comes before the next request begins: none
+        # is handed out without one. A task for each exchange would cost more.
+        trio.lowlevel.current_task().context = initial.copy()
+        return await self._reader.next_cycle()
 
     async def _reject(self, error: HTTPError) -> None:
         """Answer what is no request, can't be parsed, is beyond a limit or comes too late."""

@@ -1,7 +1,8 @@
 """`Exchange`: one request on its way through a handler. Run it, end its answer, account for it.
 
-The handler runs inside the exchange's scope. Whoever wants this request to stop cancels that scope
-with a reason, and the first reason decides how the answer ends and what the log says.
+`handle` runs the handler inside the exchange's scope, `finish` ends the answer. Whoever wants this
+request to stop cancels the scope with a reason, and the first reason decides how the answer ends
+and what the log says.
 
 Where the handler's failure goes: before the head it is a response with a true status; after it, the
 stream ends without its final chunk.
@@ -43,7 +44,17 @@ logger = logging.getLogger("h3trio.server")
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_error", "_handler", "_http", "_peer", "_responder", "_scope", "_state", "event")
+    __slots__ = (
+        "_error",
+        "_handler",
+        "_http",
+        "_peer",
+        "_responder",
+        "_scope",
+        "_started",
+        "_state",
+        "event",
+    )
 
     def __init__(
         self,
@@ -63,6 +74,7 @@ class Exchange:
         self._state = state
         self._scope = request.scope
         self._error: BaseException | None = None
+        self._started: float | None = None
         self._responder = Responder(
             method=head.method,
             headers=headers,
@@ -92,28 +104,36 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange: {self.event!r}>"
 
-    async def run(self) -> None:
-        """Run the handler and send what it returns; count and log how that ended."""
-        scope, started = self._scope, trio.current_time()
+    async def handle(self, scope: trio.CancelScope) -> None:
+        """Run the handler and send what it returns; `finish` follows, whatever happens.
+
+        `scope` is entered already, and is the handler's from now on.
+        """
+        self._started = trio.current_time()
+        self._scope.handler_begins(scope, self.event)
         try:
-            scope.handler_begins(self.event)
+            # No helper for this: its frame would be held as long as a stream lasts.
+            await self._answer(await self._handler(self.event))
+        except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
+            self._error, passing = separate(error, self.event)
             try:
-                with scope.scope:
-                    # No helper for this: its frame would be held as long as a stream lasts.
-                    try:
-                        await self._answer(await self._handler(self.event))
-                    except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
-                        self._error, passing = separate(error, self.event)
-                        try:
-                            if passing is not None:
-                                raise passing
-                        finally:
-                            del passing  # its traceback leads here: a cycle for each stream
+                if passing is not None:
+                    raise passing
             finally:
-                scope.handler_ended()
-            await self._settle()
+                del passing  # its traceback leads here: a cycle for each stream
         finally:
-            self._close(started)
+            self._scope.handler_ended()
+
+    async def finish(self, *, expired: bool = False) -> None:
+        """Turn the way the handler ended into the end of the answer; count and log it.
+
+        `expired` if the handler's scope was cancelled. Runs outside that scope, unless nothing has
+        happened to it.
+        """
+        try:
+            await self._settle(expired=expired)
+        finally:
+            self.close()
 
     async def _answer(self, result: object) -> None:
         draft = self._responder.draft
@@ -139,13 +159,13 @@ class Exchange:
 
     # -- after the handler
 
-    async def _settle(self) -> None:
+    async def _settle(self, *, expired: bool) -> None:
         """Turn the way the handler ended into the end of the answer."""
         scope, queue = self._scope, self._responder.queue
         self._count_limit()
         if self._error is not None:
             await self._settle_error(self._error)
-        elif scope.scope.cancelled_caught and scope.reason is None:
+        elif expired and scope.reason is None:
             # Nobody cancelled it: its deadline passed.
             scope.note(CloseReason.CLIENT_CLOSED if queue is None else CloseReason.LEASE)
             self._count_limit()
@@ -205,8 +225,11 @@ class Exchange:
             queue.abandon()
             self._http.abandon(orderly=not is_cut)
 
-    def _close(self, started: float) -> None:
-        """Tell how it ended; never waits."""
+    def close(self) -> None:
+        """Tell how it ended, once and if it began; never waits."""
+        if self._started is None:
+            return
+        started, self._started = self._started, None
         responder, event, state = self._responder, self.event, self._state
         queue = responder.queue
         responder.draft.state = ResponseState.CLOSED

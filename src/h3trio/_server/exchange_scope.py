@@ -1,9 +1,12 @@
-"""`ExchangeScope`: the cancel scope of one exchange, which remembers why it was cancelled.
+"""`ExchangeScope`: the end of one exchange, asked for from below or outside, with its reason.
 
 It is the one thing that goes up. Data goes down, from the reader over the exchange and its send
 queue to the transport; whoever down there learns that the exchange is to end (the reader at EOF,
 the send queue whose client is gone), and whoever outside wants that (the drain, the application),
 calls `cancel(reason)`. The first reason counts, and the accounts are made up by it.
+
+The cancel scope that the handler runs in is given when the handler begins, as one may serve several
+exchanges. What happened to the exchange before that is done to the scope then.
 """
 
 from __future__ import annotations
@@ -20,18 +23,23 @@ if TYPE_CHECKING:
 
 @final
 class ExchangeScope:
-    """A cancel scope with a reason."""
+    """A cancel scope with a reason.
+
+    Args:
+        cancels: is told of handlers that were cancelled.
+        grace: seconds for the answer to a client that has sent EOF.
+    """
 
     __slots__ = (
         "_cancels",
         "_grace",
         "_key",
+        "_scope",
         "_task",
         "is_complete",
         "is_half_closed",
         "is_streaming",
         "reason",
-        "scope",
     )
 
     def __init__(self, cancels: CancelWatch, *, grace: float) -> None:
@@ -39,8 +47,7 @@ class ExchangeScope:
         self._grace = grace
         self._key: object = None
         self._task: trio.lowlevel.Task | None = None
-        self.scope: trio.CancelScope = trio.CancelScope()
-        """What the handler runs in."""
+        self._scope: trio.CancelScope | None = None  # while the handler runs
         self.reason: CloseReason | None = None
         """Why the exchange ended or is to end; `None` as long as nothing has happened to it."""
         self.is_streaming: bool = False
@@ -58,29 +65,39 @@ class ExchangeScope:
     def cancel(self, reason: CloseReason) -> None:
         """Let the handler end."""
         self.note(CloseReason.COMPLETED if self.is_complete else reason)
-        assert self.reason is not None, "noted just now"
-        self.scope.cancel(reason=self.reason.value)
-        if self._task is not None:
+        self._cancel_handler()
+
+    def _cancel_handler(self) -> None:
+        if self._scope is not None and self._task is not None and self.reason is not None:
+            self._scope.cancel(reason=self.reason.value)
             self._cancels.cancelled(self._key, self._task)
 
     def half_close(self) -> None:
         """The client sent EOF after its request, and may still read.
 
-        So a plain response is finished, within the write timeout. A stream has no end to wait for.
+        So a plain response is finished, within the grace. A stream has no end to wait for.
         """
         if self.is_streaming:
             self.cancel(CloseReason.CLIENT_CLOSED)
         elif not self.is_half_closed:
             self.is_half_closed = True
-            self.scope.deadline = trio.current_time() + self._grace
+            self.expire_after(self._grace)
 
-    def handler_begins(self, key: object) -> None:
-        """A handler runs in this task from now on; the log calls it by the key."""
-        self._key, self._task = key, trio.lowlevel.current_task()
+    def expire_after(self, seconds: float) -> None:
+        """Cancel the handler after this time, for no reason that is known here."""
+        if self._scope is not None:
+            self._scope.deadline = trio.current_time() + seconds
+
+    def handler_begins(self, scope: trio.CancelScope, key: object) -> None:
+        """A handler runs in this task and scope from now on; the log calls it by the key."""
+        self._scope, self._key, self._task = scope, key, trio.lowlevel.current_task()
         if self.reason is not None:
-            self._cancels.cancelled(key, self._task)
+            self._cancel_handler()
+        elif self.is_half_closed:
+            self.expire_after(self._grace)
 
     def handler_ended(self) -> None:
         """It has unwound: a later `cancel` only notes its reason."""
-        self._cancels.ended(self._key)
-        self._key = self._task = None
+        if self.reason is not None:
+            self._cancels.ended(self._key)
+        self._scope = self._key = self._task = None

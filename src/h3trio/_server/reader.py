@@ -160,9 +160,7 @@ class Reader:
         return False
 
     def _step(self) -> bool:
-        """Take one value from the framing; `False` if it has none for now."""
-        if self._http.reading is Reading.CLOSED:
-            return False
+        """Take one value from the framing; `False` if there is to be none for now."""
         try:
             item = self._http.next()
         except ProtocolError as exc:
@@ -170,15 +168,16 @@ class Reader:
                 self._state.count_limit(exc.limit)
             self._reject(HTTPError(exc.status, exc.detail))
             return False
-        if type(item) is RequestHead:
+        if isinstance(item, RequestHead):
             self._begin(item)
-        elif self._request is None or item is Signal.NEED_DATA or item is Signal.PAUSED:
-            return False
-        elif isinstance(item, bytes):
-            self._request.body.feed(item)
-        else:
-            self._request.body.feed_eof()
-        return True
+            return True
+        request = self._request
+        if isinstance(item, bytes) and request is not None:
+            request.body.feed(item)
+            return True
+        if item is Signal.END_OF_REQUEST and request is not None:
+            request.body.feed_eof()
+        return False  # what comes behind a request waits for its turn
 
     def _begin(self, head: RequestHead) -> None:
         settings = self._state.settings
@@ -244,19 +243,20 @@ class Reader:
     def _set_deadline(self) -> None:
         if self._is_lingering:
             return
-        request, http, due = self._request, self._http, inf
-        if self._is_idle:
+        http, due = self._http, inf
+        reading = http.reading
+        if reading is Reading.HEAD:
+            due = self._deadlines.for_head()
+        elif reading is Reading.BODY and self._request is not None:
+            if http.wants_continue:
+                # It isn't the one that is late: see `_has_time`.
+                due = trio.current_time() + self._state.settings.body_timeout
+            else:
+                due = self._until_more(self._request.body)
+        if reading is Reading.HEAD and not http.buffered:
             self._state.idle.add(self._deadlines)
         else:
             self._state.idle.discard(self._deadlines)
-        if http.reading is not Reading.CLOSED:
-            if request is None:
-                due = self._deadlines.for_head()
-            elif http.wants_continue:
-                # It isn't the one that is late: see `_has_time`.
-                due = trio.current_time() + self._state.settings.body_timeout
-            elif not request.body.complete:
-                due = self._until_more(request.body)
         self._deadlines.wait_until(due)
 
     def _until_more(self, body: BodyBuffer) -> float:
@@ -276,12 +276,6 @@ class Reader:
             return False
         return self._until_more(body) > trio.current_time()
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether a request is awaited of which nothing has come."""
-        http = self._http
-        return self._request is None and not http.buffered and http.reading is Reading.HEAD
-
     def _ran_out(self) -> None:
         """Find out why the wait was ended: somebody is late, the server drains, or too early."""
         if self._deadlines.is_over():
@@ -292,7 +286,7 @@ class Reader:
                 self.has_ended = True
             else:
                 self._timed_out()
-        elif self._is_idle and self._state.draining.is_set():
+        elif self._deadlines in self._state.idle and self._state.draining.is_set():
             self._http.stop_reading()
         self._waiter.wake()
 
@@ -358,10 +352,10 @@ class Reader:
             self._deadlines.head_begins()
             # A pipelining client gets its turn, not the whole loop.
             await trio.lowlevel.checkpoint()
+            while self._advance():
+                await trio.lowlevel.checkpoint()
         elif self._state.draining.is_set():
             self._http.stop_reading()
-        while self._advance():
-            await trio.lowlevel.checkpoint()
         if self.peer_closed:
             self._at_eof()
         self._set_deadline()

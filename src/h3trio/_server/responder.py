@@ -190,7 +190,7 @@ class Responder:
         scope.is_streaming = True
         # A reader that pauses must look again: a stream may not be left unwatched.
         self._body.wake_reader()
-        scope.scope.deadline = trio.current_time() + state.lease()
+        scope.expire_after(state.lease())
         state.heartbeat.add(queue)
         queue.open(head)
         if scope.is_half_closed:
