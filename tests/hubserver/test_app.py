@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason
 from h3trio.hub import Hub, HubSettings, MemoryHistory
-from h3trio.hubserver import Rights, create_app
+from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -321,9 +321,9 @@ async def test_anonymous_rights_end_at_this_machine(hub: HubClient, raw: bytes, 
 
 async def test_flags_open_the_routes(nursery: trio.Nursery) -> None:
     """With the flags anyone may publish and subscribe."""
-    rights = Rights(allow_anonymous_publish=True, allow_anonymous_subscribe=True)
+    rights = AnonymousAccess(allow_anonymous_publish=True, allow_anonymous_subscribe=True)
     running = Hub()
-    app = create_app(running, rights=rights)
+    app = create_app(running, anonymous=rights)
     async with app.lifespan():
         client = connect(nursery, app)
         await client.send(post(b"x", "/events/news", "Via: 1.1 proxy"))

@@ -9,14 +9,14 @@ import pytest
 from auth_helpers import LOCAL, local_request
 
 from h3trio import H3Event, HTTPError
-from h3trio.hubserver import Rights
+from h3trio.hubserver import AnonymousAccess
 from h3trio.hubserver._access.anonymous import is_loopback
 
 
-def refusal(event: H3Event, rights: Rights | None = None) -> str | None:
+def refusal(event: H3Event, rights: AnonymousAccess | None = None) -> str | None:
     """Return why a request may not publish, or None if it may."""
     try:
-        (rights or Rights()).check_publish(event)
+        (rights or AnonymousAccess()).check_publish(event)
     except HTTPError as error:
         return f"{error.status}: {error.detail}"
     return None
@@ -34,9 +34,9 @@ def refusal(event: H3Event, rights: Rights | None = None) -> str | None:
 def test_a_program_on_this_machine_may(host: str, client: str) -> None:
     """A loopback peer that asks for a loopback host may do everything."""
     event = local_request({"host": host}, client=client)
-    Rights().check_publish(event)
-    Rights().check_subscribe(event)
-    Rights().check_operate(event)
+    AnonymousAccess().check_publish(event)
+    AnonymousAccess().check_subscribe(event)
+    AnonymousAccess().check_operate(event)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,10 @@ def test_same_and_allowed_origins_may() -> None:
     assert refusal(local_request({**LOCAL, "origin": "http://localhost:3000"})) is None
     assert refusal(local_request({"host": "LocalHost", "origin": "http://localhost"})) is None
     event = local_request({**LOCAL, "origin": "https://app.example"})
-    assert refusal(event, Rights(allowed_origins=frozenset({"https://app.example"}))) is None
-    assert refusal(event, Rights(allowed_origins=frozenset({"https://app.exampl"})))
+    assert (
+        refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.example"}))) is None
+    )
+    assert refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.exampl"})))
 
 
 def test_each_right_has_its_flag() -> None:
@@ -113,7 +115,7 @@ def test_each_right_has_its_flag() -> None:
     names = ("publish", "subscribe", "operate")
     for given in names:
         flag: dict[str, Any] = {f"allow_anonymous_{given}": True}
-        rights = Rights(**flag)
+        rights = AnonymousAccess(**flag)
         for wanted in names:
             expected = (
                 nullcontext()

@@ -10,7 +10,7 @@ import trio
 from helpers import Head, connect, request
 
 from h3trio.hub import Hub
-from h3trio.hubserver import Access, create_app
+from h3trio.hubserver import AccessControl, create_app
 from h3trio.hubserver._monitoring.dashboard import PAGE, PAGE_HEADERS, static_files
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
         return None
 
     async with Hub() as hub:
-        app = create_app(hub, access=Access(authenticator=nobody))
+        app = create_app(hub, access=AccessControl(authenticator=nobody))
         for path, accept, status, shown in (
             ("/", "text/html,application/xhtml+xml,*/*;q=0.8", 403, FILES[PAGE].body),
             ("/", "*/*", 403, b"--allow-anonymous-operate"),

@@ -1,8 +1,8 @@
-"""Token buckets: how often each of many may do something, in bounded memory.
+"""`Buckets`: token buckets, which bound how often each of many keys may do something.
 
-A bucket is one number: the time at which it is full again (the generic cell
-rate algorithm). A bucket that is full says nothing, so when there are too many
-the one unused for longest is dropped: it is the one most likely full.
+A bucket is one number: the time at which it is full again (the generic cell rate algorithm). A full
+bucket needs no memory, so if there are too many the one unused for longest is dropped: it is the
+one most likely full.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_DIGITS: Final = 9
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """So many a second on average, and so many at once.
+    """A number of events a second on average, and a number at once.
 
     Raises:
         ValueError: the rate isn't positive and finite, or the burst less than 1.
@@ -80,14 +80,14 @@ class Buckets:
         return 0.0
 
     def take(self, key: str, count: int, now: float) -> float:
-        """Take some whether they are there or not; return the seconds until they are."""
+        """Take some, even if they aren't there yet; return the seconds until they are."""
         full_at = max(self._full_at.get(key, now), now) + count * self._interval
         self._store(key, full_at)
         return self._wait(full_at - self._interval, now)
 
     def _wait(self, full_at: float, now: float) -> float:
         wait = full_at - self._tolerance - now
-        # What only rounding makes is no wait.
+        # A wait that only comes of rounding is none.
         return wait if wait > self._interval * 1e-6 else 0.0
 
     def _store(self, key: str, full_at: float) -> None:

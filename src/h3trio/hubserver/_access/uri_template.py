@@ -1,8 +1,7 @@
-"""URI templates (RFC 6570) as topic selectors.
+"""`Template`: a URI template (RFC 6570) as a topic selector.
 
-Of RFC 6570 these understand `{name}`, which stands for one segment, and `{+name}`, which stands
-for anything. Another expression makes a text a topic like any other, so what isn't understood
-gives no right.
+Of RFC 6570 it understands `{name}`, which stands for one segment, and `{+name}`, which stands for
+anything. A text with another expression is a topic like any other, so it gives no other right.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Final, final
 MAX_EXPRESSIONS: Final = 16
 """Expressions of one template. Matching costs their number times the topic's length."""
 _EXPRESSION: Final = re.compile(r"\{(\+?)[A-Za-z0-9_.%]+\}")
-# RFC 3986 section 2.2: what `{name}` never expands to unless percent-encoded.
+# RFC 3986 section 2.2: `{name}` never expands to one of these unless it is percent-encoded.
 _RESERVED: Final = frozenset(":/?#[]@!$&'()*+,;=")
 
 

@@ -1,9 +1,9 @@
-"""The dashboard: a page of plain files, which feeds itself over the hub's own streams.
+"""`add_dashboard`: the routes of the dashboard, a page of plain files that reads the hub's streams.
 
-The files lie in `static/`, are read once and kept: nothing a request says becomes a file name,
-so there is no path to escape from. They aren't built, and name nothing outside of the hub. Each
-has an `ETag` of its content and is asked for again each time (`no-cache`): after an update a
-browser never runs files of two versions, and for the rest a 304 is short enough.
+The files lie in `static/`, are read once and kept: no text of a request becomes a file name, so
+there is no path to escape from. They aren't built, and name nothing outside of the hub. Each has an
+`ETag` of its content and is asked for again each time (`no-cache`): after an update a browser never
+runs files of two versions, and without one a 304 is short.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAGE_HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""What the page says beyond what every answer says."""
+"""Headers of the page, beside those of every answer."""
 
 
 @final
@@ -78,11 +78,11 @@ def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
 
     Args:
         app: where to.
-        check: raises `HTTPError` for who may not see it.
-        takes_tokens: whether a token may allow what is refused without. A browser asks for a page
-            without one, and the page is where one is entered: so to a browser it is what the
-            refusal says, and what it loads, which is no secret, comes to anyone. Programs are
-            told in words.
+        check: raises `HTTPError` for a request that may not see it.
+        takes_tokens: whether a token may allow what is refused without one. A browser asks for a
+            page without a token, and the page is where one is entered: so the page itself is the
+            body of its refusal to a browser, and its files, which are no secret, come to anyone.
+            Programs get a refusal in words.
     """
     for name, file in static_files().items():
         if name == PAGE:
@@ -112,7 +112,7 @@ def _make_send_page(file: StaticFile, check: Check) -> Send:
         try:
             return await allowed(event)
         except HTTPError as refusal:
-            # `*/*` is what programs ask for: it is HTML by name that only a browser wants.
+            # Programs ask for `*/*`; only a browser names HTML.
             if "text/html" not in event.headers.get("accept", "").lower():
                 raise
             headers = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}

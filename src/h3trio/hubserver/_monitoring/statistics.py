@@ -1,4 +1,4 @@
-"""What the hub server tells of itself, as one JSON object: for its page, `top` and programs.
+"""`Snapshots`: how a hub server is doing, as one JSON object: for its page, `top` and programs.
 
 The fields are those of the snapshots that the server, the hub and its parts give, under their
 names; `docs/reference/monitoring.md` lists them. Names are added and never change their meaning.
@@ -6,18 +6,29 @@ names; `docs/reference/monitoring.md` lists them. Names are added and never chan
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+import trio
 
 import h3trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from h3trio import ServerStatistics
     from h3trio.hub import Hub, HubStatistics, LatencyStatistics, Selection
-    from h3trio.hubserver._access.access import Access
+    from h3trio.hubserver._access.access import AccessControl
+
+MIN_INTERVAL: Final = 0.5
+"""Seconds between two snapshots of a stream."""
+
+MAX_AGE: Final = 0.4
+"""Seconds for which a snapshot is the latest: below `MIN_INTERVAL`, so no stream gets one twice."""
 
 MAX_TOPICS: Final = 50
 """Topics of one snapshot, the busiest first: as many as fit on a screen."""
@@ -28,31 +39,37 @@ MAX_SLOW: Final = 50
 MAX_NAMES: Final = 10
 """Topics named of one slow subscription, which may have a thousand."""
 
-# Told beside the hub's other fields, as they are tables of their own.
+# Tables of their own in the JSON, though fields of the hub's snapshot.
 _LATENCIES: Final = ("publish", "sweep")
 
 
 @final
 class Snapshots:
-    """Makes snapshots of one hub server.
+    """Takes snapshots of one hub server.
 
     Args:
         hub: what it serves.
-        access: what it counted at its door.
-        clock: Unix time in seconds.
+        access: its access control, which counts too.
     """
 
-    def __init__(self, hub: Hub, access: Access, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, hub: Hub, access: AccessControl) -> None:
         self._hub = hub
         self._access = access
-        self._clock = clock
         self._began = time.monotonic()
+        self._latest = ""
+        self._taken = -math.inf
 
-    def take(self, server: ServerStatistics) -> dict[str, object]:
-        """Return what there is to tell now, made of what JSON knows."""
+    def latest(self, server: Callable[[], ServerStatistics]) -> str:
+        """Return the JSON of the latest snapshot, which is no older than `MAX_AGE`."""
+        if trio.current_time() - self._taken >= MAX_AGE:
+            self._latest, self._taken = self.take(server()), trio.current_time()
+        return self._latest
+
+    def take(self, server: ServerStatistics) -> str:
+        """Take a snapshot; return its JSON."""
         hub = self._hub.statistics()
-        return {
-            "time": self._clock(),
+        snapshot = {
+            "time": time.time(),
             "uptime": time.monotonic() - self._began,
             "version": h3trio.__version__,
             "server": plain(server),
@@ -64,6 +81,8 @@ class Snapshots:
             "slow": self._slow(),
             "latency": {name: latency(getattr(hub, name)) for name in _LATENCIES},
         }
+        # Escaped to ASCII: a client may ask for a topic that UTF-8 can't carry.
+        return json.dumps(snapshot, separators=(",", ":"))
 
     def _slow(self) -> list[dict[str, object]]:
         return [
@@ -89,14 +108,13 @@ def plain(snapshot: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass, an
 
 
 def _plain_value(value: Any) -> object:  # noqa: ANN401 - what a field may hold
-    if hasattr(value, "items"):
-        mapping: Mapping[object, object] = value
-        return {str(key): count for key, count in mapping.items()}
+    if isinstance(value, Mapping):
+        return {str(key): count for key, count in cast("Mapping[object, object]", value).items()}
     return value
 
 
 def latency(found: LatencyStatistics) -> dict[str, object]:
-    """Return quantiles and counts; seconds. What is above the last bound is in `count` only."""
+    """Return quantiles and counts, in seconds. Times above the last bound are in `count` only."""
     return {
         "p50": found.quantile(0.5),
         "p90": found.quantile(0.9),
