@@ -107,7 +107,7 @@ def test_what_is_refused(
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ("short", "a secret must have at least 32 bytes"),
+        ("short", "The HMAC key is 5 bytes long, which is below the minimum"),
         (private_pem("RS256").decode(), "it holds a private key"),
     ],
 )

@@ -240,7 +240,7 @@ async def test_private_events_of_a_stream(nursery: trio.Nursery) -> None:
 
 
 async def test_private_is_on_or_absent(nursery: trio.Nursery) -> None:
-    """What may be meant either way is refused, not guessed."""
+    """A value of `private` that may mean either is refused, not guessed."""
     async with run_hub_server(nursery) as server:
         for value in ("off", "0", "false", "ON"):
             raw = post(b"x", f"/events/news?private={value}", rights(["*"]))
@@ -428,7 +428,7 @@ async def test_publish_rate_of_those_without_a_name(
 async def test_a_body_of_events_ends_with_its_token(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """What comes after a publisher's token has expired isn't published; the answer says 401."""
+    """Events that come after a publisher's token has expired aren't published: 401."""
     async with run_hub_server(nursery) as server:
         client = connect(nursery, server._app)  # noqa: SLF001 - the test's own
         lines = ("Content-Type: text/event-stream", "Content-Length: 18", bearer(exp=NOW + 10))
@@ -458,25 +458,26 @@ async def test_a_stream_of_events_is_slowed(
         assert server.access.statistics().slowed == 3
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8::ffff:2", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("unix", "memory", False),
-    ],
-)
-async def test_which_addresses_are_one(one: str, other: str, *, same: bool) -> None:
+ADDRESSES = [
+    ("192.0.2.1", "192.0.2.2", False),
+    ("2001:db8::1", "2001:db8::ffff:2", True),
+    ("2001:db8::1", "2001:db8:0:1::1", False),
+    ("fe80::1%eth0", "fe80::2", True),
+    ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+    ("unix", "memory", False),
+]
+
+
+async def test_which_addresses_are_one(subtests: pytest.Subtests) -> None:
     """Of IPv6 a host may have a whole /64, so that counts as one."""
-    access = AccessControl(limits=Limits(publish_rate=Rate(per_second=1, burst=2)))
-    for client in (one, other):
-        pace = access.pace(request_from(client=client), Grant())
-        assert pace is not None
-        await pace.wait(1)
-    assert access.statistics().rate_buckets == (1 if same else 2)
+    for one, other, same in ADDRESSES:
+        with subtests.test(one=one, other=other, same=same):
+            access = AccessControl(limits=Limits(publish_rate=Rate(per_second=1, burst=2)))
+            for client in (one, other):
+                pace = access.pace(request_from(client=client), Grant())
+                assert pace is not None
+                await pace.wait(1)
+            assert access.statistics().rate_buckets == (1 if same else 2)
 
 
 def test_no_rate_costs_nothing() -> None:
@@ -517,7 +518,7 @@ def test_rights_are_given_once() -> None:
 
 
 def test_a_secret_is_not_shown() -> None:
-    """What is shown of access control holds no key."""
+    """The text of an access control holds no key."""
     access = AccessControl(authenticator=TokenAuthenticator(key_set()))
     assert "thirty-two" not in repr(access)
     assert access.has_authenticator

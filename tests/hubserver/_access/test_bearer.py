@@ -55,7 +55,7 @@ async def test_requests_get_what_their_token_allows() -> None:
 
 
 async def test_rules_and_token_sources_are_used() -> None:
-    """What tokens must be, and where they may be, is the caller's choice."""
+    """The caller chooses the rules of tokens, and the places where they may be."""
     authenticator = TokenAuthenticator(
         key_set(),
         rules=TokenRules(audience="hub"),
@@ -94,7 +94,7 @@ async def test_the_memory_has_an_end() -> None:
 
 
 async def test_a_longer_token_is_not_the_remembered_one() -> None:
-    """What begins like a good token and is too long is refused."""
+    """A text that begins like a good token and is too long is refused."""
     keys = key_set()
     token = sign()
     authenticator = TokenAuthenticator(

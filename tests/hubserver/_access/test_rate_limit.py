@@ -9,28 +9,40 @@ from hypothesis import strategies as st
 from h3trio.hubserver import Rate
 from h3trio.hubserver._access.rate_limit import Buckets
 
+RATES = [
+    ("100/s", Rate(per_second=100, burst=100)),
+    ("100/s,500", Rate(per_second=100, burst=500)),
+    ("0.5/s", Rate(per_second=0.5, burst=1)),
+    ("2.5/s", Rate(per_second=2.5, burst=3)),
+]
 
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [
-        ("100/s", Rate(per_second=100, burst=100)),
-        ("100/s,500", Rate(per_second=100, burst=500)),
-        ("0.5/s", Rate(per_second=0.5, burst=1)),
-        ("2.5/s", Rate(per_second=2.5, burst=3)),
-    ],
-)
-def test_rates_are_read(text: str, rate: Rate) -> None:
+
+def test_rates_are_read(subtests: pytest.Subtests) -> None:
     """A burst is one second's worth unless given."""
-    assert Rate.parse(text) == rate
+    for text, rate in RATES:
+        with subtests.test(text=text, rate=rate):
+            assert Rate.parse(text) == rate
 
 
-@pytest.mark.parametrize(
-    "text", ["", "100", "0/s", "1/s,0", "-1/s", "1e3/s", "1/m", "1/s,", "1/s,1.5", "9" * 20 + "/s"]
-)
-def test_what_is_no_rate(text: str) -> None:
+NO_RATES = [
+    "",
+    "100",
+    "0/s",
+    "1/s,0",
+    "-1/s",
+    "1e3/s",
+    "1/m",
+    "1/s,",
+    "1/s,1.5",
+    "9" * 20 + "/s",
+]
+
+
+def test_what_is_no_rate(subtests: pytest.Subtests) -> None:
     """Anything else is refused."""
-    with pytest.raises(ValueError, match=r"rate|form"):
-        Rate.parse(text)
+    for text in NO_RATES:
+        with subtests.test(text=text), pytest.raises(ValueError, match=r"rate|form"):
+            Rate.parse(text)
 
 
 def test_a_burst_and_one_above() -> None:

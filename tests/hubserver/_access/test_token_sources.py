@@ -1,4 +1,4 @@
-"""Where a token may be, and which pages may make a browser send one."""
+"""`TokenSources`: the places of a token, and the pages that may have a browser send one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ def refused(event: H3Event, token_sources: TokenSources | None = None) -> HTTPEr
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("fields", "token"),
-    [
-        ([], None),
-        ([("Authorization", "Bearer abc")], "abc"),
-        ([("Authorization", "bearer   abc ")], "abc"),
-        ([("Authorization", "BEARER a b")], "a b"),
-        ([("Authorization", "Basic abc")], None),
-        ([("Authorization", "Bearerabc")], None),
-        ([("Authorization", "Basic x"), ("Authorization", "Bearer abc")], "abc"),
-        ([("Cookie", "mercureAuthorization=abc")], "abc"),
-        ([("Cookie", 'a=b; mercureAuthorization="abc" ; c=d')], "abc"),
-        ([("Cookie", "a=b"), ("Cookie", "mercureAuthorization=abc=")], "abc="),
-        ([("Cookie", "mercureAuthorization=; a=b")], None),
-        ([("Cookie", "MercureAuthorization=abc; xmercureAuthorization=d; mercure")], None),
-        ([("Cookie", ";;=;=x")], None),
-    ],
-)
-def test_where_a_token_is(fields: list[tuple[str, str]], token: str | None) -> None:
+PLACES = [
+    ([], None),
+    ([("Authorization", "Bearer abc")], "abc"),
+    ([("Authorization", "bearer   abc ")], "abc"),
+    ([("Authorization", "BEARER a b")], "a b"),
+    ([("Authorization", "Basic abc")], None),
+    ([("Authorization", "Bearerabc")], None),
+    ([("Authorization", "Basic x"), ("Authorization", "Bearer abc")], "abc"),
+    ([("Cookie", "mercureAuthorization=abc")], "abc"),
+    ([("Cookie", 'a=b; mercureAuthorization="abc" ; c=d')], "abc"),
+    ([("Cookie", "a=b"), ("Cookie", "mercureAuthorization=abc=")], "abc="),
+    ([("Cookie", "mercureAuthorization=; a=b")], None),
+    ([("Cookie", "MercureAuthorization=abc; xmercureAuthorization=d; mercure")], None),
+    ([("Cookie", ";;=;=x")], None),
+]
+
+
+def test_where_a_token_is(subtests: pytest.Subtests) -> None:
     """In the header or the cookie; what is in neither is no token."""
-    assert found(request(*fields)) == token
+    for fields, token in PLACES:
+        with subtests.test(fields=fields):
+            assert found(request(*fields)) == token
 
 
 def test_the_query_counts_where_it_may() -> None:
@@ -60,25 +61,25 @@ def test_the_query_counts_where_it_may() -> None:
 BEARER = ("Authorization", "Bearer a")
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
-        request(BEARER, COOKIE),
-        request(BEARER, BEARER),
-        request(COOKIE, COOKIE),
-        request(("Cookie", "mercureAuthorization=a; mercureAuthorization=b")),
-        request(BEARER, target="/?authorization=a"),
-        request(COOKIE, target="/?authorization=a"),
-        request(target="/?authorization=a&authorization=b"),
-        request(("Authorization", "Bearer"), COOKIE),
-    ],
-    ids=range(8),
-)
-def test_two_tokens_are_one_too_many(event: H3Event) -> None:
+TWO_TOKENS = [
+    request(BEARER, COOKIE),
+    request(BEARER, BEARER),
+    request(COOKIE, COOKIE),
+    request(("Cookie", "mercureAuthorization=a; mercureAuthorization=b")),
+    request(BEARER, target="/?authorization=a"),
+    request(COOKIE, target="/?authorization=a"),
+    request(target="/?authorization=a&authorization=b"),
+    request(("Authorization", "Bearer"), COOKIE),
+]
+
+
+def test_two_tokens_are_one_too_many(subtests: pytest.Subtests) -> None:
     """RFC 6750 section 2: clients must not use more than one method."""
-    error = refused(event, TokenSources(allow_query=True))
-    assert error.status == 400
-    assert 'error="invalid_request"' in error.headers["WWW-Authenticate"]
+    for event in TWO_TOKENS:
+        with subtests.test(event=event):
+            error = refused(event, TokenSources(allow_query=True))
+            assert error.status == 400
+            assert 'error="invalid_request"' in error.headers["WWW-Authenticate"]
 
 
 def test_an_empty_token() -> None:
@@ -95,31 +96,32 @@ def test_the_cookie_may_have_another_name() -> None:
     assert found(request(COOKIE), token_sources) is None
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH", "X"])
-@pytest.mark.parametrize(
-    ("origin", "ok"),
-    [
-        (None, False),
-        ("", False),
-        ("null", False),
-        ("https://hub.example", True),
-        ("http://hub.example", True),
-        ("https://HUB.example", True),
-        ("https://hub.example:444", False),
-        ("https://hub.example.evil", False),
-        ("https://evil.example", False),
-        ("https://app.example", True),
-        ("http://app.example", False),
-    ],
-)
-def test_a_cookie_needs_an_origin(method: str, origin: str | None, *, ok: bool) -> None:
-    """What changes something by a cookie must come from a page of ours, or one that is allowed."""
-    token_sources = TokenSources(allowed_origins=frozenset({"https://app.example"}))
-    fields = [COOKIE] if origin is None else [COOKIE, ("Origin", origin)]
-    if ok:
-        assert found(request(*fields, method=method), token_sources) == "t"
-    else:
-        assert refused(request(*fields, method=method), token_sources).status == 403
+ORIGINS = [
+    (None, False),
+    ("", False),
+    ("null", False),
+    ("https://hub.example", True),
+    ("http://hub.example", True),
+    ("https://HUB.example", True),
+    ("https://hub.example:444", False),
+    ("https://hub.example.evil", False),
+    ("https://evil.example", False),
+    ("https://app.example", True),
+    ("http://app.example", False),
+]
+
+
+def test_a_cookie_needs_an_origin(subtests: pytest.Subtests) -> None:
+    """A change by a cookie must come from a page of ours, or one that is allowed."""
+    for method in ["POST", "DELETE", "PUT", "PATCH", "X"]:
+        for origin, ok in ORIGINS:
+            with subtests.test(method=method, origin=origin):
+                token_sources = TokenSources(allowed_origins=frozenset({"https://app.example"}))
+                fields = [COOKIE] if origin is None else [COOKIE, ("Origin", origin)]
+                if ok:
+                    assert found(request(*fields, method=method), token_sources) == "t"
+                else:
+                    assert refused(request(*fields, method=method), token_sources).status == 403
 
 
 def test_other_ways_need_no_origin() -> None:
@@ -141,8 +143,8 @@ def test_answers_are_those_of_the_rfc() -> None:
         assert (error.status, error.headers) == (status, {"WWW-Authenticate": challenge})
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a;b", "a=b", "é", "a\n"])
-def test_the_cookie_has_a_name_that_cookies_may_have(name: str) -> None:
+def test_the_cookie_has_a_name_that_cookies_may_have(subtests: pytest.Subtests) -> None:
     """A name that no cookie can have is refused where it is given."""
-    with pytest.raises(ValueError, match="cookie name"):
-        TokenSources(cookie_name=name)
+    for name in ["", "a b", "a;b", "a=b", "é", "a\n"]:
+        with subtests.test(name=name), pytest.raises(ValueError, match="cookie name"):
+            TokenSources(cookie_name=name)

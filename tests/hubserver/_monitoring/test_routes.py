@@ -1,4 +1,4 @@
-"""What a hub server shows of itself: `/statistics`, once and as a stream."""
+"""`/statistics` of a hub server, once and as a stream."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def names(kind: type[DataclassInstance]) -> set[str]:
 
 
 async def test_a_snapshot_has_every_field(served: Served) -> None:
-    """What server, hub, history and access control count stands in the JSON under its name."""
+    """Each count of server, hub, history and access control stands in the JSON under its name."""
     found = await served.statistics()
     assert found["version"] == __version__
     assert abs(found["time"] - time.time()) < 60
@@ -114,7 +114,7 @@ async def test_the_end_of_a_subscription_is_counted(served: Served) -> None:
 
 
 async def test_slow_subscriptions_are_named(served: Served) -> None:
-    """Who isn't fed live is listed with its client, its topics and how far behind it is."""
+    """A subscriber that isn't fed live is listed with its client, its topics and its lag."""
     async with connect(served.app, "/events/big", lifespan=False, buffer_bytes=500) as client:
         await wait_all_tasks_blocked()
         client.stall()

@@ -83,10 +83,10 @@ class AccessControl:
     """The rights and limits of one hub server.
 
     Args:
-        anonymous: what may be done without a token; nothing beyond this machine if
+        anonymous: the rights of requests without a token; none beyond this machine if
             not given.
-        authenticator: tells what a request may do.
-        limits: how much of it.
+        authenticator: says what a request may do.
+        limits: the limits on what one client may ask for.
         clock: Unix time in seconds.
     """
 
@@ -99,9 +99,9 @@ class AccessControl:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.anonymous: AnonymousAccess = anonymous or AnonymousAccess()
-        """What may be done without a token."""
+        """The rights of requests without a token."""
         self.limits: Limits = limits or Limits()
-        """How much of it."""
+        """The limits on what one client may ask for."""
         self._authenticator = authenticator
         self._clock = clock
         self._counts: Counter[str] = Counter()

@@ -29,7 +29,7 @@ ALL_TOPICS: Final = Selection(["*"])
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a request may do, and until when."""
+    """The rights of a request, and their end."""
 
     publish: Selection = NO_TOPICS
     """Topics it may publish to, and purge; none unless given."""
@@ -41,7 +41,7 @@ class Grant:
     expires: float | None = None
     """Unix time in seconds at which all of it ends, streams too; `None` for never."""
     subject: str = ""
-    """Who it is, for limits, for `Hub.kick` and for the log; `""` if that isn't known."""
+    """The sender's name, for limits, for `Hub.kick` and for the log; `""` if it isn't known."""
 
 
 class Authenticator(Protocol):

@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
-"""What is supported: a secret, RSA, P-256 and Ed25519, each with one algorithm."""
+"""The supported algorithms, one for each kind of key: a secret, RSA, P-256 and Ed25519."""
 
 KEY_FILE_BYTES: Final = 64 * 1024
 JWKS_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100
 REREAD_SECONDS: Final = 5.0
 
-_SECRET_BYTES: Final = 32  # RFC 7518 section 3.2: as long as the hash, or longer
-_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _ALGORITHM_OF: Final[dict[object, str]] = {
     ("oct", None): "HS256",
     ("RSA", None): "RS256",
@@ -152,32 +150,24 @@ def _load_pem(data: bytes, *, private: bool) -> Any:  # noqa: ANN401 - each algo
 def _make_key(material: object, kid: str | None = None) -> Key:
     """Make a key of bytes or a public key; `ValueError` if it is weak or of another kind."""
     import jwt  # noqa: PLC0415 - see this module's docstring
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - same
 
-    algorithm = _algorithm_of(material)
+    kinds = (bytes, rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey)
+    found = [
+        name for name, kind in zip(ALGORITHMS, kinds, strict=True) if isinstance(material, kind)
+    ]
+    if not found:
+        raise ValueError("a public key must be RSA, P-256 or Ed25519")
+    algorithm = jwt.get_algorithm_by_name(found[0])
     try:
-        # It refuses, for one, a secret that is the text of a public key.
-        prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(material)
-    except jwt.PyJWTError:
-        raise ValueError("the secret is the text of another kind of key") from None
-    return Key(algorithm=algorithm, kid=kid, material=prepared)
-
-
-def _algorithm_of(material: object) -> str:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - see this module's docstring
-
-    if isinstance(material, bytes):
-        if len(material) < _SECRET_BYTES:
-            raise ValueError(f"a secret must have at least {_SECRET_BYTES} bytes")
-        return "HS256"
-    if isinstance(material, rsa.RSAPublicKey):
-        if material.key_size < _RSA_BITS:
-            raise ValueError(f"an RSA key must have at least {_RSA_BITS} bits")
-        return "RS256"
-    if isinstance(material, ec.EllipticCurvePublicKey) and material.curve.name == "secp256r1":
-        return "ES256"
-    if isinstance(material, ed25519.Ed25519PublicKey):
-        return "EdDSA"
-    raise ValueError("a public key must be RSA, P-256 or Ed25519")
+        # Refused are other curves than P-256, and a secret that is the text of a public key.
+        prepared = algorithm.prepare_key(material)
+    except jwt.InvalidKeyError as exc:
+        raise ValueError(str(exc)) from None
+    # RFC 7518 sections 3.2 and 3.3: 32 bytes, 2048 bits.
+    if (weakness := algorithm.check_key_length(prepared)) is not None:
+        raise ValueError(weakness)
+    return Key(algorithm=found[0], kid=kid, material=prepared)
 
 
 # -- a set of keys

@@ -53,7 +53,7 @@ class TokenError(Exception):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
-    """What a token must be, beyond being signed.
+    """Rules that a token must meet, beside being signed.
 
     Raises:
         ValueError: a number is negative.

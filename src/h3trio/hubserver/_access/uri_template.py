@@ -7,6 +7,7 @@ anything. A text with another expression is a topic like any other, so it gives 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Final, final
 
 MAX_EXPRESSIONS: Final = 16
@@ -17,15 +18,13 @@ _RESERVED: Final = frozenset(":/?#[]@!$&'()*+,;=")
 
 
 @final
+@dataclass(frozen=True, slots=True, repr=False)
 class Template:
     """A URI template as a `TopicMatcher`."""
 
-    __slots__ = ("_parts", "text")
-
-    def __init__(self, text: str, parts: tuple[str | bool, ...]) -> None:
-        self.text = text
-        # A literal is text; an expression is whether reserved characters may stand in it.
-        self._parts = parts
+    text: str
+    parts: tuple[str | bool, ...] = field(compare=False)
+    """A literal is text; an expression is whether reserved characters may stand in it."""
 
     @classmethod
     def parse(cls, text: str) -> Template | None:
@@ -45,12 +44,6 @@ class Template:
     def __repr__(self) -> str:
         return f"<Template: {self.text}>"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Template) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash((Template, self.text))
-
     def matches(self, topic: str, /) -> bool:
         """Whether the template can expand to the topic, each variable to one character or more.
 
@@ -58,7 +51,7 @@ class Template:
         expression would go back and forth between several `{+name}`.
         """
         places = {0}
-        for part in self._parts:
+        for part in self.parts:
             places = _behind(part, topic, places)
         return len(topic) in places
 

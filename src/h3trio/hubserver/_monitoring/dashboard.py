@@ -86,46 +86,33 @@ def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
     """
     for name, file in static_files().items():
         if name == PAGE:
-            app.get("/")(_make_send_page(file, check) if takes_tokens else _make_send(file, check))
+            app.get("/")(_make_send(file, check, shows_refusal=takes_tokens))
         else:
             app.get(f"/static/{name}")(_make_send(file, None if takes_tokens else check))
 
 
-def _make_send(file: StaticFile, check: Check | None) -> Send:
-    headers = _headers(file)
+def _make_send(file: StaticFile, check: Check | None, *, shows_refusal: bool = False) -> Send:
+    is_page = file.content_type == _TYPES[".html"]
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache", **(PAGE_HEADERS if is_page else {})}
 
     async def send(event: H3Event) -> Response:
-        if check is not None:
-            await check(event)
+        if shows_refusal:
+            event.response_headers["Vary"] = "Accept"
+        try:
+            if check is not None:
+                await check(event)
+        except HTTPError as refusal:
+            # Programs ask for `*/*`; only a browser names HTML.
+            if not shows_refusal or "text/html" not in event.headers.get("accept", "").lower():
+                raise
+            status = refusal.status
+            own = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
+            return Response(file.body, status=status, content_type=file.content_type, headers=own)
         if _has(event, file.etag):
             return Response(status=304, headers=headers)
         return Response(file.body, content_type=file.content_type, headers=headers)
 
     return send
-
-
-def _make_send_page(file: StaticFile, check: Check) -> Send:
-    allowed = _make_send(file, check)
-
-    async def send(event: H3Event) -> Response:
-        event.response_headers["Vary"] = "Accept"
-        try:
-            return await allowed(event)
-        except HTTPError as refusal:
-            # Programs ask for `*/*`; only a browser names HTML.
-            if "text/html" not in event.headers.get("accept", "").lower():
-                raise
-            headers = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
-            return Response(
-                file.body, status=refusal.status, content_type=file.content_type, headers=headers
-            )
-
-    return send
-
-
-def _headers(file: StaticFile) -> Mapping[str, str]:
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
-    return headers | PAGE_HEADERS if file.content_type == _TYPES[".html"] else headers
 
 
 def _has(event: H3Event, etag: str) -> bool:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from h3trio import ServerStatistics
-    from h3trio.hub import Hub, HubStatistics, LatencyStatistics, Selection
+    from h3trio.hub import Hub, LatencyStatistics, Selection
     from h3trio.hubserver._access.access import AccessControl
 
 MIN_INTERVAL: Final = 0.5
@@ -68,21 +67,22 @@ class Snapshots:
     def take(self, server: ServerStatistics) -> str:
         """Take a snapshot; return its JSON."""
         hub = self._hub.statistics()
+        apart = ("history", "topics", *_LATENCIES)
         snapshot = {
             "time": time.time(),
             "uptime": time.monotonic() - self._began,
             "version": h3trio.__version__,
-            "server": plain(server),
-            "hub": _hub_fields(hub),
-            "history": plain(hub.history),
-            "access": plain(self._access.statistics()),
+            "server": server,
+            "hub": {name: value for name, value in _plain(hub).items() if name not in apart},
+            "history": hub.history,
+            "access": self._access.statistics(),
             "topics_total": hub.topics,
-            "topics": [plain(topic) for topic in self._hub.busiest_topics(MAX_TOPICS)],
+            "topics": self._hub.busiest_topics(MAX_TOPICS),
             "slow": self._slow(),
             "latency": {name: latency(getattr(hub, name)) for name in _LATENCIES},
         }
         # Escaped to ASCII: a client may ask for a topic that UTF-8 can't carry.
-        return json.dumps(snapshot, separators=(",", ":"))
+        return json.dumps(snapshot, separators=(",", ":"), default=_plain)
 
     def _slow(self) -> list[dict[str, object]]:
         return [
@@ -97,20 +97,11 @@ class Snapshots:
         ]
 
 
-def _hub_fields(hub: HubStatistics) -> dict[str, object]:
-    apart = ("history", "topics", *_LATENCIES)
-    return {name: value for name, value in plain(hub).items() if name not in apart}
-
-
-def plain(snapshot: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass, any
-    """Return the fields of a dataclass; a mapping among them with its keys as text."""
-    return {field.name: _plain_value(getattr(snapshot, field.name)) for field in fields(snapshot)}
-
-
-def _plain_value(value: Any) -> object:  # noqa: ANN401 - what a field may hold
-    if isinstance(value, Mapping):
-        return {str(key): count for key, count in cast("Mapping[object, object]", value).items()}
-    return value
+def _plain(value: Any) -> dict[str, object]:  # noqa: ANN401 - what JSON doesn't know
+    """Return a dataclass or a mapping as a dict."""
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return {str(key): count for key, count in value.items()}
 
 
 def latency(found: LatencyStatistics) -> dict[str, object]:
