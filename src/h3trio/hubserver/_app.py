@@ -109,7 +109,8 @@ def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
     async def subscribe(event: H3Event) -> None:
         # One function: each more would keep a frame for as long as the stream lasts.
         grant = await access.check_subscribe(event)
-        topics = _topics_asked(event)
+        whole = [event.params["*"]] if "*" in event.params else None
+        topics = whole or event.query.get_list("topic") or ["*"]
         first = _check_asked(hub, event, topics, access)
         with access.stream(event, grant):
             async with event.start_sse() as writer:
@@ -125,12 +126,6 @@ def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
                     event.end(CloseReason.KICKED)
 
     return subscribe
-
-
-def _topics_asked(event: H3Event) -> Sequence[str]:
-    if "*" in event.params:
-        return [event.params["*"]]
-    return event.query.get_list("topic") or ["*"]
 
 
 def _check_asked(

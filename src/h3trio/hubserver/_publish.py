@@ -18,24 +18,19 @@ from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._access.access import Pace
+    from ._access.rate_limit import Bucket
 
 _STREAM_TYPE: Final = "text/event-stream"
 _ON: Final = ("on", "1", "true", "")
 
 
 async def publish(
-    hub: Hub, event: H3Event, topic: str, *, pace: Pace | None, still: Callable[[], None]
+    hub: Hub, event: H3Event, topic: str, *, pace: Bucket | None, still: Callable[[], None]
 ) -> Response:
-    """Publish what a request brings; answer once it is stored.
+    """Publish what a request brings to one topic; answer once it is stored.
 
-    Args:
-        hub: where to.
-        event: the request.
-        topic: the one topic of all it brings.
-        pace: what holds the publisher to its rate.
-        still: raises `HTTPError` once the publisher's grant has ended: a body of events
-            may take longer than it lasts.
+    `pace` holds the publisher to its rate. `still` raises `HTTPError` once its grant has ended: a
+    body of events may take longer than that lasts.
 
     Raises:
         HTTPError: 400, 413, 429, 500 or 503, saying what is wrong.
@@ -98,7 +93,7 @@ class _Stream:
     hub: Hub
     event: H3Event
     topic: str
-    pace: Pace | None
+    pace: Bucket | None
     still: Callable[[], None]
     private: bool
     published: int = 0

@@ -9,22 +9,18 @@ look like that, and whoever set a key relies on it.
 from __future__ import annotations
 
 import ipaddress
-import math
-import random
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, final
-
-import trio
 
 from h3trio import HTTPError
 
 from .anonymous import AnonymousAccess
 from .grant import ALL_TOPICS, NO_TOPICS, Grant
 from .limits import Limits
-from .rate_limit import Buckets
+from .rate_limit import Bucket
 from .recheck import HeldStream, Revalidator
 from .token_sources import forbidden, unauthorized
 
@@ -105,9 +101,7 @@ class AccessControl:
         self._authenticator = authenticator
         self._clock = clock
         self._counts: Counter[str] = Counter()
-        rate = self.limits.publish_rate
-        most = self.limits.max_rate_buckets
-        self._buckets = None if rate is None else Buckets(rate, max_buckets=most)
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._revalidator = Revalidator(
             interval=self.limits.recheck_interval,
             timeout=self.limits.recheck_timeout,
@@ -246,12 +240,17 @@ class AccessControl:
             self._counts["topics_too_long"] += 1
             raise HTTPError(400, f"a topic may have {most} characters, not {longest}")
 
-    def pace(self, event: H3Event, grant: Grant) -> Pace | None:
+    def pace(self, event: H3Event, grant: Grant) -> Bucket | None:
         """Return what holds a publisher to its rate, `None` if nothing does."""
-        if self._buckets is None:
+        if (rate := self.limits.publish_rate) is None:
             return None
         key = f"subject {grant.subject}" if grant.subject else f"address {_network(event.client)}"
-        return Pace(self._buckets, key, self._counts)
+        bucket = self._buckets.setdefault(key, Bucket(rate, self._counts))
+        self._buckets.move_to_end(key)
+        # The one unused for longest is most likely full, and a full bucket needs no memory.
+        if len(self._buckets) > self.limits.max_rate_buckets:
+            self._buckets.popitem(last=False)
+        return bucket
 
     def stream(self, event: H3Event, grant: Grant) -> AbstractContextManager[None]:
         """Return what counts a stream and ends it with its grant, for a `with` around `start_sse`.
@@ -272,46 +271,10 @@ class AccessControl:
         subjects = self._revalidator.subjects
         found = {
             **{field.name: self._counts[field.name] for field in fields(AccessStatistics)},
-            "rate_buckets": 0 if self._buckets is None else len(self._buckets),
+            "rate_buckets": len(self._buckets),
             "subjects": len(subjects) - ("" in subjects),
         }
         return AccessStatistics(**found)
-
-
-@final
-class Pace:
-    """Holds one publisher to its rate."""
-
-    __slots__ = ("_buckets", "_counts", "_key")
-
-    def __init__(self, buckets: Buckets, key: str, counts: Counter[str]) -> None:
-        self._buckets = buckets
-        self._key = key
-        self._counts = counts
-
-    def check(self) -> None:
-        """Take one event.
-
-        Raises:
-            HTTPError: 429 if there is none, with a `Retry-After` that isn't the same for all
-                (RFC 6585 section 4).
-        """
-        if wait := self._buckets.try_take(self._key, trio.current_time()):
-            self._counts["rate_limited"] += 1
-            seconds = math.ceil(max(1.0, wait) * random.uniform(1, 2))  # noqa: S311 - it spreads load, it guards nothing
-            text = f"at most {self._buckets.rate.per_second:g}/s"
-            raise HTTPError(429, text, headers={"Retry-After": str(seconds)})
-
-    @property
-    def most(self) -> int:
-        """How many events to take in one step, so that a body of events comes evenly."""
-        return self._buckets.rate.burst
-
-    async def wait(self, count: int) -> None:
-        """Take some events, waiting until they are there: a body of events is slowed by this."""
-        if wait := self._buckets.take(self._key, count, trio.current_time()):
-            self._counts["slowed"] += 1
-            await trio.sleep(wait)
 
 
 def _network(client: str) -> str:

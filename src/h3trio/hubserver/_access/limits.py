@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, final
 
 from h3trio.hub import HubSettings
 
-from .rate_limit import MAX_BUCKETS
-
 if TYPE_CHECKING:
     from .rate_limit import Rate
 
@@ -37,8 +35,9 @@ class Limits:
     (429 above); `None` for no limit. Off: publishers are few and known to whoever gave them the
     right, and the store refuses overload."""
 
-    max_rate_buckets: int = MAX_BUCKETS
-    """Publishers whose rate is remembered at once; the one idle for longest is forgotten."""
+    max_rate_buckets: int = 10_000
+    """Publishers whose rate is remembered at once, some megabytes of them; the one that hasn't
+    asked for longest is forgotten."""
 
     recheck_interval: float = 300.0
     """Seconds after which the grant of a stream is asked for again, ± a fifth, so that a key or a

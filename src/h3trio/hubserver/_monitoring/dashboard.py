@@ -62,15 +62,12 @@ class StaticFile:
 @cache
 def static_files() -> Mapping[str, StaticFile]:
     """Read the files of the dashboard, by name."""
-    return {
-        entry.name: _static_file(content_type, entry.read_bytes())
-        for entry in files("h3trio.hubserver").joinpath("static").iterdir()
-        if (content_type := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None
-    }
-
-
-def _static_file(content_type: str, body: bytes) -> StaticFile:
-    return StaticFile(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    found: dict[str, StaticFile] = {}
+    for entry in files("h3trio.hubserver").joinpath("static").iterdir():
+        if (content_type := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None:
+            etag = f'"{hashlib.sha256(body := entry.read_bytes()).hexdigest()[:32]}"'
+            found[entry.name] = StaticFile(body, content_type, etag)
+    return found
 
 
 def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:

@@ -31,13 +31,7 @@ MAX_INTERVAL: Final = 60.0
 
 
 def add_monitoring(app: App, hub: Hub, access: AccessControl) -> None:
-    """Route `/statistics` and `/metrics`.
-
-    Args:
-        app: where to.
-        hub: what it serves.
-        access: who may see it, and what it has counted.
-    """
+    """Route `/statistics` and `/metrics` of a hub and its access control."""
     snapshots = Snapshots(hub, access)
     metrics: Metrics | None = None
 
