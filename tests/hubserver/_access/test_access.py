@@ -182,6 +182,20 @@ async def test_anonymous_beside_tokens(nursery: trio.Nursery, name: str) -> None
         assert await server.status(READ if name == "publish" else PUBLISH) == 401
 
 
+async def test_a_stream_without_a_token_lasts(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,  # noqa: ARG001 - time that jumps
+) -> None:
+    """A stream that anyone may have isn't asked about again, and is nobody's of the subjects."""
+    allow = AnonymousAccess(allow_anonymous_subscribe=True)
+    limits = Limits(recheck_interval=10)
+    async with run_hub_server(nursery, allow=allow, limits=limits) as server:
+        await server.stream("/events/news")
+        await trio.sleep(100)
+        assert server.hub.statistics().subscribers == 1
+        assert server.access.statistics().subjects == 0
+
+
 async def test_answers_say_what_is_wrong(nursery: trio.Nursery) -> None:
     """RFC 6750 section 3: the challenge, with an error where there was a token."""
     async with run_hub_server(nursery) as server:

@@ -7,9 +7,10 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+import jwt
 import pytest
 import trio
-from auth_helpers import SECRET, b64, jwk, pem_of, private_pem, public_pem
+from auth_helpers import SECRET, b64, jwk, pem_of, private_key, private_pem, public_pem
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from h3trio.hubserver import (
@@ -95,6 +96,17 @@ def test_signing_keys_that_are_refused(data: bytes, why: str) -> None:
     """Signing takes the private half."""
     with pytest.raises(ValueError, match=why):
         parse_signing_key(data)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "HS256"])
+def test_the_private_half_of_a_set_is_not_taken(algorithm: str) -> None:
+    """A set that holds private keys by mistake verifies with their public halves."""
+    maker = jwt.get_algorithm_by_name(algorithm)
+    private = {**json.loads(maker.to_jwk(private_key(algorithm))), "key_ops": ["verify"]}
+    key = parse_jwks(jwks(private)).select(algorithm, None)
+    assert "d" in private
+    assert key is not None
+    assert not hasattr(key.material, "sign")
 
 
 def test_other_keys_of_a_set_are_passed_over() -> None:

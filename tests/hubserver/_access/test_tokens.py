@@ -309,6 +309,12 @@ def test_tokens_without_an_end() -> None:
     assert grant.expires is None
 
 
+def test_other_claims_may_be_anything() -> None:
+    """Claims that nothing here reads make no token bad."""
+    others: dict[str, Any] = {"jti": 7, "iss": ["x"], "azp": None, "https://x.example/": [{}]}
+    assert check(sign(claims(**others))).subscribe
+
+
 def test_exp_may_have_a_fraction() -> None:
     """RFC 7519 section 2: a NumericDate may be no integer."""
     assert check(sign(claims(exp=NOW + 0.5))).expires == NOW + 0.5
