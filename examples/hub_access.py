@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from h3trio import H3Event, HTTPError
 from h3trio.hub import Hub
-from h3trio.hubserver import Access, Grant, Limits, Rate, create_app, selection_of
+from h3trio.hubserver import AccessControl, Grant, Limits, Rate, create_app, selection_of
 
 # In an application, a table of its database.
 SESSIONS = {
@@ -31,14 +31,14 @@ async def authenticate(event: H3Event) -> Grant | None:
 
 hub = Hub()
 limits = Limits(recheck_interval=60, publish_rate=Rate(per_second=100, burst=500))
-access = Access(authenticator=authenticate, limits=limits)
+access = AccessControl(authenticator=authenticate, limits=limits)
 app = create_app(hub, access=access)
 
 
 @app.delete("/sessions/:session")
 async def log_out(event: H3Event) -> dict[str, int]:
     """End a session, and its streams at once. Let nobody but the application get here."""
-    access.rights.check_operate(event)
+    access.anonymous.check_operate(event)
     grant = SESSIONS.pop(event.params["session"], None)
     if grant is None:
         raise HTTPError(404)

@@ -71,7 +71,7 @@ def key_set(algorithm: str = "HS256") -> KeySet:
 
 def jwk(algorithm: str, **members: object) -> dict[str, object]:
     """Return a public key as a JWK."""
-    maker = jwt.PyJWS().get_algorithm_by_name(algorithm)
+    maker = jwt.get_algorithm_by_name(algorithm)
     material = SECRET if algorithm == "HS256" else private_key(algorithm).public_key()
     made: Any = maker.to_jwk(material)
     return {**json.loads(made), **members}
@@ -106,7 +106,7 @@ def sign(
     if payload is None:
         texts[1] = json.dumps(claims())
     message = ".".join(map(b64, texts))
-    signer = jwt.PyJWS().get_algorithm_by_name(algorithm)
+    signer = jwt.get_algorithm_by_name(algorithm)
     material = private_key(algorithm) if key is None else key
     return f"{message}.{b64(signer.sign(message.encode(), material))}"
 

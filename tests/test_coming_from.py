@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from h3trio import App, SSEEvent
-from h3trio.hubserver import Access, Grant, Limits, Rate, selection_of
+from h3trio.hubserver import AccessControl, Grant, Limits, Rate, selection_of
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
@@ -202,9 +202,12 @@ def mercure_for(grant: Grant, monkeypatch: pytest.MonkeyPatch, limits: Limits) -
 
     start = trio.current_time()
     access = partial(
-        Access, authenticator=authenticate, limits=limits, clock=lambda: trio.current_time() - start
+        AccessControl,
+        authenticator=authenticate,
+        limits=limits,
+        clock=lambda: trio.current_time() - start,
     )
-    monkeypatch.setattr("h3trio.hubserver.Access", access)
+    monkeypatch.setattr("h3trio.hubserver.AccessControl", access)
     return app_of("coming_from/mercure")
 
 

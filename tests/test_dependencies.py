@@ -18,7 +18,7 @@ ADVISORIES = {
     "h11": ("0.16", "GHSA-vqfr-h8mv-ghfj: chunk endings that smuggle a request"),
     "httpx": ("0.23", "GHSA-h8pj-cxx2-jfg2: a URL that is taken for another"),
     "prometheus-client": NONE,
-    "pyjwt": ("2.10.1", "GHSA-75c5-xw7c-p5pm: part of an issuer taken for it"),
+    "pyjwt": ("2.14", "GHSA-r6x4-923q-g947: a public key taken for the secret of an HMAC"),
     "rich": NONE,
     "trio": NONE,
     "watchfiles": NONE,

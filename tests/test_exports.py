@@ -21,7 +21,6 @@ EXPECTED = {
     "SSEEvent",
     "SSEParser",
     "SSEWriter",
-    "SecurityHeaders",
     "Server",
     "ServerStatistics",
     "Settings",

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from h3trio import H3Event, HTTPError, Response, SSEEvent
 from h3trio.hub import Hub
-from h3trio.hubserver import Access, create_app
+from h3trio.hubserver import AccessControl, create_app
 
 hub = Hub()
-access = Access()
+access = AccessControl()
 app = create_app(hub, access=access)
 
 
@@ -30,7 +30,7 @@ def check(topics: list[str]) -> None:
 
 @app.get("/.well-known/mercure")
 async def subscribe(event: H3Event) -> None:
-    """Stream some topics, each exact; `Access` says who may."""
+    """Stream some topics, each exact; `AccessControl` says who may."""
     grant = await access.check_subscribe(event)
     topics = event.query.get_list("topic")
     if not topics:

@@ -7,7 +7,6 @@ is left.
 
 from ._app.app import App as App
 from ._app.cors import CORS as CORS
-from ._app.security_headers import SecurityHeaders as SecurityHeaders
 from ._doors import own as _own
 from ._http.closing import CloseReason as CloseReason
 from ._http.closing import Closing as Closing

@@ -102,7 +102,7 @@ def test_no_end(capsys: pytest.CaptureFixture[str]) -> None:
         (("--publish", "a"), {}, "give a key: --key-file or H3TRIO_JWT_KEY"),
         (("--publish", "a", "--key-file", "x"), KEY, "one of them"),
         (("--publish", "a", "--key-file", "/nowhere/x"), {}, "can't read /nowhere/x: No such"),
-        (("--publish", "a"), {"H3TRIO_JWT_KEY": "short"}, "at least 32 bytes"),
+        (("--publish", "a"), {"H3TRIO_JWT_KEY": "short"}, "length of 32 bytes"),
         (("--publish", "a", "--algorithm", "ES256"), KEY, "but the key is for HS256"),
         (("--publish", "a", "--algorithm", "none"), KEY, "invalid choice: 'none'"),
         (("--publish", "a", "--expires", "0"), KEY, "positive number"),

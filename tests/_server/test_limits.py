@@ -18,7 +18,7 @@ from helpers import post, request
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import App, H3Event, Server, Settings, serve
-from h3trio.hubserver import Rights, create_app
+from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -136,7 +136,7 @@ async def app(event: H3Event) -> object:
     return await event.body()
 
 
-hub = create_app(rights=Rights(allow_anonymous_publish=True))
+hub = create_app(anonymous=AnonymousAccess(allow_anonymous_publish=True))
 
 
 @final

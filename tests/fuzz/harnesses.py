@@ -33,7 +33,7 @@ from h3trio._server.peers.trusted_proxies import TrustedProxies
 from h3trio._server.sockets.transport import StreamTransport
 from h3trio._server.state import ServerState
 from h3trio.hub import Hub, MemoryHistory
-from h3trio.hubserver import Rights, create_app
+from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -270,7 +270,7 @@ def publish(data: bytes) -> None:
         ]
     )
     hub = Hub(MemoryHistory(max_events=8))
-    served = create_app(hub, rights=Rights(allow_anonymous_publish=True))
+    served = create_app(hub, anonymous=AnonymousAccess(allow_anonymous_publish=True))
 
     async def handler(event: H3Event) -> object:
         async with served.lifespan():

@@ -8,7 +8,7 @@ import pytest
 from helpers import connect, post, request
 
 from h3trio.hub import Hub
-from h3trio.hubserver import Rights, create_app, hub_cors
+from h3trio.hubserver import AnonymousAccess, create_app, hub_cors
 from h3trio.hubserver._monitoring.dashboard import PAGE_HEADERS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GOOD = "https://a.example"
 TRUSTED = "https://trusted.example"
-EVERYTHING = Rights(
+EVERYTHING = AnonymousAccess(
     allow_anonymous_publish=True,
     allow_anonymous_subscribe=True,
     allow_anonymous_operate=True,
@@ -35,7 +35,9 @@ EVERYTHING = Rights(
 async def make(nursery: trio.Nursery) -> AsyncGenerator[Make]:
     """Make the app of a running hub, in which everything is allowed, for some CORS origins."""
     async with Hub() as hub:
-        yield lambda *origins: create_app(hub, rights=EVERYTHING, cors=hub_cors(frozenset(origins)))
+        yield lambda *origins: create_app(
+            hub, anonymous=EVERYTHING, cors=hub_cors(frozenset(origins))
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -47,7 +49,7 @@ async def ask(nursery: trio.Nursery, app: App, raw: bytes) -> Head:
 
 
 async def test_everything_has_security_headers(nursery: trio.Nursery, make: Make) -> None:
-    """The API, a stream and an error are data from which nothing runs."""
+    """The API, a stream, an error and a preflight are data from which nothing runs."""
     for raw in (post(b"x", "/events/a"), request("/events/a"), request("/nowhere")):
         head = await ask(nursery, make(), raw)
         assert head.headers["content-security-policy"] == (
@@ -56,6 +58,11 @@ async def test_everything_has_security_headers(nursery: trio.Nursery, make: Make
         assert head.headers["x-content-type-options"] == "nosniff"
         assert head.headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in head.headers
+    lines = (f"Origin: {GOOD}", "Access-Control-Request-Method: POST")
+    for origins, status in (([GOOD], 204), ([TRUSTED], 403)):
+        preflight = request("/events/a", *lines, method="OPTIONS")
+        head = await ask(nursery, make(*origins), preflight)
+        assert (head.status, head.headers["x-content-type-options"]) == (status, "nosniff")
 
 
 async def test_the_page_has_a_policy_of_its_own(nursery: trio.Nursery, make: Make) -> None:
@@ -71,24 +78,37 @@ async def test_the_page_has_a_policy_of_its_own(nursery: trio.Nursery, make: Mak
     assert head.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
-@pytest.mark.parametrize("cors", [(), (GOOD,)])
-@pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://test.evil.example", "http://test:81", "test"]
-)
+OTHER_SITES = [
+    "https://evil.example",
+    "null",
+    "http://test.evil.example",
+    "http://test:81",
+    "test",
+]
+
+
 async def test_other_sites_change_nothing(
-    nursery: trio.Nursery, make: Make, cors: tuple[str, ...], origin: str, *, method: str
+    subtests: pytest.Subtests, nursery: trio.Nursery, make: Make
 ) -> None:
-    """What would change something is 403 if the page it comes from is another site's."""
-    raw = post(b"x", "/events/a", f"Origin: {origin}").replace(b"POST", method.encode())
-    assert (await ask(nursery, make(*cors), raw)).status == 403
+    """A request that would change something is 403 if it comes from another site's page."""
+    for method in ["POST", "DELETE", "PUT"]:
+        for cors in [(), (GOOD,)]:
+            for origin in OTHER_SITES:
+                with subtests.test(method=method, cors=cors, origin=origin):
+                    raw = post(b"x", "/events/a", f"Origin: {origin}").replace(
+                        b"POST", method.encode()
+                    )
+                    assert (await ask(nursery, make(*cors), raw)).status == 403
 
 
-@pytest.mark.parametrize("origin", ["http://test", "https://test", "http://TEST", GOOD, TRUSTED])
-async def test_own_and_listed_sites_may(nursery: trio.Nursery, make: Make, origin: str) -> None:
+async def test_own_and_listed_sites_may(
+    subtests: pytest.Subtests, nursery: trio.Nursery, make: Make
+) -> None:
     """The hub's own page, behind TLS too, a CORS origin and a trusted one may publish."""
-    raw = post(b"x", "/events/a", f"Origin: {origin}")
-    assert (await ask(nursery, make(GOOD), raw)).status == 200
+    for origin in ["http://test", "https://test", "http://TEST", GOOD, TRUSTED]:
+        with subtests.test(origin=origin):
+            raw = post(b"x", "/events/a", f"Origin: {origin}")
+            assert (await ask(nursery, make(GOOD), raw)).status == 200
 
 
 async def test_no_host_is_nobodys_site(nursery: trio.Nursery, make: Make) -> None:

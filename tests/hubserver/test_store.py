@@ -1,4 +1,4 @@
-"""What `--store` names."""
+"""`make_history`: the histories that `--store` names."""
 
 from __future__ import annotations
 
@@ -34,13 +34,11 @@ def test_sqlite_takes_the_path_and_the_durability(
     assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    "store", ["", "sqlite", "sqlite:", "redis://localhost", "memory:x", "hub.db"]
-)
-def test_an_unknown_store_is_refused(store: str) -> None:
+def test_an_unknown_store_is_refused(subtests: pytest.Subtests) -> None:
     """The message says what there is."""
-    with pytest.raises(ValueError, match="memory or sqlite:PATH"):
-        make_history(store)
+    for store in ["", "sqlite", "sqlite:", "redis://localhost", "memory:x", "hub.db"]:
+        with subtests.test(store=store), pytest.raises(ValueError, match="memory or sqlite:PATH"):
+            make_history(store)
 
 
 def test_retention_reaches_the_history() -> None:

@@ -3,9 +3,9 @@
 Written only against h3trio's public names, so it is also the longest example.
 """
 
-from ._access.access import Access as Access
+from ._access.access import AccessControl as AccessControl
 from ._access.access import AccessStatistics as AccessStatistics
-from ._access.anonymous import Rights as Rights
+from ._access.anonymous import AnonymousAccess as AnonymousAccess
 from ._access.anonymous import is_loopback as is_loopback
 from ._access.bearer import TokenAuthenticator as TokenAuthenticator
 from ._access.grant import Authenticator as Authenticator
@@ -23,7 +23,7 @@ from ._access.keys import require_jwt as require_jwt
 from ._access.limits import Limits as Limits
 from ._access.rate_limit import Rate as Rate
 from ._access.token_sources import COOKIE_NAME as COOKIE_NAME
-from ._access.token_sources import Carriers as Carriers
+from ._access.token_sources import TokenSources as TokenSources
 from ._access.tokens import TokenRules as TokenRules
 from ._app import create_app as create_app
 from ._browser import hub_cors as hub_cors

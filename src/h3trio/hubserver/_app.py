@@ -1,4 +1,4 @@
-"""The hub's routes: HTTP in front of one `Hub`.
+"""`create_app`: the routes of the hub server, which put HTTP in front of one `Hub`.
 
     GET    /events              everything public, or `?topic=a&topic=b`
     GET    /events/TOPIC        one topic
@@ -6,7 +6,7 @@
     DELETE /events/TOPIC        purge
     GET    /healthz/live, /healthz/ready
     GET    /, /static/NAME      the dashboard
-    GET    /statistics          what there is to watch, once or as a stream
+    GET    /statistics          how the hub is doing, once or as a stream
     GET    /metrics             the same for Prometheus
 
 The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
@@ -14,78 +14,75 @@ The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from h3trio import CORS, App, CloseReason, H3Event, HTTPError, Response
 from h3trio.hub import EndReason, Hub
 
-from ._access.access import ANYONE, Access
+from ._access.access import ANYONE, AccessControl
 from ._access.grant import members
 from ._browser import add_browser_safety
 from ._monitoring.dashboard import add_dashboard
-from ._monitoring.routes import Monitor
+from ._monitoring.routes import add_monitoring
 from ._publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from ._access.anonymous import Rights
+    from ._access.anonymous import AnonymousAccess
     from ._access.grant import Grant
 
     Handler = Callable[[H3Event], Awaitable[None]]
 
-# One for all: what is held for an idle subscriber is held ten thousand times.
-_NO_LIMIT: Final = nullcontext()
 _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
 def create_app(
     hub: Hub | None = None,
     *,
-    rights: Rights | None = None,
-    access: Access | None = None,
+    anonymous: AnonymousAccess | None = None,
+    access: AccessControl | None = None,
     cors: CORS | None = None,
 ) -> App:
     """Make the app of a hub; serving it runs the hub.
 
     Args:
         hub: not yet running; if not given, one in memory with the limits of `access`.
-        rights: what may be done without a key; nothing beyond this machine if
-            not given. Short for `access=Access(rights=rights)`.
-        access: rights, who tells them, and limits.
+        anonymous: what may be done without a token; nothing beyond this machine if
+            not given. Short for `access=AccessControl(anonymous=anonymous)`.
+        access: the rights of all requests, and their limits.
         cors: which other sites' pages may read, and publish where they have the right to;
-            without tokens they need it as `Rights.allowed_origins` too.
+            without tokens they need it as `AnonymousAccess.allowed_origins` too.
 
     Raises:
-        ValueError: both rights and access are given.
+        ValueError: both `anonymous` and `access` are given.
     """
-    if rights is not None and access is not None:
-        raise ValueError("give the rights to Access, not beside it")
-    access = access or Access(rights=rights)
+    if anonymous is not None and access is not None:
+        raise ValueError("give anonymous to AccessControl, not beside it")
+    access = access or AccessControl(anonymous=anonymous)
     hub = hub or Hub(settings=access.limits.hub_settings())
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with hub, trio.open_nursery() as nursery:
             nursery.start_soon(access.run, name="h3trio hub access")
-            nursery.start_soon(monitor.run, name="h3trio hub monitor")
             yield
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
-    monitor = Monitor(hub, access)
     app = App(lifespan=lifespan)
-    add_browser_safety(app, cors=cors, trusted=access.rights.allowed_origins)
+    add_browser_safety(app, cors=cors, trusted=access.anonymous.allowed_origins)
     _add_events(app, hub, access)
-    _add_operation(app, hub, access)
-    monitor.add_routes(app)
+    _add_health(app, hub, access)
+    add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
+    add_monitoring(app, hub, access)
     return app
 
 
-def _add_events(app: App, hub: Hub, access: Access) -> None:
+def _add_events(app: App, hub: Hub, access: AccessControl) -> None:
     subscribe = _make_subscribe(hub, access)
     app.get("/events")(subscribe)
     app.get("/events/*")(subscribe)
@@ -108,14 +105,14 @@ def _add_events(app: App, hub: Hub, access: Access) -> None:
         return {"purged": await hub.purge(topic)}
 
 
-def _make_subscribe(hub: Hub, access: Access) -> Handler:
+def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
     async def subscribe(event: H3Event) -> None:
-        # All in one: each function more would keep a frame for as long as the stream lasts.
+        # One function: each more would keep a frame for as long as the stream lasts.
         grant = await access.check_subscribe(event)
-        topics = _topics_asked(event)
+        whole = [event.params["*"]] if "*" in event.params else None
+        topics = whole or event.query.get_list("topic") or ["*"]
         first = _check_asked(hub, event, topics, access)
-        place = _NO_LIMIT if grant is ANYONE else access.stream(event, grant)
-        with place:
+        with access.stream(event, grant):
             async with event.start_sse() as writer:
                 reason = await hub.subscribe(
                     writer,
@@ -131,14 +128,8 @@ def _make_subscribe(hub: Hub, access: Access) -> Handler:
     return subscribe
 
 
-def _topics_asked(event: H3Event) -> Sequence[str]:
-    if "*" in event.params:
-        return [event.params["*"]]
-    return event.query.get_list("topic") or ["*"]
-
-
 def _check_asked(
-    hub: Hub, event: H3Event, topics: Sequence[str], access: Access
+    hub: Hub, event: H3Event, topics: Sequence[str], access: AccessControl
 ) -> int | str | None:
     """Check what a subscriber asks for; return where it wants to start."""
     _check_accept(event)
@@ -150,12 +141,12 @@ def _check_asked(
         raise HTTPError(400, str(exc)) from exc
 
 
-def _info(event: H3Event, grant: Grant) -> dict[str, object]:
-    """What `Hub.kick` sees of a subscription."""
-    info: dict[str, object] = {"client": event.client}
-    if grant is not ANYONE:
-        info["subject"] = grant.subject
-    return info
+def _check_accept(event: H3Event) -> None:
+    """Raise 406 for a client that says it can't take an event stream (RFC 9110 section 12.5.1)."""
+    accept = event.headers.get("accept", "*/*")
+    accepted = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    if accept.strip() and not any(part in _EVENT_STREAM for part in accepted):
+        raise HTTPError(406, "this is a text/event-stream")
 
 
 def _first(text: str | None) -> int | str | None:
@@ -163,32 +154,32 @@ def _first(text: str | None) -> int | str | None:
         return text
     if text.isascii() and text.isdigit() and len(text) < 10:  # noqa: PLR2004 - more than any history holds
         return int(text)
-    msg = f"first must be a number, oldest or newest, not {text!r}"
-    raise ValueError(msg)
+    raise ValueError(f"first must be a number, oldest or newest, not {text!r}")
 
 
-def _check_accept(event: H3Event) -> None:
-    """406 for a client that says it can't take an event stream (RFC 9110 section 12.5.1)."""
-    accept = event.headers.get("accept", "*/*")
-    accepted = (part.partition(";")[0].strip().lower() for part in accept.split(","))
-    if accept.strip() and not any(part in _EVENT_STREAM for part in accepted):
-        raise HTTPError(406, "this is a text/event-stream")
+def _info(event: H3Event, grant: Grant) -> dict[str, object]:
+    """Return what `Hub.kick` sees of a subscription."""
+    info: dict[str, object] = {"client": event.client}
+    if grant is not ANYONE:
+        info["subject"] = grant.subject
+    return info
 
 
-def _add_operation(app: App, hub: Hub, access: Access) -> None:
-    add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
-
+def _add_health(app: App, hub: Hub, access: AccessControl) -> None:
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:
         await access.check_operate(event)
-        return Response("ok\n", headers={"Cache-Control": "no-store"})
+        return _health("ok")
 
     @app.get("/healthz/ready")
     async def ready(event: H3Event) -> Response:
         await access.check_operate(event)
-        headers = {"Cache-Control": "no-store"}
         if event.draining.is_set():
-            return Response("draining\n", status=503, headers=headers)
+            return _health("draining", status=503)
         if (failure := hub.statistics().failure) is not None:
-            return Response(f"history: {failure}\n", status=503, headers=headers)
-        return Response("ready\n", headers=headers)
+            return _health(f"history: {failure}", status=503)
+        return _health("ready")
+
+
+def _health(text: str, *, status: int = 200) -> Response:
+    return Response(f"{text}\n", status=status, headers={"Cache-Control": "no-store"})

@@ -1,22 +1,23 @@
-"""What the hub tells browsers, and what it doesn't let other sites make them do.
+"""The middleware of the hub server that is about browsers: security headers, CORS, CSRF.
 
-Two sides: `SecurityHeaders` and CORS say what a page may do with an answer; that comes too late
-for a request that changes something, which any page can have a browser send (CSRF). So those are
-looked at when they come in. Browsers name the page's origin with every method but GET and HEAD
-(WHATWG Fetch, "append a request `Origin` header"); what names none is no browser, and carries
-nobody's cookies unless it was told to.
+The first two tell a browser what a page may do with an answer. That comes too late for a request
+that changes something, which any page can have a browser send (CSRF): such a request is refused
+when it comes in, by its `Origin`. Browsers send that header with every method but GET and HEAD
+(WHATWG Fetch, "append a request `Origin` header"). A request without it comes from no browser, and
+carries nobody's cookies unless its sender was told to.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from h3trio import CORS, App, H3Event, HTTPError, SecurityHeaders
+from h3trio import CORS, App, H3Event, HTTPError, Response
+
+from ._access.origin import is_own_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    _Next = Callable[[], Awaitable[object]]
+    from collections.abc import Callable
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CORS_HEADERS: Final = (
@@ -24,68 +25,60 @@ CORS_HEADERS: Final = (
     *("Authorization", "Idempotency-Key"),
 )
 """Request headers that the hub reads."""
-API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
-"""What isn't the dashboard is data: nothing in it is to be loaded or run."""
+SECURITY_HEADERS: Final = Response(
+    headers={
+        "X-Content-Type-Options": "nosniff",
+        # An answer is data, unless it is the dashboard: nothing in it is to be loaded or run.
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+).headers
+"""Headers of every answer; the dashboard sets its own policy instead."""
 
 
 def hub_cors(origins: frozenset[str]) -> CORS | None:
-    """Make the hub's CORS, `None` where no origin is given.
+    """Make the hub's CORS, `None` if no origin is given.
 
     Raises:
-        ValueError: an origin no browser sends.
+        ValueError: no browser sends one of the origins in this form.
     """
     if not origins:
         return None
-    # Cookies only for those that were named: "*" and credentials exclude each other.
+    # Cookies only for origins that were named: "*" and credentials exclude each other.
     return CORS(origins, allow_credentials="*" not in origins, allow_headers=CORS_HEADERS)
 
 
 def add_browser_safety(
     app: App, *, cors: CORS | None = None, trusted: frozenset[str] = frozenset()
 ) -> None:
-    """Add the middleware that every route of the hub is behind; before other middleware."""
-    app.use(
-        SecurityHeaders(
-            content_security_policy=API_POLICY,
-            # These are about pages; the dashboard has them itself.
-            referrer_policy=None,
-            frame_options=None,
-            cross_origin_opener_policy=None,
-        )
-    )
+    """Add the middleware in front of every route of the hub; call it before `app.use`."""
+    app.use(_Check(_add_security_headers))
     if cors is not None:
         app.use(cors)
-    app.use(OwnPages(cors, trusted))
+    app.use(_Check(partial(_refuse_other_sites, cors, trusted)))
 
 
 @final
-class OwnPages:
-    """Middleware that refuses what another site's page would have a browser change (403)."""
+class _Check:
+    """Middleware that calls a function with each request, and lets it pass unless that raises."""
 
-    __slots__ = ("_cors", "_trusted")
+    __slots__ = ("before",)
 
-    def __init__(self, cors: CORS | None, trusted: frozenset[str]) -> None:
-        self._cors = cors
-        self._trusted = trusted
+    def __init__(self, check: Callable[[H3Event], None]) -> None:
+        self.before = check
 
-    def before(self, event: H3Event) -> None:
-        """Let a request pass, or raise `HTTPError` 403."""
-        if event.method not in _SAFE_METHODS:
-            self._check(event)
 
-    def _check(self, event: H3Event) -> None:
-        origin = event.headers.get("origin")
-        if origin is None or origin in self._trusted or _is_own(origin, event.authority):
-            return
-        # "*" is said of pages without credentials, and so are requests.
-        if self._cors is not None and (
-            self._cors.lists(origin) or (self._cors.allows_any and "cookie" not in event.headers)
-        ):
-            return
+def _add_security_headers(event: H3Event) -> None:
+    event.response_headers.add_missing(SECURITY_HEADERS)
+
+
+def _refuse_other_sites(cors: CORS | None, trusted: frozenset[str], event: H3Event) -> None:
+    """Raise `HTTPError` 403 if another site's page would change something."""
+    origin = event.headers.get("origin")
+    if origin is None or event.method in _SAFE_METHODS or is_own_page(event, trusted):
+        return
+    # "*" allows pages without credentials, so it allows requests without cookies.
+    if cors is None or not (
+        cors.lists(origin) or (cors.allows_any and "cookie" not in event.headers)
+    ):
         raise HTTPError(403, "Origin is another site (--cors-origin or --allow-origin admits it)")
-
-
-def _is_own(origin: str, authority: str) -> bool:
-    # Without the scheme: behind a proxy that ends TLS the page's is https, and ours is not.
-    scheme, _, host = origin.partition("://")
-    return scheme in ("http", "https") and bool(host) and host.lower() == authority.lower()

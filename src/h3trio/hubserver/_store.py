@@ -1,15 +1,14 @@
-"""Where the hub keeps its events, as the command line says it.
+"""`make_history`: the history that the command line's `--store` names.
 
     memory              nothing is left at exit
     sqlite:PATH         a file, durable unless told otherwise
 
-Retention has one set of names for all stores; what isn't set is the store's own
-default.
+`Retention` has one set of names for all stores; a bound that isn't set is the store's own default.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, final
 
 from h3trio.hub import History, MemoryHistory, SQLiteHistory
@@ -27,22 +26,20 @@ _HINT = {
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Bounds on what a store keeps; `None` is the store's default."""
+    """Bounds on what a store keeps; `None` for the store's default."""
 
     max_events: int | None = None
-    """Events."""
+    """Events kept."""
     max_bytes: int | None = None
-    """Bytes of their frames."""
+    """Bytes of their frames, as they are sent."""
     max_age: float | None = None
-    """Seconds."""
+    """Seconds for which an event is kept."""
     max_topic_events: int | None = None
-    """Events of one topic."""
+    """Events kept of one topic."""
 
     def given(self) -> Mapping[str, float]:
-        """Those that are set, as keyword arguments of a history."""
-        names = ("max_events", "max_bytes", "max_age", "max_topic_events")
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        """Return the bounds that are set, as keyword arguments of a history."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def make_history(
@@ -62,8 +59,7 @@ def make_history(
         return MemoryHistory(**bounds)  # type: ignore[arg-type]  # checked where they came in
     if kind == "sqlite" and path:
         return SQLiteHistory(path, durability=durability, **bounds)  # type: ignore[arg-type]  # as above
-    msg = f"--store is memory or sqlite:PATH, not {store!r}"
-    raise ValueError(msg)
+    raise ValueError(f"--store is memory or sqlite:PATH, not {store!r}")
 
 
 def describe(store: str, history: History) -> str:

@@ -14,20 +14,20 @@ from h3trio._cli.options import Options, settings_from
 from h3trio._cli.serve import command as _cli_serve
 from h3trio._cli.serve.access import access_from
 from h3trio._cli.serve.hub import hub_from
-from h3trio.hubserver import Access, Limits, Rate, Rights
+from h3trio.hubserver import AccessControl, AnonymousAccess, Limits, Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def access(*argv: str, **environ: str) -> Access:
+def access(*argv: str, **environ: str) -> AccessControl:
     """Make what `serve` would make of its options."""
     parser = Options(prog="h3trio serve")
     _cli_serve.add_arguments(parser)
     arguments = parser.parse_args(argv)
     parser.complete(arguments, environ)
     hub_from(arguments, settings_from(arguments))
-    return access_from(arguments, Rights())
+    return access_from(arguments, AnonymousAccess())
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str, **environ: str) -> str:
@@ -91,8 +91,8 @@ def test_limits(argv: tuple[str, ...], field: str, value: object) -> None:
         (("--jwks", "a", "--jwt-key-file", "b"), "give only one of --jwt-key-file and --jwks"),
         (("--jwt-leeway", "-1"), "not a positive number"),
         (("--max-token-bytes", "0"), "must be at least 1"),
-        (("--cookie-name", "a b"), "is not a cookie's name"),
-        (("--cookie-name", ""), "is not a cookie's name"),
+        (("--cookie-name", "a b"), "--cookie-name: cookie name 'a b' is not a token"),
+        (("--cookie-name", ""), "cookie name '' is not a token"),
         (("--publish-rate", "many"), "not of the form N/s"),
         (("--recheck-interval", "0"), "not a positive number"),
     ],
@@ -107,7 +107,7 @@ def test_what_is_refused(
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ("short", "a secret must have at least 32 bytes"),
+        ("short", "The HMAC key is 5 bytes long, which is below the minimum"),
         (private_pem("RS256").decode(), "it holds a private key"),
     ],
 )

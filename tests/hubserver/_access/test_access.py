@@ -1,4 +1,4 @@
-"""The hub server's door over HTTP, in memory: rights, limits, and the end of a stream."""
+"""`AccessControl` over HTTP, in memory: rights, limits, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio import CloseReason, H3Event, HTTPError
 from h3trio.hub import Hub
 from h3trio.hubserver import (
-    Access,
-    Carriers,
+    AccessControl,
+    AnonymousAccess,
     Grant,
     Limits,
     Rate,
-    Rights,
     TokenAuthenticator,
+    TokenSources,
     create_app,
     selection_of,
 )
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 REMOTE = "Via: 1.1 proxy"
 
 
-class Door:
+class HubServer:
     """A running hub server, and what one asks it."""
 
-    def __init__(self, nursery: trio.Nursery, app: App, hub: Hub, access: Access) -> None:
+    def __init__(self, nursery: trio.Nursery, app: App, hub: Hub, access: AccessControl) -> None:
         self._nursery = nursery
         self._app = app
         self.hub = hub
@@ -93,14 +93,14 @@ def rights(publish: list[str] | None = None, subscribe: list[str] | None = None)
 
 
 @asynccontextmanager
-async def open_door(
+async def run_hub_server(
     nursery: trio.Nursery,
     *,
     authenticator: Authenticator | None = None,
     limits: Limits | None = None,
-    allow: Rights | None = None,
+    allow: AnonymousAccess | None = None,
     anonymous: bool = False,
-) -> AsyncGenerator[Door]:
+) -> AsyncGenerator[HubServer]:
     """Run a hub server; with tokens, unless anonymous or with another authenticator.
 
     It begins at `NOW`, on a clock that goes with Trio's.
@@ -110,9 +110,9 @@ async def open_door(
     def unix() -> float:
         return NOW + trio.current_time() - start
 
-    tokens = TokenAuthenticator(key_set(), carriers=Carriers(allow_query=True), clock=unix)
-    access = Access(
-        rights=allow,
+    tokens = TokenAuthenticator(key_set(), token_sources=TokenSources(allow_query=True), clock=unix)
+    access = AccessControl(
+        anonymous=allow,
         authenticator=None if anonymous else (authenticator or tokens),
         limits=limits,
         clock=unix,
@@ -120,7 +120,7 @@ async def open_door(
     hub = Hub(settings=access.limits.hub_settings())
     app = create_app(hub, access=access)
     async with app.lifespan():
-        yield Door(nursery, app, hub, access)
+        yield HubServer(nursery, app, hub, access)
         nursery.cancel_scope.cancel()
 
 
@@ -159,13 +159,13 @@ async def test_rights(
     nursery: trio.Nursery, header: str | None, publish: int, subscribe: int
 ) -> None:
     """Each token may do what it says and no more; being on this machine gives nothing."""
-    async with open_door(nursery) as door:
-        assert await door.status(with_header(PUBLISH, header)) == publish
-        assert await door.status(with_header(PURGE, header)) == publish
-        assert await door.status(with_header(READ, header)) == subscribe
+    async with run_hub_server(nursery) as server:
+        assert await server.status(with_header(PUBLISH, header)) == publish
+        assert await server.status(with_header(PURGE, header)) == publish
+        assert await server.status(with_header(READ, header)) == subscribe
         local = with_header(PUBLISH, header).replace(b"Host: test", b"Host: localhost")
-        assert await door.status(local) == publish
-        statistics = door.access.statistics()
+        assert await server.status(local) == publish
+        statistics = server.access.statistics()
         assert statistics.unauthorized == [publish, publish, subscribe, publish].count(401)
         assert statistics.forbidden == [publish, publish, subscribe, publish].count(403)
 
@@ -175,22 +175,36 @@ async def test_anonymous_beside_tokens(nursery: trio.Nursery, name: str) -> None
     """With the flag anyone may, with a token or without; but no bad token passes as none."""
     allowed: dict[str, Any] = {f"allow_anonymous_{name}": True}
     raw = PUBLISH if name == "publish" else READ
-    async with open_door(nursery, allow=Rights(**allowed)) as door:
-        assert await door.status(raw) == 200
-        assert await door.status(with_header(raw, rights())) == 200
-        assert await door.status(with_header(raw, "Authorization: Bearer bad")) == 401
-        assert await door.status(READ if name == "publish" else PUBLISH) == 401
+    async with run_hub_server(nursery, allow=AnonymousAccess(**allowed)) as server:
+        assert await server.status(raw) == 200
+        assert await server.status(with_header(raw, rights())) == 200
+        assert await server.status(with_header(raw, "Authorization: Bearer bad")) == 401
+        assert await server.status(READ if name == "publish" else PUBLISH) == 401
+
+
+async def test_a_stream_without_a_token_lasts(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,  # noqa: ARG001 - time that jumps
+) -> None:
+    """A stream that anyone may have isn't asked about again, and is nobody's of the subjects."""
+    allow = AnonymousAccess(allow_anonymous_subscribe=True)
+    limits = Limits(recheck_interval=10)
+    async with run_hub_server(nursery, allow=allow, limits=limits) as server:
+        await server.stream("/events/news")
+        await trio.sleep(100)
+        assert server.hub.statistics().subscribers == 1
+        assert server.access.statistics().subjects == 0
 
 
 async def test_answers_say_what_is_wrong(nursery: trio.Nursery) -> None:
     """RFC 6750 section 3: the challenge, with an error where there was a token."""
-    async with open_door(nursery) as door:
-        head, _ = await door.ask(PUBLISH)
+    async with run_hub_server(nursery) as server:
+        head, _ = await server.ask(PUBLISH)
         assert head.headers["www-authenticate"] == 'bearer realm="h3trio"'
-        head, text = await door.ask(with_header(PUBLISH, bearer(exp=NOW)))
+        head, text = await server.ask(with_header(PUBLISH, bearer(exp=NOW)))
         assert 'error="invalid_token"' in head.headers["www-authenticate"]
         assert text == "the token has expired\n"
-        head, _ = await door.ask(with_header(PUBLISH, rights(publish=[])))
+        head, _ = await server.ask(with_header(PUBLISH, rights(publish=[])))
         assert 'error="insufficient_scope"' in head.headers["www-authenticate"]
 
 
@@ -198,54 +212,54 @@ async def test_a_token_may_come_in_a_cookie_or_the_query(nursery: trio.Nursery) 
     """As an `EventSource` sends it; a post by cookie needs the page to be ours."""
     token = bearer().rpartition(" ")[2]
     cookie = f"Cookie: mercureAuthorization={token}"
-    async with open_door(nursery) as door:
-        assert await door.status(with_header(READ, cookie)) == 200
-        assert await door.status(request(f"/events/news?authorization={token}")) == 200
-        assert await door.status(with_header(PUBLISH, cookie)) == 403
-        assert await door.status(post(b"x", "/events/news", cookie, "Origin: http://test")) == 200
-        assert await door.status(post(b"x", "/events/news", cookie, "Origin: http://evil")) == 403
-        assert await door.status(post(b"x", "/events/news", cookie, bearer())) == 400
+    async with run_hub_server(nursery) as server:
+        assert await server.status(with_header(READ, cookie)) == 200
+        assert await server.status(request(f"/events/news?authorization={token}")) == 200
+        assert await server.status(with_header(PUBLISH, cookie)) == 403
+        assert await server.status(post(b"x", "/events/news", cookie, "Origin: http://test")) == 200
+        assert await server.status(post(b"x", "/events/news", cookie, "Origin: http://evil")) == 403
+        assert await server.status(post(b"x", "/events/news", cookie, bearer())) == 400
 
 
 async def test_private_events_live_and_replayed(nursery: trio.Nursery) -> None:
     """Those may see them whose token names the topic, live and when they come back."""
     names = {"all": ["*"], "news": ["n{x}"], "other": ["other"], "none": []}
     headers = {name: rights(["*"], topics) for name, topics in names.items()}
-    async with open_door(nursery) as door:
-        streams = {n: await door.stream("/events", header) for n, header in headers.items()}
+    async with run_hub_server(nursery) as server:
+        streams = {n: await server.stream("/events", header) for n, header in headers.items()}
         for data, path in (
             (b"a", "/events/news?private=on"),
             (b"b", "/events/other?private"),
             (b"c", "/events/news"),
         ):
-            assert (await door.ask(post(data, path, headers["all"])))[0].status == 200
+            assert (await server.ask(post(data, path, headers["all"])))[0].status == 200
         expected = {"all": "abc", "news": "ac", "other": "bc", "none": "c"}
         for name, wanted in expected.items():
             assert [(await streams[name].event()).data for _ in wanted] == [*wanted], name
         for name, wanted in expected.items():
-            replayed = await door.stream("/events?first=oldest", headers[name])
+            replayed = await server.stream("/events?first=oldest", headers[name])
             assert [(await replayed.event()).data for _ in wanted] == [*wanted], name
 
 
 async def test_private_events_of_a_stream(nursery: trio.Nursery) -> None:
     """A body of events is private as a whole."""
-    async with open_door(nursery) as door:
-        client = await door.stream("/events", rights(subscribe=[]))
+    async with run_hub_server(nursery) as server:
+        client = await server.stream("/events", rights(subscribe=[]))
         kind = "Content-Type: text/event-stream"
         body = b"data: 1\n\ndata: 2\n\n"
         sent = post(body, "/events/news?private=1", kind, rights(["*"]))
-        assert (await door.ask(sent))[1]["published"] == 2
-        await door.ask(with_header(PUBLISH, rights(["*"])))
+        assert (await server.ask(sent))[1]["published"] == 2
+        await server.ask(with_header(PUBLISH, rights(["*"])))
         assert (await client.event()).data == "x"
 
 
 async def test_private_is_on_or_absent(nursery: trio.Nursery) -> None:
-    """What may be meant either way is refused, not guessed."""
-    async with open_door(nursery) as door:
+    """A value of `private` that may mean either is refused, not guessed."""
+    async with run_hub_server(nursery) as server:
         for value in ("off", "0", "false", "ON"):
             raw = post(b"x", f"/events/news?private={value}", rights(["*"]))
-            assert (await door.ask(raw))[0].status == 400
-        assert door.hub.statistics().published == 0
+            assert (await server.ask(raw))[0].status == 400
+        assert server.hub.statistics().published == 0
 
 
 # -- the end of a stream
@@ -255,10 +269,10 @@ async def test_a_stream_ends_with_its_token(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """At `exp` it gets a farewell and its last chunk, and the log says why."""
-    async with open_door(nursery) as door:
+    async with run_hub_server(nursery) as server:
         start = autojump_clock.current_time()
-        client = await door.stream("/events/news", bearer(exp=NOW + 30))
-        longer = await door.stream("/events/news", bearer(exp=NOW + 60))
+        client = await server.stream("/events/news", bearer(exp=NOW + 30))
+        longer = await server.stream("/events/news", bearer(exp=NOW + 60))
         chunk = await client.chunk()
         while chunk == b":\n":
             chunk = await client.chunk()
@@ -267,20 +281,20 @@ async def test_a_stream_ends_with_its_token(
         assert await client.chunk() == b""
         await wait_all_tasks_blocked()
         assert client.state.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
-        assert door.hub.statistics().subscribers == 1
+        assert server.hub.statistics().subscribers == 1
         assert await longer.events() == []
         assert autojump_clock.current_time() == pytest.approx(start + 60)
-        assert door.access.statistics().expired == 2
+        assert server.access.statistics().expired == 2
 
 
 async def test_a_kick_by_subject(nursery: trio.Nursery) -> None:
     """`Hub.kick` sees who a stream is for."""
-    async with open_door(nursery) as door:
-        mine = await door.stream("/events/news", bearer(sub="me"))
-        await door.stream("/events/news", bearer(sub="you"))
-        assert door.hub.kick(lambda found: found.info["subject"] == "me") == 1
+    async with run_hub_server(nursery) as server:
+        mine = await server.stream("/events/news", bearer(sub="me"))
+        await server.stream("/events/news", bearer(sub="you"))
+        assert server.hub.kick(lambda found: found.info["subject"] == "me") == 1
         assert await mine.events() == []
-        assert [found.info["subject"] for found in door.hub.subscriptions()] == ["you"]
+        assert [found.info["subject"] for found in server.hub.subscriptions()] == ["you"]
 
 
 class Sessions:
@@ -320,15 +334,15 @@ async def test_rights_that_are_gone_end_a_stream(
 ) -> None:
     """Rights are asked for again, and a stream whose rights are others ends."""
     sessions = Sessions()
-    async with open_door(nursery, authenticator=sessions, limits=RECHECK) as door:
-        client = await door.stream("/events/news", "X-Session: 7")
+    async with run_hub_server(nursery, authenticator=sessions, limits=RECHECK) as server:
+        client = await server.stream("/events/news", "X-Session: 7")
         await trio.sleep(500)
         assert 4 <= sessions.asked - 1 <= 6
         vars(sessions).update(change)
         start = autojump_clock.current_time()
         assert await client.events() == []
         assert autojump_clock.current_time() - start <= 120
-        assert door.access.statistics().revoked == 1
+        assert server.access.statistics().revoked == 1
         await wait_all_tasks_blocked()
         assert client.state.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
 
@@ -341,21 +355,21 @@ async def test_trouble_ends_no_stream(
 ) -> None:
     """An authenticator that fails is asked again the next time."""
     sessions = Sessions()
-    async with open_door(nursery, authenticator=sessions, limits=RECHECK) as door:
-        await door.stream("/events/news", "X-Session: 7")
+    async with run_hub_server(nursery, authenticator=sessions, limits=RECHECK) as server:
+        await server.stream("/events/news", "X-Session: 7")
         sessions.error = error
         await trio.sleep(500)
-        assert 4 <= door.access.statistics().recheck_failures <= 6
-        assert door.hub.statistics().subscribers == 1
+        assert 4 <= server.access.statistics().recheck_failures <= 6
+        assert server.hub.statistics().subscribers == 1
 
 
 async def test_a_grant_that_is_over_is_none(nursery: trio.Nursery) -> None:
     """An authenticator of one's own needn't look at the clock."""
     sessions = Sessions()
     sessions.grant = Grant(subscribe=selection_of([]), publish=selection_of(["*"]), expires=NOW)
-    async with open_door(nursery, authenticator=sessions) as door:
-        assert await door.status(with_header(READ, "X-Session: 7")) == 401
-        assert await door.status(with_header(PUBLISH, "X-Session: 7")) == 401
+    async with run_hub_server(nursery, authenticator=sessions) as server:
+        assert await server.status(with_header(READ, "X-Session: 7")) == 401
+        assert await server.status(with_header(PUBLISH, "X-Session: 7")) == 401
 
 
 # -- limits
@@ -363,54 +377,54 @@ async def test_a_grant_that_is_over_is_none(nursery: trio.Nursery) -> None:
 
 async def test_streams_of_a_subject(nursery: trio.Nursery) -> None:
     """One above the limit is 429, until one of them ends; others have their own."""
-    async with open_door(nursery, limits=Limits(max_subject_streams=2)) as door:
-        first = await door.stream("/events/news", bearer(sub="me"))
-        await door.stream("/events/news", bearer(sub="me"))
-        head, _ = await door.ask(request("/events/news", bearer(sub="me")))
+    async with run_hub_server(nursery, limits=Limits(max_subject_streams=2)) as server:
+        first = await server.stream("/events/news", bearer(sub="me"))
+        await server.stream("/events/news", bearer(sub="me"))
+        head, _ = await server.ask(request("/events/news", bearer(sub="me")))
         assert head.status == 429
         assert int(head.headers["retry-after"]) >= 1
-        assert await door.status(request("/events/news", bearer(sub="you"))) == 200
-        assert await door.status(request("/events/news", bearer())) == 200
+        assert await server.status(request("/events/news", bearer(sub="you"))) == 200
+        assert await server.status(request("/events/news", bearer())) == 200
         await first.stream.aclose()
         await first.finished.wait()
-        assert await door.status(request("/events/news", bearer(sub="me"))) == 200
-        statistics = door.access.statistics()
+        assert await server.status(request("/events/news", bearer(sub="me"))) == 200
+        statistics = server.access.statistics()
         assert (statistics.too_many_streams, statistics.subjects) == (1, 2)
 
 
 async def test_topics_of_a_subscription(nursery: trio.Nursery) -> None:
     """At the limit it is a stream, one above is 400, and counted."""
     limits = Limits(max_topics_per_subscription=2, max_topic_length=3)
-    async with open_door(nursery, limits=limits) as door:
+    async with run_hub_server(nursery, limits=limits) as server:
         for query, status in (
             ("topic=a&topic=b", 200),
             ("topic=a&topic=b&topic=c", 400),
             ("topic=abc", 200),
             ("topic=abcd", 400),
         ):
-            assert await door.status(request(f"/events?{query}", bearer())) == status, query
-        assert await door.status(post(b"x", "/events/abc", bearer())) == 200
-        assert await door.status(post(b"x", "/events/abcd", bearer())) == 400
-        statistics = door.access.statistics()
+            assert await server.status(request(f"/events?{query}", bearer())) == status, query
+        assert await server.status(post(b"x", "/events/abc", bearer())) == 200
+        assert await server.status(post(b"x", "/events/abcd", bearer())) == 400
+        statistics = server.access.statistics()
         assert (statistics.too_many_topics, statistics.topics_too_long) == (1, 2)
 
 
 async def test_publish_rate(nursery: trio.Nursery, autojump_clock: MockClock) -> None:  # noqa: ARG001 - time that jumps
     """A burst passes, one above is 429 with a time to wait, after which it passes."""
     limits = Limits(publish_rate=Rate(per_second=0.1, burst=3))
-    async with open_door(nursery, limits=limits) as door:
+    async with run_hub_server(nursery, limits=limits) as server:
         mine, other = bearer(sub="me"), bearer(sub="you")
-        assert [await door.status(with_header(PUBLISH, mine)) for _ in range(3)] == [200] * 3
-        head, text = await door.ask(with_header(PUBLISH, mine))
+        assert [await server.status(with_header(PUBLISH, mine)) for _ in range(3)] == [200] * 3
+        head, text = await server.ask(with_header(PUBLISH, mine))
         assert (head.status, text) == (429, "at most 0.1/s\n")
         assert 10 <= int(head.headers["retry-after"]) <= 20
-        assert await door.status(with_header(PURGE, mine)) == 429
-        assert await door.status(with_header(PUBLISH, other)) == 200
-        statistics = door.access.statistics()
+        assert await server.status(with_header(PURGE, mine)) == 429
+        assert await server.status(with_header(PUBLISH, other)) == 200
+        statistics = server.access.statistics()
         assert (statistics.rate_limited, statistics.rate_buckets) == (2, 2)
         await trio.sleep(10)
-        assert await door.status(with_header(PUBLISH, mine)) == 200
-        assert await door.status(with_header(PUBLISH, mine)) == 429
+        assert await server.status(with_header(PUBLISH, mine)) == 200
+        assert await server.status(with_header(PUBLISH, mine)) == 429
 
 
 async def test_publish_rate_of_those_without_a_name(
@@ -419,18 +433,18 @@ async def test_publish_rate_of_those_without_a_name(
 ) -> None:
     """They are told apart by their address."""
     limits = Limits(publish_rate=Rate(per_second=1, burst=1))
-    allow = Rights(allow_anonymous_publish=True)
-    async with open_door(nursery, limits=limits, allow=allow, anonymous=True) as door:
-        assert await door.status(PUBLISH) == 200
-        assert await door.status(PUBLISH) == 429
+    allow = AnonymousAccess(allow_anonymous_publish=True)
+    async with run_hub_server(nursery, limits=limits, allow=allow, anonymous=True) as server:
+        assert await server.status(PUBLISH) == 200
+        assert await server.status(PUBLISH) == 429
 
 
 async def test_a_body_of_events_ends_with_its_token(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """What comes after a publisher's token has expired isn't published; the answer says 401."""
-    async with open_door(nursery) as door:
-        client = connect(nursery, door._app)  # noqa: SLF001 - the test's own
+    """Events that come after a publisher's token has expired aren't published: 401."""
+    async with run_hub_server(nursery) as server:
+        client = connect(nursery, server._app)  # noqa: SLF001 - the test's own
         lines = ("Content-Type: text/event-stream", "Content-Length: 18", bearer(exp=NOW + 10))
         await client.send(request("/events/news", *lines, method="POST") + b"data: 1\n\n")
         await trio.sleep(11)
@@ -446,42 +460,43 @@ async def test_a_stream_of_events_is_slowed(
 ) -> None:
     """A body above the rate is published in its time, and not refused."""
     limits = Limits(publish_rate=Rate(per_second=2, burst=2))
-    async with open_door(nursery, limits=limits) as door:
-        client = await door.stream("/events/news", bearer())
+    async with run_hub_server(nursery, limits=limits) as server:
+        client = await server.stream("/events/news", bearer())
         body = b"".join(b"data: %d\n\n" % n for n in range(7))
         kind = "Content-Type: text/event-stream"
         start = autojump_clock.current_time()
-        _, answer = await door.ask(post(body, "/events/news", kind, bearer(sub="me")))
+        _, answer = await server.ask(post(body, "/events/news", kind, bearer(sub="me")))
         assert answer["published"] == 7
         assert autojump_clock.current_time() - start == pytest.approx(2.5)
         assert [(await client.event()).data for _ in range(7)] == [*"0123456"]
-        assert door.access.statistics().slowed == 3
+        assert server.access.statistics().slowed == 3
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8::1", "2001:db8::ffff:2", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("unix", "memory", False),
-    ],
-)
-async def test_which_addresses_are_one(one: str, other: str, *, same: bool) -> None:
+ADDRESSES = [
+    ("192.0.2.1", "192.0.2.2", False),
+    ("2001:db8::1", "2001:db8::ffff:2", True),
+    ("2001:db8::1", "2001:db8:0:1::1", False),
+    ("fe80::1%eth0", "fe80::2", True),
+    ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+    ("unix", "memory", False),
+]
+
+
+async def test_which_addresses_are_one(subtests: pytest.Subtests) -> None:
     """Of IPv6 a host may have a whole /64, so that counts as one."""
-    access = Access(limits=Limits(publish_rate=Rate(per_second=1, burst=2)))
-    for client in (one, other):
-        pace = access.pace(request_from(client=client), Grant())
-        assert pace is not None
-        await pace.wait(1)
-    assert access.statistics().rate_buckets == (1 if same else 2)
+    for one, other, same in ADDRESSES:
+        with subtests.test(one=one, other=other, same=same):
+            access = AccessControl(limits=Limits(publish_rate=Rate(per_second=1, burst=2)))
+            for client in (one, other):
+                pace = access.pace(request_from(client=client), Grant())
+                assert pace is not None
+                await pace.wait(1)
+            assert access.statistics().rate_buckets == (1 if same else 2)
 
 
 def test_no_rate_costs_nothing() -> None:
     """Without a rate nobody is held to one."""
-    assert Access().pace(request_from(), Grant()) is None
+    assert AccessControl().pace(request_from(), Grant()) is None
 
 
 # -- the example
@@ -491,19 +506,19 @@ async def test_the_example_hub_access(nursery: trio.Nursery) -> None:
     """`examples/hub_access.py` lets sessions in, and ends the streams of one that is logged out."""
     example = load("hub_access")
     async with example.app.lifespan():
-        door = Door(nursery, example.app, example.hub, example.access)
-        reader = await door.stream("/events/news", "X-Session: reader")
+        server = HubServer(nursery, example.app, example.hub, example.access)
+        reader = await server.stream("/events/news", "X-Session: reader")
         raw = post(b"hi", "/events/news?private=on", "X-Session: writer")
-        assert (await door.ask(raw))[0].status == 200
+        assert (await server.ask(raw))[0].status == 200
         assert (await reader.event()).data == "hi"
-        assert await door.status(with_header(READ, "X-Session: nobody")) == 401
-        assert await door.status(READ) == 401
+        assert await server.status(with_header(READ, "X-Session: nobody")) == 401
+        assert await server.status(READ) == 401
         log_out = request("/sessions/reader", method="DELETE")
-        assert await door.status(log_out) == 403
+        assert await server.status(log_out) == 403
         local = log_out.replace(b"Host: test", b"Host: localhost")
-        assert (await door.ask(local))[1] == {"ended": 1}
+        assert (await server.ask(local))[1] == {"ended": 1}
         assert await reader.events() == []
-        assert await door.status(with_header(READ, "X-Session: reader")) == 401
+        assert await server.status(with_header(READ, "X-Session: reader")) == 401
         nursery.cancel_scope.cancel()
 
 
@@ -511,17 +526,17 @@ async def test_the_example_hub_access(nursery: trio.Nursery) -> None:
 
 
 def test_rights_are_given_once() -> None:
-    """Rights beside an `Access` would be ignored, so they are refused."""
+    """Rights beside an `AccessControl` would be ignored, so they are refused."""
     with pytest.raises(ValueError, match="beside"):
-        create_app(rights=Rights(), access=Access())
+        create_app(anonymous=AnonymousAccess(), access=AccessControl())
 
 
 def test_a_secret_is_not_shown() -> None:
-    """What is shown of the door holds no key."""
-    access = Access(authenticator=TokenAuthenticator(key_set()))
+    """The text of an access control holds no key."""
+    access = AccessControl(authenticator=TokenAuthenticator(key_set()))
     assert "thirty-two" not in repr(access)
     assert access.has_authenticator
-    assert not Access().has_authenticator
+    assert not AccessControl().has_authenticator
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
@@ -536,10 +551,10 @@ def test_random_bytes_are_never_let_in(junk: bytes, where: str) -> None:
     statuses: list[int] = []
 
     async def ask() -> None:
-        async with trio.open_nursery() as nursery, open_door(nursery) as door:
+        async with trio.open_nursery() as nursery, run_hub_server(nursery) as server:
             for raw in (PUBLISH, READ):
                 sent = raw.replace(b"\r\n", b"\r\n" + line + clean + b"\r\n", 1)
-                statuses.append(await door.status(sent))
+                statuses.append(await server.status(sent))
 
     trio.run(ask)
     assert set(statuses) <= {400, 401, 403}
@@ -550,49 +565,51 @@ def test_random_bytes_are_never_let_in(junk: bytes, where: str) -> None:
 )
 async def test_a_token_for_operating(nursery: trio.Nursery, path: str, without: int) -> None:
     """From elsewhere a token with our own claim shows what is refused without."""
-    async with open_door(nursery) as door:
-        assert await door.status(request(path, REMOTE)) == without
-        assert await door.status(request(path, REMOTE, bearer())) == 403
-        assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": False}))) == 403
-        assert await door.status(request(path, REMOTE, bearer(exp=NOW - 1))) == 401
-        assert await door.status(request(path, REMOTE, bearer(h3trio={"operate": True}))) == 200
+    async with run_hub_server(nursery) as server:
+        assert await server.status(request(path, REMOTE)) == without
+        assert await server.status(request(path, REMOTE, bearer())) == 403
+        assert await server.status(request(path, REMOTE, bearer(h3trio={"operate": False}))) == 403
+        assert await server.status(request(path, REMOTE, bearer(exp=NOW - 1))) == 401
+        assert await server.status(request(path, REMOTE, bearer(h3trio={"operate": True}))) == 200
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_names_are_for_who_may_operate(nursery: trio.Nursery, accept: str) -> None:
     """With tokens, statistics need one on this machine too; what needs none has no names in it."""
-    async with open_door(nursery) as door:
-        await door.hub.publish("x", topics=["secret/7781"], private=True)
+    async with run_hub_server(nursery) as server:
+        await server.hub.publish("x", topics=["secret/7781"], private=True)
 
         def here(path: str, *lines: str) -> bytes:
             raw = request(path, f"Accept: {accept}", *lines)
             return raw.replace(b"Host: test", b"Host: localhost")
 
-        assert await door.status(here("/statistics")) == 401
-        assert await door.status(here("/statistics", bearer())) == 403
-        head, body = await door.ask(here("/statistics"))
+        assert await server.status(here("/statistics")) == 401
+        assert await server.status(here("/statistics", bearer())) == 403
+        head, body = await server.ask(here("/statistics"))
         assert (head.status, head.headers["www-authenticate"].lower()) == (
             401,
             'bearer realm="h3trio"',
         )
         assert "token --operate" in str(body)
         assert "--allow-anonymous-operate" in str(body)
-        head, body = await door.ask(here("/statistics", bearer()))
+        head, body = await server.ask(here("/statistics", bearer()))
         assert head.status == 403
         assert "token --operate" in str(body)
-        assert door.access.statistics().unauthorized == door.access.statistics().forbidden == 2
+        assert server.access.statistics().unauthorized == server.access.statistics().forbidden == 2
         operator = bearer(h3trio={"operate": True})
-        assert await door.status(here("/statistics", operator)) == 200
+        assert await server.status(here("/statistics", operator)) == 200
         for path in ("/metrics", "/healthz/live", "/healthz/ready"):
-            head, body = await door.ask(here(path))
+            head, body = await server.ask(here(path))
             assert head.status == 200
             assert "secret" not in body
 
 
 async def test_anyone_may_operate_where_a_flag_says_so(nursery: trio.Nursery) -> None:
     """With `allow_anonymous_operate` no token is asked for, though there are some."""
-    async with open_door(nursery, allow=Rights(allow_anonymous_operate=True)) as door:
-        head, body = await door.ask(request("/statistics", REMOTE, "Accept: application/json"))
+    async with run_hub_server(
+        nursery, allow=AnonymousAccess(allow_anonymous_operate=True)
+    ) as server:
+        head, body = await server.ask(request("/statistics", REMOTE, "Accept: application/json"))
         assert (head.status, body["topics"]) == (200, [])
 
 
@@ -600,10 +617,10 @@ async def test_a_statistics_stream_ends_with_its_token(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """As any stream that has a grant."""
-    async with open_door(nursery) as door:
+    async with run_hub_server(nursery) as server:
         token = bearer(h3trio={"operate": True}, exp=NOW + 100)
-        client = await door.open("/statistics", REMOTE, token, "Accept: text/event-stream")
+        client = await server.open("/statistics", REMOTE, token, "Accept: text/event-stream")
         began = autojump_clock.current_time()
         await client.events()
         assert 99 <= autojump_clock.current_time() - began <= 101
-        assert door.access.statistics().expired == 1
+        assert server.access.statistics().expired == 1

@@ -1,4 +1,4 @@
-"""Who may do what without a key: only what is surely a program on this machine."""
+"""`AnonymousAccess`: only what is surely a program on this machine has rights."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ import pytest
 from auth_helpers import LOCAL, local_request
 
 from h3trio import H3Event, HTTPError
-from h3trio.hubserver import Rights
+from h3trio.hubserver import AnonymousAccess
 from h3trio.hubserver._access.anonymous import is_loopback
 
 
-def refusal(event: H3Event, rights: Rights | None = None) -> str | None:
+def refusal(event: H3Event, rights: AnonymousAccess | None = None) -> str | None:
     """Return why a request may not publish, or None if it may."""
     try:
-        (rights or Rights()).check_publish(event)
+        (rights or AnonymousAccess()).check_publish(event)
     except HTTPError as error:
         return f"{error.status}: {error.detail}"
     return None
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("localhost", "localhost:3000", "LOCALHOST:3000", "localhost.", "a.localhost:3000"),
-        *("127.0.0.1", "127.0.0.1:3000", "127.8.8.8", "[::1]", "[::1]:3000"),
-        "[::ffff:127.0.0.1]:3000",
-    ],
-)
-@pytest.mark.parametrize("client", ["127.0.0.1", "::1", "unix", "memory", "::ffff:127.0.0.1"])
-def test_a_program_on_this_machine_may(host: str, client: str) -> None:
+LOOPBACK_HOSTS = [
+    *("localhost", "localhost:3000", "LOCALHOST:3000", "localhost.", "a.localhost:3000"),
+    *("127.0.0.1", "127.0.0.1:3000", "127.8.8.8", "[::1]", "[::1]:3000"),
+    "[::ffff:127.0.0.1]:3000",
+]
+
+
+def test_a_program_on_this_machine_may(subtests: pytest.Subtests) -> None:
     """A loopback peer that asks for a loopback host may do everything."""
-    event = local_request({"host": host}, client=client)
-    Rights().check_publish(event)
-    Rights().check_subscribe(event)
-    Rights().check_operate(event)
+    for host in LOOPBACK_HOSTS:
+        for client in ["127.0.0.1", "::1", "unix", "memory", "::ffff:127.0.0.1"]:
+            with subtests.test(host=host, client=client):
+                event = local_request({"host": host}, client=client)
+                AnonymousAccess().check_publish(event)
+                AnonymousAccess().check_subscribe(event)
+                AnonymousAccess().check_operate(event)
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("example.com", "localhost.example.com", "notlocalhost", "192.168.0.7:3000", "[fe80::1]"),
-        *("0.0.0.0", "127.0.0.1.example.com", "evil@localhost", "localhost/x", "[::1", "", ":3000"),
-        *("127.1", "2130706433", "localhost#.example.com", "localhost\\.example.com"),
-        "a." * 130 + "localhost",  # no name is as long
-    ],
-)
-def test_a_foreign_host_may_not(host: str) -> None:
+FOREIGN_HOSTS = [
+    *("example.com", "localhost.example.com", "notlocalhost", "192.168.0.7:3000", "[fe80::1]"),
+    *("0.0.0.0", "127.0.0.1.example.com", "evil@localhost", "localhost/x", "[::1", "", ":3000"),
+    *("127.1", "2130706433", "localhost#.example.com", "localhost\\.example.com"),
+    "a." * 130 + "localhost",  # no name is as long
+]
+
+
+def test_a_foreign_host_may_not(subtests: pytest.Subtests) -> None:
     """A name that isn't surely this machine's is refused: DNS rebinding brings such."""
-    assert refusal(local_request({"host": host})) == (
-        "403: Host is not a loopback name: anonymous access is for this machine only; "
-        "see --allow-anonymous-publish"
-    )
+    for host in FOREIGN_HOSTS:
+        with subtests.test(host=host):
+            assert refusal(local_request({"host": host})) == (
+                "403: Host is not a loopback name: anonymous access is for this machine only; "
+                "see --allow-anonymous-publish"
+            )
 
 
 def test_no_host_may_not() -> None:
@@ -67,35 +69,40 @@ def test_the_host_of_an_absolute_target_counts() -> None:
     assert "Host is not" in str(refusal(local_request(target=b"http://example.com/")))
 
 
-@pytest.mark.parametrize("client", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "unknown", ""])
-def test_a_foreign_client_may_not(client: str) -> None:
+def test_a_foreign_client_may_not(subtests: pytest.Subtests) -> None:
     """A peer that isn't surely this machine is refused."""
-    assert "the client is on another machine" in str(refusal(local_request(client=client)))
+    for client in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "unknown", ""]:
+        with subtests.test(client=client):
+            assert "the client is on another machine" in str(refusal(local_request(client=client)))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("Forwarded", "Via", "via", "X-Forwarded-For", "x-forwarded-host", "X-FORWARDED-PROTO"),
-        *("X-Forwarded-Port", "X-Forwarded-"),
-    ],
-)
-def test_a_proxied_request_may_not(name: str) -> None:
+PROXY_HEADERS = [
+    *("Forwarded", "Via", "via", "X-Forwarded-For", "x-forwarded-host", "X-FORWARDED-PROTO"),
+    *("X-Forwarded-Port", "X-Forwarded-"),
+]
+
+
+def test_a_proxied_request_may_not(subtests: pytest.Subtests) -> None:
     """A proxy on this machine looks like loopback; the headers that proxies set give it away."""
-    detail = str(refusal(local_request({**LOCAL, name: ""})))
-    assert f"the request came through a proxy ({name.lower()})" in detail
+    for name in PROXY_HEADERS:
+        with subtests.test(name=name):
+            detail = str(refusal(local_request({**LOCAL, name: ""})))
+            assert f"the request came through a proxy ({name.lower()})" in detail
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
-        *("http://example.com", "https://localhost:3000", "http://localhost", "null", ""),
-        *("http://localhost:3001", "http://127.0.0.1:3000", "http://localhost:3000.example.com"),
-    ],
-)
-def test_another_origin_may_not(origin: str) -> None:
+OTHER_ORIGINS = [
+    *("http://example.com", "https://localhost:3000", "http://localhost", "null", ""),
+    *("http://localhost:3001", "http://127.0.0.1:3000", "http://localhost:3000.example.com"),
+]
+
+
+def test_another_origin_may_not(subtests: pytest.Subtests) -> None:
     """A page of another site may not use its visitor's rights; the port is part of a site."""
-    assert "Origin is another site" in str(refusal(local_request({**LOCAL, "origin": origin})))
+    for origin in OTHER_ORIGINS:
+        with subtests.test(origin=origin):
+            assert "Origin is another site" in str(
+                refusal(local_request({**LOCAL, "origin": origin}))
+            )
 
 
 def test_same_and_allowed_origins_may() -> None:
@@ -103,8 +110,10 @@ def test_same_and_allowed_origins_may() -> None:
     assert refusal(local_request({**LOCAL, "origin": "http://localhost:3000"})) is None
     assert refusal(local_request({"host": "LocalHost", "origin": "http://localhost"})) is None
     event = local_request({**LOCAL, "origin": "https://app.example"})
-    assert refusal(event, Rights(allowed_origins=frozenset({"https://app.example"}))) is None
-    assert refusal(event, Rights(allowed_origins=frozenset({"https://app.exampl"})))
+    assert (
+        refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.example"}))) is None
+    )
+    assert refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.exampl"})))
 
 
 def test_each_right_has_its_flag() -> None:
@@ -113,7 +122,7 @@ def test_each_right_has_its_flag() -> None:
     names = ("publish", "subscribe", "operate")
     for given in names:
         flag: dict[str, Any] = {f"allow_anonymous_{given}": True}
-        rights = Rights(**flag)
+        rights = AnonymousAccess(**flag)
         for wanted in names:
             expected = (
                 nullcontext()
@@ -124,13 +133,14 @@ def test_each_right_has_its_flag() -> None:
                 getattr(rights, f"check_{wanted}")(foreign)
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        *((host, True) for host in ("localhost", "Localhost", "127.0.0.1", "127.255.0.1", "::1")),
-        *((host, False) for host in ("0.0.0.0", "::", "", "192.168.1.2", "fe80::1%eth0", "host")),
-    ],
-)
-def test_is_loopback(host: str, *, expected: bool) -> None:
+HOSTS = [
+    *((host, True) for host in ("localhost", "Localhost", "127.0.0.1", "127.255.0.1", "::1")),
+    *((host, False) for host in ("0.0.0.0", "::", "", "192.168.1.2", "fe80::1%eth0", "host")),
+]
+
+
+def test_is_loopback(subtests: pytest.Subtests) -> None:
     """Only what can't be another machine is loopback; wildcard addresses aren't."""
-    assert is_loopback(host) is expected
+    for host, expected in HOSTS:
+        with subtests.test(host=host, expected=expected):
+            assert is_loopback(host) is expected

@@ -10,7 +10,7 @@ from auth_helpers import NOW, claims, jwk, key_set, sign
 from auth_helpers import foreign_request as request
 
 from h3trio import HTTPError
-from h3trio.hubserver import Carriers, Grant, JwksFile, TokenAuthenticator, TokenRules
+from h3trio.hubserver import Grant, JwksFile, TokenAuthenticator, TokenRules, TokenSources
 from h3trio.hubserver._access.bearer import MAX_REMEMBERED
 from h3trio.hubserver._access.keys import REREAD_SECONDS
 
@@ -54,12 +54,12 @@ async def test_requests_get_what_their_token_allows() -> None:
     )
 
 
-async def test_rules_and_carriers_are_used() -> None:
-    """What tokens must be, and where they may be, is the caller's choice."""
+async def test_rules_and_token_sources_are_used() -> None:
+    """The caller chooses the rules of tokens, and the places where they may be."""
     authenticator = TokenAuthenticator(
         key_set(),
         rules=TokenRules(audience="hub"),
-        carriers=Carriers(cookie_name="c"),
+        token_sources=TokenSources(cookie_name="c"),
         clock=Now(),
     )
     assert await authenticator(request(("Cookie", f"c={sign(claims(aud='hub'))}")))
@@ -94,7 +94,7 @@ async def test_the_memory_has_an_end() -> None:
 
 
 async def test_a_longer_token_is_not_the_remembered_one() -> None:
-    """What begins like a good token and is too long is refused."""
+    """A text that begins like a good token and is too long is refused."""
     keys = key_set()
     token = sign()
     authenticator = TokenAuthenticator(

@@ -7,9 +7,10 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+import jwt
 import pytest
 import trio
-from auth_helpers import SECRET, b64, jwk, pem_of, private_pem, public_pem
+from auth_helpers import SECRET, b64, jwk, pem_of, private_key, private_pem, public_pem
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from h3trio.hubserver import (
@@ -36,7 +37,7 @@ def jwks(*keys: object) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_algorithm_is_that_of_the_key(algorithm: str) -> None:
-    """What a key is says what it is for, on both sides and in both forms."""
+    """The kind of a key gives its algorithm, for both halves and in both forms."""
     assert parse_key(public_pem(algorithm)).algorithm == algorithm
     assert parse_signing_key(private_pem(algorithm))[0] == algorithm
     keys = parse_jwks(jwks(jwk(algorithm)))
@@ -46,7 +47,7 @@ def test_the_algorithm_is_that_of_the_key(algorithm: str) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 def test_a_line_end_is_no_part_of_a_secret(end: bytes) -> None:
-    """What an editor puts behind a secret is left out; other blanks are the secret's own."""
+    """A line end behind a secret is left out; other blanks are the secret's own."""
     assert parse_key(SECRET + end).material == SECRET
     assert parse_key(SECRET + b" " + end).material == SECRET + b" "
 
@@ -54,37 +55,40 @@ def test_a_line_end_is_no_part_of_a_secret(end: bytes) -> None:
 def test_a_secret_has_thirty_two_bytes() -> None:
     """A shorter one could be guessed."""
     assert parse_key(b"x" * 32).algorithm == "HS256"
-    with pytest.raises(ValueError, match="at least 32 bytes"):
+    with pytest.raises(ValueError, match="length of 32 bytes"):
         parse_key(b"x" * 31 + b"\n")
 
 
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        (private_pem("RS256"), "private key"),
-        (private_pem("ES256"), "private key"),
-        (pem_of(ec.generate_private_key(ec.SECP384R1()).public_key()), "P-256"),
-        (pem_of(ed448.Ed448PrivateKey.generate().public_key()), "Ed25519"),
-        (pem_of(rsa.generate_private_key(65537, 1024).public_key()), "at least 2048 bits"),  # noqa: S505 - it is to be refused
-        (public_pem("ES256")[:-40], "not a public key in PEM"),
-        (b"-----BEGIN PUBLIC KEY-----\n", "not a public key in PEM"),
-        (b"-----BEGIN CERTIFICATE-----\n", "not a public key in PEM"),
-        (b"ssh-rsa " + b"A" * 100, "text of another kind of key"),
-    ],
-    ids=range(9),
-)
-def test_keys_that_are_refused(data: bytes, why: str) -> None:
-    """What is weak, private, of another kind or broken says so, and nothing of itself."""
-    with pytest.raises(ValueError, match=why) as caught:
-        parse_key(data)
-    assert data[30:50].decode() not in str(caught.value) or len(data) < 50
+BAD_KEYS = [
+    (private_pem("RS256"), "private key"),
+    (private_pem("ES256"), "private key"),
+    (
+        pem_of(ec.generate_private_key(ec.SECP384R1()).public_key()),
+        "expected curve 'secp256r1'",
+    ),
+    (pem_of(ed448.Ed448PrivateKey.generate().public_key()), "Ed25519"),
+    (pem_of(rsa.generate_private_key(65537, 1024).public_key()), "size of 2048 bits"),  # noqa: S505 - it is to be refused
+    (public_pem("ES256")[:-40], "not a public key in PEM"),
+    (b"-----BEGIN PUBLIC KEY-----\n", "not a public key in PEM"),
+    (b"-----BEGIN CERTIFICATE-----\n", "not a public key in PEM"),
+    (b"ssh-rsa " + b"A" * 100, "should not be used as an HMAC secret"),
+]
+
+
+def test_keys_that_are_refused(subtests: pytest.Subtests) -> None:
+    """A key that is weak, private, of another kind or broken is refused, without a word of it."""
+    for data, why in BAD_KEYS:
+        with subtests.test(data=data, why=why):
+            with pytest.raises(ValueError, match=why) as caught:
+                parse_key(data)
+            assert data[30:50].decode() not in str(caught.value) or len(data) < 50
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (public_pem("RS256"), "not the public one"),
-        (b"short", "at least 32 bytes"),
+        (b"short", "length of 32 bytes"),
         (private_pem("ES256")[:-60], "not a private key in PEM"),
     ],
 )
@@ -92,6 +96,17 @@ def test_signing_keys_that_are_refused(data: bytes, why: str) -> None:
     """Signing takes the private half."""
     with pytest.raises(ValueError, match=why):
         parse_signing_key(data)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "HS256"])
+def test_the_private_half_of_a_set_is_not_taken(algorithm: str) -> None:
+    """A set that holds private keys by mistake verifies with their public halves."""
+    maker = jwt.get_algorithm_by_name(algorithm)
+    private = {**json.loads(maker.to_jwk(private_key(algorithm))), "key_ops": ["verify"]}
+    key = parse_jwks(jwks(private)).select(algorithm, None)
+    assert "d" in private
+    assert key is not None
+    assert not hasattr(key.material, "sign")
 
 
 def test_other_keys_of_a_set_are_passed_over() -> None:
@@ -113,28 +128,27 @@ def test_other_keys_of_a_set_are_passed_over() -> None:
     assert found == ["7"]
 
 
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        (b"", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[]", "not a JWK Set"),
-        (b'{"keys": {}}', "not a JWK Set"),
-        (b'{"keys": []}', "not a JWK Set"),
-        (jwks({"kty": "new"}), "no key that could verify"),
-        (jwks(jwk("HS256", kid="a"), jwk("ES256", kid="a")), "the same kid"),
-        (jwks(jwk("HS256", kid=1)), "a kid is not a text"),
-        (jwks({"kty": "RSA", "kid": "a", "n": "AQAB"}), "key 'a': it is broken"),
-        (jwks({"kty": "oct", "kid": "a", "k": 7}), "key 'a': it is broken"),
-        (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "key None: it is broken"),
-        (jwks(jwk("HS256", k=b64(b"x" * 31))), "at least 32 bytes"),
-    ],
-    ids=range(12),
-)
-def test_sets_that_are_refused(data: bytes, why: str) -> None:
-    """What is no set, has no usable key, or has a broken one is refused as a whole."""
-    with pytest.raises(ValueError, match=why):
-        parse_jwks(data)
+BAD_SETS = [
+    (b"", "not JSON"),
+    (b"[" * 100_000, "not JSON"),
+    (b"[]", "not a JWK Set"),
+    (b'{"keys": {}}', "not a JWK Set"),
+    (b'{"keys": []}', "not a JWK Set"),
+    (jwks({"kty": "new"}), "no key that could verify"),
+    (jwks(jwk("HS256", kid="a"), jwk("ES256", kid="a")), "the same kid"),
+    (jwks(jwk("HS256", kid=1)), "a kid is not a text"),
+    (jwks({"kty": "RSA", "kid": "a", "n": "AQAB"}), "key 'a': it is broken"),
+    (jwks({"kty": "oct", "kid": "a", "k": 7}), "key 'a': it is broken"),
+    (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "key None: it is broken"),
+    (jwks(jwk("HS256", k=b64(b"x" * 31))), "length of 32 bytes"),
+]
+
+
+def test_sets_that_are_refused(subtests: pytest.Subtests) -> None:
+    """A text that is no set, has no usable key, or has a broken one is refused as a whole."""
+    for data, why in BAD_SETS:
+        with subtests.test(data=data, why=why), pytest.raises(ValueError, match=why):
+            parse_jwks(data)
 
 
 def test_a_set_has_a_hundred_keys() -> None:
@@ -233,7 +247,7 @@ async def test_only_one_task_looks(tmp_path: Path) -> None:
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PyJWT isn't installed, the error says what to install."""
+    """Without PyJWT the error says what to install."""
     monkeypatch.setitem(sys.modules, "jwt", None)
     for parse in (parse_key, parse_signing_key, parse_jwks):
         with pytest.raises(ValueError, match=r"pip install 'h3trio\[auth\]'"):

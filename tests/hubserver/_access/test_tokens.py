@@ -51,32 +51,33 @@ def test_a_good_token(algorithm: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("rights", "publishes", "subscribes"),
-    [
-        (ALL, True, True),
-        ({"publish": ["*"]}, True, False),
-        ({"subscribe": []}, False, True),
-        ({"publish": []}, False, False),
-        ({}, False, False),
-        (None, False, False),
-    ],
-)
-def test_what_is_not_named_is_not_granted(
-    rights: object, *, publishes: bool, subscribes: bool
-) -> None:
+LISTS = [
+    (ALL, True, True),
+    ({"publish": ["*"]}, True, False),
+    ({"subscribe": []}, False, True),
+    ({"publish": []}, False, False),
+    ({}, False, False),
+    (None, False, False),
+]
+
+
+def test_what_is_not_named_is_not_granted(subtests: pytest.Subtests) -> None:
     """A token without a list gives no right of that kind."""
-    grant = check(sign(claims(mercure=rights)))
-    assert grant.publish.matches_topic("x") is publishes
-    assert (grant.subscribe is not None) is subscribes
+    for rights, publishes, subscribes in LISTS:
+        with subtests.test(rights=rights, publishes=publishes, subscribes=subscribes):
+            grant = check(sign(claims(mercure=rights)))
+            assert grant.publish.matches_topic("x") is publishes
+            assert (grant.subscribe is not None) is subscribes
 
 
-@pytest.mark.parametrize("claim", [None, [], "x", {"operate": 1}, {"operate": "true"}])
-def test_our_own_claim_is_checked(claim: object) -> None:
-    """What isn't `{"operate": true}` or `false` makes the token one that isn't good."""
-    payload = json.dumps({**claims(), "h3trio": claim})
-    with pytest.raises(TokenError, match="h3trio is malformed"):
-        verify(sign(payload), key_set(), TokenRules(), now=NOW)
+def test_our_own_claim_is_checked(subtests: pytest.Subtests) -> None:
+    """A claim of ours that isn't `{"operate": true}` or `false` makes a token bad."""
+    wrong: list[object] = [None, [], "x", {"operate": 1}, {"operate": "true"}]
+    for claim in wrong:
+        with subtests.test(claim=claim):
+            payload = json.dumps({**claims(), "h3trio": claim})
+            with pytest.raises(TokenError, match="h3trio is malformed"):
+                verify(sign(payload), key_set(), TokenRules(), now=NOW)
 
 
 def test_the_claim_has_a_long_name_too() -> None:
@@ -86,33 +87,41 @@ def test_the_claim_has_a_long_name_too() -> None:
     assert refused(sign(claims(**both))) == "the claim mercure is malformed"
 
 
-@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a != "HS256"])
-@pytest.mark.parametrize("strip", [False, True])
-def test_a_public_key_is_no_secret(algorithm: str, *, strip: bool) -> None:
+def test_a_public_key_is_no_secret(subtests: pytest.Subtests) -> None:
     """An HMAC made with the text of a public key is refused."""
-    pem = public_pem(algorithm)
-    head, payload, _ = sign().split(".")
-    message = f"{head}.{payload}"
-    forged = hmac.digest(pem.strip() if strip else pem, message.encode(), hashlib.sha256)
-    assert refused(f"{message}.{b64(forged)}", key_set(algorithm)) == "no key is for this token"
+    for algorithm in [a for a in ALGORITHMS if a != "HS256"]:
+        for strip in [False, True]:
+            with subtests.test(algorithm=algorithm, strip=strip):
+                pem = public_pem(algorithm)
+                head, payload, _ = sign().split(".")
+                message = f"{head}.{payload}"
+                forged = hmac.digest(
+                    pem.strip() if strip else pem, message.encode(), hashlib.sha256
+                )
+                assert (
+                    refused(f"{message}.{b64(forged)}", key_set(algorithm))
+                    == "no key is for this token"
+                )
 
 
-@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", " none", "hs256", "HS384"])
-def test_no_other_algorithm(name: str) -> None:
+def test_no_other_algorithm(subtests: pytest.Subtests) -> None:
     """Unsigned tokens, in any spelling, and algorithms that aren't the key's are refused."""
-    message = f"{b64(json.dumps({'alg': name}))}.{b64(json.dumps(claims()))}"
-    assert refused(f"{message}.") == "the token is not a JWT"
-    assert refused(f"{message}.AAAA") == "no key is for this token"
-    signed = sign(header={"alg": name})
-    assert refused(signed) == "no key is for this token"
+    for name in ["none", "None", "NONE", "nOnE", "", " none", "hs256", "HS384"]:
+        with subtests.test(name=name):
+            message = f"{b64(json.dumps({'alg': name}))}.{b64(json.dumps(claims()))}"
+            assert refused(f"{message}.") == "the token is not a JWT"
+            assert refused(f"{message}.AAAA") == "no key is for this token"
+            signed = sign(header={"alg": name})
+            assert refused(signed) == "no key is for this token"
 
 
-@pytest.mark.parametrize("kid", ["../../dev/null", "other", "", "a' OR 1=1", "/etc/passwd\0"])
-def test_kid_is_a_name_and_nothing_else(kid: str) -> None:
+def test_kid_is_a_name_and_nothing_else(subtests: pytest.Subtests) -> None:
     """A key that isn't in the set isn't looked for elsewhere."""
-    keys = parse_jwks(json.dumps({"keys": [jwk("HS256", kid="mine")]}).encode())
-    assert check(sign(header={"kid": "mine"}), keys).subscribe
-    assert refused(sign(header={"kid": kid}), keys) == "no key is for this token"
+    for kid in ["../../dev/null", "other", "", "a' OR 1=1", "/etc/passwd\0"]:
+        with subtests.test(kid=kid):
+            keys = parse_jwks(json.dumps({"keys": [jwk("HS256", kid="mine")]}).encode())
+            assert check(sign(header={"kid": "mine"}), keys).subscribe
+            assert refused(sign(header={"kid": kid}), keys) == "no key is for this token"
 
 
 def test_the_key_of_another_kid_is_not_tried() -> None:
@@ -124,17 +133,18 @@ def test_the_key_of_another_kid_is_not_tried() -> None:
     assert refused(sign(), keys) == "no key is for this token"
 
 
-@pytest.mark.parametrize("name", ["jwk", "jku", "x5u", "x5c", "x5t"])
-def test_keys_that_a_token_brings_along(name: str) -> None:
+def test_keys_that_a_token_brings_along(subtests: pytest.Subtests) -> None:
     """A header's own key or address is ignored: it neither helps a forger nor hurts an issuer."""
-    brought: Any = jwk("RS256") if name == "jwk" else "https://evil.example/key"
-    header = {name: brought}
-    assert check(sign(header=header)).subscribe
-    assert refused(sign(header=header, key=b"y" * 40)) == "the signature is wrong"
-    assert refused(sign(header=header, algorithm="RS256")) == "no key is for this token"
+    for name in ["jwk", "jku", "x5u", "x5c", "x5t"]:
+        with subtests.test(name=name):
+            brought: Any = jwk("RS256") if name == "jwk" else "https://evil.example/key"
+            header = {name: brought}
+            assert check(sign(header=header)).subscribe
+            assert refused(sign(header=header, key=b"y" * 40)) == "the signature is wrong"
+            assert refused(sign(header=header, algorithm="RS256")) == "no key is for this token"
 
 
-HEADERS = {
+HEADERS: dict[str, tuple[dict[str, object], str]] = {
     "an extension": ({"crit": ["exp"]}, "needs an extension"),
     "an empty crit": ({"crit": []}, "needs an extension"),
     "an unencoded payload": ({"b64": False, "crit": ["b64"]}, "needs an extension"),
@@ -147,16 +157,18 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize(("header", "why"), HEADERS.values(), ids=HEADERS.keys())
-def test_headers_that_are_refused(header: dict[str, object], why: str) -> None:
+def test_headers_that_are_refused(subtests: pytest.Subtests) -> None:
     """A header that asks for more, or is malformed, is refused whatever the signature."""
-    assert why in refused(sign(header=header))
+    for name, (header, why) in HEADERS.items():
+        with subtests.test(name):
+            assert why in refused(sign(header=header))
 
 
-@pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+JWT"])
-def test_types_that_are_taken(kind: str) -> None:
+def test_types_that_are_taken(subtests: pytest.Subtests) -> None:
     """Plain tokens and access tokens say so in any case."""
-    assert check(sign(header={"typ": kind})).subscribe
+    for kind in ["JWT", "jwt", "at+jwt", "application/at+JWT"]:
+        with subtests.test(kind=kind):
+            assert check(sign(header={"typ": kind})).subscribe
 
 
 CLAIMS: dict[str, tuple[dict[str, object], str]] = {
@@ -186,10 +198,11 @@ CLAIMS: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("changes", "why"), CLAIMS.values(), ids=CLAIMS.keys())
-def test_claims_that_are_refused(changes: dict[str, Any], why: str) -> None:
+def test_claims_that_are_refused(subtests: pytest.Subtests) -> None:
     """Claims that are wrong, over, not yet, or for somebody else are refused."""
-    assert why in refused(sign(claims(**changes)))
+    for name, (changes, why) in CLAIMS.items():
+        with subtests.test(name):
+            assert why in refused(sign(claims(**changes)))
 
 
 PAYLOADS = [
@@ -208,16 +221,18 @@ PAYLOADS = [
 ]
 
 
-@pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
-def test_payloads_that_are_refused(payload: str) -> None:
-    """What is no object, has a name twice, or has a number that is none, is refused."""
-    refused(sign(payload))
+def test_payloads_that_are_refused(subtests: pytest.Subtests) -> None:
+    """A payload that is no object, has a name twice, or has a number that is none, is refused."""
+    for payload in PAYLOADS:
+        with subtests.test(payload=payload):
+            refused(sign(payload))
 
 
-@pytest.mark.parametrize("header", ["", "[]", "null", '{"alg":"HS256","alg":"HS256"}', "{", "\xff"])
-def test_headers_that_are_no_objects(header: str) -> None:
+def test_headers_that_are_no_objects(subtests: pytest.Subtests) -> None:
     """The header is as strict as the payload."""
-    assert refused(sign(header=header)) == "the token is not a JWT"
+    for header in ["", "[]", "null", '{"alg":"HS256","alg":"HS256"}', "{", "\xff"]:
+        with subtests.test(header=header):
+            assert refused(sign(header=header)) == "the token is not a JWT"
 
 
 def test_shapes_that_are_refused() -> None:
@@ -258,8 +273,13 @@ def test_signatures_that_are_refused(algorithm: str) -> None:
     head, payload, signature = good.split(".")
     other = sign(claims(sub="x"), algorithm=algorithm).split(".")
     wrong = [signature[:-4], signature[4:], signature + "AAAA", "AAAA", "A" * len(signature)]
-    for forged in (*wrong, other[2]):
-        assert refused(f"{head}.{payload}.{forged}", keys) == "the signature is wrong"
+    for forged in wrong:
+        # Where it is cut, base64url may have bits too many.
+        assert refused(f"{head}.{payload}.{forged}", keys) in (
+            "the signature is wrong",
+            "the token is not a JWT",
+        )
+    assert refused(f"{head}.{payload}.{other[2]}", keys) == "the signature is wrong"
     assert refused(f"{head}.{other[1]}.{signature}", keys) == "the signature is wrong"
 
 
@@ -289,40 +309,49 @@ def test_tokens_without_an_end() -> None:
     assert grant.expires is None
 
 
+def test_other_claims_may_be_anything() -> None:
+    """Claims that nothing here reads make no token bad."""
+    others: dict[str, Any] = {"jti": 7, "iss": ["x"], "azp": None, "https://x.example/": [{}]}
+    assert check(sign(claims(**others))).subscribe
+
+
 def test_exp_may_have_a_fraction() -> None:
     """RFC 7519 section 2: a NumericDate may be no integer."""
     assert check(sign(claims(exp=NOW + 0.5))).expires == NOW + 0.5
 
 
-@pytest.mark.parametrize(
-    ("audience", "ok"),
-    [("hub", True), (["x", "hub"], True), ("hub2", False), (["x"], False), (None, False)],
-)
-def test_audience(audience: object, *, ok: bool) -> None:
-    """Where an audience is set it must be named, alone or among others."""
-    token = sign(claims(aud=audience))
-    rules = TokenRules(audience="hub")
-    if ok:
-        check(token, rules=rules)
-    else:
-        assert "aud" in refused(token, rules=rules)
+AUDIENCES = [("hub", True), (["x", "hub"], True), ("hub2", False), (["x"], False), (None, False)]
 
 
-@pytest.mark.parametrize("audience", ["hub", ["hub"], [None], []])
-def test_an_audience_that_nobody_set(audience: object) -> None:
+def test_audience(subtests: pytest.Subtests) -> None:
+    """An audience that is set must be named, alone or among others."""
+    for audience, ok in AUDIENCES:
+        with subtests.test(audience=audience, ok=ok):
+            token = sign(claims(aud=audience))
+            rules = TokenRules(audience="hub")
+            if ok:
+                check(token, rules=rules)
+            else:
+                assert "aud" in refused(token, rules=rules)
+
+
+def test_an_audience_that_nobody_set(subtests: pytest.Subtests) -> None:
     """RFC 7519 section 4.1.3: who isn't named by `aud` must refuse, and here nobody has a name."""
-    assert "audience" in refused(sign(claims(aud=audience)))
+    for audience in ["hub", ["hub"], [None], []]:
+        with subtests.test(audience=audience):
+            assert "audience" in refused(sign(claims(aud=audience)))
 
 
-@pytest.mark.parametrize(("issuer", "ok"), [("me", True), ("you", False), (None, False)])
-def test_issuer(issuer: object, *, ok: bool) -> None:
-    """Where an issuer is set it must be that."""
-    token = sign(claims(iss=issuer))
-    rules = TokenRules(issuer="me")
-    if ok:
-        check(token, rules=rules)
-    else:
-        assert refused(token, rules=rules) == "the token is from another issuer"
+def test_issuer(subtests: pytest.Subtests) -> None:
+    """An issuer that is set must be the token's."""
+    for issuer, ok in [("me", True), ("you", False), (None, False)]:
+        with subtests.test(issuer=issuer, ok=ok):
+            token = sign(claims(iss=issuer))
+            rules = TokenRules(issuer="me")
+            if ok:
+                check(token, rules=rules)
+            else:
+                assert "iss" in refused(token, rules=rules)
 
 
 def test_rules_are_checked() -> None:
@@ -360,7 +389,7 @@ def test_a_changed_token_is_refused(at: int, char: str) -> None:
 
 
 def test_no_error_tells_of_the_key() -> None:
-    """What is refused is told without the secret, also where an error is shown in full."""
+    """A refusal doesn't tell the secret, not even if the error is shown in full."""
     with pytest.raises(TokenError) as caught:
         check(sign(key=b"z" * 40))
     shown = repr(caught.value) + repr(caught.value.__cause__) + repr(key_set())

@@ -10,7 +10,7 @@ import trio
 from helpers import Head, connect, request
 
 from h3trio.hub import Hub
-from h3trio.hubserver import Access, create_app
+from h3trio.hubserver import AccessControl, create_app
 from h3trio.hubserver._monitoring.dashboard import PAGE, PAGE_HEADERS, static_files
 
 if TYPE_CHECKING:
@@ -53,43 +53,49 @@ async def get(nursery: trio.Nursery) -> AsyncGenerator[Get]:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_each_file_is_served(get: Get, name: str) -> None:
+async def test_each_file_is_served(subtests: pytest.Subtests, get: Get) -> None:
     """Every file comes whole, with its type, to be asked for again each time."""
-    types = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-    head, body = await get(path_of(name))
-    assert (head.status, body) == (200, FILES[name].body)
-    ending = name.rpartition(".")[2]
-    assert head.headers["content-type"] in (f"{types.get(ending)}; charset=utf-8", "image/svg+xml")
-    assert head.headers["x-content-type-options"] == "nosniff"
-    assert head.headers["cache-control"] == "no-cache"
-    assert head.headers["etag"] == FILES[name].etag
-    same = (await get(path_of(name), method="HEAD"))[0]
-    assert (same.status, {**same.headers, "date": ""}) == (200, {**head.headers, "date": ""})
+    for name in NAMES:
+        with subtests.test(name=name):
+            types = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+            head, body = await get(path_of(name))
+            assert (head.status, body) == (200, FILES[name].body)
+            ending = name.rpartition(".")[2]
+            assert head.headers["content-type"] in (
+                f"{types.get(ending)}; charset=utf-8",
+                "image/svg+xml",
+            )
+            assert head.headers["x-content-type-options"] == "nosniff"
+            assert head.headers["cache-control"] == "no-cache"
+            assert head.headers["etag"] == FILES[name].etag
+            same = (await get(path_of(name), method="HEAD"))[0]
+            assert (same.status, {**same.headers, "date": ""}) == (
+                200,
+                {**head.headers, "date": ""},
+            )
 
 
-@pytest.mark.parametrize(
-    ("lines", "status"),
-    [
-        (["If-None-Match: {}"], 304),
-        (["If-None-Match: W/{}"], 304),
-        (['If-None-Match: "other", {}'], 304),
-        (['If-None-Match: "other"', "If-None-Match: {}"], 304),
-        (["If-None-Match: *"], 304),
-        (['If-None-Match: "other"'], 200),
-        (["If-None-Match: "], 200),
-    ],
-)
-async def test_what_a_browser_holds_isnt_sent_again(
-    get: Get, lines: list[str], status: int
-) -> None:
+CONDITIONS = [
+    (["If-None-Match: {}"], 304),
+    (["If-None-Match: W/{}"], 304),
+    (['If-None-Match: "other", {}'], 304),
+    (['If-None-Match: "other"', "If-None-Match: {}"], 304),
+    (["If-None-Match: *"], 304),
+    (['If-None-Match: "other"'], 200),
+    (["If-None-Match: "], 200),
+]
+
+
+async def test_what_a_browser_holds_isnt_sent_again(subtests: pytest.Subtests, get: Get) -> None:
     """A browser that holds this very file gets a 304, and what it needs to go on using it."""
-    etag = FILES[PAGE].etag
-    head, body = await get("/", *(line.format(etag) for line in lines))
-    assert head.status == status
-    assert bool(body) is (status == 200)
-    assert head.headers["etag"] == etag
-    assert head.headers["content-security-policy"]
+    for lines, status in CONDITIONS:
+        with subtests.test(lines=lines, status=status):
+            etag = FILES[PAGE].etag
+            head, body = await get("/", *(line.format(etag) for line in lines))
+            assert head.status == status
+            assert bool(body) is (status == 200)
+            assert head.headers["etag"] == etag
+            assert head.headers["content-security-policy"]
 
 
 def test_another_text_has_another_tag() -> None:
@@ -97,12 +103,13 @@ def test_another_text_has_another_tag() -> None:
     assert len({file.etag for file in FILES.values()}) == len(FILES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_it_is_for_this_machine(get: Get, name: str) -> None:
+async def test_it_is_for_this_machine(subtests: pytest.Subtests, get: Get) -> None:
     """Through a proxy the page and its files are a 403 that names the flag."""
-    head, body = await get(path_of(name), "X-Forwarded-For: 10.0.0.1")
-    assert head.status == 403
-    assert b"--allow-anonymous-operate" in body
+    for name in NAMES:
+        with subtests.test(name=name):
+            head, body = await get(path_of(name), "X-Forwarded-For: 10.0.0.1")
+            assert head.status == 403
+            assert b"--allow-anonymous-operate" in body
 
 
 async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
@@ -113,7 +120,7 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
         return None
 
     async with Hub() as hub:
-        app = create_app(hub, access=Access(authenticator=nobody))
+        app = create_app(hub, access=AccessControl(authenticator=nobody))
         for path, accept, status, shown in (
             ("/", "text/html,application/xhtml+xml,*/*;q=0.8", 403, FILES[PAGE].body),
             ("/", "*/*", 403, b"--allow-anonymous-operate"),
@@ -132,20 +139,21 @@ async def test_with_tokens_the_refusal_takes_one(nursery: trio.Nursery) -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/static/",
-        "/static/index.html",
-        "/static/../_app.py",
-        "/static/%2e%2e/_app.py",
-        "/static/..%2f_app.py",
-        "/static//etc/passwd",
-    ],
-)
-async def test_nothing_else_is_served(get: Get, path: str) -> None:
-    """What isn't a file of the dashboard isn't there, whatever the path looks like."""
-    assert (await get(path))[0].status == 404
+OTHER_PATHS = [
+    "/static/",
+    "/static/index.html",
+    "/static/../_app.py",
+    "/static/%2e%2e/_app.py",
+    "/static/..%2f_app.py",
+    "/static//etc/passwd",
+]
+
+
+async def test_nothing_else_is_served(subtests: pytest.Subtests, get: Get) -> None:
+    """A path that is no file of the dashboard is 404, whatever it looks like."""
+    for path in OTHER_PATHS:
+        with subtests.test(path=path):
+            assert (await get(path))[0].status == 404
 
 
 def test_the_policy_allows_what_is_there_and_nothing_else() -> None:
@@ -174,22 +182,26 @@ def test_the_page_has_no_code_of_its_own() -> None:
     assert re.findall(r"<style| style=| on\w+=|javascript:", page) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_comes_from_elsewhere(name: str) -> None:
+def test_nothing_comes_from_elsewhere(subtests: pytest.Subtests) -> None:
     """No file names a host; what a file names is there too, by a relative path."""
-    text = text_of(name).replace("http://www.w3.org/2000/svg", "")
-    assert re.findall(r"https?://|\b(?:src|href)=\"/|url\(", text) == []
-    named = re.findall(r'\b(?:src|href)="([^"#]+)"', text)
-    imported = re.findall(r'(?:from|import\() ?"\./([^"]+)"', text)
-    assert {*(path.removeprefix("static/") for path in named), *imported} <= set(NAMES)
+    for name in NAMES:
+        with subtests.test(name=name):
+            text = text_of(name).replace("http://www.w3.org/2000/svg", "")
+            assert re.findall(r"https?://|\b(?:src|href)=\"/|url\(", text) == []
+            named = re.findall(r'\b(?:src|href)="([^"#]+)"', text)
+            imported = re.findall(r'(?:from|import\() ?"\./([^"]+)"', text)
+            assert {*(path.removeprefix("static/") for path in named), *imported} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_no_script_makes_markup_of_text(name: str) -> None:
-    """What is published is only ever shown as text."""
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function"
-    assert re.findall(forbidden, text_of(name)) == []
-    assert text_of(name).startswith("// @ts-check\n")
+def test_no_script_makes_markup_of_text(subtests: pytest.Subtests) -> None:
+    """Events are only ever shown as text."""
+    for name in SCRIPTS:
+        with subtests.test(name=name):
+            forbidden = (
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function"
+            )
+            assert re.findall(forbidden, text_of(name)) == []
+            assert text_of(name).startswith("// @ts-check\n")
 
 
 def test_every_file_is_used() -> None:
@@ -223,12 +235,15 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-@pytest.mark.parametrize(("text", "back"), PAIRS)
-def test_text_can_be_read(text: str, back: str, *, scheme: int) -> None:
+def test_text_can_be_read(subtests: pytest.Subtests) -> None:
     """Every colour of text has a contrast of 4.5 to what is behind it (WCAG 2.2, 1.4.3)."""
-    blocks = re.findall(r":root \{(.*?)\}", text_of("dashboard.css"), re.DOTALL)
-    colours = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in blocks]
-    assert colours[0].keys() == colours[1].keys()
-    light, dark = sorted((luminance(colours[scheme][name]) for name in (text, back)), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    for scheme in [0, 1]:
+        for text, back in PAIRS:
+            with subtests.test(scheme=scheme, text=text, back=back):
+                blocks = re.findall(r":root \{(.*?)\}", text_of("dashboard.css"), re.DOTALL)
+                colours = [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in blocks]
+                assert colours[0].keys() == colours[1].keys()
+                light, dark = sorted(
+                    (luminance(colours[scheme][name]) for name in (text, back)), reverse=True
+                )
+                assert (light + 0.05) / (dark + 0.05) >= 4.5

@@ -1,4 +1,4 @@
-"""What a hub server shows of itself: `/statistics`, once and as a stream."""
+"""`/statistics` of a hub server, once and as a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import fields
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, final
 
 import pytest
@@ -16,8 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import ServerStatistics, __version__
 from h3trio.hub import HistoryStatistics, Hub, HubStatistics, MemoryHistory
-from h3trio.hubserver import AccessStatistics, Rights, create_app
-from h3trio.hubserver._monitoring.broadcast import Broadcast
+from h3trio.hubserver import AccessStatistics, AnonymousAccess, create_app
 from h3trio.hubserver._monitoring.statistics import MAX_NAMES, MAX_SLOW, MAX_TOPICS
 from h3trio.testing import Client, connect
 
@@ -65,7 +63,7 @@ def names(kind: type[DataclassInstance]) -> set[str]:
 
 
 async def test_a_snapshot_has_every_field(served: Served) -> None:
-    """What server, hub, history and door count stands in the JSON under its own name."""
+    """Each count of server, hub, history and access control stands in the JSON under its name."""
     found = await served.statistics()
     assert found["version"] == __version__
     assert abs(found["time"] - time.time()) < 60
@@ -116,7 +114,7 @@ async def test_the_end_of_a_subscription_is_counted(served: Served) -> None:
 
 
 async def test_slow_subscriptions_are_named(served: Served) -> None:
-    """Who isn't fed live is listed with its client, its topics and how far behind it is."""
+    """A subscriber that isn't fed live is listed with its client, its topics and its lag."""
     async with connect(served.app, "/events/big", lifespan=False, buffer_bytes=500) as client:
         await wait_all_tasks_blocked()
         client.stall()
@@ -168,8 +166,8 @@ async def test_a_stream_of_snapshots(served: Served, autojump_clock: MockClock) 
     assert times[1] - times[0] <= 2
 
 
-async def test_watchers_share_a_snapshot(served: Served, autojump_clock: MockClock) -> None:
-    """Many who watch get the very same snapshot at a tick."""
+async def test_streams_share_a_snapshot(served: Served, autojump_clock: MockClock) -> None:
+    """Streams that ask at the same time get the very same snapshot."""
     async with trio.open_nursery() as nursery:
         seen: list[list[str | None]] = [[] for _ in range(5)]
 
@@ -180,26 +178,41 @@ async def test_watchers_share_a_snapshot(served: Served, autojump_clock: MockClo
         for mine in seen:
             nursery.start_soon(partial(watch, mine))
     assert all(mine == seen[0] for mine in seen)
+    assert len(set(seen[0])) == 3
     assert autojump_clock.current_time() < 11
 
 
-async def test_who_joins_is_told_nothing_twice(autojump_clock: MockClock) -> None:
-    """A watcher that begins with the newest, shortly before a tick, is given a newer one at it."""
-    broadcast: Broadcast[int] = Broadcast()
-    made = count()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(broadcast.run)
-        broadcast.join(partial(next, made), interval=60)
-        await trio.sleep(1.3)
-        watcher = broadcast.join(partial(next, made), interval=0.5)
-        seen = [await watcher.next() for _ in range(4)]
-        nursery.cancel_scope.cancel()
-    assert seen == [1, 2, 3, 4]
-    assert autojump_clock.current_time() == 2.5
+async def test_no_stream_gets_a_snapshot_twice(
+    served: Served,
+    autojump_clock: MockClock,  # noqa: ARG001 - time that jumps
+) -> None:
+    """A stream that begins with another one's snapshot is sent a newer one after its interval."""
+    async with served.connect("/statistics?interval=60") as one:
+        first = (await one.next_event()).data
+        await trio.sleep(0.3)
+        async with served.connect("/statistics?interval=0.5") as other:
+            seen = [(await other.next_event()).data for _ in range(3)]
+    assert seen[0] == first
+    assert len(set(seen)) == 3
+
+
+async def test_a_slow_stream_skips_snapshots(served: Served, autojump_clock: MockClock) -> None:
+    """A client that takes nothing for a while gets what was sent, and then the newest."""
+    target = "/statistics?interval=1"
+    async with connect(served.app, target, lifespan=False, buffer_bytes=500) as client:
+        await client.next_event()
+        client.stall()
+        await trio.sleep(10.5)
+        await served.hub.publish("x", topics=["a"])
+        client.resume()
+        await client.next_event()
+        newest = await client.next_event()
+        assert 11 <= autojump_clock.current_time() <= 12
+        assert json.loads(newest.data or "")["hub"]["published"] == 1
 
 
 async def test_nothing_is_made_for_nobody(served: Served, autojump_clock: MockClock) -> None:
-    """Without a watcher no task wakes: an hour is one jump of the clock."""
+    """Without a stream no task wakes."""
     async with served.connect("/statistics") as client:
         await client.next_event()
     await trio.sleep(1)
@@ -225,6 +238,6 @@ async def test_statistics_are_for_who_may_operate(served: Served, accept: str) -
         assert client.status == 403
         assert b"--allow-anonymous-operate" in await client.body()
     assert (await served.statistics())["access"]["forbidden"] == 1
-    app = create_app(rights=Rights(allow_anonymous_operate=True))
+    app = create_app(anonymous=AnonymousAccess(allow_anonymous_operate=True))
     async with connect(app, "/statistics", headers=headers) as client:
         assert client.status == 200

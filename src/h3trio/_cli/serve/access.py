@@ -1,7 +1,6 @@
-"""The options of the hub that say who may do what, and how much of it.
+"""The options of the hub's access control: keys, tokens and limits.
 
-What is secret comes by a file or the environment, as other users of a machine
-see the flags of a process.
+A secret comes by a file or the environment, as other users of a machine see the flags of a process.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from h3trio._cli.common import KEY_VARIABLE, counted
 from h3trio._cli.options import fail
 from h3trio.hubserver import (
     COOKIE_NAME,
-    Access,
-    Carriers,
+    AccessControl,
     JwksFile,
     KeySet,
     Limits,
     Rate,
     TokenAuthenticator,
     TokenRules,
+    TokenSources,
     parse_key,
     read_key_file,
 )
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from h3trio._cli.options import Options
-    from h3trio.hubserver import Rights
+    from h3trio.hubserver import AnonymousAccess
 
 
 _RULES: Final = TokenRules()
@@ -43,10 +42,6 @@ _COUNTS: Final = {
     "max_topics_per_subscription": "topics of one subscription",
     "max_topic_length": "characters of a topic",
 }
-# What stands in a cookie's name: a token, RFC 6265 section 4.1.1.
-_TOKEN_CHARS: Final = frozenset(
-    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
 
 
 def add_arguments(parser: Options) -> None:
@@ -105,9 +100,7 @@ def _leeway(text: str) -> float:
 
 
 def _cookie_name(text: str) -> str:
-    if not text or not _TOKEN_CHARS.issuperset(text):
-        raise ValueError(f"{text!r} is not a cookie's name")
-    return text
+    return TokenSources(cookie_name=text).cookie_name
 
 
 def _recheck_interval(text: str) -> float:
@@ -117,8 +110,8 @@ def _recheck_interval(text: str) -> float:
 # -- from arguments to values
 
 
-def access_from(arguments: argparse.Namespace, rights: Rights) -> Access:
-    """Make the rights and limits of the hub; exit with one line if they can't be."""
+def access_from(arguments: argparse.Namespace, anonymous: AnonymousAccess) -> AccessControl:
+    """Make the access control of the hub; exit with one line if a key can't be used."""
     keys = _keys_from(arguments)
     rules = TokenRules(
         audience=arguments.jwt_audience,
@@ -127,15 +120,15 @@ def access_from(arguments: argparse.Namespace, rights: Rights) -> Access:
         leeway=arguments.jwt_leeway,
         max_token_bytes=arguments.max_token_bytes,
     )
-    carriers = Carriers(
+    token_sources = TokenSources(
         cookie_name=arguments.cookie_name,
         allow_query=arguments.allow_query_token,
-        allowed_origins=rights.allowed_origins,
+        allowed_origins=anonymous.allowed_origins,
     )
     names = {field.name for field in fields(Limits)} & vars(arguments).keys()
-    return Access(
-        rights=rights,
-        authenticator=keys and TokenAuthenticator(keys, rules=rules, carriers=carriers),
+    return AccessControl(
+        anonymous=anonymous,
+        authenticator=keys and TokenAuthenticator(keys, rules=rules, token_sources=token_sources),
         limits=Limits(**{name: getattr(arguments, name) for name in names}),
     )
 

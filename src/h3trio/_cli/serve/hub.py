@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from h3trio._cli.options import fail
 from h3trio.hub import Hub
 from h3trio.hubserver import (
+    AnonymousAccess,
     Retention,
-    Rights,
     create_app,
     describe,
     hub_cors,
@@ -122,15 +122,15 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
     except ValueError as exc:
         fail(f"--cors-origin: {exc}")
     trusted: list[str] = [origin.strip() for origin in arguments.allow_origin.split(",")]
-    rights = Rights(
+    anonymous = AnonymousAccess(
         allow_anonymous_publish=arguments.allow_anonymous_publish,
         allow_anonymous_subscribe=arguments.allow_anonymous_subscribe,
         allow_anonymous_operate=arguments.allow_anonymous_operate,
         # Whose pages may read must be let in first; with "*" nobody is named.
         allowed_origins=frozenset(trusted) - {""} | cors_origins - {"*"},
     )
-    access = access_options.access_from(arguments, rights)
-    open_to_all = rights.allow_anonymous_publish or rights.allow_anonymous_subscribe
+    access = access_options.access_from(arguments, anonymous)
+    open_to_all = anonymous.allow_anonymous_publish or anonymous.allow_anonymous_subscribe
     if not is_loopback(arguments.host) and not open_to_all and not access.has_authenticator:
         fail(
             f"--host {arguments.host} is reachable from other machines: give a key for tokens "

@@ -1,45 +1,47 @@
-"""Who may do what without a key.
+"""`AnonymousAccess`: the rights of requests that come without a token.
 
-A proxy on the same host, a web page posting to localhost and DNS rebinding all
-look like a loopback peer. So anonymous rights need every sign of a program on
-this machine that speaks to us directly; one sign missing is a 403 that names
-the flag to set.
+A proxy on the same host, a web page that posts to localhost and DNS rebinding all look like a peer
+on loopback. So a request has rights only if every sign says that it is from a program on this
+machine that speaks to us directly. If one sign is missing the answer is 403, and names the flag
+that gives the right to anyone.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, final
-from urllib.parse import urlsplit
 
 from h3trio import HTTPError
+
+from .origin import is_own_page
 
 if TYPE_CHECKING:
     from h3trio import H3Event
 
 _PROXY_HEADERS: Final = (b"forwarded", b"via")
 _PROXY_PREFIX: Final = b"x-forwarded-"
-# RFC 1035 section 2.3.4: a name has at most 255 octets. Bounds what is kept of answers, too.
+# RFC 1035 section 2.3.4: a name has at most 255 octets. It also bounds the cached answers.
 _LONGEST_AUTHORITY: Final = 255 + len(":65535")
-# What would make a URL parser find the host elsewhere than a browser put it.
-_NOT_IN_AUTHORITY: Final = frozenset("@/?#\\")
+# No user info, no path: browsers and servers could disagree about where the host is.
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rights:
-    """What is allowed to anyone, beyond programs on this machine."""
+class AnonymousAccess:
+    """The rights of anyone without a token; programs on this machine have all of them."""
 
     allow_anonymous_publish: bool = False
     """Publish and purge."""
     allow_anonymous_subscribe: bool = False
-    """Read what is public."""
+    """Read public events."""
     allow_anonymous_operate: bool = False
     """See the page, the health, the metrics, the statistics: topics, addresses of slow clients."""
     allowed_origins: frozenset[str] = frozenset()
-    """Other sites whose pages count as this machine's own."""
+    """Origins of other sites whose pages count as this machine's own."""
 
     def check_publish(self, event: H3Event) -> None:
         """Raise `HTTPError` 403 unless this request may publish."""
@@ -52,15 +54,15 @@ class Rights:
             self._check(event, "--allow-anonymous-subscribe")
 
     def check_operate(self, event: H3Event) -> None:
-        """Raise `HTTPError` 403 unless this request may see what operators do."""
+        """Raise `HTTPError` 403 unless this request may see how the hub is doing."""
         if not self.allow_anonymous_operate:
             self._check(event, "--allow-anonymous-operate")
 
     def _check(self, event: H3Event, flag: str) -> None:
-        if (why := self._foreign(event)) is not None:
+        if (why := self._missing_sign(event)) is not None:
             raise HTTPError(403, f"{why}: anonymous access is for this machine only; see {flag}")
 
-    def _foreign(self, event: H3Event) -> str | None:
+    def _missing_sign(self, event: H3Event) -> str | None:
         """Say why a request isn't surely from a program on this machine."""
         if event.client not in ("unix", "memory") and not is_loopback(event.client):
             return "the client is on another machine"
@@ -70,18 +72,15 @@ class Rights:
         for name, _ in event.headers.raw:
             if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
                 return f"the request came through a proxy ({name.decode('latin-1')})"
-        origin = event.headers.get("origin")
-        if origin is not None and not self._origin_allowed(origin, event):
+        # No proxy is between, so a page of ours has the scheme of the request.
+        if "origin" in event.headers and not is_own_page(
+            event, self.allowed_origins, scheme=event.scheme
+        ):
             return "Origin is another site (--allow-origin would admit it)"
         return None
 
-    def _origin_allowed(self, origin: str, event: H3Event) -> bool:
-        # Browsers write both in lower case; what other clients send may differ.
-        own = f"{event.scheme}://{event.authority}"
-        return origin in self.allowed_origins or origin.lower() == own.lower()
 
-
-@lru_cache(maxsize=1024)  # asked of every request, of few names; 10 µs of a POST's 400
+@lru_cache(maxsize=1024)  # each request asks, and few names come
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be this machine."""
     # RFC 6761 section 6.3: "localhost." and names below it are loopback, whatever the DNS says.
@@ -95,17 +94,8 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-@lru_cache(maxsize=1024)  # as above; 7 µs
+@lru_cache(maxsize=1024)  # as above
 def _names_loopback(authority: str) -> bool:
     """Whether `host:port` can only be this machine."""
-    return is_loopback(_host_name(authority))
-
-
-def _host_name(authority: str) -> str:
-    """Return the name or address in `host:port`, or nothing if it is not of that form."""
-    if _NOT_IN_AUTHORITY.intersection(authority):
-        return ""
-    try:
-        return (urlsplit(f"//{authority}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = _AUTHORITY.fullmatch(authority)
+    return found is not None and is_loopback(found[1] or found[2].rstrip("."))

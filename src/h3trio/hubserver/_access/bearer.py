@@ -1,9 +1,8 @@
 """`TokenAuthenticator`: bearer tokens as an `Authenticator`.
 
-A token that was found good is good until it ends or the keys change, so it is
-verified once: publishers send the same one with each request. It is remembered
-by its hash, so that a dump of the memory doesn't give away those in use, and a
-look-up's timing says nothing of them.
+A token that was found good is good until it ends or the keys change, so it is verified once:
+publishers send the same one with each request. It is remembered by its hash, so that a dump of the
+memory doesn't give away the tokens in use, and the time of a look-up says nothing of them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, final
 
 from .keys import JwksFile
-from .token_sources import Carriers, unauthorized
+from .token_sources import TokenSources, unauthorized
 from .tokens import TokenError, TokenRules, verify
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class TokenAuthenticator:
     Args:
         keys: a `KeySet`, or a `JwksFile` that is looked at again.
         rules: what tokens must be.
-        carriers: where they may be.
+        token_sources: where they may be.
         clock: Unix time in seconds.
     """
 
@@ -45,12 +44,12 @@ class TokenAuthenticator:
         keys: KeySet | JwksFile,
         *,
         rules: TokenRules | None = None,
-        carriers: Carriers | None = None,
+        token_sources: TokenSources | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = keys
         self._rules = rules or TokenRules()
-        self._carriers = carriers or Carriers()
+        self._token_sources = token_sources or TokenSources()
         self._clock = clock
         self._keys: KeySet | None = None
         self._good: OrderedDict[bytes, Grant] = OrderedDict()
@@ -62,11 +61,11 @@ class TokenAuthenticator:
             HTTPError: 401 if it isn't good, 400 if there are several, 403 if a cookie
                 came where the header `Origin` doesn't show that no other site sent it.
         """
-        found = self._carriers.find(event)
-        if found is None:
+        token = self._token_sources.find(event)
+        if token is None:
             return None
         keys = self._source
-        return self.grant(found.token, await keys.current() if isinstance(keys, JwksFile) else keys)
+        return self.grant(token, await keys.current() if isinstance(keys, JwksFile) else keys)
 
     def grant(self, token: str, keys: KeySet) -> Grant:
         """Return what a token allows; HTTPError 401 if it isn't good."""

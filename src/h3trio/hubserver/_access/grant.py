@@ -1,14 +1,10 @@
-"""What a request may do: the value that every way of telling who asks comes to.
+"""`Grant`: what a request may do, as an `Authenticator` says.
 
-An `Authenticator` turns a request into a `Grant`, or into `None` where the
-request says nothing of who asks. Everything behind it (routes, limits, the end
-of a stream) knows grants only, so a program can bring an authenticator of its
-own: sessions of a web framework, client certificates, an API key.
+An `Authenticator` turns a request into a `Grant`, or into `None` if the request doesn't say who
+sent it. Routes, limits and the end of a stream know grants only, so a program can bring an
+authenticator of its own: sessions of a web framework, client certificates, an API key.
 
 Topics are given as Mercure's selectors: `*` for all, a topic, or a URI template.
-Of RFC 6570 templates understand `{name}`, which stands for one segment, and
-`{+name}`, which stands for anything. Another expression makes a text a topic
-like any other, so what isn't understood gives no right.
 """
 
 from __future__ import annotations
@@ -33,10 +29,10 @@ ALL_TOPICS: Final = Selection(["*"])
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What whoever sent a request may do, until when."""
+    """The rights of a request, and their end."""
 
     publish: Selection = NO_TOPICS
-    """Topics it may publish to, and purge."""
+    """Topics it may publish to, and purge; none unless given."""
     subscribe: Selection | None = None
     """Topics whose private events it may see. `None`: it may not subscribe; an
     empty selection: to public events only."""
@@ -45,15 +41,15 @@ class Grant:
     expires: float | None = None
     """Unix time in seconds at which all of it ends, streams too; `None` for never."""
     subject: str = ""
-    """Who it is, for limits, for `Hub.kick` and for the log; `""` if that isn't known."""
+    """The sender's name, for limits, for `Hub.kick` and for the log; `""` if it isn't known."""
 
 
 class Authenticator(Protocol):
     """`await authenticator(event)`: tell what a request may do.
 
     It is asked before the answer begins and, for a stream, again every
-    `Limits.recheck_interval`. `None` is for a request that doesn't say who
-    asks; what anyone may do is then up to `Rights`.
+    `Limits.recheck_interval`. `None` is for a request that doesn't say who sent it, which
+    has the rights of `AnonymousAccess`.
 
     Raises:
         HTTPError: 401 for credentials that aren't good, 400 for what can't be read.

@@ -1,13 +1,12 @@
-"""Keys that tokens are verified with: from a secret, a PEM file, or a JWK Set.
+"""`KeySet`: the keys that tokens are verified with, from a secret, a PEM file, or a JWK Set.
 
-The algorithm belongs to the key, and is known from what the key is: a token
-that names another one meets no key. So a public key is never taken as the
-secret of an HMAC, and `none` is no algorithm at all.
+The algorithm belongs to the key, and follows from the kind of key: a token that names another
+algorithm meets no key. So a public key is never taken as the secret of an HMAC, and `none` is no
+algorithm at all. PyJWT reads and uses keys; this module decides which of them may be used.
 
-Files are read whole and are bounded. A JWK Set is looked at again when a token
-is verified, at most every `REREAD_SECONDS`, in a thread; a set that can't be
-read leaves the last good one in force. PyJWT comes with an extra and is
-imported where it is used.
+Files are read whole and are bounded. A JWK Set is looked at again when a token is verified, at most
+every `REREAD_SECONDS`, in a thread; if it can't be read the last good one stays in force. PyJWT
+comes with an extra and is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
@@ -27,29 +26,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
-"""What is supported: a secret, RSA, P-256 and Ed25519, each with one algorithm."""
+"""The supported algorithms, one for each kind of key: a secret, RSA, P-256 and Ed25519."""
 
 KEY_FILE_BYTES: Final = 64 * 1024
 JWKS_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100
 REREAD_SECONDS: Final = 5.0
 
-_SECRET_BYTES: Final = 32  # RFC 7518 section 3.2: as long as the hash, or longer
-_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
-_PUBLIC_MEMBERS: Final = {
-    "oct": ("kty", "k"),
-    "RSA": ("kty", "n", "e"),
-    "EC": ("kty", "crv", "x", "y"),
-    "OKP": ("kty", "crv", "x"),
+_ALGORITHM_OF: Final[dict[object, str]] = {
+    ("oct", None): "HS256",
+    ("RSA", None): "RS256",
+    ("EC", "P-256"): "ES256",
+    ("OKP", "Ed25519"): "EdDSA",
 }
-
-
-class Verifier(Protocol):
-    """The part of a PyJWT algorithm that verifies a signature."""
-
-    def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:  # noqa: ANN401 - each has its own type
-        """Whether a signature is that of a message."""
-        ...
+_PUBLIC_MEMBERS: Final[tuple[str, ...]] = ("kty", "crv", "k", "n", "e", "x", "y")
 
 
 @final
@@ -61,14 +51,8 @@ class Key:
     """One of `ALGORITHMS`; a token that names another is refused."""
     kid: str | None = None
     """Its name in a JWK Set, and in the header of tokens."""
-    material: object = field(repr=False)
-    """The key itself, as the verifier takes it; never shown."""
-    verifier: Verifier = field(repr=False)
-    """What does the arithmetic."""
-
-    def verify(self, message: bytes, signature: bytes) -> bool:
-        """Whether a signature was made with this key; in constant time where it is secret."""
-        return self.verifier.verify(message, self.material, signature)
+    material: Any = field(repr=False)
+    """The secret or the public key, as PyJWT takes it; never shown."""
 
 
 @final
@@ -123,15 +107,10 @@ def parse_key(data: bytes) -> Key:
     """
     require_jwt()
     if b"-----BEGIN " not in data:
-        return make_key(_secret(data))
+        return _make_key(_secret(data))
     if b"PRIVATE KEY" in data:
         raise ValueError("it holds a private key: the hub needs, and should have, the public one")
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415 - see this module's docstring
-
-    try:
-        return make_key(load_pem_public_key(data))
-    except _key_errors() as exc:
-        raise _bad_key(exc, "it is not a public key in PEM") from None
+    return _make_key(_load_pem(data, private=False))
 
 
 def parse_signing_key(data: bytes) -> tuple[str, object]:
@@ -142,71 +121,53 @@ def parse_signing_key(data: bytes) -> tuple[str, object]:
     """
     require_jwt()
     if b"-----BEGIN " not in data:
-        secret = make_key(_secret(data))
-        return secret.algorithm, secret.material
+        secret = _secret(data)
+        return _make_key(secret).algorithm, secret
     if b"PRIVATE KEY" not in data:
         raise ValueError("signing needs the private key, not the public one")
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - see this module's docstring
-
-    try:
-        private = load_pem_private_key(data, password=None)
-        return make_key(private.public_key()).algorithm, private
-    except _key_errors() as exc:
-        raise _bad_key(exc, "it is not a private key in PEM without a password") from None
+    private = _load_pem(data, private=True)
+    return _make_key(private.public_key()).algorithm, private
 
 
 def _secret(data: bytes) -> bytes:
     return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
-@final
-class _WeakKeyError(ValueError):
-    """A key that is one, but may not be used; its text says why."""
+def _load_pem(data: bytes, *, private: bool) -> Any:  # noqa: ANN401 - each algorithm has its own type
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see this module's docstring
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - same
 
-
-def _key_errors() -> tuple[type[Exception], ...]:
-    import jwt  # noqa: PLC0415 - see this module's docstring
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - same
-
-    # KeyError: a member is missing; TypeError: one is no text, or a file has a password.
-    return (ValueError, KeyError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError)
-
-
-def _bad_key(error: Exception, otherwise: str) -> ValueError:
-    # What the libraries say may quote the key.
-    return error if isinstance(error, _WeakKeyError) else ValueError(otherwise)
-
-
-def make_key(material: object, kid: str | None = None) -> Key:
-    """Make a key of bytes or a public key; ValueError if it is weak or of another kind."""
-    import jwt  # noqa: PLC0415 - see this module's docstring
-
-    algorithm = _algorithm_of(material)
-    verifier = jwt.PyJWS(algorithms=[algorithm]).get_algorithm_by_name(algorithm)
     try:
-        # It refuses, for one, a secret that is the text of a public key.
-        prepared = verifier.prepare_key(material)
-    except jwt.PyJWTError:
-        raise _WeakKeyError("the secret is the text of another kind of key") from None
-    return Key(algorithm=algorithm, kid=kid, material=prepared, verifier=verifier)
+        if private:
+            return serialization.load_pem_private_key(data, password=None)
+        return serialization.load_pem_public_key(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
+        # What the library says may quote the key.
+        kind = "private key in PEM without a password" if private else "public key in PEM"
+        raise ValueError(f"it is not a {kind}") from None
 
 
-def _algorithm_of(material: object) -> str:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - see this module's docstring
+def _make_key(material: object, kid: str | None = None) -> Key:
+    """Make a key of bytes or a public key; `ValueError` if it is weak or of another kind."""
+    import jwt  # noqa: PLC0415 - see this module's docstring
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - same
 
-    if isinstance(material, bytes):
-        if len(material) < _SECRET_BYTES:
-            raise _WeakKeyError(f"a secret must have at least {_SECRET_BYTES} bytes")
-        return "HS256"
-    if isinstance(material, rsa.RSAPublicKey):
-        if material.key_size < _RSA_BITS:
-            raise _WeakKeyError(f"an RSA key must have at least {_RSA_BITS} bits")
-        return "RS256"
-    if isinstance(material, ec.EllipticCurvePublicKey) and material.curve.name == "secp256r1":
-        return "ES256"
-    if isinstance(material, ed25519.Ed25519PublicKey):
-        return "EdDSA"
-    raise _WeakKeyError("a public key must be RSA, P-256 or Ed25519")
+    kinds = (bytes, rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey)
+    found = [
+        name for name, kind in zip(ALGORITHMS, kinds, strict=True) if isinstance(material, kind)
+    ]
+    if not found:
+        raise ValueError("a public key must be RSA, P-256 or Ed25519")
+    algorithm = jwt.get_algorithm_by_name(found[0])
+    try:
+        # Refused are other curves than P-256, and a secret that is the text of a public key.
+        prepared = algorithm.prepare_key(material)
+    except jwt.InvalidKeyError as exc:
+        raise ValueError(str(exc)) from None
+    # RFC 7518 sections 3.2 and 3.3: 32 bytes, 2048 bits.
+    if (weakness := algorithm.check_key_length(prepared)) is not None:
+        raise ValueError(weakness)
+    return Key(algorithm=found[0], kid=kid, material=prepared)
 
 
 # -- a set of keys
@@ -224,40 +185,39 @@ def parse_jwks(data: bytes) -> KeySet:
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
     keys = cast("dict[str, object]", value).get("keys") if isinstance(value, dict) else None
-    listed = cast("list[object]", keys) if isinstance(keys, list) else []
-    if not listed:
+    if not isinstance(keys, list) or not keys:
         raise ValueError('it is not a JWK Set: it has no list of "keys"')
+    listed = cast("list[object]", keys)
     if len(listed) > MAX_KEYS:
         raise ValueError(f"it has more than {MAX_KEYS} keys")
-    found = (_parse_jwk(cast("dict[str, object]", jwk)) for jwk in listed if isinstance(jwk, dict))
+    found = (_parse_jwk(cast("dict[str, Any]", jwk)) for jwk in listed if isinstance(jwk, dict))
     return KeySet([key for key in found if key is not None])
 
 
-def _parse_jwk(jwk: dict[str, object]) -> Key | None:
+def _parse_jwk(jwk: dict[str, Any]) -> Key | None:
     """Make a key of a JWK, `None` if it is for something else.
 
-    Only what is public is looked at: of an RSA key's members, say, `n` and `e`.
+    `jwt.PyJWKSet` would pass over a broken key, and take the private half where that is given too.
     """
-    import jwt  # noqa: PLC0415 - see this module's docstring
+    import jwt as pyjwt  # noqa: PLC0415 - see this module's docstring
 
-    names = _PUBLIC_MEMBERS.get(str(jwk.get("kty")))
-    operations = jwk.get("key_ops")
-    for_others = isinstance(operations, list) and "verify" not in operations
-    if names is None or jwk.get("use", "sig") != "sig" or for_others:
-        return None
     kid = jwk.get("kid")
-    if kid is not None and not isinstance(kid, str):
+    try:
+        algorithm = _ALGORITHM_OF.get((jwk.get("kty"), jwk.get("crv")))
+        is_ours = jwk.get("alg", algorithm) == algorithm and jwk.get("use", "sig") == "sig"
+        if algorithm is None or not is_ours or "verify" not in jwk.get("key_ops", ["verify"]):
+            return None
+        public = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
+        material = pyjwt.PyJWK(public, algorithm).key
+    except (pyjwt.PyJWTError, ValueError, KeyError, TypeError):
+        # What the library says may quote the key.
+        raise ValueError(f"key {kid!r}: it is broken") from None
+    if not (kid is None or isinstance(kid, str)):
         raise ValueError("a kid is not a text")
     try:
-        public = {name: jwk[name] for name in names}
-        if public.get("crv", "P-256") not in ("P-256", "Ed25519"):
-            return None
-        alg = {"oct": "HS256", "RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[str(jwk["kty"])]
-        if jwk.get("alg", alg) != alg:
-            return None
-        return make_key(jwt.PyJWK(public, alg).key, kid)
-    except _key_errors() as exc:
-        raise ValueError(f"key {kid!r}: {_bad_key(exc, 'it is broken')}") from None
+        return _make_key(material, kid)
+    except ValueError as exc:
+        raise ValueError(f"key {kid!r}: {exc}") from None
 
 
 # -- files
@@ -283,9 +243,9 @@ def read_key_file(path: str, limit: int = KEY_FILE_BYTES) -> bytes:
 class JwksFile:
     """A JWK Set in a file, read again when the file changes.
 
-    The way to change keys without a restart: add the new one, sign with it, and
-    take the old one out when its tokens are over. Replace the file by a rename:
-    then there is no moment at which half of it can be read.
+    It changes keys without a restart: add the new key, sign with it, and take the old one out when
+    its tokens are over. Replace the file by a rename: then there is no moment at which half of it
+    can be read.
 
     Raises:
         ValueError: the file can't be read, or is no JWK Set.

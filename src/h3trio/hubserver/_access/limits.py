@@ -1,14 +1,11 @@
-"""Every limit of the hub server that isn't the server's or the hub's own, on one page."""
+"""`Limits`: each limit of the hub server that isn't the server's or the hub's own."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, final
 
 from h3trio.hub import HubSettings
-
-from .rate_limit import MAX_BUCKETS
 
 if TYPE_CHECKING:
     from .rate_limit import Rate
@@ -20,7 +17,7 @@ class Limits:
     """Limits on what one client of the hub server may ask for.
 
     Raises:
-        ValueError: a limit is less than 1, or a time isn't positive.
+        ValueError: a limit isn't positive.
     """
 
     max_topics_per_subscription: int = 1000
@@ -34,40 +31,31 @@ class Limits:
     """Streams at once of one subject (429 above): ten devices with ten tabs each."""
 
     publish_rate: Rate | None = None
-    """Events a second of one subject, or of one address where nobody says who asks (429
-    above); `None` for no limit. Off: those who publish are few and known to whoever
-    gave them the right, and overload is refused by the store."""
+    """Events a second of one subject, or of one address where a request doesn't say who sent it
+    (429 above); `None` for no limit. Off: publishers are few and known to whoever gave them the
+    right, and the store refuses overload."""
 
-    max_rate_buckets: int = MAX_BUCKETS
-    """Publishers whose rate is remembered at once; the one idle for longest is forgotten."""
+    max_rate_buckets: int = 10_000
+    """Publishers whose rate is remembered at once, some megabytes of them; the one that hasn't
+    asked for longest is forgotten."""
 
     recheck_interval: float = 300.0
-    """Seconds after which the rights of a stream are asked for again, ± a fifth, so that
-    a key or a right that is gone ends its streams. `inf` for never."""
+    """Seconds after which the grant of a stream is asked for again, ± a fifth, so that a key or a
+    right that is gone ends its streams. `inf` for never."""
 
     recheck_timeout: float = 10.0
     """Seconds that asking again may take; then the stream stays, until the next time."""
 
     def __post_init__(self) -> None:
-        for name in ("recheck_interval", "recheck_timeout"):
-            if math.isnan(value := getattr(self, name)) or value <= 0:
-                raise ValueError(f"{name} must be positive, not {value!r}")
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        for name in (field.name for field in fields(self)):
+            # Not `<= 0`: NaN is no limit either.
+            if name != "publish_rate" and not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
 
     def hub_settings(self, **others: Any) -> HubSettings:  # noqa: ANN401 - as `HubSettings` has them
-        """Settings of a hub that has these limits, and others that are given."""
+        """Return the settings of a hub that has these limits, and others that are given."""
         return HubSettings(
             max_topic_length=self.max_topic_length,
             max_topics=self.max_topics_per_subscription,
             **others,
         )
-
-
-_COUNTS = (
-    "max_topics_per_subscription",
-    "max_topic_length",
-    "max_subject_streams",
-    "max_rate_buckets",
-)

@@ -1,20 +1,22 @@
-"""Token buckets: how often each of many may do something, in bounded memory.
+"""`Bucket`: a token bucket, which holds one publisher to a `Rate`.
 
-A bucket is one number: the time at which it is full again (the generic cell
-rate algorithm). A bucket that is full says nothing, so when there are too many
-the one unused for longest is dropped: it is the one most likely full.
+A bucket is one number: the time at which it is full again (the generic cell rate algorithm).
 """
 
 from __future__ import annotations
 
 import math
+import random
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-MAX_BUCKETS: Final = 10_000
-"""Publishers whose rate is remembered at once; about a megabyte of them."""
+import trio
+
+from h3trio import HTTPError
+
+if TYPE_CHECKING:
+    from collections import Counter
 
 _MOST_DIGITS: Final = 9
 
@@ -22,7 +24,7 @@ _MOST_DIGITS: Final = 9
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """So many a second on average, and so many at once.
+    """A number of events a second on average, and a number at once.
 
     Raises:
         ValueError: the rate isn't positive and finite, or the burst less than 1.
@@ -52,46 +54,54 @@ class Rate:
 
 
 @final
-class Buckets:
-    """A bucket for each key. Times are seconds, on whatever clock the caller has.
+class Bucket:
+    """Holds one publisher to its rate.
 
     Args:
-        rate: of each bucket.
-        max_buckets: how many are kept.
+        rate: how often it may publish.
+        counts: where refusals are counted, as `rate_limited`, and pauses, as `slowed`.
     """
 
-    def __init__(self, rate: Rate, *, max_buckets: int = MAX_BUCKETS) -> None:
-        self.rate = rate
-        self._interval = 1 / rate.per_second
-        self._tolerance = (rate.burst - 1) * self._interval
-        self._max = max_buckets
-        # Least recently used first; a value is when the bucket is full again.
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+    __slots__ = ("_counts", "_full_at", "_rate")
 
-    def __len__(self) -> int:
-        return len(self._full_at)
+    def __init__(self, rate: Rate, counts: Counter[str]) -> None:
+        self._rate = rate
+        self._counts = counts
+        self._full_at = -math.inf
 
-    def try_take(self, key: str, now: float) -> float:
-        """Take one; return 0, or, if there is none, the seconds until there is."""
-        full_at = max(self._full_at.get(key, now), now)
-        if wait := self._wait(full_at, now):
-            return wait
-        self._store(key, full_at + self._interval)
-        return 0.0
+    @property
+    def most(self) -> int:
+        """How many events to take in one step, so that a body of events comes evenly."""
+        return self._rate.burst
 
-    def take(self, key: str, count: int, now: float) -> float:
-        """Take some whether they are there or not; return the seconds until they are."""
-        full_at = max(self._full_at.get(key, now), now) + count * self._interval
-        self._store(key, full_at)
-        return self._wait(full_at - self._interval, now)
+    def check(self) -> None:
+        """Take one event.
 
-    def _wait(self, full_at: float, now: float) -> float:
-        wait = full_at - self._tolerance - now
-        # What only rounding makes is no wait.
-        return wait if wait > self._interval * 1e-6 else 0.0
+        Raises:
+            HTTPError: 429 if there is none, with a `Retry-After` that isn't the same for all
+                (RFC 6585 section 4).
+        """
+        full_at = self._after(1)
+        if wait := self._wait(full_at):
+            self._counts["rate_limited"] += 1
+            seconds = math.ceil(max(1.0, wait) * random.uniform(1, 2))  # noqa: S311 - it spreads load, it guards nothing
+            text = f"at most {self._rate.per_second:g}/s"
+            raise HTTPError(429, text, headers={"Retry-After": str(seconds)})
+        self._full_at = full_at
 
-    def _store(self, key: str, full_at: float) -> None:
-        self._full_at[key] = full_at
-        self._full_at.move_to_end(key)
-        if len(self._full_at) > self._max:
-            self._full_at.popitem(last=False)
+    async def wait(self, count: int) -> None:
+        """Take some events, and wait until they are there: a body of events is slowed by this."""
+        self._full_at = self._after(count)
+        if wait := self._wait(self._full_at):
+            self._counts["slowed"] += 1
+            await trio.sleep(wait)
+
+    def _after(self, count: int) -> float:
+        """Return when the bucket is full again once so many events are taken."""
+        return max(self._full_at, trio.current_time()) + count / self._rate.per_second
+
+    def _wait(self, full_at: float) -> float:
+        """Return the seconds until that is no more than a burst ahead."""
+        wait = full_at - self._rate.burst / self._rate.per_second - trio.current_time()
+        # A wait that only comes of rounding is none.
+        return wait if wait * self._rate.per_second > 1e-6 else 0.0  # noqa: PLR2004 - of an event

@@ -1,11 +1,11 @@
-"""Where a request carries its token, and how it is told that the token won't do.
+"""`TokenSources`: the places in a request that may hold a token, and the answers of RFC 6750.
 
-RFC 6750: in the header `Authorization`; in a cookie, which is all that an
-`EventSource` sends by itself; or, where that is allowed, in the query.
+A token comes in the header `Authorization`; in a cookie, which is all that an `EventSource` sends
+by itself; or in the query, where that is allowed.
 
-A browser sends a cookie whichever page asked for the request. So with a cookie,
-what changes something needs an `Origin` that shows it was ours: a page elsewhere
-can make a browser post, but not say that it is another page.
+A browser sends a cookie whichever page asked for the request. So a request that changes something
+with a cookie needs an `Origin` of ours: a page elsewhere can have a browser post, but can't have it
+name another page.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from h3trio import HTTPError
+from h3trio import HTTPError, Response
+
+from .origin import is_own_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from h3trio import H3Event
 
 COOKIE_NAME: Final = "mercureAuthorization"
-"""The name that Mercure gives it, and so the one that existing applications set."""
+"""The cookie's name in Mercure, and so the one that existing applications set."""
 
 QUERY_NAME: Final = "authorization"
 
@@ -29,17 +33,24 @@ _REALM: Final = 'Bearer realm="h3trio"'
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carriers:
-    """Where a token may be, beyond the header."""
+class TokenSources:
+    """The places where a token may be, beside the header `Authorization`.
+
+    Raises:
+        ValueError: no cookie can have this name.
+    """
 
     cookie_name: str = COOKIE_NAME
-    """The cookie that may hold one; this is Mercure's name for it."""
+    """The cookie that may hold a token; Mercure's name for it unless given."""
     allow_query: bool = False
     """Whether `?authorization=` counts for GET. URLs are logged and shared: off."""
     allowed_origins: frozenset[str] = frozenset()
-    """Other sites whose pages may change something with a cookie."""
+    """Origins of other sites whose pages may change something with a cookie."""
 
-    def find(self, event: H3Event) -> Credential | None:
+    def __post_init__(self) -> None:
+        Response().set_cookie(self.cookie_name, "")
+
+    def find(self, event: H3Event) -> str | None:
         """Return a request's token, `None` if it has none.
 
         Raises:
@@ -47,63 +58,44 @@ class Carriers:
                 RFC 6750 section 2), or the one is empty; 403, it is a cookie's, and the
                 page that sent the request isn't known to be ours.
         """
-        found = [
-            *_in_header(event),
-            *_in_cookies(event, self.cookie_name),
-            *(_in_query(event) if self.allow_query else ()),
-        ]
+        by_cookie = list(_in_cookies(event, self.cookie_name))
+        found = [*_in_header(event), *by_cookie]
+        if self.allow_query and event.method in _SAFE:
+            found += event.query.get_list(QUERY_NAME)
+        if not found:
+            return None
         if len(found) > 1:
             raise bad_request("the request has more than one token")
-        if found and not found[0].token:
+        if not found[0]:
             raise bad_request("the token is empty")
-        if found and found[0].by_cookie and event.method not in _SAFE:
+        if by_cookie and event.method not in _SAFE:
             self._check_origin(event)
-        return found[0] if found else None
+        return found[0]
 
     def _check_origin(self, event: H3Event) -> None:
-        origin = event.headers.get("origin", "")
-        # TLS ends at a proxy, so whether the page was https can't be told by our own side of it.
-        own = (f"http://{event.authority}".lower(), f"https://{event.authority}".lower())
-        if origin not in self.allowed_origins and origin.lower() not in own:
-            what = "is another site (--allow-origin would admit it)" if origin else "is missing"
+        if not is_own_page(event, self.allowed_origins):
+            known = bool(event.headers.get("origin"))
+            what = "is another site (--allow-origin would admit it)" if known else "is missing"
             raise HTTPError(403, f"Origin {what}: a cookie alone doesn't allow this")
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """A token as it came."""
-
-    token: str
-    by_cookie: bool = False
-    """Whether a browser sent it by itself, whichever page asked for that."""
-
-    def __repr__(self) -> str:
-        return f"<Credential: by_cookie={self.by_cookie}>"
+def _in_header(event: H3Event) -> Iterator[str]:
+    for value in event.headers.get_list("authorization"):
+        scheme, _, token = value.partition(" ")
+        # Another scheme is for a proxy in front of us.
+        if scheme.lower() == "bearer":
+            yield token.strip(" ")
 
 
-def _in_header(event: H3Event) -> list[Credential]:
-    parts = (value.partition(" ") for value in event.headers.get_list("authorization"))
-    return [
-        # A scheme of another kind is for a proxy in front of us.
-        Credential(token=token.strip(" "))
-        for scheme, _, token in parts
-        if scheme.lower() == "bearer"
-    ]
+def _in_cookies(event: H3Event, name: str) -> Iterator[str]:
+    """Find each cookie of a name (RFC 6265 section 4.2.1); an empty one was deleted.
 
-
-def _in_cookies(event: H3Event, name: str) -> list[Credential]:
-    """Find each cookie of a name (RFC 6265 section 4.2.1); an empty one was deleted."""
-    pairs = ";".join(event.headers.get_list("cookie")).split(";")
-    parts = (pair.partition("=") for pair in pairs)
-    values = (value.strip(' \t"') for key, _, value in parts if key.strip(" \t") == name)
-    return [Credential(token=value, by_cookie=True) for value in values if value]
-
-
-def _in_query(event: H3Event) -> list[Credential]:
-    if event.method not in _SAFE:
-        return []
-    return [Credential(token=value) for value in event.query.get_list(QUERY_NAME)]
+    `event.cookies` has only the first of several, and a second token is an error.
+    """
+    for pair in ";".join(event.headers.get_list("cookie")).split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip(" \t") == name and (token := value.strip(' \t"')):
+            yield token
 
 
 # -- answers, RFC 6750 section 3

@@ -1,32 +1,30 @@
-"""URI templates (RFC 6570) as topic selectors.
+"""`Template`: a URI template (RFC 6570) as a topic selector.
 
-Of RFC 6570 these understand `{name}`, which stands for one segment, and `{+name}`, which stands
-for anything. Another expression makes a text a topic like any other, so what isn't understood
-gives no right.
+Of RFC 6570 it understands `{name}`, which stands for one segment, and `{+name}`, which stands for
+anything. A text with another expression is a topic like any other, so it gives no other right.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Final, final
 
 MAX_EXPRESSIONS: Final = 16
 """Expressions of one template. Matching costs their number times the topic's length."""
 _EXPRESSION: Final = re.compile(r"\{(\+?)[A-Za-z0-9_.%]+\}")
-# RFC 3986 section 2.2: what `{name}` never expands to unless percent-encoded.
+# RFC 3986 section 2.2: `{name}` never expands to one of these unless it is percent-encoded.
 _RESERVED: Final = frozenset(":/?#[]@!$&'()*+,;=")
 
 
 @final
+@dataclass(frozen=True, slots=True, repr=False)
 class Template:
     """A URI template as a `TopicMatcher`."""
 
-    __slots__ = ("_parts", "text")
-
-    def __init__(self, text: str, parts: tuple[str | bool, ...]) -> None:
-        self.text = text
-        # A literal is text; an expression is whether reserved characters may stand in it.
-        self._parts = parts
+    text: str
+    parts: tuple[str | bool, ...] = field(compare=False)
+    """A literal is text; an expression is whether reserved characters may stand in it."""
 
     @classmethod
     def parse(cls, text: str) -> Template | None:
@@ -46,12 +44,6 @@ class Template:
     def __repr__(self) -> str:
         return f"<Template: {self.text}>"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Template) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash((Template, self.text))
-
     def matches(self, topic: str, /) -> bool:
         """Whether the template can expand to the topic, each variable to one character or more.
 
@@ -59,7 +51,7 @@ class Template:
         expression would go back and forth between several `{+name}`.
         """
         places = {0}
-        for part in self._parts:
+        for part in self.parts:
             places = _behind(part, topic, places)
         return len(topic) in places
 

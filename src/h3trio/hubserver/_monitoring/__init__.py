@@ -1,1 +1,1 @@
-"""What the hub server shows of itself: statistics, metrics, the dashboard."""
+"""Monitoring of the hub server: statistics, metrics, the dashboard."""

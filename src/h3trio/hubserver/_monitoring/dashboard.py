@@ -1,9 +1,9 @@
-"""The dashboard: a page of plain files, which feeds itself over the hub's own streams.
+"""`add_dashboard`: the routes of the dashboard, a page of plain files that reads the hub's streams.
 
-The files lie in `static/`, are read once and kept: nothing a request says becomes a file name,
-so there is no path to escape from. They aren't built, and name nothing outside of the hub. Each
-has an `ETag` of its content and is asked for again each time (`no-cache`): after an update a
-browser never runs files of two versions, and for the rest a 304 is short enough.
+The files lie in `static/`, are read once and kept: no text of a request becomes a file name, so
+there is no path to escape from. They aren't built, and name nothing outside of the hub. Each has an
+`ETag` of its content and is asked for again each time (`no-cache`): after an update a browser never
+runs files of two versions, and without one a 304 is short.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAGE_HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""What the page says beyond what every answer says."""
+"""Headers of the page, beside those of every answer."""
 
 
 @final
@@ -62,15 +62,12 @@ class StaticFile:
 @cache
 def static_files() -> Mapping[str, StaticFile]:
     """Read the files of the dashboard, by name."""
-    return {
-        entry.name: _static_file(content_type, entry.read_bytes())
-        for entry in files("h3trio.hubserver").joinpath("static").iterdir()
-        if (content_type := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None
-    }
-
-
-def _static_file(content_type: str, body: bytes) -> StaticFile:
-    return StaticFile(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    found: dict[str, StaticFile] = {}
+    for entry in files("h3trio.hubserver").joinpath("static").iterdir():
+        if (content_type := _TYPES.get(entry.name[entry.name.rfind(".") :])) is not None:
+            etag = f'"{hashlib.sha256(body := entry.read_bytes()).hexdigest()[:32]}"'
+            found[entry.name] = StaticFile(body, content_type, etag)
+    return found
 
 
 def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
@@ -78,54 +75,41 @@ def add_dashboard(app: App, check: Check, *, takes_tokens: bool) -> None:
 
     Args:
         app: where to.
-        check: raises `HTTPError` for who may not see it.
-        takes_tokens: whether a token may allow what is refused without. A browser asks for a page
-            without one, and the page is where one is entered: so to a browser it is what the
-            refusal says, and what it loads, which is no secret, comes to anyone. Programs are
-            told in words.
+        check: raises `HTTPError` for a request that may not see it.
+        takes_tokens: whether a token may allow what is refused without one. A browser asks for a
+            page without a token, and the page is where one is entered: so the page itself is the
+            body of its refusal to a browser, and its files, which are no secret, come to anyone.
+            Programs get a refusal in words.
     """
     for name, file in static_files().items():
         if name == PAGE:
-            app.get("/")(_make_send_page(file, check) if takes_tokens else _make_send(file, check))
+            app.get("/")(_make_send(file, check, shows_refusal=takes_tokens))
         else:
             app.get(f"/static/{name}")(_make_send(file, None if takes_tokens else check))
 
 
-def _make_send(file: StaticFile, check: Check | None) -> Send:
-    headers = _headers(file)
+def _make_send(file: StaticFile, check: Check | None, *, shows_refusal: bool = False) -> Send:
+    is_page = file.content_type == _TYPES[".html"]
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache", **(PAGE_HEADERS if is_page else {})}
 
     async def send(event: H3Event) -> Response:
-        if check is not None:
-            await check(event)
+        if shows_refusal:
+            event.response_headers["Vary"] = "Accept"
+        try:
+            if check is not None:
+                await check(event)
+        except HTTPError as refusal:
+            # Programs ask for `*/*`; only a browser names HTML.
+            if not shows_refusal or "text/html" not in event.headers.get("accept", "").lower():
+                raise
+            status = refusal.status
+            own = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
+            return Response(file.body, status=status, content_type=file.content_type, headers=own)
         if _has(event, file.etag):
             return Response(status=304, headers=headers)
         return Response(file.body, content_type=file.content_type, headers=headers)
 
     return send
-
-
-def _make_send_page(file: StaticFile, check: Check) -> Send:
-    allowed = _make_send(file, check)
-
-    async def send(event: H3Event) -> Response:
-        event.response_headers["Vary"] = "Accept"
-        try:
-            return await allowed(event)
-        except HTTPError as refusal:
-            # `*/*` is what programs ask for: it is HTML by name that only a browser wants.
-            if "text/html" not in event.headers.get("accept", "").lower():
-                raise
-            headers = {**PAGE_HEADERS, **refusal.headers, "Cache-Control": "no-store"}
-            return Response(
-                file.body, status=refusal.status, content_type=file.content_type, headers=headers
-            )
-
-    return send
-
-
-def _headers(file: StaticFile) -> Mapping[str, str]:
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
-    return headers | PAGE_HEADERS if file.content_type == _TYPES[".html"] else headers
 
 
 def _has(event: H3Event, etag: str) -> bool:

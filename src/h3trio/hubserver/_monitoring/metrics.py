@@ -1,4 +1,4 @@
-"""`/metrics` of the hub server: the server's, the hub's, and those of its door.
+"""`make_metrics`: the handler of `/metrics`, which adds the counts of access control.
 
 prometheus-client comes with an extra and takes a moment to import, so it is imported at the first
 scrape. Without it the answer says which extra to install.
@@ -7,7 +7,7 @@ scrape. Without it the answer says which extra to install.
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 
 from h3trio import HTTPError
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from h3trio import H3Event, Response
     from h3trio.hub import Hub
-    from h3trio.hubserver._access.access import Access
+    from h3trio.hubserver._access.access import AccessControl
     from h3trio.metrics import Metrics
 
 _REFUSALS: Final = (
@@ -43,47 +42,31 @@ ACCESS_FIELDS: Final = frozenset({*_REFUSALS, *_COUNTERS, *_GAUGES})
 """The fields of `AccessStatistics` that have a metric."""
 
 
-@final
-class HubMetrics:
-    """Answers `GET /metrics` of one hub server."""
+def make_metrics(hub: Hub, access: AccessControl) -> Metrics:
+    """Make the handler of `GET /metrics`.
 
-    def __init__(self, hub: Hub, access: Access) -> None:
-        self._hub = hub
-        self._access = access
-        self._metrics: Metrics | None = None
+    Raises:
+        HTTPError: 501 without prometheus-client.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise HTTPError(501, "/metrics needs prometheus-client: pip install 'h3trio[metrics]'")
+    from prometheus_client.registry import Collector  # noqa: PLC0415 - see this module's docstring
 
-    async def respond(self, event: H3Event) -> Response:
-        """Answer a scrape.
+    from h3trio.metrics import Metrics  # noqa: PLC0415 - same
 
-        Raises:
-            HTTPError: 501 without prometheus-client.
-        """
-        if self._metrics is None:
-            self._metrics = self._make()
-        return await self._metrics(event)
+    class AccessCollector(Collector):
+        """Collects the counts of access control."""
 
-    def _make(self) -> Metrics:
-        if importlib.util.find_spec("prometheus_client") is None:
-            raise HTTPError(501, "/metrics needs prometheus-client: pip install 'h3trio[metrics]'")
-        from prometheus_client.registry import Collector  # noqa: PLC0415 - see this module's docstring
+        def collect(self) -> Iterator[Metric]:
+            return access_metrics(access)
 
-        from h3trio.metrics import Metrics  # noqa: PLC0415 - same
-
-        access = self._access
-
-        class AccessCollector(Collector):
-            """Collects what the door counts."""
-
-            def collect(self) -> Iterator[Metric]:
-                return access_metrics(access)
-
-        metrics = Metrics(hub=self._hub)
-        metrics.registry.register(AccessCollector())
-        return metrics
+    metrics = Metrics(hub=hub)
+    metrics.registry.register(AccessCollector())
+    return metrics
 
 
-def access_metrics(access: Access) -> Iterator[Metric]:
-    """Give the samples of what a door counts."""
+def access_metrics(access: AccessControl) -> Iterator[Metric]:
+    """Give the samples of what access control counts."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 - as above
 
     found, prefix = access.statistics(), "h3trio_access_"
