@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import httpx
+import httpx2
 import pytest
 import trio
 from hypothesis import example, given
@@ -138,10 +138,10 @@ def test_publish_url_has_the_fields_given() -> None:
 
 @given(st.text(min_size=1))
 def test_any_topic_comes_through(topic: str) -> None:
-    """What a server decodes is the topic, and httpx sends the path as it was made."""
+    """What a server decodes is the topic, and httpx2 sends the path as it was made."""
     url = publish_url("http://h", topic, {})
     assert unquote(urlsplit(url).path) == f"/events/{topic}"
-    assert httpx.URL(url).raw_path.decode() == url.removeprefix("http://h")
+    assert httpx2.URL(url).raw_path.decode() == url.removeprefix("http://h")
 
 
 @pytest.mark.parametrize("url", ["http://h", "https://[::1]:3000", "http://a:b@h:1/path"])

@@ -9,7 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -84,7 +84,7 @@ def test_wrong_arguments(
 def test_stream_url(base: str | None, topics: list[str], url: str) -> None:
     """Topics go to the hub's address; a URL is a stream's own unless that address is given."""
     assert stream_url(base, topics) == url
-    assert str(httpx.URL(url)).lower() == url.lower()
+    assert str(httpx2.URL(url)).lower() == url.lower()
 
 
 def test_with_query() -> None:

@@ -338,15 +338,15 @@ async def test_stream_that_is_refused_midway(nursery: trio.Nursery) -> None:
     assert err.endswith(" (1 published, the last as own)\n")
 
 
-async def test_without_httpx() -> None:
-    """Without httpx the commands say how to get it, with status 2."""
-    code = "import sys; sys.modules['httpx'] = None; from h3trio._cli.main import main"
+async def test_without_httpx2() -> None:
+    """Without httpx2 the commands say how to get it, with status 2."""
+    code = "import sys; sys.modules['httpx2'] = None; from h3trio._cli.main import main"
     code += "; sys.exit(main())"
     for command in (("publish", "t", "x"), ("tail", "t")):
         done = await trio.run_process(
             [sys.executable, "-c", code, *command], capture_stderr=True, check=False, env=ENVIRON
         )
-        said = b"h3trio: error: needs httpx: pip install 'h3trio[client]'\n"
+        said = b"h3trio: error: needs httpx2: pip install 'h3trio[client]'\n"
         assert (done.returncode, done.stderr) == (2, said)
 
 

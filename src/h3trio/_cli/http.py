@@ -1,8 +1,8 @@
 """What `publish` and `tail` share: addresses, the HTTP client, messages and exit statuses.
 
-httpx comes with an extra and takes a moment to import, so it is imported where it is used, and only
-here: the commands see its client and responses, and errors of our own. `run_command` turns whatever
-ends a command into its exit status and at most one line.
+httpx2 comes with an extra and takes a moment to import, so it is imported where it is used, and
+only here: the commands see its client and responses, and errors of our own. `run_command` turns
+whatever ends a command into its exit status and at most one line.
 
 What a server says is cut to one line of printable characters before a terminal shows it.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from types import FrameType
 
-    import httpx
+    import httpx2
 
     OnStep = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
@@ -190,15 +190,15 @@ class Answer(NamedTuple):
         return self.body.decode("utf-8", "replace")
 
 
-def require_httpx(url: str) -> None:
-    """Exit with status 2 if httpx is missing, or takes the URL for none."""
-    if importlib.util.find_spec("httpx") is None:
-        fail("needs httpx: pip install 'h3trio[client]'")
-    import httpx  # noqa: PLC0415 - see this module's docstring
+def require_httpx2(url: str) -> None:
+    """Exit with status 2 if httpx2 is missing, or takes the URL for none."""
+    if importlib.util.find_spec("httpx2") is None:
+        fail("needs httpx2: pip install 'h3trio[client]'")
+    import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:
-        httpx.URL(url)
-    except httpx.InvalidURL as exc:
+        httpx2.URL(url)
+    except httpx2.InvalidURL as exc:
         fail(f"{without_secret(url)}: {exc}")
 
 
@@ -208,59 +208,59 @@ def open_client(
     follow_redirects: bool,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
-) -> httpx.AsyncClient:
+) -> httpx2.AsyncClient:
     """Make a client, to be used as a context manager; `timeout` is the longest silence.
 
-    The token goes to the hub's own address only: httpx drops it where a redirect leads elsewhere.
+    The token goes to the hub's own address only: httpx2 drops it where a redirect leads elsewhere.
 
     Raises:
         CommandError: the proxy that the environment asks for can't be used.
     """
-    import httpx  # noqa: PLC0415 - see this module's docstring
+    import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:
-        return httpx.AsyncClient(
+        return httpx2.AsyncClient(
             headers={
                 "User-Agent": f"h3trio/{__version__}",
                 "Accept-Encoding": "identity",
                 **({} if token is None else {"Authorization": f"Bearer {token}"}),
             },
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
-            limits=httpx.Limits(keepalive_expiry=KEEPALIVE),
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            limits=httpx2.Limits(keepalive_expiry=KEEPALIVE),
             follow_redirects=follow_redirects,
             verify=True if tls is None else tls,
         )
-    except (ImportError, ValueError, httpx.InvalidURL) as exc:
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
         raise CommandError(f"can't use the proxy of the environment: {exc}") from exc
 
 
 @contextlib.contextmanager
-def translated(client: httpx.AsyncClient, url: str) -> Generator[None]:
-    """Turn httpx's errors into ours.
+def translated(client: httpx2.AsyncClient, url: str) -> Generator[None]:
+    """Turn httpx2's errors into ours.
 
     Raises:
         LostError: the server can't be reached, is silent, or the connection broke.
         CommandError: the request can't be made.
     """
-    import httpx  # noqa: PLC0415 - see this module's docstring
+    import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:
         yield
-    except (httpx.ConnectTimeout, httpx.ConnectError) as exc:
+    except (httpx2.ConnectTimeout, httpx2.ConnectError) as exc:
         message = f"can't reach {without_secret(url)}: {reason_of(exc)}"
         raise LostError(message, connected=False) from exc
-    except httpx.TimeoutException as exc:
+    except httpx2.TimeoutException as exc:
         raise LostError(f"the server was silent for {client.timeout.read:g} s") from exc
-    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+    except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as exc:
         raise CommandError(f"can't ask {without_secret(url)}: {exc}") from exc
-    except httpx.RequestError as exc:
+    except httpx2.RequestError as exc:
         raise LostError(f"the connection was lost: {reason_of(exc)}") from exc
 
 
-async def read_body(response: httpx.Response, take: Callable[[bytes], bool]) -> bool:
+async def read_body(response: httpx2.Response, take: Callable[[bytes], bool]) -> bool:
     """Hand over a body as it comes; stop where `take` returns True, and return whether it did.
 
-    It is stopped by a cancellation, which ends httpx's nested generators from within: those that
+    It is stopped by a cancellation, which ends httpx2's nested generators from within: those that
     are left behind are finalised with a warning.
     """
     failure: Exception | None = None
@@ -277,7 +277,7 @@ async def read_body(response: httpx.Response, take: Callable[[bytes], bool]) -> 
     return scope.cancel_called
 
 
-async def read_answer(response: httpx.Response) -> Answer:
+async def read_answer(response: httpx2.Response) -> Answer:
     """Read a plain answer, and no more of it than a person or a JSON parser wants."""
     body, location = bytearray(), response.headers.get("location", "")
 
@@ -290,7 +290,7 @@ async def read_answer(response: httpx.Response) -> Answer:
 
 
 async def post(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     url: str,
     content: bytes | AsyncIterable[bytes],
     *,

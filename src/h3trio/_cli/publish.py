@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable, Mapping
 
-    import httpx
+    import httpx2
 
     from .options import Options
 
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
     if job.data is None and sys.stdin is None:
         fail("standard input is closed: give DATA")
-    http.require_httpx(job.url)
+    http.require_httpx2(job.url)
     return http.run_command(partial(_publish, job))
 
 
@@ -341,7 +341,7 @@ async def _publish(job: Job) -> None:
 class Publisher:
     """Posts events to one URL, and prints the ids."""
 
-    def __init__(self, client: httpx.AsyncClient, job: Job) -> None:
+    def __init__(self, client: httpx2.AsyncClient, job: Job) -> None:
         self._client = client
         self._job = job
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
-    import httpx
+    import httpx2
 
     from h3trio._wire.event import SSEEvent
 
@@ -106,7 +106,7 @@ class Job:
 def run(arguments: argparse.Namespace) -> int:
     """Print a stream; return the exit status."""
     job = job_from(arguments)
-    http.require_httpx(job.url)
+    http.require_httpx2(job.url)
     return http.run_command(partial(_tail, job))
 
 
@@ -239,7 +239,7 @@ async def end_with_reader(fd: int) -> None:
 class Tail:
     """One stream over as many connections as it takes."""
 
-    def __init__(self, client: httpx.AsyncClient, job: Job) -> None:
+    def __init__(self, client: httpx2.AsyncClient, job: Job) -> None:
         self._job = job
         self._was_connected = False
         self._unsaid: list[str] = []

@@ -1,6 +1,6 @@
-"""Reading the body of an answer, with httpx's generators ended in order.
+"""Reading the body of an answer, with httpx2's generators ended in order.
 
-httpx reads a body through several async generators, one inside the other. Whoever leaves such a
+httpx2 reads a body through several async generators, one inside the other. Whoever leaves such a
 loop half-way leaves the inner ones to the garbage collector, which can't close a connection, and
 Trio warns of it. A cancellation ends them from within: so whatever ends the reading here, a failure
 of ours too, becomes one first.
@@ -20,14 +20,14 @@ from ._request import silent, translated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import httpx
+    import httpx2
 
 MAX_TEXT_BYTES: Final = 64 * 1024  # of an answer that is an error: enough for a person
 TEXT_TIMEOUT: Final = 5.0  # for all of it: a server that refuses has no more to say
 
 
 async def read_body(
-    response: httpx.Response,
+    response: httpx2.Response,
     take: Callable[[bytes], Awaitable[None]],
     *,
     read_timeout: float,
@@ -39,7 +39,7 @@ async def read_body(
         LostError: the connection broke.
         BaseException: what `take` raised.
     """
-    if response.is_stream_consumed:  # by a transport that had it whole: `httpx.MockTransport`
+    if response.is_stream_consumed:  # by a transport that had it whole: `httpx2.MockTransport`
         await take(response.content)
         return
     failure: BaseException | None = None
@@ -72,7 +72,7 @@ class _EnoughError(Exception):
     """There is no need to read on."""
 
 
-async def read_text(response: httpx.Response) -> str:
+async def read_text(response: httpx2.Response) -> str:
     """Return the start of an answer, as far as it comes soon; nothing of one that is compressed."""
     body = bytearray()
     if response.headers.get("content-encoding", "identity") != "identity":

@@ -1,6 +1,6 @@
 """Taking a stream out of its compression, a bounded piece at a time.
 
-httpx can do it too, but all at once: 64 KiB from the network may be 64 MiB of zeros, which would
+httpx2 can do it too, but all at once: 64 KiB from the network may be 64 MiB of zeros, which would
 be in memory before the parser can say that they are too many.
 """
 

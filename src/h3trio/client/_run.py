@@ -35,7 +35,7 @@ from ._state import State, StateChange
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
 
     from ._decoding import Decoder
     from ._options import Limits
@@ -86,7 +86,7 @@ class Run:
         self.attempts = self.streams = self.failures = self.silences = 0
         self.bytes_received = self.events_received = self.events_over_limit = 0
 
-    async def run(self, client: httpx.AsyncClient, *, owns_client: bool) -> None:
+    async def run(self, client: httpx2.AsyncClient, *, owns_client: bool) -> None:
         """Read until there is no use in another attempt, or cancelled."""
         try:
             with self.scope:
@@ -108,7 +108,7 @@ class Run:
         finally:
             self.finished.set()
 
-    async def _connect(self, client: httpx.AsyncClient) -> None:
+    async def _connect(self, client: httpx2.AsyncClient) -> None:
         """Read one stream after the other, until there is no use in another attempt."""
         while True:
             self.attempts += 1
@@ -148,7 +148,7 @@ class Run:
             return self._reconnect
         return self._reconnect(self._change_to(State.CONNECTING, error, delay))
 
-    async def _read_stream(self, client: httpx.AsyncClient) -> None:
+    async def _read_stream(self, client: httpx2.AsyncClient) -> None:
         """Make one attempt; returns where the server says that there is no more."""
         response = await self._requester.open(client, self._received_id)
         try:
@@ -166,7 +166,7 @@ class Run:
             await response.aclose()
         raise StreamEndedError("the server ended the stream")
 
-    async def _read_events(self, response: httpx.Response) -> None:
+    async def _read_events(self, response: httpx2.Response) -> None:
         # What was read before was decompressed as well.
         is_raw = not response.is_stream_consumed
         decoder = decoder_for(response.headers.get("content-encoding", "") if is_raw else "")
@@ -225,7 +225,7 @@ class Run:
         )
 
 
-async def _refusal(response: httpx.Response) -> StatusError:
+async def _refusal(response: httpx2.Response) -> StatusError:
     """Return the error for a status that is no stream."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     wait = retry_after(headers.get("retry-after", ""), time.time())

@@ -25,7 +25,7 @@ from h3trio import SSEEvent, SSEParser, __version__
 from h3trio._nursery import OwnedNursery
 
 from ._options import Limits, Options
-from ._request import Requester, require_httpx
+from ._request import Requester, require_httpx2
 from ._run import Item, Run
 from ._state import EventSourceStatistics, State, StateChange
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    import httpx
+    import httpx2
 
     from ._errors import EventSourceError
     from ._request import HeaderFields
@@ -59,7 +59,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         headers: of the request, in front of ours.
         params: fields to add to the query of the URL.
         content: body of the request, sent anew with each attempt.
-        http_client: an `httpx.AsyncClient` to ask with, and not closed here; its own timeouts and
+        http_client: an `httpx2.AsyncClient` to ask with, and not closed here; its own timeouts and
             its `follow_redirects` don't count. One of our own if not given.
         last_event_id: of an earlier stream, to go on behind it.
         reconnect: whether to come back after a loss, or a function that is asked each time, with
@@ -68,7 +68,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         **options: limits and times: the fields of `Limits`.
 
     Raises:
-        ImportError: httpx is missing.
+        ImportError: httpx2 is missing.
         TypeError: an argument has the wrong type.
         ValueError: the URL is none for HTTP, `last_event_id` has a CR, LF or NUL, or a limit is
             out of range.
@@ -76,19 +76,19 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
 
     def __init__(
         self,
-        url: str | httpx.URL,
+        url: str | httpx2.URL,
         *,
         method: str = "GET",
         headers: HeaderFields | None = None,
         params: Mapping[str, str] | None = None,
         content: bytes | str | None = None,
-        http_client: httpx.AsyncClient | None = None,
+        http_client: httpx2.AsyncClient | None = None,
         last_event_id: str | None = None,
         reconnect: bool | Callable[[StateChange], bool] = True,
         on_state_change: Callable[[StateChange], object] | None = None,
         **options: Unpack[Options],
     ) -> None:
-        require_httpx()
+        require_httpx2()
         self._limits = limits = Limits(**options)
         self._requester = Requester(
             url, method=method, headers=headers, params=params, content=content, limits=limits
@@ -254,9 +254,9 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             self._run.finished.set()
 
 
-def _new_client(limits: Limits) -> httpx.AsyncClient:
-    import httpx  # noqa: PLC0415 - it comes with an extra
+def _new_client(limits: Limits) -> httpx2.AsyncClient:
+    import httpx2  # noqa: PLC0415 - it comes with an extra
 
     agent = {"User-Agent": f"h3trio/{__version__}"}
     # One connection that never idles: nothing of a pool is wanted.
-    return httpx.AsyncClient(headers=agent, timeout=limits.read_timeout)
+    return httpx2.AsyncClient(headers=agent, timeout=limits.read_timeout)

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trio
 from doctor_site import FIELDS, OPENING, Site, Way
@@ -189,10 +189,10 @@ async def test_probes_of_the_same_origin_have_the_token(
 async def test_nobody_answers(autojump_clock: MockClock) -> None:
     """A server that can't be reached is the one finding."""
 
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("nobody listens", request=request)
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("nobody listens", request=request)
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)) as client:
         seen = await observe(client, PLAN, lambda _: None)
     (finding,) = diagnose(seen)
     assert finding.severity is Severity.ERROR
@@ -204,8 +204,8 @@ async def test_nobody_answers(autojump_clock: MockClock) -> None:
 async def test_everything_has_an_end(autojump_clock: MockClock) -> None:
     """Where nothing is answered, it is over in bounded time all the same, and says so."""
 
-    class Deaf(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Deaf(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             if request.method == "GET" and not hasattr(self, "opened"):
                 self.opened = True
                 body = Site(Way(opening=OPENING, heartbeat=1))
@@ -213,7 +213,7 @@ async def test_everything_has_an_end(autojump_clock: MockClock) -> None:
             await trio.sleep_forever()
             raise AssertionError
 
-    async with httpx.AsyncClient(transport=Deaf()) as client:
+    async with httpx2.AsyncClient(transport=Deaf()) as client:
         seen = await observe(client, PUBLISHING, lambda _: None)
     found = {finding.check: finding for finding in diagnose(seen)}
     assert found["HEAD"].text == "HEAD isn't answered within 10 s"

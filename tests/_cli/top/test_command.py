@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, final
 
-import httpx
+import httpx2
 import pytest
 
 from h3trio._cli import http as _cli_http
@@ -60,13 +60,13 @@ class Shown:
 async def test_the_address_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others see over a shoulder, or in a screenshot, names the hub and no secret."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["authorization"].startswith("Basic ")
         fields = {"Content-Type": "text/event-stream"}
-        return httpx.Response(200, headers=fields, text='event: statistics\ndata: {"hub":{}}\n\n')
+        return httpx2.Response(200, headers=fields, text='event: statistics\ndata: {"hub":{}}\n\n')
 
-    def open_client(**_: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    def open_client(**_: object) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
 
     monkeypatch.setattr(_cli_http, "open_client", open_client)
     screen = Shown()

@@ -84,7 +84,7 @@ def _origin(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, judge, show; return the exit status."""
-    http.require_httpx(arguments.stream)
+    http.require_httpx2(arguments.stream)
     found: list[Finding] = []
     try:
         contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         fail(f"--ca-file: {exc.strerror}")
 
     async def look() -> None:
-        # Two, as httpx changes the one that it uses.
+        # Two, as httpx2 changes the one that it uses.
         found.extend(await _doctor(arguments, *contexts))
 
     return http.run_command(look) or exit_status(found)

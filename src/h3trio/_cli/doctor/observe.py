@@ -36,7 +36,7 @@ from .seen import Head, Hop, Probe, Resumed, Seen, Sent, is_event_stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import httpx
+    import httpx2
 
     from h3trio._wire.event import SSEEvent
 
@@ -90,7 +90,7 @@ class Plan:
         return 3 * self.timeout + self.wait + RESUME_WAIT
 
 
-async def observe(client: httpx.AsyncClient, plan: Plan, say: Callable[[str], object]) -> Seen:
+async def observe(client: httpx2.AsyncClient, plan: Plan, say: Callable[[str], object]) -> Seen:
     """Look at everything; what goes wrong is part of what is seen."""
     seen = Seen(
         url=without_secret(plan.url),
@@ -107,7 +107,7 @@ async def observe(client: httpx.AsyncClient, plan: Plan, say: Callable[[str], ob
 @final
 class _Observer:
     def __init__(
-        self, client: httpx.AsyncClient, plan: Plan, seen: Seen, say: Callable[[str], object]
+        self, client: httpx2.AsyncClient, plan: Plan, seen: Seen, say: Callable[[str], object]
     ) -> None:
         self._client = client
         self._plan = plan
@@ -154,7 +154,7 @@ class _Observer:
 
     # -- requests
 
-    async def _open(self, fields: dict[str, str], hops: list[Hop]) -> tuple[httpx.Response, Head]:
+    async def _open(self, fields: dict[str, str], hops: list[Hop]) -> tuple[httpx2.Response, Head]:
         """Ask for the stream; return the answer after all redirects, its body unread.
 
         Raises:
@@ -178,10 +178,10 @@ class _Observer:
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
         raise SilentError(f"no head within {self._plan.timeout:g} s")
 
-    def _leave_at_home(self, request: httpx.Request) -> None:
+    def _leave_at_home(self, request: httpx2.Request) -> None:
         """Take the token, cookies and `--header` out of what goes to another origin.
 
-        From a redirect httpx drops `Authorization` and `Cookie` only, and neither from a new
+        From a redirect httpx2 drops `Authorization` and `Cookie` only, and neither from a new
         request for where it led.
         """
         if origin_of(request.url) != self._home:
@@ -190,7 +190,7 @@ class _Observer:
             # One that was given is the other's name, and HTTP/1.1 asks for one.
             request.headers["Host"] = request.url.netloc.decode("ascii")
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(without_secret(str(request.url)), self._plan.timeout):
             return await self._client.send(request, stream=True, follow_redirects=False)
 
@@ -234,7 +234,7 @@ class _Observer:
 
     # -- the stream
 
-    async def _read(self, response: httpx.Response, reading: Reading) -> None:
+    async def _read(self, response: httpx2.Response, reading: Reading) -> None:
         """Read for as long as was said, or to the end; publish meanwhile."""
         began, how = trio.current_time(), ""
         async with trio.open_nursery() as nursery:
@@ -342,7 +342,7 @@ class _Found:
         return RESUME_WAIT if self._wanted else RESUME_LOOK
 
 
-async def _read_some(response: httpx.Response, reading: Reading, found: _Found) -> None:
+async def _read_some(response: httpx2.Response, reading: Reading, found: _Found) -> None:
     began = trio.current_time()
     with trio.move_on_after(found.patience) as scope, contextlib.suppress(LostError):
 
@@ -354,7 +354,7 @@ async def _read_some(response: httpx.Response, reading: Reading, found: _Found) 
         await read_body(response, take, read_timeout=float("inf"))
 
 
-def _head(response: httpx.Response, seconds: float) -> Head:
+def _head(response: httpx2.Response, seconds: float) -> Head:
     return Head(
         url=without_secret(str(response.request.url)),
         status=response.status_code,

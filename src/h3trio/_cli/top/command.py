@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
 
     from h3trio._cli.options import Options
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         once=arguments.once,
         interval=arguments.interval,
     )
-    http.require_httpx(job.url)
+    http.require_httpx2(job.url)
     watching = Watching(job, _screen(once=job.once))
     status = http.run_command(watching.run)
     return 128 + watching.signal if watching.signal else status
@@ -141,7 +141,7 @@ class Watching:
                 self.signal = number
                 stop()
 
-    async def _watch(self, client: httpx.AsyncClient) -> None:
+    async def _watch(self, client: httpx2.AsyncClient) -> None:
         source = EventSource(
             f"{self._job.url}/statistics",
             params={"interval": f"{self._job.interval:g}"},
