@@ -74,7 +74,7 @@ class Told:
 
     async def examine(self, name: str, plan: Plan, context: ssl.SSLContext | None = None) -> None:
         """Look at a stream."""
-        async with open_client(timeout=60, follow_redirects=False, tls=context) as client:
+        async with open_client(timeout=60, tls=context) as client:
             findings = diagnose(await observe(client, plan, lambda _: None))
         self.status[name] = exit_status(findings)
         self.found[name] = {found.check: (found.severity, found.text) for found in findings}

@@ -1,11 +1,11 @@
-"""From a last event id to the head of an answer: requests, redirects, and httpx2's errors in ours.
+"""`Requester`: from a last event id to the head of an answer, and httpx2's errors made into ours.
 
 httpx2 comes with an extra and takes a moment to import, so it is imported where it is used.
 
 Redirects are followed here and not by httpx2, which reads the body of each, however long it is.
-What httpx2 makes of one is kept: the method as browsers change it, and no `Authorization` for
-another origin. That has to hold too when the target of a permanent redirect is asked at once the
-next time.
+The request that httpx2 makes of one is kept: the method as browsers change it, and no
+`Authorization` for another origin. That has to hold too when the target of a permanent redirect is
+asked at once the next time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from urllib.parse import quote
 
 import trio
 
+from h3trio._version import __version__
+
 from ._errors import LostError, RedirectError, RequestError, SilentError, reason_of, without_secret
 from ._policy import MIME_TYPE
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Generator, Mapping, Sequence
 
     import httpx2
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
     HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
 
+CONNECT_TIMEOUT: Final = 10.0
+_KEEPALIVE: Final = 60.0  # seconds; shorter than what servers commonly grant, ours included
 _PERMANENT: Final = (301, 308)
 # A compressor keeps back what it hasn't filled a block with: `identity` lets events come at once.
 _DEFAULTS: Final = {
@@ -44,6 +49,36 @@ def require_httpx2() -> None:
         importlib.import_module("httpx2")
     except ImportError as exc:
         raise ImportError("h3trio.client needs httpx2: pip install 'h3trio[client]'") from exc
+
+
+def new_client(
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> httpx2.AsyncClient:
+    """Make a client that says who it is, and takes no compression unless a request asks for it.
+
+    Args:
+        timeout: longest silence, in seconds; a connection has 10 s at most.
+        headers: of each request.
+        tls: how servers are checked; as httpx2 does it if not given.
+
+    Raises:
+        RequestError: the proxy that the environment asks for can't be used.
+    """
+    import httpx2  # noqa: PLC0415 - see this module's docstring
+
+    ours = {"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"}
+    try:
+        return httpx2.AsyncClient(
+            headers={**ours, **(headers or {})},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
+            verify=True if tls is None else tls,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
+        raise RequestError(f"can't use the proxy of the environment: {exc}") from exc
 
 
 @final
@@ -68,7 +103,7 @@ class Requester:
     ) -> None:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
-        self.url: httpx2.URL = _checked(url)
+        self.url: httpx2.URL = checked_url(url)
         # Held apart, so that no redirect loses it, or carries it elsewhere.
         self._auth = None
         if self.url.username or self.url.password:
@@ -153,7 +188,12 @@ class Requester:
         raise silent(self._limits.read_timeout)
 
 
-def _checked(url: str | httpx2.URL) -> httpx2.URL:
+def checked_url(url: str | httpx2.URL) -> httpx2.URL:
+    """Check a URL for HTTP; return it without a fragment, which no server gets.
+
+    Raises:
+        ValueError: it is none.
+    """
     import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Final, Self, Unpack, final
 
 import trio
 
-from h3trio import SSEEvent, SSEParser, __version__
+from h3trio import SSEEvent, SSEParser
 from h3trio._nursery import OwnedNursery
 
 from ._options import Limits, Options
-from ._request import Requester, require_httpx2
+from ._request import Requester, new_client, require_httpx2
 from ._run import Item, Run
 from ._state import EventSourceStatistics, State, StateChange
 
@@ -222,7 +222,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     async def __aenter__(self) -> Self:
         if self._tasks is not None or self._run.finished.is_set():
             raise RuntimeError("an event source is entered once")
-        client = self._given_client or _new_client(self._limits)
+        client = self._given_client or new_client(timeout=self._limits.read_timeout)
         self._tasks = OwnedNursery()
         nursery = await self._tasks.__aenter__()
         run = partial(self._run.run, client, owns_client=self._given_client is None)
@@ -252,11 +252,3 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         if self._tasks is None:
             self._run.state = State.CLOSED
             self._run.finished.set()
-
-
-def _new_client(limits: Limits) -> httpx2.AsyncClient:
-    import httpx2  # noqa: PLC0415 - it comes with an extra
-
-    agent = {"User-Agent": f"h3trio/{__version__}"}
-    # One connection that never idles: nothing of a pool is wanted.
-    return httpx2.AsyncClient(headers=agent, timeout=limits.read_timeout)

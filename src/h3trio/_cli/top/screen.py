@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
 
-from h3trio._cli.http import write_line
+from h3trio._cli.common import write_line
 
 from .view import View, plain
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
 
-from h3trio._cli.http import one_line
+from h3trio._cli.common import one_line
 from h3trio.hub import LatencyStatistics
 
 if TYPE_CHECKING:
