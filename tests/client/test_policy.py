@@ -10,41 +10,18 @@ from h3trio.client._policy import (
     MAX_BACKOFF,
     MAX_DELAY,
     MIN_DELAY,
-    RETRY_STATUSES,
-    Verdict,
-    judge,
+    is_event_stream,
     reconnect_delay,
     retry_after,
 )
 
 
-@pytest.mark.parametrize(
-    ("status", "content_type", "verdict"),
-    [
-        (200, "text/event-stream", Verdict.STREAM),
-        (200, "Text/Event-Stream ; charset=utf-8", Verdict.STREAM),
-        (200, "text/html", Verdict.WRONG_TYPE),
-        (200, "", Verdict.WRONG_TYPE),
-        (204, "", Verdict.OVER),
-        (206, "text/event-stream", Verdict.REFUSED),
-        (304, "", Verdict.REFUSED),
-        (403, "text/event-stream", Verdict.REFUSED),
-        (429, "", Verdict.LATER),
-        (500, "", Verdict.REFUSED),
-        (503, "text/event-stream", Verdict.LATER),
-    ],
-)
-def test_verdicts(status: int, content_type: str, verdict: Verdict) -> None:
-    """Only 200 with the right type is a stream; only what says "not now" is tried again."""
-    assert judge(status, content_type, RETRY_STATUSES) is verdict
-
-
-def test_statuses_to_wait_out_are_a_setting() -> None:
-    """Which statuses are tried again is for the caller to say; a stream and the end stay so."""
-    assert judge(500, "", range(500, 600)) is Verdict.LATER
-    assert judge(503, "", ()) is Verdict.REFUSED
-    assert judge(204, "", (200, 204)) is Verdict.OVER
-    assert judge(200, "text/event-stream", (200, 204)) is Verdict.STREAM
+def test_types_of_streams() -> None:
+    """The type of a stream may have parameters, and letters of either case."""
+    assert is_event_stream("text/event-stream")
+    assert is_event_stream("Text/Event-Stream ; charset=utf-8")
+    assert not is_event_stream("text/html")
+    assert not is_event_stream("")
 
 
 def test_delays_double_up_to_a_limit() -> None:

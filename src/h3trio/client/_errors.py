@@ -38,6 +38,11 @@ class SilentError(LostError):
 
 
 @final
+class DamagedError(LostError):
+    """The bytes of the stream aren't in the compression that the answer claims."""
+
+
+@final
 class StreamEndedError(LostError):
     """The server ended the stream in an orderly way: clients are meant to come back."""
 

@@ -19,7 +19,15 @@ import trio
 
 from h3trio._version import __version__
 
-from ._errors import LostError, RedirectError, RequestError, SilentError, reason_of, without_secret
+from ._errors import (
+    DamagedError,
+    LostError,
+    RedirectError,
+    RequestError,
+    SilentError,
+    reason_of,
+    without_secret,
+)
 from ._policy import MIME_TYPE
 
 if TYPE_CHECKING:
@@ -225,7 +233,8 @@ def translated(url: str, read_timeout: float) -> Generator[None]:
     """Turn httpx2's errors into ours.
 
     Raises:
-        LostError: the server can't be reached, is silent, or the connection broke.
+        LostError: the server can't be reached, is silent, or the connection broke; `DamagedError`
+            if the compression is damaged.
         RequestError: the request can't be made.
     """
     import httpx2  # noqa: PLC0415 - see this module's docstring
@@ -238,5 +247,7 @@ def translated(url: str, read_timeout: float) -> Generator[None]:
         raise silent(read_timeout) from exc
     except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as exc:
         raise RequestError(f"can't ask {url}: {exc}") from exc
+    except httpx2.DecodingError as exc:
+        raise DamagedError(f"the stream's compression is damaged: {exc}") from exc
     except httpx2.RequestError as exc:
         raise LostError(f"the connection was lost: {reason_of(exc)}") from exc

@@ -18,9 +18,9 @@ import trio
 
 from h3trio import EventTooLargeError, SSEEvent, SSEParser
 
-from ._body import read_body, read_text
-from ._decoding import decoder_for
+from ._body import is_readable, read_body, read_text
 from ._errors import (
+    ContentEncodingError,
     ContentTypeError,
     EventLimitError,
     EventSourceError,
@@ -29,7 +29,7 @@ from ._errors import (
     StatusError,
     StreamEndedError,
 )
-from ._policy import Verdict, judge, reconnect_delay, retry_after
+from ._policy import is_event_stream, reconnect_delay, retry_after
 from ._state import State, StateChange
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from ._decoding import Decoder
     from ._options import Limits
     from ._request import Requester
 
@@ -152,49 +151,45 @@ class Run:
         """Make one attempt; returns where the server says that there is no more."""
         response = await self._requester.open(client, self._received_id)
         try:
-            status, kind = response.status_code, response.headers.get("content-type", "")
-            match judge(status, kind, self._limits.retry_statuses):
-                case Verdict.OVER:
-                    return
-                case Verdict.STREAM:
-                    await self._read_events(response)
-                case Verdict.WRONG_TYPE:
-                    raise ContentTypeError(kind)
-                case _:
-                    raise await _refusal(response)
+            # WHATWG HTML, 9.2.3: a stream is status 200 with its type, 204 ends it for good.
+            if response.status_code == 204:  # noqa: PLR2004 - No Content
+                return
+            if response.status_code != 200:  # noqa: PLR2004 - OK
+                raise await _refusal(response)
+            if not is_event_stream(kind := response.headers.get("content-type", "")):
+                raise ContentTypeError(kind)
+            if not is_readable(coding := response.headers.get("content-encoding", "")):
+                raise ContentEncodingError(f"the stream is compressed with {coding[:50]!r}")
+            await self._read_events(response)
         finally:
             await response.aclose()
         raise StreamEndedError("the server ended the stream")
 
     async def _read_events(self, response: httpx2.Response) -> None:
-        # What was read before was decompressed as well.
-        is_raw = not response.is_stream_consumed
-        decoder = decoder_for(response.headers.get("content-encoding", "") if is_raw else "")
         self.streams += 1
         self._change(State.OPEN)
         limits = self._limits
         parser = SSEParser(max_event_size=limits.max_event_bytes, last_event_id=self._received_id)
-        take = partial(self._take, parser, decoder)
+        take = partial(self._take, parser)
         await read_body(response, take, read_timeout=limits.read_timeout)
 
-    async def _take(self, parser: SSEParser, decoder: Decoder, raw: bytes) -> None:
+    async def _take(self, parser: SSEParser, piece: bytes) -> None:
         """Hand on the events that these bytes complete; waits while the buffer is full."""
-        for piece in decoder.pieces(raw):
-            self.bytes_received += len(piece)
-            too_large = None
-            try:
-                events = parser.feed(piece)
-            except EventTooLargeError as exc:
-                events, too_large = [*exc.events], exc
-            if parser.retry is not None:
-                self._delay = parser.retry / 1000
-            for event in events:
-                await self._hand_on(Item(event, event.id or ""))
-            if too_large is not None:
-                self.events_over_limit += 1
-                raise EventLimitError(str(too_large)) from too_large
-            if parser.last_event_id != self._received_id:
-                await self._hand_on(Item(None, parser.last_event_id))
+        self.bytes_received += len(piece)
+        too_large = None
+        try:
+            events = parser.feed(piece)
+        except EventTooLargeError as exc:
+            events, too_large = [*exc.events], exc
+        if parser.retry is not None:
+            self._delay = parser.retry / 1000
+        for event in events:
+            await self._hand_on(Item(event, event.id or ""))
+        if too_large is not None:
+            self.events_over_limit += 1
+            raise EventLimitError(str(too_large)) from too_large
+        if parser.last_event_id != self._received_id:
+            await self._hand_on(Item(None, parser.last_event_id))
 
     async def _hand_on(self, item: Item) -> None:
         self._received_id = item.id

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._version import __version__
+from h3trio.client._policy import is_event_stream
 
 from .count import BadStreamError, Memo, Reader
 from .ids import Ids, Position
@@ -57,8 +58,7 @@ def parse_head(head: bytes) -> bool:
     fields = {
         name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
     }
-    kind = fields.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "text/event-stream":
+    if not is_event_stream(fields.get("content-type", "")):
         raise RefusedError("no text/event-stream")
     return fields.get("transfer-encoding", "").lower() == "chunked"
 

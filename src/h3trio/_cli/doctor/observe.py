@@ -5,7 +5,7 @@ on it: events are published, HEAD and OPTIONS asked, ALPN looked up. Then a clie
 an id that was seen. All of it goes into one `Seen`, and every step has an end: an answer `timeout`
 seconds, the reading `wait` seconds, the whole `longest` seconds.
 
-Times are Trio's clock when a piece came off the wire, before anything was done with it.
+Times are Trio's clock when a piece came, before anything was done with it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from h3trio.client._body import read_body, read_text
+from h3trio.client._body import is_readable, read_body, read_text
 from h3trio.client._errors import (
+    DamagedError,
     EventSourceError,
     LostError,
     SilentError,
@@ -29,9 +30,8 @@ from h3trio.client._errors import (
 )
 from h3trio.client._request import origin_of, translated
 
-from .check_head import OK
 from .reading import Reading
-from .seen import Head, Hop, Probe, Resumed, Seen, Sent, is_event_stream
+from .seen import Head, Hop, Probe, Resumed, Seen, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,17 +132,16 @@ class _Observer:
         except EventSourceError as exc:
             seen.problem = str(exc)
             return
-        reading = Reading(seen.head.get("content-encoding") or "")
         if not seen.is_stream:
-            with contextlib.suppress(EventSourceError):
-                seen.text = (await read_text(response))[:MAX_TEXT].strip()
+            seen.text = (await read_text(response))[:MAX_TEXT].strip()
             await response.aclose()
             return
-        if not reading.is_readable:
+        coding = seen.head.get("content-encoding") or ""
+        if not is_readable(coding):
             await response.aclose()
             response, head = await self._open(_PLAIN, [])
-            reading = Reading(head.get("content-encoding") or "")
-        seen.reading = reading
+            coding = head.get("content-encoding") or ""
+        seen.reading = reading = Reading(is_readable=is_readable(coding))
         self._say(f"reading for {self._plan.wait:g} s")
         async with trio.open_nursery() as beside:
             beside.start_soon(self._ask_head)
@@ -242,14 +241,16 @@ class _Observer:
                 self._seen.sent = []
                 nursery.start_soon(self._publish, began, self._plan.publish_url)
 
-            async def take(raw: bytes) -> None:
-                reading.feed(trio.current_time() - began, raw)
+            async def take(piece: bytes) -> None:
+                reading.feed(trio.current_time() - began, piece)
                 await trio.lowlevel.checkpoint()
 
             with trio.move_on_after(self._plan.wait):
                 try:
                     await read_body(response, take, read_timeout=float("inf"))
                     how = "end"
+                except DamagedError as exc:
+                    reading.damage = str(exc)
                 except LostError:
                     how = "cut"
             reading.end(trio.current_time() - began, how)
@@ -299,7 +300,7 @@ class _Observer:
         try:
             response, head = await self._open({**_PLAIN, "Last-Event-ID": asked}, [])
             status = head.status
-            if status == OK and is_event_stream(head):
+            if head.is_stream:
                 await _read_some(response, again, found)
             else:
                 problem = f"with an id it answers {status}, and no stream"
@@ -346,8 +347,8 @@ async def _read_some(response: httpx2.Response, reading: Reading, found: _Found)
     began = trio.current_time()
     with trio.move_on_after(found.patience) as scope, contextlib.suppress(LostError):
 
-        async def take(raw: bytes) -> None:
-            if found.take(reading.feed(trio.current_time() - began, raw)):
+        async def take(piece: bytes) -> None:
+            if found.take(reading.feed(trio.current_time() - began, piece)):
                 scope.cancel(reason="that is enough")
             await trio.lowlevel.checkpoint()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
+from h3trio.client._policy import is_event_stream
+
 if TYPE_CHECKING:
     from .reading import Reading
 
@@ -42,6 +44,11 @@ class Head:
         """Return a field's value, those of a repeated one joined; `None` if it isn't there."""
         found = [value for key, value in self.fields if key == name]
         return ", ".join(found) if found else None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether EventSource takes it for a stream: 200, of the right type."""
+        return self.status == 200 and is_event_stream(self.get("content-type") or "")  # noqa: PLR2004 - OK
 
     def members(self, name: str) -> set[str]:
         """Return the members of a field that is a list, in lower case."""
@@ -147,9 +154,4 @@ class Seen:
     @property
     def is_stream(self) -> bool:
         """Whether the answer is what EventSource takes for a stream."""
-        return self.head is not None and self.head.status == 200 and is_event_stream(self.head)  # noqa: PLR2004 - OK
-
-
-def is_event_stream(head: Head) -> bool:
-    """Tell whether an answer says that it is an event stream, whatever the parameters."""
-    return (head.get("content-type") or "").partition(";")[0].strip().lower() == "text/event-stream"
+        return self.head is not None and self.head.is_stream
