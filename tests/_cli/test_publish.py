@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import aclosing
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,13 +23,13 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio import SSEEvent, SSEParser
 from h3trio._cli.common import CommandError
 from h3trio._cli.publish import (
-    Feed,
-    LineSplitter,
-    StreamBody,
+    MAX_LINE_BYTES,
     WholeLines,
     last_id,
     publish_url,
     read_some,
+    split_lines,
+    stream_body,
 )
 from h3trio.client import StatusError
 
@@ -122,10 +123,13 @@ def cut(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
         yield data[start:end]
 
 
-def split(chunks: Iterable[bytes], limit: int = 1000) -> list[bytes]:
-    """Cut chunks into lines."""
-    splitter = LineSplitter(limit)
-    return [line for chunk in chunks for line in splitter.feed(chunk)] + splitter.rest()
+def split(chunks: Iterable[bytes]) -> list[bytes]:
+    """Cut chunks into lines; the last may have no end."""
+    found, rest = [], b""
+    for chunk in chunks:
+        lines, rest = split_lines(rest + chunk)
+        found += lines
+    return [*found, rest.removesuffix(b"\r")] if rest else found
 
 
 @pytest.mark.parametrize(
@@ -157,11 +161,12 @@ def test_lines_do_not_depend_on_chunks(parts: list[bytes], places: list[int]) ->
     assert split(cut(data, places)) == expected
 
 
-def test_a_line_has_a_limit() -> None:
-    """A line above the limit is an error, at the limit it is not."""
-    assert split([b"12", b"34\n"], limit=4) == [b"1234"]
-    with pytest.raises(CommandError, match="longer than 4 bytes"):
-        split([b"12", b"345"], limit=4)
+@pytest.mark.parametrize("take", [split_lines, WholeLines().feed])
+def test_a_line_has_a_limit(take: Callable[[bytes], object]) -> None:
+    """A line above the limit is an error; two that are longer together are none."""
+    take(b"x" * MAX_LINE_BYTES + b"\n" + b"x" * MAX_LINE_BYTES)
+    with pytest.raises(CommandError, match="longer than 16777216 bytes"):
+        take(b"x" * (MAX_LINE_BYTES + 1))
 
 
 def whole_lines(chunks: Iterable[tuple[bytes, bool]]) -> bytes:
@@ -200,25 +205,25 @@ def test_streams_pass_unchanged(data: bytes, places: list[int]) -> None:
 
 
 def test_whole_lines_only() -> None:
-    """A line without an end is held, and one above the limit is an error."""
-    lines = WholeLines(limit=4)
-    assert [lines.feed(chunk) for chunk in (b"a\nb", b"c", b"\r", b"\nde")] == [
-        b"a\n",
-        b"",
-        b"bc\r",
-        b"\n",
-    ]
-    with pytest.raises(CommandError, match="longer than 4 bytes"):
-        lines.feed(b"fgh")
+    """A line without an end is held."""
+    lines = WholeLines()
+    chunks = (b"a\nb", b"c", b"\r", b"\nde")
+    assert [lines.feed(chunk) for chunk in chunks] == [b"a\n", b"", b"bc\r", b"\n"]
+    assert lines.rest() == b"de"
 
 
 # -- the body of a request
 
 
+def never() -> bool:
+    """Be a server that says nothing yet."""
+    return False
+
+
 async def test_body_passes_on_whole_lines(autojump_clock: MockClock) -> None:
     """Lines go out as they come, without waiting; what is left goes out at the end."""
     send, receive = trio.open_memory_channel[bytes](10)
-    body = StreamBody(receive, heartbeat=10)
+    body = stream_body(receive, heartbeat=10, is_answered=never)
     async with send:
         for piece in (b"data: 1\nda", b"ta", b": 2\n", b"rest"):
             send.send_nowait(piece)
@@ -229,76 +234,41 @@ async def test_body_passes_on_whole_lines(autojump_clock: MockClock) -> None:
 async def test_body_fills_silence_with_comments(autojump_clock: MockClock) -> None:
     """Each silence of the given length is filled with a comment, inside a line of input too."""
     send, receive = trio.open_memory_channel[bytes](10)
-    body = StreamBody(receive, heartbeat=10)
-    assert await anext(body) == b":\n"
-    send.send_nowait(b"dat")
-    assert await anext(body) == b":\n"
-    assert autojump_clock.current_time() == pytest.approx(20)
-    send.send_nowait(b"a: 1\n\n")
-    assert await anext(body) == b"data: 1\n\n"
-    assert autojump_clock.current_time() == pytest.approx(20)
+    async with aclosing(stream_body(receive, heartbeat=10, is_answered=never)) as body:
+        assert await anext(body) == b":\n"
+        send.send_nowait(b"dat")
+        assert await anext(body) == b":\n"
+        assert autojump_clock.current_time() == pytest.approx(20)
+        send.send_nowait(b"a: 1\n\n")
+        assert await anext(body) == b"data: 1\n\n"
+        assert autojump_clock.current_time() == pytest.approx(20)
 
 
-async def test_body_is_never_silent_for_long(autojump_clock: MockClock) -> None:
+async def test_body_is_never_silent_for_long(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """Input that trickles without completing a line is silence as well."""
     send, receive = trio.open_memory_channel[bytes](0)
-    body = StreamBody(receive, heartbeat=10)
 
     async def trickle() -> None:
         while True:
             await trio.sleep(1)
             await send.send(b"x")
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trickle)
+    nursery.start_soon(trickle)
+    async with aclosing(stream_body(receive, heartbeat=10, is_answered=never)) as body:
         assert await anext(body) == b":\n"
-        assert autojump_clock.current_time() == pytest.approx(10)
-        nursery.cancel_scope.cancel()
+    assert autojump_clock.current_time() == pytest.approx(10)
 
 
-class Connection:
-    """The connection of a request, of which only the descriptor is asked."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def get_extra_info(self, name: str) -> int:
-        """Return the descriptor."""
-        assert name == "socket"
-        return self._fd
-
-
-@pytest.mark.parametrize(
-    ("steps", "is_cut"),
-    [
-        (("connect_tcp.complete", "send_request_body.started"), True),
-        (("connect_tcp.complete", "start_tls.started", "send_request_body.started"), False),
-        (("connect_tcp.complete",), False),
-        (("connect_tcp.complete", "send_request_body.started", "send_request_body.failed"), False),
-    ],
-)
-async def test_input_ends_when_the_server_answers(
-    nursery: trio.Nursery, steps: tuple[str, ...], *, is_cut: bool
-) -> None:
-    """An answer ends the input while the body is sent, unless TLS hides whether it is one."""
-    reader, writer = os.pipe()
-    answers, answer = os.pipe()
+async def test_body_ends_when_the_server_has_answered() -> None:
+    """An answer ends the body with the next piece, which nobody wants any more."""
     send, receive = trio.open_memory_channel[bytes](10)
-    feed = Feed(nursery)
-    nursery.start_soon(feed.run, reader, send)
-    for step in steps:
-        layer = "http11" if step.startswith("send") else "connection"
-        await feed.on_step(f"{layer}.{step}", {"return_value": Connection(answers)})
-    os.write(writer, b"one")
-    assert await receive.receive() == b"one"
-    os.write(answer, b"HTTP/1.1 400")
-    await wait_all_tasks_blocked(0.01)
-    os.close(writer)
-    with pytest.raises(trio.EndOfChannel):
-        await receive.receive()
-    assert feed.is_cut is is_cut
-    for fd in (reader, answers, answer):
-        os.close(fd)
+    answers = [False, True]
+    send.send_nowait(b"one\n")
+    send.send_nowait(b"two\n")
+    body = stream_body(receive, heartbeat=10, is_answered=lambda: answers.pop(0))
+    assert [piece async for piece in body] == [b"one\n"]
 
 
 # -- reading

@@ -10,6 +10,7 @@ to the shell too; and a file, which no loop can wait for, is read the same way.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -30,14 +31,12 @@ from .options import fail
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
     import httpcore2
     import httpx2
 
     from .options import Options
-
-    OnStep = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 READ_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -133,33 +132,15 @@ async def read_some(fd: int) -> bytes:
             raise common.CommandError(f"can't read standard input: {exc.strerror}") from exc
 
 
-@final
-class LineSplitter:
-    """Cuts bytes into lines, without the LF or CRLF that ends each."""
+def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines in some bytes, each without its LF or CRLF, and the rest that has no end.
 
-    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
-        self._limit = limit
-        self._held = bytearray()
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next bytes; return the lines that they complete.
-
-        Raises:
-            CommandError: a line is longer than the limit.
-        """
-        first, *others = chunk.split(b"\n")
-        self._held += first
-        _check_line(self._held, self._limit)
-        if not others:
-            return []
-        lines = [bytes(self._held), *others]
-        self._held = bytearray(lines.pop())
-        return [line.removesuffix(b"\r") for line in lines]
-
-    def rest(self) -> list[bytes]:
-        """At the end of input: return the line that lacks its line end, if there is one."""
-        rest, self._held = bytes(self._held), bytearray()
-        return [rest.removesuffix(b"\r")] if rest else []
+    Raises:
+        CommandError: the rest is longer than any line may be.
+    """
+    *lines, rest = data.split(b"\n")
+    _check_line(rest)
+    return [line.removesuffix(b"\r") for line in lines], rest
 
 
 @final
@@ -171,8 +152,7 @@ class WholeLines:
     the event.
     """
 
-    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._held = bytearray()
         self._ends_with_cr = False
         self._drops_lf = False
@@ -194,7 +174,7 @@ class WholeLines:
         self._held += chunk[end:]
         if self._held:
             self._ends_with_cr = False
-        _check_line(self._held, self._limit)
+        _check_line(self._held)
         return passed
 
     def comment(self) -> bytes:
@@ -209,85 +189,32 @@ class WholeLines:
         return rest
 
 
-def _check_line(line: bytearray, limit: int) -> None:
-    if len(line) > limit:
-        raise common.CommandError(f"a line of standard input is longer than {limit} bytes")
+def _check_line(line: bytes | bytearray) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise common.CommandError(f"a line of standard input is longer than {MAX_LINE_BYTES} bytes")
 
 
-@final
-class StreamBody:
-    """The body of a request: pieces of input as they come, and a comment in each silence.
-
-    No generator: httpx2 would leave one that is broken off to the garbage collector.
+async def stream_body(
+    pieces: trio.MemoryReceiveChannel[bytes], *, heartbeat: float, is_answered: Callable[[], bool]
+) -> AsyncGenerator[bytes]:
+    """Yield the body of a request: input as it comes, and a comment in each silence.
 
     Args:
         pieces: the input; its end is the body's.
         heartbeat: seconds of silence before a comment is sent.
+        is_answered: tells whether the server has answered, which ends the body too.
     """
-
-    def __init__(self, pieces: trio.MemoryReceiveChannel[bytes], *, heartbeat: float) -> None:
-        self._pieces = pieces
-        self._heartbeat = heartbeat
-        self._lines = WholeLines()
-
-    def __aiter__(self) -> StreamBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return the bytes to send next."""
-        with trio.move_on_after(self._heartbeat):
-            try:
-                while not (passed := self._lines.feed(await self._pieces.receive())):
+    lines = WholeLines()
+    with contextlib.suppress(trio.EndOfChannel):
+        while True:
+            with trio.move_on_after(heartbeat) as silence:
+                while not (piece := lines.feed(await pieces.receive())):
                     pass
-            except trio.EndOfChannel:
-                if not (passed := self._lines.rest()):
-                    raise StopAsyncIteration from None
-            return passed
-        return self._lines.comment()
-
-
-@final
-class Feed:
-    """The input on its way into a request: to its end, or until the server answers.
-
-    A server may answer before the body is over, usually to refuse it. httpx2 reads no answer
-    before that, so here the input ends as soon as the connection has something to read.
-    """
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        self._input, self._watch = trio.CancelScope(), trio.CancelScope()
-        self._connection: httpcore2.AsyncNetworkStream | None = None
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the server answered before the input's end."""
-        return self._input.cancelled_caught
-
-    async def run(self, fd: int, send: trio.MemorySendChannel[bytes]) -> None:
-        """Pass on what a descriptor has."""
-        async with send:
-            with self._input:
-                while chunk := await read_some(fd):
-                    await send.send(chunk)
-
-    async def on_step(self, name: str, info: Mapping[str, Any]) -> None:
-        """Follow the request's connection, as httpx2's extension `trace` tells of it."""
-        if name == "connection.connect_tcp.complete":
-            self._connection = info["return_value"]
-        elif "start_tls" in name:
-            # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
-            self._connection = None
-        elif name == "http11.send_request_body.started":
-            self._nursery.start_soon(self._end_with_answer)
-        elif name.startswith("http11.send_request_body."):
-            self._watch.cancel(reason="httpx2 reads the answer")
-
-    async def _end_with_answer(self) -> None:
-        if self._connection is not None:
-            with self._watch:
-                await trio.lowlevel.wait_readable(self._connection.get_extra_info("socket"))
-                self._input.cancel(reason="the server answered")
+            if is_answered():
+                return
+            yield lines.comment() if silence.cancelled_caught else piece
+    if rest := lines.rest():
+        yield rest
 
 
 # -- publishing
@@ -327,12 +254,13 @@ class Publisher:
 
     async def publish_lines(self, fd: int) -> None:
         """Publish each line when it is there."""
-        splitter, numbers = LineSplitter(), itertools.count(1)
+        held, numbers = b"", itertools.count(1)
         while chunk := await read_some(fd):
-            for line in splitter.feed(chunk):
+            lines, held = split_lines(held + chunk)
+            for line in lines:
                 await self._publish_line(next(numbers), line)
-        for line in splitter.rest():
-            await self._publish_line(next(numbers), line)
+        if held:
+            await self._publish_line(next(numbers), held.removesuffix(b"\r"))
 
     async def _publish_line(self, number: int, line: bytes) -> None:
         try:
@@ -342,16 +270,33 @@ class Publisher:
         self.print_id(event_id)
 
     async def publish_stream(self, fd: int, *, heartbeat: float) -> None:
-        """Publish what an event stream holds, in one request."""
+        """Publish what an event stream holds, in one request.
+
+        A server may answer before the body is over, usually to refuse it. httpx2 reads no answer
+        before that, so the body ends with the next piece or comment.
+        """
         send, receive = trio.open_memory_channel[bytes](0)
-        body = StreamBody(receive, heartbeat=heartbeat)
+        connection: httpcore2.AsyncNetworkStream | None = None
+
+        async def on_step(name: str, info: Mapping[str, Any]) -> None:
+            nonlocal connection
+            if name == "connection.connect_tcp.complete":
+                connection = info["return_value"]
+            elif "start_tls" in name:
+                # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
+                connection = None
+
+        def is_answered() -> bool:
+            return connection is not None and bool(connection.get_extra_info("is_readable"))
+
         async with trio.open_nursery() as nursery:
-            feed = Feed(nursery)
-            nursery.start_soon(feed.run, fd, send)
+            nursery.start_soon(_feed, fd, send)
+            body = stream_body(receive, heartbeat=heartbeat, is_answered=is_answered)
             headers = {"Content-Type": "text/event-stream"}
-            event_id = await self._post(body, headers, feed.on_step)
+            event_id = await self._post(body, headers, {"trace": on_step})
+            is_early = receive.statistics().open_send_channels > 0
             nursery.cancel_scope.cancel(reason="the server answered")
-        if feed.is_cut:
+        if is_early:
             said = f"the last event is {event_id}" if event_id else "nothing is published"
             raise common.CommandError(f"the server ended the stream early: {said}")
         if event_id:
@@ -361,15 +306,14 @@ class Publisher:
         self,
         content: bytes | AsyncIterable[bytes],
         headers: dict[str, str],
-        on_step: OnStep | None = None,
+        extensions: dict[str, Any] | None = None,
     ) -> str:
         """Post; return the id of the only or last event that was published, `""` if none was.
 
         Raises:
             CommandError: not all was published, or nobody knows.
-            EventSourceError: the server can't be reached, or the request can't be made.
+            EventSourceError: the server refused or can't be reached, or the request can't be made.
         """
-        extensions = {} if on_step is None else {"trace": on_step}
         try:
             with translated(without_secret(self._url), self._client.timeout.read or 0):
                 async with self._client.stream(
@@ -381,6 +325,12 @@ class Publisher:
             if not exc.connected:
                 raise
             raise common.CommandError(f"{exc}; what was sent may be stored or not") from exc
+
+
+async def _feed(fd: int, send: trio.MemorySendChannel[bytes]) -> None:
+    async with send:
+        while chunk := await read_some(fd):
+            await send.send(chunk)
 
 
 def last_id(status: int, text: str, location: str = "") -> str:
