@@ -13,7 +13,7 @@ import pytest
 
 from h3trio import SSEEvent, SSEParser
 from h3trio._cli.http import quoted
-from h3trio._cli.tail import Printer, format_event, reset_notice, stream_url
+from h3trio._cli.tail import format_event, print_event, reset_notice, stream_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,24 +109,20 @@ def test_reset_notices(data: str, notice: str | None) -> None:
     assert reset_notice(SSEEvent(data)) is None
 
 
-STREAM = b'id: 1\ndata: one\n\nevent: reset\ndata: {"reason":"x","id":null}\n\ndata: two\n\n'
-
-
 def test_events_are_printed_and_resets_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """Events go to standard output; a reset goes to standard error, and isn't counted."""
-    printer = Printer(as_json=False, count=3)
-    assert not printer.print(SSEParser().feed(STREAM))
+    """Events go to standard output; a reset goes to standard error, and is no event."""
+    stream = b'id: 1\ndata: one\n\nevent: reset\ndata: {"reason":"x","id":null}\n\ndata: two\n\n'
+    events = SSEParser().feed(stream)
+    assert [print_event(event, as_json=False) for event in events] == [True, False, True]
     assert capsys.readouterr() == (
         "one\ntwo\n",
         "h3trio: warning: reset (x): events may be missing\n",
     )
-    assert printer.print(SSEParser().feed(STREAM))
-    assert capsys.readouterr() == ("one\n", "")
 
 
 def test_json_is_printed_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With no count there is no end, and each event is one line."""
-    printer = Printer(as_json=True, count=None)
-    assert not printer.print([SSEEvent("a\nb", event="e", id=str(n)) for n in range(3)])
+    """As JSON each event is one line."""
+    for n in range(3):
+        assert print_event(SSEEvent("a\nb", event="e", id=str(n)), as_json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"id": str(n), "event": "e", "data": "a\nb"} for n in range(3)]

@@ -38,7 +38,9 @@ SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class CommandError(Exception):
-    """Ends a command with status 1; its text is the line for people."""
+    """Ends a command; its text is the line for people."""
+
+    status = EXIT_FAILED
 
 
 # -- converters

@@ -175,7 +175,7 @@ async def end_with_reader(fd: int) -> None:
 
 
 def run_command(command: Callable[[], Awaitable[None]]) -> int:
-    """Run a command to its end; return the exit status, with one line if it is `EXIT_FAILED`."""
+    """Run a command to its end; return the exit status, with one line if an error ended it."""
     if sys.stdout is None:
         fail("standard output is closed")
     takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -191,7 +191,7 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
             return EXIT_BROKEN_PIPE
         if isinstance(leaf, CommandError | EventSourceError):
             say(f"error: {leaf}")
-            return EXIT_FAILED
+            return leaf.status if isinstance(leaf, CommandError) else EXIT_FAILED
         raise
     finally:
         if takes_over:

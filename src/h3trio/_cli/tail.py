@@ -14,7 +14,7 @@ from .options import fail
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import httpx2
 
@@ -125,26 +125,13 @@ def reset_notice(event: SSEEvent) -> str | None:
     return f"reset ({reason}): events{f' after {asked}' if asked else ''} may be missing"
 
 
-@final
-class Printer:
-    """Prints events, and counts them; warns of each reset, which isn't one of them."""
-
-    def __init__(self, *, as_json: bool, count: int | None) -> None:
-        self._as_json = as_json
-        self._count = count
-        self._printed = 0
-
-    def print(self, events: Iterable[SSEEvent]) -> bool:
-        """Print events, up to the last one wanted; True if that was among them."""
-        return any(map(self._print, events))
-
-    def _print(self, event: SSEEvent) -> bool:
-        if (notice := reset_notice(event)) is not None:
-            common.say(f"warning: {notice}")
-            return False
-        common.write_line(format_event(event, as_json=self._as_json))
-        self._printed += 1
-        return self._printed == self._count
+def print_event(event: SSEEvent, *, as_json: bool) -> bool:
+    """Print an event, or warn of a hub's reset, which is none; return whether it was an event."""
+    if (notice := reset_notice(event)) is not None:
+        common.say(f"warning: {notice}")
+        return False
+    common.write_line(format_event(event, as_json=as_json))
+    return True
 
 
 # -- the stream
@@ -167,9 +154,10 @@ class Tail:
     """
 
     def __init__(self, client: httpx2.AsyncClient, url: str, arguments: argparse.Namespace) -> None:
+        self._as_json: bool = arguments.json
+        self._count: int | None = arguments.count
         self._quiet: bool = arguments.quiet
         self._unsaid: list[str] = []
-        self._printer = Printer(as_json=arguments.json, count=arguments.count)
         self._reconnect = not arguments.no_reconnect
         self._source = http.event_source(
             client,
@@ -189,10 +177,12 @@ class Tail:
             EventSourceError: the stream was refused, can't be reached, or can't be read further.
             CommandError: an event is larger than the command takes.
         """
+        printed = 0
         try:
             async with self._source as source:
                 async for event in source:
-                    if self._printer.print([event]):
+                    printed += print_event(event, as_json=self._as_json)
+                    if printed == self._count:
                         return
                     self._catch_up()
         except EventLimitError as exc:

@@ -201,4 +201,7 @@ def test_exit_status() -> None:
     """The worst finding decides."""
     assert exit_status([]) == 0
     for severity, status in ((OK, 0), (INFO, 0), (WARNING, 1), (ERROR, 3)):
-        assert exit_status([Finding("a", OK, ""), Finding("b", severity, "")]) == status
+        assert (
+            exit_status([Finding("a", "", severity=OK), Finding("b", "", severity=severity)])
+            == status
+        )

@@ -25,9 +25,9 @@ OK, INFO, WARNING, ERROR = Severity
 
 SEEN = Seen(url="http://h/[x]", wait=20)
 FINDINGS = [
-    Finding("answer", OK, "200"),
-    Finding("type", ERROR, "[bold]text/html", "Send another. " * 9),
-    Finding("ids", WARNING, "none", "Send them."),
+    Finding("answer", "200", severity=OK),
+    Finding("type", "[bold]text/html", "Send another. " * 9, severity=ERROR),
+    Finding("ids", "none", "Send them.", severity=WARNING),
 ]
 
 
@@ -63,7 +63,9 @@ def test_table() -> None:
 
 def test_what_a_server_says_moves_no_cursor() -> None:
     """Control characters, and line ends too, come to no terminal."""
-    findings = [Finding("answer", ERROR, "500: \x1b[2J\x9b2J\nok  all", "Wait \x1b[2J1\n.")]
+    findings = [
+        Finding("answer", "500: \x1b[2J\x9b2J\nok  all", "Wait \x1b[2J1\n.", severity=ERROR)
+    ]
     assert as_text(SEEN, findings).splitlines()[1] == "error    answer  500: ?[2J?2J ok all"
     file = io.StringIO()
     draw(Console(file=file, width=200), SEEN, findings)

@@ -13,16 +13,13 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import trio
-
-from h3trio._cli import common
+from h3trio._cli import common, http
 from h3trio._cli.options import fail
 from h3trio.client._errors import without_secret
 
 from .job import PublishJob, Target
-from .outcome import EXIT_UNREACHED
 from .progress import display
-from .run import BenchError, Plan, Run, UnreachedError, check_limits, resolve
+from .run import BenchPlan, BenchRun, check_limits, resolve
 
 if TYPE_CHECKING:
     import argparse
@@ -117,28 +114,22 @@ def run(arguments: argparse.Namespace) -> int:
         fail("bench needs epoll, which only Linux has")
     try:
         check_limits(arguments.connections, arguments.processes)
-    except BenchError as exc:
+    except common.CommandError as exc:
         fail(str(exc))
-    status = common.EXIT_FAILED
-    try:
-        status = trio.run(_bench, arguments).status
-    except* BenchError as group:
-        error = _first(group)
-        common.say(f"error: {error}")
-        status = EXIT_UNREACHED if isinstance(error, UnreachedError) else common.EXIT_FAILED
-    return status
+    status = 0
 
+    async def measure() -> None:
+        nonlocal status
+        status = (await _bench(arguments)).status
 
-def _first(group: BaseExceptionGroup[BenchError]) -> BenchError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return http.run_command(measure) or status
 
 
 async def _bench(arguments: argparse.Namespace) -> Outcome:
     plan = await make_plan(arguments)
     shown = display(quiet=arguments.quiet, stream=sys.stderr)
     try:
-        outcome = await Run(plan, shown.step).run()
+        outcome = await BenchRun(plan, shown.step).run()
     except BaseException:
         shown.end(None)
         raise
@@ -148,7 +139,7 @@ async def _bench(arguments: argparse.Namespace) -> Outcome:
     return outcome
 
 
-async def make_plan(arguments: argparse.Namespace) -> Plan:
+async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
     """Make the plan of parsed arguments, with addresses at which a server answers.
 
     Raises:
@@ -162,7 +153,7 @@ async def make_plan(arguments: argparse.Namespace) -> Plan:
             size=arguments.size,
             connections=arguments.publishers,
         )
-    return Plan(
+    return BenchPlan(
         url=without_secret(arguments.stream),
         target=await _target(arguments.stream, arguments),
         connections=arguments.connections,

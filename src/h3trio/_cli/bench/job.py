@@ -1,4 +1,4 @@
-"""What the processes of the load generator tell each other: jobs, and what came of them.
+"""Messages between the processes of the load generator: jobs, and their outcomes.
 
 All of it is JSON, one line a message. A process that works for `bench` gets its job as the first
 line on standard input; further lines are commands: `go` to count from now, `drain` to end as soon
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from .histogram import Histogram
@@ -139,14 +139,13 @@ class Published:
 
 def to_json(value: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
     """Write a job or an outcome in one line."""
-    fields = {
-        name: found.as_json() if isinstance(found, Histogram) else found
-        for name, found in ((name, getattr(value, name)) for name in value.__dataclass_fields__)
-        if name != "target"
-    }
-    if hasattr(value, "target"):
-        fields["target"] = asdict(value.target)
-    return json.dumps(fields)
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass or a histogram
+    if isinstance(value, Histogram):
+        return value.as_json()
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def received_from(found: dict[str, Any]) -> Received:

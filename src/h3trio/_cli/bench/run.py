@@ -1,4 +1,4 @@
-"""One run of the load generator: starts its processes, tells them when, and adds up what came.
+"""`BenchRun`: starts the processes of the generator, tells them when, and adds up their counts.
 
 Streams open first, all of them; only then does the count begin, and the publisher. With a
 publisher, the end is when nothing more comes, so what was published can arrive; without one it is
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from h3trio._cli.common import CommandError
+
 from .job import (
     DRAIN,
     GO,
@@ -31,28 +33,26 @@ from .job import (
     received_from,
     to_json,
 )
-from .outcome import Outcome
+from .outcome import EXIT_UNREACHED, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 SPARE_FILES: Final = 32  # what a process needs beside its connections
 LATE: Final = 30.0  # seconds a process may be late with what it has to say
 STEP: Final = 1.0  # seconds between two lines of progress
 
 
-class BenchError(Exception):
-    """The run can't go on; its text is the line for people."""
-
-
 @final
-class UnreachedError(BenchError):
+class UnreachedError(CommandError):
     """There is no server."""
+
+    status = EXIT_UNREACHED
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What is asked for; times in seconds."""
 
     url: str
@@ -69,13 +69,13 @@ def check_limits(connections: int, processes: int) -> None:
     """Take all open files that we may have, for our processes too.
 
     Raises:
-        BenchError: they aren't enough.
+        CommandError: they aren't enough.
     """
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     each = -(-connections // processes)
     if hard != resource.RLIM_INFINITY and each > hard - SPARE_FILES:
-        raise BenchError(
+        raise CommandError(
             f"{each:,} connections a process are more than the {hard:,} open files that it may "
             "have (ulimit -Hn) allow: raise the limit, or use more --processes"
         )
@@ -150,14 +150,14 @@ class Worker:
         """End it at once, unless it ended; return its result.
 
         Raises:
-            BenchError: it has none.
+            CommandError: it has none.
         """
         assert self._process.stdin is not None, "opened with a pipe"
         await self._process.stdin.aclose()
         with trio.move_on_after(LATE):
             await self.over.wait()
         if self.result is None:
-            raise BenchError("a process of the generator ended without a result")
+            raise CommandError("a process of the generator ended without a result")
         return self.result
 
     async def _read(self) -> None:
@@ -192,10 +192,10 @@ async def _kill(process: trio.Process) -> None:
 
 
 @final
-class Run:
+class BenchRun:
     """A run under way."""
 
-    def __init__(self, plan: Plan, show: Callable[[str], None]) -> None:
+    def __init__(self, plan: BenchPlan, show: Callable[[str], None]) -> None:
         self._plan = plan
         self._show = show
         self._workers: list[Worker] = []
@@ -205,7 +205,7 @@ class Run:
         """Measure.
 
         Raises:
-            BenchError: it can't be done.
+            CommandError: it can't be done.
         """
         plan = self._plan
         async with trio.open_nursery() as nursery:
@@ -217,7 +217,8 @@ class Run:
                 self._workers.append(await Worker.start(nursery, job))
             publisher = plan.publish and await Worker.start(nursery, plan.publish)
             nursery.start_soon(self._show_steps)
-            await self._until(self._all_ready, plan.ramp + 2 * plan.timeout + LATE)
+            ready = [worker.ready for worker in self._workers]
+            await self._until(ready, plan.ramp + 2 * plan.timeout + LATE)
             outcome = await self._measure(publisher)
             nursery.cancel_scope.cancel(reason="the run is over")
         return outcome
@@ -241,42 +242,31 @@ class Run:
         for worker in self._workers:
             await worker.tell(GO)
         # What is published before they count would be missing.
-        await self._until(self._all_going, LATE)
+        await self._until([worker.going for worker in self._workers], LATE)
         if publisher is not None:
             await publisher.tell(GO)
-        await self._until(trio.sleep_forever, self._plan.duration)
+        await self._until([trio.Event()], self._plan.duration)  # which nobody sets
         if publisher is None:
             return None
         await publisher.tell(DRAIN)
-        await self._until(publisher.over.wait, LATE)
+        await self._until([publisher.over], LATE)
         for worker in self._workers:
             await worker.tell(DRAIN)
-        await self._until(self._all_over, LATE)
+        await self._until([worker.over for worker in self._workers], LATE)
         return published_from(await publisher.end())
 
-    async def _until(self, wait: Callable[[], Any], seconds: float) -> None:
-        """Wait for something, for the end of the time, or for an interrupt."""
+    async def _until(self, events: Iterable[trio.Event], seconds: float) -> None:
+        """Wait for events, for the end of the time, or for an interrupt."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_interrupted, nursery.cancel_scope)
-                await wait()
-                nursery.cancel_scope.cancel(reason="it has come")
+                for event in events:
+                    await event.wait()
+                nursery.cancel_scope.cancel(reason="all have come")
 
     async def _cancel_when_interrupted(self, scope: trio.CancelScope) -> None:
         await self._interrupted.wait()
         scope.cancel(reason="interrupted")
-
-    async def _all_ready(self) -> None:
-        for worker in self._workers:
-            await worker.ready.wait()
-
-    async def _all_going(self) -> None:
-        for worker in self._workers:
-            await worker.going.wait()
-
-    async def _all_over(self) -> None:
-        for worker in self._workers:
-            await worker.over.wait()
 
     async def _watch_signals(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -286,7 +276,7 @@ class Run:
             async for _number in signals:
                 # A second one ends the run as a whole.
                 if self._interrupted.is_set():
-                    raise BenchError("interrupted twice")
+                    raise CommandError("interrupted twice")
                 self._interrupted.set()
 
     async def _show_steps(self) -> None:

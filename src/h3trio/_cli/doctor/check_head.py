@@ -8,7 +8,8 @@ merely good to know an info. Every finding but a good one says what to do.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
@@ -37,32 +38,18 @@ class Severity(enum.IntEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and what to do about it; `advice` is empty where nothing is to do."""
+    """The outcome of a check, and advice where something is to do."""
 
     check: str
-    severity: Severity
     text: str
     advice: str = ""
+    severity: Severity = field(kw_only=True)
 
 
-def ok(check: str, text: str) -> Finding:
-    """Make a finding that is as it should be."""
-    return Finding(check, Severity.OK, text)
-
-
-def info(check: str, text: str, advice: str = "") -> Finding:
-    """Make a finding that is good to know."""
-    return Finding(check, Severity.INFO, text, advice)
-
-
-def warning(check: str, text: str, advice: str) -> Finding:
-    """Make a finding that does harm some day."""
-    return Finding(check, Severity.WARNING, text, advice)
-
-
-def error(check: str, text: str, advice: str) -> Finding:
-    """Make a finding that does harm now."""
-    return Finding(check, Severity.ERROR, text, advice)
+ok = partial(Finding, severity=Severity.OK)
+info = partial(Finding, severity=Severity.INFO)
+warning = partial(Finding, severity=Severity.WARNING)
+error = partial(Finding, severity=Severity.ERROR)
 
 
 def with_head(check: Callable[[Seen, Head], Iterator[Finding]]) -> Check:
