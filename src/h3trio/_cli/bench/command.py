@@ -17,7 +17,7 @@ from h3trio._cli import common, http
 from h3trio._cli.options import fail
 from h3trio.client._errors import without_secret
 
-from .job import PublishJob, Target
+from .job import Endpoint, PublishJob
 from .progress import display
 from .run import BenchPlan, BenchRun, check_limits, resolve
 
@@ -165,12 +165,12 @@ async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
     )
 
 
-async def _target(url: str, arguments: argparse.Namespace) -> Target:
+async def _target(url: str, arguments: argparse.Namespace) -> Endpoint:
     parts = urlsplit(url)
     port = parts.port or 80
     assert parts.hostname, "it was checked"
     family, address = await resolve(parts.hostname, port, arguments.timeout)
-    return Target(
+    return Endpoint(
         family=family,
         address=address,
         port=port,

@@ -1,27 +1,27 @@
 """Messages between the processes of the load generator: jobs, and their outcomes.
 
-All of it is JSON, one line a message. A process that works for `bench` gets its job as the first
-line on standard input; further lines are commands: `go` to count from now, `drain` to end as soon
-as it is quiet, and the end of the input to end at once. It answers with lines that hold one of
-`ready` (and how many streams are open), `going`, `progress` or `result`.
+A process that works for `bench` is started with its job. Through a pipe it gets commands: `GO` to
+count from now, `DRAIN` to end as soon as it is quiet, `END` to end at once. It answers with pairs:
+`ready` and how many streams are open, `going`, `progress` and some counts, `result` and a
+`Received` or `Published`. The end of the pipe means that nobody wants a result any more.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Final, final
 
 from .histogram import Histogram
 
 GO: Final = "go"
 DRAIN: Final = "drain"
+END: Final = "end"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Endpoint:
     """Where requests go: a resolved address, and what the request says."""
 
     family: int
@@ -45,7 +45,7 @@ class Target:
 class SubscribeJob:
     """Open so many streams over so many seconds, and count what comes."""
 
-    target: Target
+    target: Endpoint
     connections: int
     ramp: float
     timeout: float
@@ -57,7 +57,7 @@ class SubscribeJob:
 class PublishJob:
     """Post events at a rate, until told to stop."""
 
-    target: Target
+    target: Endpoint
     rate: float
     size: int
     connections: int
@@ -119,7 +119,6 @@ _SUMS: Final = (
     *("judged", "unnumbered", "repeated", "missing", "resets"),
 )
 _MAXIMA: Final = ("most", "connect_seconds", "bounded", "seconds", "busy")
-_HISTOGRAMS: Final = ("connects", "latencies")
 
 
 @final
@@ -135,38 +134,3 @@ class Published:
     latencies: Histogram = field(default_factory=Histogram)
     seconds: float = 0.0
     busy: float = 0.0
-
-
-def to_json(value: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
-    """Write a job or an outcome in one line."""
-    return json.dumps(value, default=_plain)
-
-
-def _plain(value: Any) -> dict[str, object]:  # noqa: ANN401 - a dataclass or a histogram
-    if isinstance(value, Histogram):
-        return value.as_json()
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def received_from(found: dict[str, Any]) -> Received:
-    """Read what `to_json` wrote."""
-    return Received(**_revived(found, ("refused", "lost")))
-
-
-def published_from(found: dict[str, Any]) -> Published:
-    """Read what `to_json` wrote."""
-    return Published(**_revived(found, ("failed",)))
-
-
-def _revived(found: dict[str, Any], counters: tuple[str, ...]) -> dict[str, Any]:
-    revived = {name: Histogram.from_json(found[name]) for name in _HISTOGRAMS if name in found}
-    return found | revived | {name: Counter(found[name]) for name in counters}
-
-
-def job_from(line: str) -> SubscribeJob | PublishJob:
-    """Read a job that `to_json` wrote."""
-    found = json.loads(line)
-    target = found.pop("target")
-    target["headers"] = tuple(target["headers"])
-    kind = PublishJob if "rate" in found else SubscribeJob
-    return kind(target=Target(**target), **found)

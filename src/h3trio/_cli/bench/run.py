@@ -7,14 +7,12 @@ the end of the time.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -23,20 +21,21 @@ from h3trio._cli.common import CommandError
 
 from .job import (
     DRAIN,
+    END,
     GO,
+    Endpoint,
     Published,
     PublishJob,
     Received,
     SubscribeJob,
-    Target,
-    published_from,
-    received_from,
-    to_json,
 )
 from .outcome import EXIT_UNREACHED, Outcome
+from .worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
 
 SPARE_FILES: Final = 32  # what a process needs beside its connections
 LATE: Final = 30.0  # seconds a process may be late with what it has to say
@@ -56,7 +55,7 @@ class BenchPlan:
     """What is asked for; times in seconds."""
 
     url: str
-    target: Target
+    target: Endpoint
     connections: int
     processes: int
     ramp: float
@@ -111,84 +110,68 @@ async def resolve(host: str, port: int, patience: float) -> tuple[int, str]:
 
 @final
 class Worker:
-    """A process that works for us."""
+    """A process that works for us.
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self.ready = trio.Event()
-        self.going = trio.Event()
+    Attributes:
+        ready: its streams are open, or refused.
+        going: it counts.
+        over: it has ended.
+        opened: how many streams it has opened, once it is ready.
+        progress: its last counts.
+    """
+
+    def __init__(self, job: SubscribeJob | PublishJob) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=work, args=(job, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._result: Received | Published | None = None
+        self.ready, self.going, self.over = trio.Event(), trio.Event(), trio.Event()
         self.opened = 0
-        self.over = trio.Event()
         self.progress: dict[str, int] = {}
-        self.result: dict[str, Any] | None = None
 
-    @classmethod
-    async def start(cls, nursery: trio.Nursery, job: SubscribeJob | PublishJob) -> Worker:
-        """Start a process with its job; it is killed with the nursery."""
-        run = partial(
-            trio.run_process,
-            [sys.executable, "-m", f"{__package__}.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            check=False,
-            deliver_cancel=_kill,
-        )
-        self = cls(await nursery.start(run))
-        nursery.start_soon(self._read)
-        await self.tell(to_json(job))
-        return self
+    def tell(self, command: str) -> None:
+        """Send a command; one that is gone is not told."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(command)
 
-    async def tell(self, line: str) -> None:
-        """Send a line; one that is gone is not told."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        try:
-            await self._process.stdin.send_all(f"{line}\n".encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.over.wait()
-
-    async def end(self) -> dict[str, Any]:
+    async def end(self) -> Any:  # noqa: ANN401 - `Received` or `Published`, after its job
         """End it at once, unless it ended; return its result.
 
         Raises:
             CommandError: it has none.
         """
-        assert self._process.stdin is not None, "opened with a pipe"
-        await self._process.stdin.aclose()
+        self.tell(END)
         with trio.move_on_after(LATE):
             await self.over.wait()
-        if self.result is None:
+        if self._result is None:
             raise CommandError("a process of the generator ended without a result")
-        return self.result
+        return self._result
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None, "opened with a pipe"
-        held = bytearray()
+    async def follow(self) -> None:
+        """Take its messages, to its end; cancelled, it is killed."""
         try:
-            async with self._process.stdout as stdout:
-                async for piece in stdout:
-                    held += piece
-                    *lines, rest = bytes(held).split(b"\n")
-                    held = bytearray(rest)
-                    for line in lines:
-                        self._take(json.loads(line))
-        finally:
+            while True:
+                await trio.lowlevel.wait_readable(self._pipe.fileno())
+                self._take(*self._pipe.recv())
+        except (EOFError, OSError):
             for event in (self.ready, self.going, self.over):
                 event.set()
+        finally:
+            self._process.kill()
+            self._pipe.close()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "progress" in message:
-            self.progress = message["progress"]
-        elif "result" in message:
-            self.result = message["result"]
-        elif "going" in message:
-            self.going.set()
-        else:
-            self.opened = message["ready"]
-            self.ready.set()
-
-
-async def _kill(process: trio.Process) -> None:
-    process.kill()
+    def _take(self, kind: str, value: Any) -> None:  # noqa: ANN401 - after its kind
+        match kind:
+            case "ready":
+                self.opened = value
+                self.ready.set()
+            case "going":
+                self.going.set()
+            case "progress":
+                self.progress = value
+            case _:
+                self._result = value
 
 
 @final
@@ -214,8 +197,10 @@ class BenchRun:
                 job = SubscribeJob(
                     target=plan.target, connections=count, ramp=plan.ramp, timeout=plan.timeout
                 )
-                self._workers.append(await Worker.start(nursery, job))
-            publisher = plan.publish and await Worker.start(nursery, plan.publish)
+                self._workers.append(Worker(job))
+            publisher = plan.publish and Worker(plan.publish)
+            for worker in (*self._workers, *([publisher] if publisher else [])):
+                nursery.start_soon(worker.follow)
             nursery.start_soon(self._show_steps)
             ready = [worker.ready for worker in self._workers]
             await self._until(ready, plan.ramp + 2 * plan.timeout + LATE)
@@ -229,7 +214,7 @@ class BenchRun:
             published = await self._load(publisher)
         received = Received()
         for worker in self._workers:
-            received.add(received_from(await worker.end()))
+            received.add(await worker.end())
         return Outcome(
             url=self._plan.url,
             received=received,
@@ -240,20 +225,21 @@ class BenchRun:
     async def _load(self, publisher: Worker | None) -> Published | None:
         """Let it run its time; return what the publisher came to, if there is one."""
         for worker in self._workers:
-            await worker.tell(GO)
+            worker.tell(GO)
         # What is published before they count would be missing.
         await self._until([worker.going for worker in self._workers], LATE)
         if publisher is not None:
-            await publisher.tell(GO)
+            publisher.tell(GO)
         await self._until([trio.Event()], self._plan.duration)  # which nobody sets
         if publisher is None:
             return None
-        await publisher.tell(DRAIN)
+        publisher.tell(DRAIN)
         await self._until([publisher.over], LATE)
         for worker in self._workers:
-            await worker.tell(DRAIN)
+            worker.tell(DRAIN)
         await self._until([worker.over for worker in self._workers], LATE)
-        return published_from(await publisher.end())
+        published: Published = await publisher.end()
+        return published
 
     async def _until(self, events: Iterable[trio.Event], seconds: float) -> None:
         """Wait for events, for the end of the time, or for an interrupt."""
