@@ -6,7 +6,7 @@ import pytest
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose
-from h3trio._cli.doctor.seen import Head, Hop, Probe, Seen
+from h3trio._cli.doctor.seen import Head, Probe, Redirect, Seen
 
 OK, INFO, WARNING, ERROR = Severity
 GOOD = {"content-type": "text/event-stream", "cache-control": "no-cache, no-transform"}
@@ -77,13 +77,13 @@ def test_fields(seen: Seen, check: str, severity: Severity, text: str) -> None:
 @pytest.mark.parametrize(
     ("hop", "severity"),
     [
-        (Hop(307, "http://h/a", "http://h/b"), INFO),
-        (Hop(301, "http://h/a", "https://h/a"), INFO),
-        (Hop(301, "http://h/a", "http://other/a"), WARNING),
-        (Hop(301, "https://h/a", "http://h/a"), ERROR),
+        (Redirect(307, "http://h/a", "http://h/b"), INFO),
+        (Redirect(301, "http://h/a", "https://h/a"), INFO),
+        (Redirect(301, "http://h/a", "http://other/a"), WARNING),
+        (Redirect(301, "https://h/a", "http://h/a"), ERROR),
     ],
 )
-def test_redirects(hop: Hop, severity: Severity) -> None:
+def test_redirects(hop: Redirect, severity: Severity) -> None:
     """A redirect costs a step, one to another origin secrets, one to plain HTTP everything."""
     seen = seen_of()
     seen.hops.append(hop)

@@ -13,7 +13,7 @@ from h3trio._cli.options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from h3trio._cli.doctor.observe import Plan
+    from h3trio._cli.doctor.observe import DoctorPlan
 
 URL = "http://h/events/news"
 
@@ -42,7 +42,7 @@ def test_wrong_arguments_are_one_line(
             assert message in refused("doctor", *argv)
 
 
-def plan_of(*argv: str) -> Plan:
+def plan_of(*argv: str) -> DoctorPlan:
     """Make the plan of a command line."""
     parser = Options(prog="h3trio doctor")
     _cli_doctor.add_arguments(parser)

@@ -13,7 +13,7 @@ from doctor_site import FIELDS, OPENING, Site, Way
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose, exit_status
-from h3trio._cli.doctor.observe import Plan, certificates, observe
+from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from h3trio._cli.doctor.seen import Seen
 
 URL = "http://site/events/news"
-PLAN = Plan(url=URL, wait=20, timeout=10)
+PLAN = DoctorPlan(url=URL, wait=20, timeout=10)
 PUBLISHING = replace(PLAN, publish_url=URL)
 OK, INFO, WARNING, ERROR = Severity
 
 
-async def look(site: Site, plan: Plan = PLAN) -> tuple[Seen, dict[str, tuple[Severity, str]]]:
+async def look(site: Site, plan: DoctorPlan = PLAN) -> tuple[Seen, dict[str, tuple[Severity, str]]]:
     """Look at a site; return what was seen, and the worst finding of each check."""
     async with site.client() as client:
         seen = await observe(client, plan, lambda _: None)
@@ -136,7 +136,7 @@ async def test_it_asks_as_browsers_do(autojump_clock: MockClock) -> None:
 async def test_what_is_wrong_is_found(
     *,
     way: Way,
-    plan: Plan,
+    plan: DoctorPlan,
     check: str,
     severity: Severity,
     text: str,

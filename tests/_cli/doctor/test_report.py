@@ -12,7 +12,7 @@ from rich.console import Console
 
 from h3trio._cli.doctor.check_head import Finding, Severity
 from h3trio._cli.doctor.check_stream import diagnose
-from h3trio._cli.doctor.observe import Plan, observe
+from h3trio._cli.doctor.observe import DoctorPlan, observe
 from h3trio._cli.doctor.report import WIDTH, as_json, as_text, draw, show, summary
 from h3trio._cli.doctor.seen import Seen
 
@@ -82,7 +82,7 @@ def test_no_terminal_means_text(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_json(autojump_clock: MockClock) -> None:
     """Programs get the findings, the figures and the exit status."""
     url = "http://site/events/news"
-    plan = Plan(url=url, wait=20, timeout=10, publish_url=url)
+    plan = DoctorPlan(url=url, wait=20, timeout=10, publish_url=url)
     async with Site().client() as client:
         seen = await observe(client, plan, lambda _: None)
     findings = diagnose(seen)
@@ -108,7 +108,7 @@ async def test_the_sample_of_the_documentation(autojump_clock: MockClock) -> Non
     del fields["X-Accel-Buffering"]
     way = Way(fields=fields, encoding="gzip", hold_bytes=100, head_after=0.041, heartbeat=60)
     url = "http://example.com/events/news"
-    plan = Plan(url=url, wait=20, timeout=10, publish_url=url)
+    plan = DoctorPlan(url=url, wait=20, timeout=10, publish_url=url)
     async with Site(way).client() as client:
         seen = await observe(client, plan, lambda _: None)
     printed = as_text(seen, diagnose(seen))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from h3trio._cli.top.view import View
+    from h3trio._cli.top.view import TopView
 
 
 WRONG = [
@@ -45,7 +45,7 @@ class Shown:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def show(self, shown: View, state: str) -> None:
+    def show(self, shown: TopView, state: str) -> None:
         """Keep it."""
         assert shown.title
         self.states.append(state)

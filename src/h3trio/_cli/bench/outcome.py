@@ -1,4 +1,4 @@
-"""`Outcome`: the figures of a run of the load generator, its problems, and what limits the figures."""
+"""`Outcome`: the figures of a run of the load generator, its problems, and notes on the figures."""
 
 from __future__ import annotations
 

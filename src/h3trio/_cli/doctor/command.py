@@ -15,7 +15,7 @@ from h3trio._cli import common, http
 from h3trio._cli.options import fail
 
 from .check_stream import diagnose, exit_status
-from .observe import Plan, certificates, observe
+from .observe import DoctorPlan, certificates, observe
 from .report import as_json, show
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ async def _doctor(
     return findings
 
 
-def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> Plan:
+def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:
     """Make the plan of parsed arguments."""
     publish_url = arguments.publish_url
     if arguments.publish:
         joint = "&" if "?" in arguments.stream else "?"
         publish_url = f"{arguments.stream}{joint}event={EVENT_TYPE}"
-    return Plan(
+    return DoctorPlan(
         url=arguments.stream,
         wait=arguments.wait,
         timeout=arguments.timeout,

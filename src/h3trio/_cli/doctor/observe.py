@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from h3trio._wire.parser import SSEParser
 from h3trio.client._body import is_readable, read_body, read_text
 from h3trio.client._errors import (
     DamagedError,
@@ -30,8 +31,8 @@ from h3trio.client._errors import (
 )
 from h3trio.client._request import origin_of, translated
 
-from .reading import Reading
-from .seen import Head, Hop, Probe, Resumed, Seen, Sent
+from .reading import MAX_EVENT_BYTES, Reading
+from .seen import Head, Probe, Redirect, Resumed, Seen, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ _FOR_ANYONE: Final = frozenset(
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DoctorPlan:
     """What is to be looked at.
 
     Attributes:
@@ -90,7 +91,9 @@ class Plan:
         return 3 * self.timeout + self.wait + RESUME_WAIT
 
 
-async def observe(client: httpx2.AsyncClient, plan: Plan, say: Callable[[str], object]) -> Seen:
+async def observe(
+    client: httpx2.AsyncClient, plan: DoctorPlan, say: Callable[[str], object]
+) -> Seen:
     """Look at everything; what goes wrong is part of what is seen."""
     seen = Seen(
         url=without_secret(plan.url),
@@ -107,7 +110,7 @@ async def observe(client: httpx2.AsyncClient, plan: Plan, say: Callable[[str], o
 @final
 class _Observer:
     def __init__(
-        self, client: httpx2.AsyncClient, plan: Plan, seen: Seen, say: Callable[[str], object]
+        self, client: httpx2.AsyncClient, plan: DoctorPlan, seen: Seen, say: Callable[[str], object]
     ) -> None:
         self._client = client
         self._plan = plan
@@ -153,7 +156,9 @@ class _Observer:
 
     # -- requests
 
-    async def _open(self, fields: dict[str, str], hops: list[Hop]) -> tuple[httpx2.Response, Head]:
+    async def _open(
+        self, fields: dict[str, str], hops: list[Redirect]
+    ) -> tuple[httpx2.Response, Head]:
         """Ask for the stream; return the answer after all redirects, its body unread.
 
         Raises:
@@ -171,7 +176,9 @@ class _Observer:
                     return response, _head(response, trio.current_time() - began)
                 await response.aclose()
                 here, there = str(request.url), str(following.url)
-                hops.append(Hop(response.status_code, without_secret(here), without_secret(there)))
+                hops.append(
+                    Redirect(response.status_code, without_secret(here), without_secret(there))
+                )
                 self._leave_at_home(following)
                 request = following
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
@@ -296,12 +303,13 @@ class _Observer:
         if not asked.isprintable() or asked != asked.strip() or not asked:
             return
         expected, began = tuple(ids[1:]), trio.current_time()
-        again, found, status, problem = Reading(), _Found(len(expected)), 0, ""
+        came: list[SSEEvent] = []
+        status, problem = 0, ""
         try:
             response, head = await self._open({**_PLAIN, "Last-Event-ID": asked}, [])
             status = head.status
             if head.is_stream:
-                await _read_some(response, again, found)
+                await _read_events(response, came, wanted=len(expected))
             else:
                 problem = f"with an id it answers {status}, and no stream"
             await response.aclose()
@@ -312,44 +320,24 @@ class _Observer:
             expected=expected,
             status=status,
             problem=problem,
-            ids=tuple(found.ids),
-            unnumbered=found.unnumbered,
-            reset=found.reset,
+            ids=tuple(event.id for event in came if event.id),
+            unnumbered=any(not event.id for event in came),
+            reset=bool(came) and came[0].event == "reset",
             waited=trio.current_time() - began,
         )
 
 
-@final
-class _Found:
-    """The ids of the first events of a stream."""
-
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self.ids: list[str] = []
-        self.unnumbered = self.reset = False
-
-    def take(self, events: list[SSEEvent]) -> bool:
-        """Take events; return whether these are enough to judge."""
-        for event in events:
-            self.reset = self.reset or (event.event == "reset" and not self.ids)
-            self.unnumbered = self.unnumbered or not event.id
-            if event.id and len(self.ids) < max(self._wanted, 1):
-                self.ids.append(event.id)
-        return self.reset or len(self.ids) >= max(self._wanted, 1)
-
-    @property
-    def patience(self) -> float:
-        """Seconds to wait for them."""
-        return RESUME_WAIT if self._wanted else RESUME_LOOK
-
-
-async def _read_some(response: httpx2.Response, reading: Reading, found: _Found) -> None:
-    began = trio.current_time()
-    with trio.move_on_after(found.patience) as scope, contextlib.suppress(LostError):
+async def _read_events(response: httpx2.Response, came: list[SSEEvent], *, wanted: int) -> None:
+    """Add the first events of a stream, until so many have an id or there is a hub's reset."""
+    parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
+    patience = RESUME_WAIT if wanted else RESUME_LOOK
+    with trio.move_on_after(patience) as scope, contextlib.suppress(LostError):
 
         async def take(piece: bytes) -> None:
-            if found.take(reading.feed(trio.current_time() - began, piece)):
-                scope.cancel(reason="that is enough")
+            came.extend(parser.feed(piece))
+            with_id = sum(bool(event.id) for event in came)
+            if came and (came[0].event == "reset" or with_id >= max(wanted, 1)):
+                scope.cancel(reason="these are enough to judge")
             await trio.lowlevel.checkpoint()
 
         await read_body(response, take, read_timeout=float("inf"))

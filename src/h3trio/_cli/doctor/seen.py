@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Hop:
+class Redirect:
     """A redirect that was followed: its status, from where, and to where."""
 
     status: int
@@ -140,7 +140,7 @@ class Seen:
     problem: str = ""
     is_untrusted: bool = False
     is_silent: bool = False
-    hops: list[Hop] = field(default_factory=list[Hop])
+    hops: list[Redirect] = field(default_factory=list[Redirect])
     head: Head | None = None
     text: str = ""
     reading: Reading | None = None
