@@ -1,9 +1,9 @@
-"""The task behind an event source: attempt, read, parse, wait, again.
+"""`SourceRun`: the task of an event source, which attempts, reads, parses and waits, over and over.
 
-Strategy: every error that the network can cause is caught here, judged, and either waited out or
-left as `final_error`. What else this raises (a fault of ours, or of a hook) goes up as it is.
+Strategy: every error of the network is caught here, judged, and either waited out or left as
+`final_error`. Any other exception (a fault of ours, or of a hook) goes up as it is.
 
-The two last event ids: `received_id`, of the stream, is what a reconnect asks with; the one that
+There are two last event ids: a reconnect asks with `received_id`, that of the stream; the one that
 the consumer has seen travels with each item through the channel.
 """
 
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 
 class Item(NamedTuple):
-    """What is handed over: an event, or only the id of a block without data."""
+    """An event that is handed over, or only the id of a block without data."""
 
     event: SSEEvent | None
     id: str
 
 
 @final
-class Run:
+class SourceRun:
     """One stream over as many connections as it takes.
 
     Attributes:

@@ -3,14 +3,14 @@
     server ─▶ run task: attempt, read, parse, wait, again ─▶ [memory channel] ─▶ `async for`
 
 Strategy: one task owns everything, the HTTP client's connection too. It lives in a nursery inside
-the context manager, so when the block is left it has ended. What it finds out goes through the
-memory channel, in order; the channel's bound is what makes a server wait for a slow consumer.
+the context manager, so when the block is left it has ended. Its events go
+through the memory channel, in order; the channel's bound makes a server wait for a slow consumer.
 
 Rules of this file:
 
 1. `last_event_id` moves when an event was handed over, and not when it came.
-2. What the network does to the run task is left for the consumer, behind the events before it. What
-   else that raises cancels the block, as in any nursery.
+2. An error of the network is left for the consumer, behind the events that came before it. Any
+   other exception of the run task cancels the block, as in any nursery.
 3. An exception of the block leaves it bare: see `OwnedNursery`.
 """
 
@@ -24,9 +24,9 @@ import trio
 from h3trio import SSEEvent, SSEParser
 from h3trio._nursery import OwnedNursery
 
-from ._options import Limits, Options
+from ._options import LimitKeywords, Limits
 from ._request import Requester, new_client, require_httpx2
-from ._run import Item, Run
+from ._run import Item, SourceRun
 from ._state import EventSourceStatistics, State, StateChange
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         last_event_id: str | None = None,
         reconnect: bool | Callable[[StateChange], bool] = True,
         on_state_change: Callable[[StateChange], object] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[LimitKeywords],
     ) -> None:
         require_httpx2()
         self._limits = limits = Limits(**options)
@@ -97,7 +97,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         self._delivered_id = SSEParser(last_event_id=last_event_id or "").last_event_id
         self._delivered = 0
         sender, self._receiver = trio.open_memory_channel[Item](limits.buffer_events)
-        self._run = Run(
+        self._run = SourceRun(
             self._requester,
             sender,
             limits=limits,
@@ -114,27 +114,27 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
 
     @property
     def state(self) -> State:
-        """Where it is now. Events that came before it was closed may still wait to be taken."""
+        """The state now. Events that came before it was closed may still wait to be taken."""
         return self._run.state
 
     @property
     def url(self) -> str:
-        """What was asked last, after redirects; without a user's name and password."""
+        """The URL that was asked last, after redirects; without a user's name and password."""
         return self._requester.asked
 
     @property
     def last_event_id(self) -> str:
-        """What to save: the last event id of all that was handed over, `""` for none."""
+        """The id to save: the last event id of all that was handed over, `""` for none."""
         return self._delivered_id
 
     @property
     def last_error(self) -> EventSourceError | None:
-        """Why the last stream or attempt ended, `None` before the first that did."""
+        """The reason why the last stream or attempt ended, `None` before the first that did."""
         return self._run.last_error
 
     @property
     def attempts(self) -> int:
-        """How many attempts were made."""
+        """The number of attempts that were made."""
         return self._run.attempts
 
     def statistics(self) -> EventSourceStatistics:
@@ -169,7 +169,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             return
         if run.scope.cancel_called:
             raise trio.ClosedResourceError(_CLOSED_HERE)
-        raise run.final_error or trio.EndOfChannel
+        raise self._end()
 
     # -- taking events
 
@@ -183,16 +183,14 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         """
         if self._tasks is None and self._run.state is not State.CLOSED:
             raise RuntimeError("enter the event source first: async with EventSource(...)")
-        while True:
+        event = None
+        while event is None:
             try:
                 item = await self._receiver.receive()
             except trio.EndOfChannel:
-                if self._run.final_error is None:
-                    raise
-                break
-            if (event := self._hand_over(item)) is not None:
-                return event
-        raise self._run.final_error
+                raise self._end() from None
+            event = self._hand_over(item)
+        return event
 
     def receive_nowait(self) -> SSEEvent:
         """Return the next event if it is there.
@@ -201,16 +199,17 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.WouldBlock: it isn't.
             EventSourceError: see `receive`, as for the others.
         """
-        while True:
+        event = None
+        while event is None:
             try:
                 item = self._receiver.receive_nowait()
             except trio.EndOfChannel:
-                if self._run.final_error is None:
-                    raise
-                break
-            if (event := self._hand_over(item)) is not None:
-                return event
-        raise self._run.final_error
+                raise self._end() from None
+            event = self._hand_over(item)
+        return event
+
+    def _end(self) -> Exception:
+        return self._run.final_error or trio.EndOfChannel()
 
     def _hand_over(self, item: Item) -> SSEEvent | None:
         self._delivered_id = item.id

@@ -16,10 +16,10 @@ from h3trio._cli.bench.count import (
     NOTHING,
     BadStreamError,
     Blocks,
+    BodyReader,
     Chunks,
     Mark,
     Memo,
-    Reader,
     analyse,
 )
 
@@ -93,7 +93,7 @@ def test_count_is_the_same_however_it_is_cut(end: bytes, size: int, frame: int |
     """Lines of any ending, chunks of any size and reads of any size give the same count."""
     body = STREAM.replace(b"\n", end)
     sent = body if frame is None else chunked(body, frame)
-    reader = Reader(chunked=frame is not None)
+    reader = BodyReader(chunked=frame is not None)
     found = [reader.feed(piece) for piece in cuts(sent, size)]
     assert sum(f.events for f in found) == 4
     assert [m.number for f in found for m in f.marks] == [4, 5, 6, 7]
@@ -110,7 +110,7 @@ line = st.sampled_from(
 def test_counts_what_a_parser_counts(lines: list[bytes], frame: int, size: int) -> None:
     """The events are those that a parser dispatches."""
     body = b"\n".join(lines)
-    reader = Reader(chunked=True)
+    reader = BodyReader(chunked=True)
     events = sum(reader.feed(piece).events for piece in cuts(chunked(body, frame), size))
     assert events == len(SSEParser().feed(body))
 
@@ -149,7 +149,7 @@ def test_longest_event() -> None:
 
 def test_same_bytes_are_analysed_once() -> None:
     """A second stream that is sent the same gets the same finding, and is as far as the first."""
-    memo, one, other = Memo(), Reader(chunked=True), Reader(chunked=True)
+    memo, one, other = Memo(), BodyReader(chunked=True), BodyReader(chunked=True)
     sent = chunked(STREAM, 1000).removesuffix(b"0\r\n\r\n")
     found = memo.read(one, sent)
     assert memo.read(other, sent) is found
@@ -161,8 +161,8 @@ def test_memory_is_not_used_amid_an_event() -> None:
     """Bytes that go on with an event that was cut off mean something else."""
     memo = Memo()
     piece = b"data: 1\n\n"
-    assert memo.read(Reader(chunked=False), piece).events == 1
-    cut = Reader(chunked=False)
+    assert memo.read(BodyReader(chunked=False), piece).events == 1
+    cut = BodyReader(chunked=False)
     assert memo.read(cut, b": ") == NOTHING
     assert memo.read(cut, piece).events == 0
     assert memo.read(cut, piece).events == 1
@@ -172,7 +172,7 @@ def test_last_chunk_is_not_from_memory() -> None:
     """The end of a stream is seen by each of them."""
     memo = Memo()
     for _ in range(2):
-        reader = Reader(chunked=True)
+        reader = BodyReader(chunked=True)
         memo.read(reader, chunked(STREAM, 1000))
         assert reader.ended
 
@@ -180,9 +180,9 @@ def test_last_chunk_is_not_from_memory() -> None:
 def test_memory_is_bounded() -> None:
     """One more than is remembered, and what was first is analysed anew."""
     memo = Memo()
-    first = memo.read(Reader(chunked=False), b"data: 0\n\n")
+    first = memo.read(BodyReader(chunked=False), b"data: 0\n\n")
     for number in range(1, MEMO_READS):
-        memo.read(Reader(chunked=False), b"data: %d\n\n" % number)
-    assert memo.read(Reader(chunked=False), b"data: 0\n\n") is first
-    memo.read(Reader(chunked=False), b"data: x\n\n")
-    assert memo.read(Reader(chunked=False), b"data: 0\n\n") is not first
+        memo.read(BodyReader(chunked=False), b"data: %d\n\n" % number)
+    assert memo.read(BodyReader(chunked=False), b"data: 0\n\n") is first
+    memo.read(BodyReader(chunked=False), b"data: x\n\n")
+    assert memo.read(BodyReader(chunked=False), b"data: 0\n\n") is not first

@@ -22,7 +22,7 @@ END: Final = "end"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where requests go: a resolved address, and what the request says."""
+    """The target of requests: a resolved address, and the words of a request."""
 
     family: int
     address: str
@@ -66,7 +66,7 @@ class PublishJob:
 @final
 @dataclass(slots=True, kw_only=True)
 class Received:
-    """What a group of streams came to. Times are in seconds."""
+    """The counts of a group of streams. Times are in seconds."""
 
     asked: int = 0
     opened: int = 0
@@ -102,7 +102,7 @@ class Received:
     """Share of its core that the process used meanwhile."""
 
     def add(self, other: Received) -> None:
-        """Add what another process came to."""
+        """Add the counts of another process."""
         self.least = min(self.least, other.least) if self.asked else other.least
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -124,7 +124,7 @@ _MAXIMA: Final = ("most", "connect_seconds", "bounded", "seconds", "busy")
 @final
 @dataclass(slots=True, kw_only=True)
 class Published:
-    """What a publisher came to. `latencies` are from when a request was due to its answer."""
+    """The counts of a publisher. `latencies` run from the time a request was due to its answer."""
 
     sent: int = 0
     acked: int = 0

@@ -1,4 +1,4 @@
-"""What a run shows on standard error while it lasts, and its table at the end.
+"""The display of a run: progress on standard error while it lasts, a table at its end.
 
 With rich (the extra `bench`) and on a terminal: one line that changes, and a table. Else plain
 lines, one a second.

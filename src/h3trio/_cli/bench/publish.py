@@ -172,7 +172,7 @@ class PacedPublisher:
         connection.sock, connection.received = None, b""
 
     def result(self, stopped: float) -> Published:
-        """Close all and return what came of the time up to `stopped`."""
+        """Close all; return the counts of the time up to `stopped`."""
         for connection in list(self._by_fd.values()):
             self._drop(connection)
         self._poll.close()

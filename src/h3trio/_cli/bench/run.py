@@ -52,7 +52,7 @@ class UnreachedError(CommandError):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
-    """What is asked for; times in seconds."""
+    """The parts of a run; times are in seconds."""
 
     url: str
     target: Endpoint
@@ -223,7 +223,7 @@ class BenchRun:
         )
 
     async def _load(self, publisher: Worker | None) -> Published | None:
-        """Let it run its time; return what the publisher came to, if there is one."""
+        """Let it run its time; return the counts of the publisher, if there is one."""
         for worker in self._workers:
             worker.tell(GO)
         # What is published before they count would be missing.

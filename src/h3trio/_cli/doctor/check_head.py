@@ -1,8 +1,8 @@
-"""Findings about an answer's head: may EventSource take it, and may what is between leave it alone?
+"""`HEAD_CHECKS`: findings about the head of an answer, for browsers and for proxies on the way.
 
-Strategy: each check is a generator of findings from what was seen, without I/O; `HEAD_CHECKS` is
-their order. What a browser can't live with is an error, what works by luck a warning, and what is
-merely good to know an info. Every finding but a good one says what to do.
+Strategy: each check is a generator of findings from a `Seen`, without I/O. A fault that browsers
+can't take is an error, one that does harm some day a warning, and a fact that is merely good to
+know an info. Every finding but a good one says what to do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLOW_HEAD: Final = 2.0  # seconds
 
 @final
 class Severity(enum.IntEnum):
-    """How bad a finding is."""
+    """The weight of a finding."""
 
     OK = 0
     INFO = 1
@@ -264,7 +264,7 @@ def check_preflight(seen: Seen) -> Iterator[Finding]:
 
 
 def check_method_head(seen: Seen) -> Iterator[Finding]:
-    """What checks links and health asks with HEAD: it wants the head, and an end."""
+    """Monitors and link checkers ask with HEAD: they want the head, and an end."""
     probe = seen.head_probe
     if probe is None:
         return

@@ -1,4 +1,4 @@
-"""`python -m h3trio doctor`: what is wrong with a deployed event stream, seen from outside.
+"""`python -m h3trio doctor`: a deployed event stream looked at from outside, and what is wrong.
 
 Looking is `observe`, judging `check_head` and `check_stream`, showing `report`; here are the
 arguments. Exit status, as of `bench`: 0 nothing to do, 1 warnings, 2 the arguments are wrong, 3

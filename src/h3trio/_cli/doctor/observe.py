@@ -1,9 +1,8 @@
-"""Look at an event stream from outside, as a browser would ask for it.
+"""`observe`: looks at an event stream from outside, as a browser asks for it, and returns a `Seen`.
 
-Strategy: one stream is read for a while. Beside it, on other connections, run what doesn't depend
-on it: events are published, HEAD and OPTIONS asked, ALPN looked up. Then a client comes back with
-an id that was seen. All of it goes into one `Seen`, and every step has an end: an answer `timeout`
-seconds, the reading `wait` seconds, the whole `longest` seconds.
+Strategy: one stream is read for a while. Beside it, on other connections, events are published,
+HEAD and OPTIONS asked, and ALPN looked up. Then a client comes back with an id that was seen. Every
+step has an end: an answer `timeout` seconds, the reading `wait` seconds, all `longest` seconds.
 
 Times are Trio's clock when a piece came, before anything was done with it.
 """
@@ -65,7 +64,7 @@ _FOR_ANYONE: Final = frozenset(
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorPlan:
-    """What is to be looked at.
+    """The stream to look at, and how.
 
     Attributes:
         url: the stream.

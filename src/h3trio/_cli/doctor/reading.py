@@ -88,7 +88,7 @@ class Reading:
 
     @property
     def last_event_id(self) -> str:
-        """What to send on reconnecting, if not empty."""
+        """The id to send on reconnecting, if not empty."""
         return self._parser.last_event_id
 
     @property

@@ -1,4 +1,4 @@
-"""What was seen of an event stream from outside: plain values, which the checks are made on."""
+"""`Seen`: all that was seen of an event stream from outside, as plain values for the checks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Sent:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """What a client got that came back with an id.
+    """The answer to a client that came back with an id.
 
     Attributes:
         asked: the id.

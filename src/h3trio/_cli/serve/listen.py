@@ -1,4 +1,4 @@
-"""Where `python -m h3trio serve` listens and how: the options, made into arguments of `serve`."""
+"""The options of `serve` that say where it listens and how, made into arguments of the server."""
 
 from __future__ import annotations
 

@@ -138,12 +138,12 @@ class Step:
         self.seconds = number(now, "uptime") - number(self._before, "uptime")
 
     def rate(self, *names: str) -> float:
-        """How much a total grew in a second."""
+        """Return the growth of a total in a second."""
         grown = number(self.now, *names) - number(self._before, *names)
         return max(0, grown) / self.seconds if self.seconds > 0 else 0
 
     def published(self, topic: Snapshot) -> float:
-        """The same for a topic; of one that wasn't among the busiest, nothing is known."""
+        """Return the events of a topic in a second; 0 if it wasn't among the busiest before."""
         rows = _rows(self._before, "topics")
         known = [row for row in rows if row.get("topic") == topic.get("topic")]
         if (self._before and not known) or self.seconds <= 0:
@@ -152,7 +152,7 @@ class Step:
         return max(0, number(topic, "published") - earlier) / self.seconds
 
     def latency(self, name: str) -> LatencyStatistics:
-        """How long something took, of what was measured in between."""
+        """Return the latencies that were measured in between."""
         found = self._latency(self.now, name)
         earlier = dict(self._latency(self._before, name))
         buckets = tuple((bound, max(0, count - earlier.get(bound, 0))) for bound, count in found)
@@ -188,8 +188,8 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
     streams = total("server", "streams")
     yield "connections", f"{total('server', 'connections')}, {streams} of them streams"
     behind = number(now, "hub", "subscribers") - number(now, "hub", "ready")
-    told = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
-    yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {told}"
+    found = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
+    yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {found}"
     kept = f"{total('history', 'events')} events of {total('history', 'topics')} topics"
     kept += f", {amount(number(now, 'history', 'bytes'))}"
     yield "history", f"{kept}, {_text(_part(now, 'history').get('durability'))}"
