@@ -1,4 +1,4 @@
-"""How commands run, and the client that they ask with.
+"""The run of a command to its status, and the client that commands ask with.
 
 The commands as processes, with a hub: tests/e2e/test_cli_publish_tail.py.
 """

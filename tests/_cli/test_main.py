@@ -73,6 +73,6 @@ def test_bad_environment(refused: Callable[..., str]) -> None:
 def test_the_environment_is_the_given_one(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an environment is passed, that of the process isn't read."""
+    """The variables of the process aren't read if others are passed."""
     monkeypatch.setenv("H3TRIO_PORT", "x")
     assert "H3TRIO_PORT" not in refused("serve", "nowhere")

@@ -21,6 +21,7 @@ from tools import require_corpus
 from trio.testing import wait_all_tasks_blocked
 
 import h3trio.client
+from h3trio import EventTooLargeError
 from h3trio.client import (
     ContentEncodingError,
     ContentTypeError,
@@ -532,8 +533,9 @@ async def test_compressed_bomb(autojump_clock: MockClock) -> None:
     bomb = gzip.compress(b"data: " + bytes(8_000_000), compresslevel=1)
     script = Script(stream(bomb, Content_Encoding="gzip"))
     async with source_of(script) as source:
-        with pytest.raises(EventLimitError):
+        with pytest.raises(EventLimitError) as caught:
             await source.receive()
+    assert isinstance(caught.value.__cause__, EventTooLargeError)
     assert source.statistics().bytes_received < 4_000_000
 
 
@@ -678,7 +680,7 @@ async def test_answers_that_were_read_before(autojump_clock: MockClock) -> None:
 
 
 async def test_waiting_for_a_stream_that_never_opens(autojump_clock: MockClock) -> None:
-    """Who waits for a stream gets the error that is final, or hears that it was closed."""
+    """A wait for a stream ends with the error that is final, or tells that it was closed."""
     async with source_of(Script(answer(404))) as source:
         with pytest.raises(StatusError):
             await source.wait_open()
@@ -737,7 +739,7 @@ async def use_and_fail(source: EventSource, error: Exception) -> None:
 
 
 async def test_exceptions_of_the_block_come_out_bare(autojump_clock: MockClock) -> None:
-    """What the block raises is what comes out, and nothing is left of the source."""
+    """The exception of the block comes out as it is, and nothing is left of the source."""
     for mine in (ValueError("mine"), KeyError("mine"), ExceptionGroup("mine", [OSError()])):
         script = Script(stream(b"data: 1\n\n", ...))
         with pytest.raises(type(mine), match="mine") as caught:

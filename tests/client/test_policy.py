@@ -1,8 +1,9 @@
-"""What answers mean to the client, and how long it waits."""
+"""The types of streams, and the time that the client waits before it comes back."""
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,9 @@ from h3trio.client._policy import (
     retry_after,
 )
 
+if TYPE_CHECKING:
+    import pytest
+
 
 def test_types_of_streams() -> None:
     """The type of a stream may have parameters, and letters of either case."""
@@ -25,7 +29,7 @@ def test_types_of_streams() -> None:
 
 
 def test_delays_double_up_to_a_limit() -> None:
-    """What is added to the server's delay doubles with each failure, up to half a minute."""
+    """The time beyond the server's delay doubles with each failure, up to half a minute."""
     longest = [reconnect_delay(1, failures, lambda: 1.0) for failures in range(7)]
     assert longest == [2, 3, 5, 9, 17, 31, 31]
     assert [reconnect_delay(1, failures, lambda: 0.0) for failures in range(7)] == [1] * 7
@@ -44,27 +48,28 @@ def test_delays_keep_their_bounds(asked: float, failures: int, drawn: float) -> 
 NOW = 1_000_000_000  # Sun, 09 Sep 2001 01:46:40 GMT
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("7", 7),
-        (" 0 ", 0),
-        ("3600", 3600),
-        ("3601", 3600),
-        ("9" * 5000, 3600),
-        ("Sun, 09 Sep 2001 01:47:10 GMT", 30),
-        ("Sun, 09 Sep 2001 01:46:00 GMT", 0),
-        ("Sun, 09 Sep 2091 01:46:00 GMT", 3600),
-        ("", None),
-        ("-1", None),
-        ("1.5", None),
-        ("\u0664", None),
-        ("Fri, 31", None),
-    ],
-)
-def test_retry_after(value: str, seconds: float | None) -> None:
+HEADERS: list[tuple[str, float | None]] = [
+    ("7", 7),
+    (" 0 ", 0),
+    ("3600", 3600),
+    ("3601", 3600),
+    ("9" * 5000, 3600),
+    ("Sun, 09 Sep 2001 01:47:10 GMT", 30),
+    ("Sun, 09 Sep 2001 01:46:00 GMT", 0),
+    ("Sun, 09 Sep 2091 01:46:00 GMT", 3600),
+    ("", None),
+    ("-1", None),
+    ("1.5", None),
+    ("\u0664", None),
+    ("Fri, 31", None),
+]
+
+
+def test_retry_after(subtests: pytest.Subtests) -> None:
     """Seconds and dates are taken, up to an hour; anything else counts for nothing."""
-    assert retry_after(value, NOW) == seconds
+    for value, seconds in HEADERS:
+        with subtests.test(value=value, seconds=seconds):
+            assert retry_after(value, NOW) == seconds
 
 
 @given(st.text(st.characters(codec="ascii")))

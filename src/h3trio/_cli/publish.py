@@ -207,12 +207,13 @@ async def stream_body(
     lines = WholeLines()
     with contextlib.suppress(trio.EndOfChannel):
         while True:
-            with trio.move_on_after(heartbeat) as silence:
-                while not (piece := lines.feed(await pieces.receive())):
-                    pass
+            piece = b""
+            with trio.move_on_after(heartbeat):
+                while not piece:
+                    piece = lines.feed(await pieces.receive())
             if is_answered():
                 return
-            yield lines.comment() if silence.cancelled_caught else piece
+            yield piece or lines.comment()
     if rest := lines.rest():
         yield rest
 

@@ -183,14 +183,14 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         """
         if self._tasks is None and self._run.state is not State.CLOSED:
             raise RuntimeError("enter the event source first: async with EventSource(...)")
-        event = None
-        while event is None:
+        while True:
             try:
                 item = await self._receiver.receive()
             except trio.EndOfChannel:
-                raise self._end() from None
-            event = self._hand_over(item)
-        return event
+                break
+            if (event := self._hand_over(item)) is not None:
+                return event
+        raise self._end()
 
     def receive_nowait(self) -> SSEEvent:
         """Return the next event if it is there.
@@ -199,14 +199,14 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.WouldBlock: it isn't.
             EventSourceError: see `receive`, as for the others.
         """
-        event = None
-        while event is None:
+        while True:
             try:
                 item = self._receiver.receive_nowait()
             except trio.EndOfChannel:
-                raise self._end() from None
-            event = self._hand_over(item)
-        return event
+                break
+            if (event := self._hand_over(item)) is not None:
+                return event
+        raise self._end()
 
     def _end(self) -> Exception:
         return self._run.final_error or trio.EndOfChannel()

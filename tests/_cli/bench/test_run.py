@@ -1,4 +1,4 @@
-"""What a run asks for, and its line of progress."""
+"""The parts of a run, and its line of progress."""
 
 from __future__ import annotations
 

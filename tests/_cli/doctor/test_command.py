@@ -52,7 +52,7 @@ def plan_of(*argv: str) -> DoctorPlan:
 
 
 def test_plan_of_arguments() -> None:
-    """What isn't said is the default; the environment counts where there is no flag."""
+    """An option that isn't given is the default; a variable counts where there is no flag."""
     plan = plan_of(f"{URL}#part", "--origin", "https://page")
     assert (plan.url, plan.wait, plan.timeout) == (URL, 7, 10)
     assert (plan.publish_url, plan.origin, plan.is_trusting) == (None, "https://page", False)

@@ -30,7 +30,7 @@ def test_events_and_comments_are_counted(size: int) -> None:
 
 
 def test_silences_are_told_apart() -> None:
-    """What comes within a moment is one burst; a comment alone, after a silence, is a heartbeat."""
+    """Bytes within a moment are one burst; a comment alone, after a silence, is a heartbeat."""
     reading = read(
         (0.5, b":\n"), (0.52, b"\n"), (3.5, b":\n\n"), (7, b"data: a\n\n:\n"), (9, b":\n")
     )

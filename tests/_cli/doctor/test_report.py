@@ -1,4 +1,4 @@
-"""How findings are shown: as text, as a table, as JSON, and in the documentation."""
+"""Findings as text, as a table, as JSON, and in the documentation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_text() -> None:
 
 
 def test_summary() -> None:
-    """What wants doing is counted."""
+    """Errors and warnings are counted."""
     assert summary([]) == summary(FINDINGS[:1]) == "no problems"
     assert summary([FINDINGS[1], FINDINGS[1]]) == "2 errors"
 
@@ -74,7 +74,7 @@ def test_what_a_server_says_moves_no_cursor() -> None:
 
 
 def test_no_terminal_means_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no person reads it, it is plain."""
+    """Without a terminal it is plain."""
     show(SEEN, FINDINGS)
     assert capsys.readouterr().out == as_text(SEEN, FINDINGS) + "\n"
 
@@ -103,7 +103,7 @@ async def test_json(autojump_clock: MockClock) -> None:
 
 
 async def test_the_sample_of_the_documentation(autojump_clock: MockClock) -> None:
-    """What the page shows is what is printed for such a deployment."""
+    """The page shows the lines that are printed for such a deployment."""
     fields = FIELDS | {"Cache-Control": "no-cache"}
     del fields["X-Accel-Buffering"]
     way = Way(fields=fields, encoding="gzip", hold_bytes=100, head_after=0.041, heartbeat=60)
