@@ -204,19 +204,11 @@ def _setting(name: str, kind: str, *, may_be_none: bool) -> Callable[[str], floa
     def convert(text: str) -> float | None:
         value: float | None = None
         if text.lower() != "none" or not may_be_none:
-            value = _integer(text) if kind == "int" else common.number(text)
+            value = common.whole(text) if kind == "int" else common.number(text)
         check(name, value)
         return value
 
     return convert
-
-
-def _integer(text: str) -> int:
-    # Not `whole`: of a number below zero `check` says more.
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _truth(text: str) -> bool:

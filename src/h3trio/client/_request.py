@@ -119,7 +119,7 @@ class Requester:
             self.url = self.url.copy_with(username=None, password=None)
         if params:
             self.url = self.url.copy_merge_params(dict(params))
-        self._origin = origin_of(self.url)
+        self._origin = self.url.origin
         self._method = method
         self._headers = httpx2.Headers(_DEFAULTS)
         self._headers.update(httpx2.Headers(headers))
@@ -162,7 +162,7 @@ class Requester:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         url, headers, limits = self.url, self._headers.copy(), self._limits
-        foreign = origin_of(url) != self._origin
+        foreign = url.origin != self._origin
         if foreign:
             headers.pop("Cookie", None)
         if last_event_id and in_query:
@@ -188,7 +188,7 @@ class Requester:
 
         self.asked = without_secret(str(request.url))
         auth = None
-        if origin_of(request.url) == self._origin:
+        if request.url.origin == self._origin:
             auth = self._auth or httpx2.USE_CLIENT_DEFAULT
         # Transports other than httpx2's own may take no notice of its timeouts.
         with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
@@ -211,11 +211,6 @@ def checked_url(url: str | httpx2.URL) -> httpx2.URL:
     if checked.scheme not in ("http", "https") or not checked.host:
         raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
     return checked.copy_with(fragment=None)
-
-
-def origin_of(url: httpx2.URL) -> tuple[str, str, int | None]:
-    """Return scheme, host and port; httpx2 drops a port that is the scheme's default."""
-    return url.scheme, url.host, url.port
 
 
 def _fits_a_header(last_event_id: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import resource
 import signal
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from h3trio._cli.common import CommandError
+from h3trio.client._errors import reason_of
 
 from .job import (
     DRAIN,
@@ -92,19 +92,13 @@ async def resolve(host: str, port: int, patience: float) -> tuple[int, str]:
     Raises:
         UnreachedError: there is none.
     """
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    except OSError as exc:
-        raise UnreachedError(f"can't reach {host}: {exc.strerror}") from exc
     why = "timed out"
-    for family, _kind, _protocol, _name, address in found:
-        with trio.move_on_after(patience), trio.socket.socket(family) as sock:
-            try:
-                await sock.connect(address)
-            except OSError as exc:
-                why = os.strerror(exc.errno) if exc.errno else str(exc)
-            else:
-                return family, str(address[0])
+    with trio.move_on_after(patience):
+        try:
+            async with await trio.open_tcp_stream(host, port) as stream:
+                return stream.socket.family, str(stream.socket.getpeername()[0])
+        except OSError as exc:
+            why = reason_of(exc)
     raise UnreachedError(f"can't reach {host} at port {port}: {why}")
 
 

@@ -28,7 +28,7 @@ from h3trio.client._errors import (
     StatusError,
     without_secret,
 )
-from h3trio.client._request import origin_of, translated
+from h3trio.client._request import translated
 
 from .reading import MAX_EVENT_BYTES, Reading
 from .seen import Head, Probe, Redirect, Resumed, Seen, Sent
@@ -116,7 +116,7 @@ class _Observer:
         self._seen = seen
         self._say = say
         self._origin = {} if plan.origin is None else {"Origin": plan.origin}
-        self._home = origin_of(client.build_request("GET", plan.url).url)
+        self._home = client.build_request("GET", plan.url).url.origin
 
     async def run(self) -> None:
         """See whether there is a stream; if so, everything about it."""
@@ -189,7 +189,7 @@ class _Observer:
         From a redirect httpx2 drops `Authorization` and `Cookie` only, and neither from a new
         request for where it led.
         """
-        if origin_of(request.url) != self._home:
+        if request.url.origin != self._home:
             for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
                 request.headers.pop(name, None)
             # One that was given is the other's name, and HTTP/1.1 asks for one.
