@@ -62,7 +62,7 @@ def _token(text: str) -> str:
     try:
         return visible(text)
     except ValueError:
-        # Without what it is: it is a secret.
+        # The message doesn't repeat the text, which is a secret.
         raise ValueError("a token is visible ASCII, without spaces") from None
 
 
@@ -166,7 +166,7 @@ async def end_with_reader(fd: int) -> None:
         BrokenPipeError: the other end is closed.
     """
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
-        # The end for writing never becomes readable; but an error wakes whoever waits for anything.
+        # A pipe's end for writing never becomes readable, but an error wakes every waiting task.
         await trio.lowlevel.wait_readable(fd)
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 

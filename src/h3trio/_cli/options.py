@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
-# How a value is shown in the help where an option doesn't say.
+# The names of values in the help, for options that give none.
 _METAVARS: Final[Mapping[Callable[[str], object], str]] = {
     common.seconds: "S",
     common.seconds_or_zero: "S",

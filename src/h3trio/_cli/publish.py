@@ -98,7 +98,7 @@ def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
     try:
         SSEEvent("", **fields)
     except ValueError as exc:
-        # It begins with the name of the field, which is that of the option.
+        # The message begins with the name of the field, which is that of the option.
         fail(f"--{exc}")
     url = publish_url(arguments.url, arguments.topic, fields)
     return url, os.fsencode(arguments.data) if one else None
@@ -126,7 +126,7 @@ async def read_some(fd: int) -> bytes:
         try:
             return await trio.to_thread.run_sync(os.read, fd, READ_BYTES, abandon_on_cancel=True)
         except BlockingIOError:
-            # Whoever started us made it non-blocking, and so it stays.
+            # The program that started us made it non-blocking, and may rely on that.
             await trio.lowlevel.wait_readable(fd)
         except OSError as exc:
             raise common.CommandError(f"can't read standard input: {exc.strerror}") from exc
@@ -284,7 +284,7 @@ class Publisher:
             if name == "connection.connect_tcp.complete":
                 connection = info["return_value"]
             elif "start_tls" in name:
-                # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
+                # Bytes need not be an answer then: TLS 1.3 sends tickets of its own.
                 connection = None
 
         def is_answered() -> bool:

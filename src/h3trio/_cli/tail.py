@@ -91,7 +91,7 @@ def stream_url(base: str | None, topics: Sequence[str]) -> str:
         if len(topics) > 1:
             raise ValueError("a URL stands alone; are these topics? then give --url as well")
         return common.absolute_url(topics[0])
-    # In the query, as some proxies decode what a path holds.
+    # In the query, as some proxies decode paths.
     query = "&".join(f"topic={http.quoted(topic)}" for topic in topics)
     return f"{base or http.DEFAULT_URL}/events?{query}"
 

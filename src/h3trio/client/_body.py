@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES: Final = 64 * 1024  # of an answer that is an error: enough for a person
 TEXT_TIMEOUT: Final = 5.0  # for all of it: a server that refuses has no more to say
 
-# httpx2 leaves a coding that it doesn't know as it is. Those it knows it undoes in bounded pieces.
+# httpx2 undoes these in bounded pieces, and leaves a coding that it doesn't know as it is.
 _CODINGS: Final = frozenset({"", "identity", "gzip", "deflate"})
 
 
@@ -55,7 +55,7 @@ async def read_body(
                 async for piece in response.aiter_bytes():
                     if scope.cancel_called:
                         continue
-                    # The time that `take` needs is not the server's.
+                    # The silence while `take` waits isn't the server's.
                     scope.deadline = math.inf
                     try:
                         await take(piece)

@@ -61,7 +61,7 @@ def retry_after(value: str, now: float) -> float | None:
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
-        # A number that Python won't read is an hour as well.
+        # Python refuses to read very long numbers: they mean an hour too.
         return min(float(int(text)), MAX_DELAY) if len(text) <= _MAX_DIGITS else MAX_DELAY
     try:
         asked = parsedate_to_datetime(text).timestamp() - now

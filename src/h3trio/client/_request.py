@@ -112,7 +112,7 @@ class Requester:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         self.url: httpx2.URL = checked_url(url)
-        # Held apart, so that no redirect loses it, or carries it elsewhere.
+        # Held apart, so that no redirect loses it or carries it to another origin.
         self._auth = None
         if self.url.username or self.url.password:
             self._auth = httpx2.BasicAuth(self.url.username, self.url.password)
@@ -139,7 +139,7 @@ class Requester:
         in_query = not _fits_a_header(last_event_id)
         with translated(self.asked, self._limits.read_timeout):
             request = self._first(client, last_event_id, in_query=in_query)
-            # The id of this moment is no part of the new address.
+            # An id in the query is no part of the new address.
             permanent = not in_query
             for _ in range(self._limits.max_redirects + 1):
                 response = await self._send(client, request)
@@ -149,7 +149,7 @@ class Requester:
                 await response.aclose()
                 self.redirects += 1
                 permanent = permanent and response.status_code in _PERMANENT
-                # Where a POST became a GET, the next one has to be a POST again.
+                # After a POST became a GET, the next attempt has to be a POST again.
                 permanent = permanent and following.method == request.method
                 if permanent:
                     self.url = following.url

@@ -98,7 +98,7 @@ class SourceRun:
             self._change(State.CLOSED)
             raise
         except BaseException:
-            # The consumer must not take this for an end in order: its block is cancelled.
+            # The sender stays open: the consumer is cancelled, and must not see an end in order.
             self.state = State.CLOSED
             raise
         else:
@@ -118,7 +118,7 @@ class SourceRun:
                 error = exc
             else:
                 return
-            # Who has closed it hears of no loss any more.
+            # After it was closed here, no loss is told any more.
             await trio.lowlevel.checkpoint_if_cancelled()
             self.failures = 0 if self.events_received > delivered else self.failures + 1
             self.last_error = error

@@ -186,7 +186,7 @@ class Blocks:
             if body.endswith(b"\r"):
                 body, self._cr = body[:-1], b"\r"
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        # The blank line may have begun in what is held.
+        # The blank line may have begun in the held bytes.
         begin = max(0, len(self._held) - 1)
         held = self._held + body
         end = held.rfind(b"\n\n", begin) + 2

@@ -59,7 +59,7 @@ class Ids:
         self.unnumbered += found.unnumbered
         run = found.run
         if run is not None and position.head == run[0] and position.number + 1 == run[1]:
-            # The usual case: it goes on where it was.
+            # The usual case: the ids go on from the last one.
             self.judged += found.events
             position.number = run[2]
             if run is not self._known_run:
@@ -72,7 +72,7 @@ class Ids:
     def _judge(self, position: Position, mark: Mark) -> None:
         head, number, is_event = mark
         if not is_event:
-            # A block of its own with an id says where the stream begins.
+            # A block that has an id and no data says where the stream begins.
             position.head, position.number = head, number
             return
         self._see(head, (number,))

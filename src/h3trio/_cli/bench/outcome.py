@@ -64,7 +64,7 @@ class Outcome:
             yield f"{found.ended:,} streams were ended by the server"
         if published is not None:
             yield from _busy("the publisher", published.busy)
-            # A few at the end are waiting for answers, whatever the rate.
+            # At the end a few wait for answers, whatever the rate.
             if published.unsent > LATE_SHARE * published.sent:
                 yield f"{published.unsent:,} events were due and not sent: the rate is too high"
         if self.interrupted:

@@ -154,7 +154,7 @@ class PacedPublisher:
         self._release(connection)
 
     def _fail(self, connection: _KeptConnection, why: str) -> None:
-        # A connection on which nothing is under way may go: the next request opens another.
+        # An idle connection may be closed: the next request opens another.
         if connection.is_busy:
             self.published.failed[why] += 1
         self._drop(connection)

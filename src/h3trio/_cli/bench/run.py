@@ -220,7 +220,7 @@ class BenchRun:
         """Let it run its time; return the counts of the publisher, if there is one."""
         for worker in self._workers:
             worker.tell(GO)
-        # What is published before they count would be missing.
+        # An event that is published before they count would be missing.
         await self._until([worker.going for worker in self._workers], LATE)
         if publisher is not None:
             publisher.tell(GO)
@@ -254,7 +254,7 @@ class BenchRun:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             async for _number in signals:
-                # A second one ends the run as a whole.
+                # A second signal ends the run as a whole.
                 if self._interrupted.is_set():
                     raise CommandError("interrupted twice")
                 self._interrupted.set()

@@ -27,7 +27,7 @@ PROGRESS: Final = 0.5  # seconds between two messages
 
 def work(job: SubscribeJob | PublishJob, pipe: Pipe) -> None:
     """Do a job."""
-    # An interrupt goes to all processes of the terminal; `bench` tells us what it means.
+    # An interrupt goes to all processes of the terminal; `bench` turns it into a command.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError):
         if isinstance(job, PublishJob):

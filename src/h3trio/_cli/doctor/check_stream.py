@@ -87,7 +87,7 @@ def check_delivery(seen: Seen, reading: Reading) -> Iterator[Finding]:
         advice = "Give --token if it needs one, or say where to publish by --publish-url."
         yield error("delivery", f"publishing failed: {refused.problem}", advice)
         return
-    # One without an answer may come or not.
+    # An event whose request had no answer may be stored or not.
     sent = [event for event in seen.sent if event.problem == "" or event.mark in reading.arrivals]
     if not sent:
         yield error("delivery", "nothing could be published in time", "Raise --wait.")

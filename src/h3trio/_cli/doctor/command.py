@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     http.require_client(arguments.stream)
     found: list[Finding] = []
     try:
-        # Two, as httpx2 changes the one that it uses.
+        # Two contexts, as httpx2 changes the one that it uses.
         contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
     except (OSError, ssl.SSLError) as exc:
         fail(f"--ca-file: {exc.strerror}")

@@ -48,14 +48,14 @@ RESUME_LOOK: Final = 1.0  # seconds where none has to
 MAX_REDIRECTS: Final = 10
 MAX_TEXT: Final = 200
 
-# What browsers send for an EventSource; today's all offer these encodings over TLS.
+# The fields that browsers send for an EventSource; all of today offer these codings over TLS.
 _ASKED: Final = {
     "Accept": "text/event-stream",
     "Cache-Control": "no-cache",
     "Accept-Encoding": "gzip, deflate, br, zstd",
 }
 _PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
-# What a client's fields may hold that is nobody's secret; all else is for the plan's origin alone.
+# Header fields that are no secret; all others are for the origin of the plan alone.
 _FOR_ANYONE: Final = frozenset(
     {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
 )
@@ -128,7 +128,7 @@ class _Observer:
             seen.is_untrusted = "certificate verify failed" in seen.problem
             seen.is_silent = isinstance(exc, SilentError)
             if seen.is_silent:
-                # What waits to fill a buffer has nothing to wait for here.
+                # HEAD has no body, so no buffer on the way waits to be filled.
                 await self._ask_head()
             return
         except EventSourceError as exc:
@@ -192,7 +192,7 @@ class _Observer:
         if request.url.origin != self._home:
             for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
                 request.headers.pop(name, None)
-            # One that was given is the other's name, and HTTP/1.1 asks for one.
+            # A `Host` that was given names the first origin, and HTTP/1.1 needs one.
             request.headers["Host"] = request.url.netloc.decode("ascii")
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:

@@ -144,7 +144,7 @@ class Reading:
         self.events += len(events)
         self.bursts[-1].events += len(events)
         for event in events:
-            # The id in force: one of its own differs from that before.
+            # `event.id` is the id in force: an event has its own if that has changed.
             if event.id and (not self.ids or self.ids[-1] != event.id):
                 self.ids.append(event.id)
                 self.numbered += 1

@@ -119,7 +119,7 @@ def draw(console: Console, seen: Seen, findings: Sequence[Finding]) -> None:
     from rich.table import Table  # noqa: PLC0415 - the extra, only where it is there
     from rich.text import Text  # noqa: PLC0415 - same
 
-    # As text: what a server says may look like markup.
+    # As `Text`: the words of a server may look like markup.
     table = Table(title=Text(seen.url), show_header=False)
     for found in findings:
         what = Text(one_line(found.text))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.server")
 
-# Collections of what is a little older before one of everything; Python's default is 10.
+# Collections of the middle generation before one of all objects; Python's default is 10.
 _FULL_COLLECTION: Final = 50
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     ready = _ready_record if is_json else _ready_line
     failure = trio.run(_main, serving, partial(ready, what), stop)
     for number in STOP:
-        # What is left is the interpreter's own end: nothing to wait for.
+        # Only the interpreter's own end is left: nothing to wait for.
         signal.signal(number, signal.SIG_DFL)
     if failure is not None:
         fail(f"can't start: {failure}")

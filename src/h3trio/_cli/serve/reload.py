@@ -42,7 +42,7 @@ def run(app: str) -> int:
         watchfiles = importlib.import_module("watchfiles")
     except ImportError:
         fail(f"{FLAG} needs watchfiles: pip install 'h3trio[dev]'")
-    # Its warnings say that a child had to be killed, for one.
+    # The warnings of watchfiles tell, for example, that a child had to be killed.
     logging.basicConfig(format="h3trio: %(message)s")
     # A shell's background job ignores SIGINT, which is no reason to go on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
