@@ -4,14 +4,14 @@
     python -m h3trio serve examples/sse_proxy.py:app
     curl -N localhost:3000/events
 
-UPSTREAM names the other stream, if it isn't that one. Needs httpx: pip install 'h3trio[client]'.
+UPSTREAM names the other stream, if it isn't that one. Needs httpx2: pip install 'h3trio[client]'.
 """
 
 from __future__ import annotations
 
 import os
 
-import httpx
+import httpx2
 
 from h3trio import App, H3Event, HTTPError
 from h3trio.client import EventSource, EventSourceError, StatusError
@@ -21,7 +21,7 @@ UPSTREAM = os.environ.get("UPSTREAM", "http://127.0.0.1:3001/events")
 SILENCE = 30
 
 
-def create_app(client: httpx.AsyncClient, upstream: str) -> App:
+def create_app(client: httpx2.AsyncClient, upstream: str) -> App:
     """Relay `upstream`; all requests share the client, which is open while the app is served."""
     app = App(lifespan=lambda: client)
 
@@ -55,4 +55,4 @@ async def relay(source: EventSource, event: H3Event) -> None:
 
 
 # As many streams at once as the server allows.
-app = create_app(httpx.AsyncClient(limits=httpx.Limits(max_connections=None)), UPSTREAM)
+app = create_app(httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None)), UPSTREAM)

@@ -1,4 +1,4 @@
-"""A deployed event stream in memory, for httpx: a small hub, and what is wrong on the way from it.
+"""A deployed event stream in memory, for httpx2: a small hub, and what is wrong on the way from it.
 
 `Site` answers GET with a stream, POST by publishing to it, HEAD and OPTIONS. What the way does to a
 stream is a setting each: it holds bytes until there are so many, compresses, cuts, redirects.
@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
-import httpx
+import httpx2
 import trio
 
 if TYPE_CHECKING:
@@ -51,25 +51,25 @@ class Way:
 
 
 @final
-class Site(httpx.AsyncBaseTransport):
-    """The deployment, as httpx reaches it."""
+class Site(httpx2.AsyncBaseTransport):
+    """The deployment, as httpx2 reaches it."""
 
     def __init__(self, way: Way | None = None) -> None:
         self.way = way or Way()
         self.log: list[bytes] = []
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
         self.open_streams = 0
         self.news = trio.Event()
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self) -> httpx2.AsyncClient:
         """Make a client that reaches nothing else."""
-        return httpx.AsyncClient(transport=self)
+        return httpx2.AsyncClient(transport=self)
 
-    def asked(self, method: str) -> list[httpx.Request]:
+    def asked(self, method: str) -> list[httpx2.Request]:
         """Return the requests of a method."""
         return [request for request in self.requests if request.method == method]
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Answer."""
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
@@ -77,27 +77,29 @@ class Site(httpx.AsyncBaseTransport):
         if request.method == "POST":
             return await self._take(request)
         if request.method == "HEAD":
-            return httpx.Response(way.head_status, headers=way.fields, request=request)
+            return httpx2.Response(way.head_status, headers=way.fields, request=request)
         if request.method == "OPTIONS":
             return self._preflight(request)
         if (hop := way.redirects.get(str(request.url))) is not None:
-            return httpx.Response(hop[0], headers={"Location": hop[1]}, request=request)
+            return httpx2.Response(hop[0], headers={"Location": hop[1]}, request=request)
         await trio.sleep(way.head_after)
         if way.status != 200:
-            return httpx.Response(way.status, headers=way.fields, content=way.text, request=request)
+            return httpx2.Response(
+                way.status, headers=way.fields, content=way.text, request=request
+            )
         encoding = way.encoding
         if encoding not in request.headers["accept-encoding"]:
             encoding = ""
         fields = way.fields | ({"Content-Encoding": encoding} if encoding else {})
         last_id = request.headers.get("last-event-id")
         body = _Body(self, self._place(last_id), encoding)
-        return httpx.Response(200, headers=fields, stream=body, request=request)
+        return httpx2.Response(200, headers=fields, stream=body, request=request)
 
-    async def _take(self, request: httpx.Request) -> httpx.Response:
+    async def _take(self, request: httpx2.Request) -> httpx2.Response:
         if self.way.refuses_posts:
-            return httpx.Response(403, text=self.way.refuses_posts, request=request)
+            return httpx2.Response(403, text=self.way.refuses_posts, request=request)
         self.publish(await request.aread())
-        return httpx.Response(200, json={"id": f"e-{len(self.log)}"}, request=request)
+        return httpx2.Response(200, json={"id": f"e-{len(self.log)}"}, request=request)
 
     def publish(self, data: bytes) -> None:
         """Give every stream an event."""
@@ -106,11 +108,11 @@ class Site(httpx.AsyncBaseTransport):
         self.news.set()
         self.news = trio.Event()
 
-    def _preflight(self, request: httpx.Request) -> httpx.Response:
+    def _preflight(self, request: httpx2.Request) -> httpx2.Response:
         if self.way.allows is None:
-            return httpx.Response(405, request=request)
+            return httpx2.Response(405, request=request)
         fields = {"Access-Control-Allow-Headers": self.way.allows}
-        return httpx.Response(204, headers=fields, request=request)
+        return httpx2.Response(204, headers=fields, request=request)
 
     def _place(self, last_id: str | None) -> int:
         if last_id is None:
@@ -119,7 +121,7 @@ class Site(httpx.AsyncBaseTransport):
 
 
 @final
-class _Body(httpx.AsyncByteStream):
+class _Body(httpx2.AsyncByteStream):
     def __init__(self, site: Site, place: int, encoding: str) -> None:
         self._site = site
         self._place = place
@@ -150,7 +152,7 @@ class _Body(httpx.AsyncByteStream):
         finally:
             site.open_streams -= 1
         if way.is_cut:
-            raise httpx.RemoteProtocolError("peer closed connection without a final chunk")
+            raise httpx2.RemoteProtocolError("peer closed connection without a final chunk")
 
     def _next(self) -> bytes:
         self._place += 1

@@ -1,4 +1,4 @@
-"""Servers in memory for httpx: each request is answered by the next step of a script.
+"""Servers in memory for httpx2: each request is answered by the next step of a script.
 
 A body is a list: bytes that come, seconds that pass before the next, an error that ends it, `...`
 for silence without end. `Script` counts what is open, so a test sees what a client leaves behind.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-import httpx
+import httpx2
 import trio
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from types import EllipsisType
 
     Piece = bytes | float | Exception | EllipsisType
-    Step = Callable[[httpx.Request], Awaitable[httpx.Response]]
+    Step = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 
 STREAM: Final = {"Content-Type": "text/event-stream"}
 URL: Final = "http://test/events"
 
 
 @final
-class Body(httpx.AsyncByteStream):
+class Body(httpx2.AsyncByteStream):
     """A scripted body."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
@@ -51,9 +51,9 @@ def answer(status: int, *pieces: Piece, **headers: str) -> Step:
     """Answer with a status; `_` in the name of a header stands for `-`."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    async def step(request: httpx.Request) -> httpx.Response:
+    async def step(request: httpx2.Request) -> httpx2.Response:
         await trio.lowlevel.checkpoint()
-        return httpx.Response(status, headers=fields, stream=Body(pieces), request=request)
+        return httpx2.Response(status, headers=fields, stream=Body(pieces), request=request)
 
     return step
 
@@ -66,31 +66,31 @@ def stream(*pieces: Piece, **headers: str) -> Step:
 def failing(error: Exception) -> Step:
     """Answer with no answer at all."""
 
-    async def step(_request: httpx.Request) -> httpx.Response:
+    async def step(_request: httpx2.Request) -> httpx2.Response:
         await trio.lowlevel.checkpoint()
         raise error
 
     return step
 
 
-async def silent(_request: httpx.Request) -> httpx.Response:
+async def silent(_request: httpx2.Request) -> httpx2.Response:
     """Never answer."""
     await trio.sleep_forever()
     raise AssertionError
 
 
 @final
-class Script(httpx.AsyncBaseTransport):
+class Script(httpx2.AsyncBaseTransport):
     """Takes requests to the steps, one each; after the last there is no more (204)."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
         self.times: list[float] = []
         self.bodies: list[Body] = []
-        self.client = httpx.AsyncClient(transport=self)
+        self.client = httpx2.AsyncClient(transport=self)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Answer a request."""
         await request.aread()
         self.requests.append(request)

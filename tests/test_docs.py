@@ -22,7 +22,7 @@ import pytest
 
 import h3trio
 from h3trio._cli.main import COMMANDS, load
-from h3trio._cli.options import SETTINGS, Options
+from h3trio._cli.options import Options
 
 if TYPE_CHECKING:
     import argparse
@@ -283,7 +283,7 @@ def test_limits_are_documented_with_their_flags() -> None:
     parser.add_settings()
     told = {name: re.findall(r"--[\w-]+", flags) for name, flags in rows}
     flags = {action.dest: action.option_strings for action in parser._actions}  # noqa: SLF001 - argparse names its options nowhere else
-    assert told == {name: flags[name] for name in SETTINGS}
+    assert told == {field.name: flags[field.name] for field in fields(h3trio.Settings)}
 
 
 def test_statuses_are_documented() -> None:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-import httpx
+import httpx2
 import pytest
 from helpers import Client, connect, post, request
 from tools import require_tool
@@ -414,30 +414,30 @@ async def test_sse_llm_messages_fails_with_an_event_and_refuses_with_a_status(
 
 
 @final
-class Upstream(httpx.AsyncBaseTransport):
-    """Takes httpx's requests to a handler in memory; without a handler nobody listens."""
+class Upstream(httpx2.AsyncBaseTransport):
+    """Takes httpx2's requests to a handler in memory; without a handler nobody listens."""
 
     def __init__(self, nursery: trio.Nursery, handler: Handler | None) -> None:
         self._nursery = nursery
         self._handler = handler
         self.clients: list[Client] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send the request; return the answer once its head is there."""
         if self._handler is None:
-            raise httpx.ConnectError("nobody listens")
+            raise httpx2.ConnectError("nobody listens")
         client = connect(self._nursery, self._handler)
         self.clients.append(client)
         lines = [b": ".join(field) for field in request.headers.raw]
         head = b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)
         await client.send(b"\r\n".join([head, *lines, b"", b""]))
         status, headers = await client.head()
-        stream = UpstreamBody(client) if status == httpx.codes.OK else None
-        return httpx.Response(status, headers=headers, stream=stream)
+        stream = UpstreamBody(client) if status == httpx2.codes.OK else None
+        return httpx2.Response(status, headers=headers, stream=stream)
 
 
 @final
-class UpstreamBody(httpx.AsyncByteStream):
+class UpstreamBody(httpx2.AsyncByteStream):
     """A stream from memory; closing it closes the connection."""
 
     def __init__(self, client: Client) -> None:
@@ -448,7 +448,7 @@ class UpstreamBody(httpx.AsyncByteStream):
             while chunk := await self._client.chunk():
                 yield chunk
         except EOFError as exc:
-            raise httpx.RemoteProtocolError("the upstream was cut off") from exc
+            raise httpx2.RemoteProtocolError("the upstream was cut off") from exc
 
     async def aclose(self) -> None:
         """Hang up."""
@@ -457,7 +457,7 @@ class UpstreamBody(httpx.AsyncByteStream):
 
 def proxy_of(upstream: Upstream, path: str = "/events") -> Handler:
     """Make the example's app, in front of an upstream."""
-    client = httpx.AsyncClient(transport=upstream)
+    client = httpx2.AsyncClient(transport=upstream)
     app: Handler = load("sse_proxy").create_app(client, f"http://test{path}")
     return app
 
@@ -548,7 +548,7 @@ async def test_sse_proxy_cuts_off_a_stream_that_was_cut_off(nursery: trio.Nurser
 
 async def test_sse_proxy_closes_its_client_with_the_app() -> None:
     """What all requests share is open while the app is served, and closed after that."""
-    client = httpx.AsyncClient()
+    client = httpx2.AsyncClient()
     async with load("sse_proxy").create_app(client, "http://test/events").lifespan():
         assert not client.is_closed
     assert client.is_closed

@@ -1,45 +1,91 @@
-"""What several commands take."""
+"""Converters of arguments, and lines for the terminal."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
-from h3trio._cli.common import counted, visible
-from h3trio._cli.http import open_client
-from h3trio._cli.main import main
+from h3trio._cli import common
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Convert = Callable[[str], object]
 
 
-def test_counts_begin_at_one() -> None:
-    """One is the least."""
-    assert counted("1") == 1
-    for wrong in ("0", "-1", "x"):
-        with pytest.raises(ValueError, match=r"at least 1|whole number"):
-            counted(wrong)
+def size(text: str) -> int:
+    """Convert a size in bytes."""
+    return common.scaled(text, common.BYTES)
 
 
-def test_visible_ascii() -> None:
-    """What a header can hold, and not nothing."""
-    assert visible("a.b-c") == "a.b-c"
-    for wrong in ("", "a b", "é", "a\n"):
-        with pytest.raises(ValueError, match="visible ASCII"):
-            visible(wrong)
+TAKEN: list[tuple[Convert, str, Any]] = [
+    (common.whole, "0", 0),
+    (common.whole, "9" * 19, 10**19 - 1),
+    (common.counted, "1", 1),
+    (common.up_to(3), "3", 3),
+    (common.seconds, "0.5", 0.5),
+    (common.seconds_or_zero, "0", 0.0),
+    (size, "2K", 2048),
+    (size, "7", 7),
+    (common.visible, "a.b-c", "a.b-c"),
+    (common.header, "X-a_b:  c d ", "X-a_b: c d"),
+    (common.header, "a!~: ", "a!~: "),
+    (common.topic, "a ü", "a ü"),
+    (common.absolute_url, "https://[::1]:1/p?q#f", "https://[::1]:1/p?q"),
+    (common.base_url, "http://a:b@h:1/path/", "http://a:b@h:1/path"),
+]
+REFUSED: list[tuple[Convert, str, str]] = [
+    *((common.whole, text, "whole number") for text in ("-1", "", "1.0", "٣", "9" * 20)),
+    (common.counted, "0", "at least 1"),
+    *((common.up_to(3), text, "must be 1 to 3") for text in ("0", "4")),
+    *((common.seconds, text, "positive number") for text in ("0", "-1", "inf", "nan")),
+    (common.seconds, "soon", "'soon' is not a number"),
+    (common.seconds_or_zero, "-1", "positive number"),
+    *((size, text, "not a positive number, with k, m, g") for text in ("0", "1d", "k", "-1k")),
+    *((common.visible, text, "visible ASCII") for text in ("", "a b", "é", "a\n")),
+    *((common.header, text, "NAME: VALUE") for text in ("nothing", "É: x", ": x", "a b: c")),
+    (common.header, "a: b\r\nc: d", "no header may"),
+    (common.topic, "", "not empty"),
+    (common.topic, "t\udc80", "not UTF-8"),
+    *((common.absolute_url, text, "http://HOST:PORT") for text in ("h:1", "ftp://h", "http://")),
+    *((common.absolute_url, text, "a space or a control") for text in ("http://a b", "http://a\n")),
+    (common.absolute_url, "http://h:x/", "Port could not be cast"),
+    *((common.base_url, text, "query or a fragment") for text in ("http://h?a", "http://h#a")),
+]
 
 
-async def test_the_token_is_sent() -> None:
-    """As a bearer token, and only if there is one."""
-    async with open_client(timeout=1, follow_redirects=False, token="abc") as client:  # noqa: S106 - no secret
-        assert client.headers["authorization"] == "Bearer abc"
-    async with open_client(timeout=1, follow_redirects=False) as client:
-        assert "authorization" not in client.headers
+def test_converters(subtests: pytest.Subtests) -> None:
+    """A converter returns the value of a text, or says what is wrong with it."""
+    for convert, text, value in TAKEN:
+        with subtests.test(text=text):
+            assert convert(text) == value
+    for convert, text, message in REFUSED:
+        with subtests.test(text=text), pytest.raises(ValueError, match=message):
+            convert(text)
 
 
-@pytest.mark.parametrize("command", ["publish", "tail"])
-def test_a_bad_token_is_not_shown(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    """The line says what is wrong, but not with what."""
-    for argv, environ in ((["--token", "s cret"], {}), ([], {"H3TRIO_TOKEN": "s cret"})):
-        with pytest.raises(SystemExit) as caught:
-            main([command, "news", *argv], environ=environ)
-        err = capsys.readouterr().err
-        assert caught.value.code == 2
-        assert "visible ASCII" in err
-        assert "cret" not in err
+def test_messages_are_one_printable_line(subtests: pytest.Subtests) -> None:
+    """The words of a server can't write a line of their own, nor control a terminal."""
+    for text, shown in [
+        (" a\r\n b\t", "a b"),
+        ("\x1b[2Jh3trio: fine", "?[2Jh3trio: fine"),
+        ("\u202eabc\0", "?abc?"),
+        ("é…", "é…"),
+        ("x" * 501, "x" * 500 + "…"),
+        ("x" * 500, "x" * 500),
+    ]:
+        with subtests.test(text=text):
+            assert common.one_line(text) == shown
+
+
+def test_lines_are_utf_8(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Output is UTF-8, with nothing changed in it."""
+    common.write_line("é\r\x1b")
+    assert capsysbinary.readouterr().out == "é\r\x1b\n".encode()
+
+
+def test_json_objects() -> None:
+    """Whatever is no JSON object has no fields."""
+    assert common.json_object('{"a": 1}') == {"a": 1}
+    assert [common.json_object(text) for text in (b"[]", "x", "[" * 100_000)] == [{}, {}, {}]

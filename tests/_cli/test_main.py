@@ -2,73 +2,77 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
 import h3trio
-from h3trio._cli.main import main
+from h3trio._cli.main import COMMANDS, load, main
 
-
-def run(
-    capsys: pytest.CaptureFixture[str], *argv: str, **environ: str
-) -> tuple[object, str, list[str]]:
-    """Run a command that ends at once; return its status, output, and lines of errors."""
-    with pytest.raises(SystemExit) as caught:
-        main(argv, environ=environ)
-    out, err = capsys.readouterr()
-    return caught.value.code, out, err.splitlines()
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`--version` prints name and version."""
-    assert run(capsys, "--version") == (0, f"h3trio {h3trio.__version__}\n", [])
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr() == (f"h3trio {h3trio.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("serve",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
     """`--help` explains itself, whatever the environment holds."""
-    code, out, err = run(capsys, *command, "--help", H3TRIO_PORT="nonsense")
-    assert (code, err) == (0, [])
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"], environ={"H3TRIO_PORT": "nonsense"})
+    assert caught.value.code == 0
+    out, err = capsys.readouterr()
     assert out.startswith(f"usage: {' '.join(('h3trio', *command))} ")
+    assert err == ""
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ((), "the following arguments are required: COMMAND"),
-        (("fly",), "invalid choice: 'fly'"),
-        (("serve", "--frobnicate"), "unrecognized arguments: --frobnicate"),
-        (("serve", "--port"), "argument --port: expected one argument"),
-        (("serve", "--port", "x"), "argument --port: 'x' is not a port (0 to 65535)"),
-        (("serve", "--port", "65536"), "argument --port: '65536' is not a port (0 to 65535)"),
-        (("serve", "--port", "-1"), "argument --port: '-1' is not a port (0 to 65535)"),
-        (("serve", "--log-level", "loud"), "argument --log-level: 'loud' is not a log level"),
-        (("serve", "--lease", "0"), "argument --lease: lease must be positive, not 0.0"),
-        (("serve", "a:b", "c:d"), "unrecognized arguments: c:d"),
-    ],
-)
-def test_bad_arguments(
-    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
-) -> None:
+def test_help_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of commands needs none of their modules."""
+    modules = [load(name).__name__ for name in COMMANDS]
+    for name in modules:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert not sys.modules.keys() & set(modules)
+
+
+WRONG = [
+    ((), "the following arguments are required: COMMAND"),
+    (("fly",), "invalid choice: 'fly'"),
+    (("serve", "--frobnicate"), "unrecognized arguments: --frobnicate"),
+    (("serve", "--port"), "argument --port: expected one argument"),
+    (("serve", "--port", "x"), "argument --port: 'x' is not a port (0 to 65535)"),
+    (("serve", "--port", "65536"), "argument --port: '65536' is not a port (0 to 65535)"),
+    (("serve", "--port", "-1"), "argument --port: '-1' is not a port (0 to 65535)"),
+    (("serve", "--log-level", "loud"), "argument --log-level: 'loud' is not a log level"),
+    (("serve", "--lease", "0"), "argument --lease: lease must be positive, not 0.0"),
+    (("serve", "a:b", "c:d"), "unrecognized arguments: c:d"),
+]
+
+
+def test_bad_arguments(refused: Callable[..., str], subtests: pytest.Subtests) -> None:
     """Wrong arguments are one line that says what is wrong, and status 2."""
-    code, out, (line,) = run(capsys, *argv)
-    assert (code, out) == (2, "")
-    assert line.startswith("h3trio: error: ")
-    assert message in line
+    for argv, message in WRONG:
+        with subtests.test(argv=argv):
+            assert message in refused(*argv)
 
 
-def test_bad_environment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_environment(refused: Callable[..., str]) -> None:
     """A wrong variable is one line that names it, and status 2."""
-    assert run(capsys, "serve", H3TRIO_PORT="x") == (
-        2,
-        "",
-        ["h3trio: error: H3TRIO_PORT: 'x' is not a port (0 to 65535)"],
-    )
+    line = refused("serve", H3TRIO_PORT="x")
+    assert line == "H3TRIO_PORT: 'x' is not a port (0 to 65535)"
 
 
 def test_the_environment_is_the_given_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an environment is passed, that of the process isn't read."""
+    """The variables of the process aren't read if others are passed."""
     monkeypatch.setenv("H3TRIO_PORT", "x")
-    code, _, (line,) = run(capsys, "serve", "nowhere")
-    assert (code, "H3TRIO_PORT" in line) == (2, False)
+    assert "H3TRIO_PORT" not in refused("serve", "nowhere")

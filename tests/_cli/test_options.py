@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from h3trio import Settings
-from h3trio._cli.options import SETTINGS, Options, env_flag, env_name, fail, settings_from
+from h3trio._cli.options import (
+    Options,
+    env_flag,
+    env_name,
+    fail,
+    first_sentences,
+    settings_from,
+)
+from h3trio._http import settings
 
 if TYPE_CHECKING:
     import argparse
@@ -65,19 +75,20 @@ def test_flag_then_environment_then_default(
     assert parse(*argv, environ=environ).size == expected
 
 
-@pytest.mark.parametrize(
-    ("argv", "value", "expected"),
-    [
-        ((), "", False),
-        (("--loud",), "", True),
-        (("--loud",), "0", True),
-        *(((), text, True) for text in ("1", "true", "YES", "on")),
-        *(((), text, False) for text in ("0", "False", "no", "OFF")),
-    ],
-)
-def test_switch(argv: tuple[str, ...], value: str, *, expected: bool) -> None:
+SWITCHES = [
+    ((), "", False),
+    (("--loud",), "", True),
+    (("--loud",), "0", True),
+    *(((), text, True) for text in ("1", "true", "YES", "on")),
+    *(((), text, False) for text in ("0", "False", "no", "OFF")),
+]
+
+
+def test_switch(subtests: pytest.Subtests) -> None:
     """A switch is on by its flag or by a true word in its variable."""
-    assert parse(*argv, environ={"H3TRIO_LOUD": value}).loud is expected
+    for argv, value, expected in SWITCHES:
+        with subtests.test(argv=argv, value=value):
+            assert parse(*argv, environ={"H3TRIO_LOUD": value}).loud is expected
 
 
 def test_bad_values_name_their_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,24 +140,32 @@ def test_names() -> None:
 
 
 def test_every_setting_has_help() -> None:
-    """The table of help knows each field of `Settings`, in their order, and no others."""
-    assert list(SETTINGS) == FIELDS
+    """The help of each field of `Settings` is the first sentence below it."""
+    found = first_sentences(settings, "Settings")
+    assert list(found) == FIELDS
+    assert found["max_connections"] == "connections at once; one more is answered 503"
+    assert not [text for text in found.values() if len(text) > 160 or "`" in text]
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_is_an_option(name: str) -> None:
+def test_help_without_a_source() -> None:
+    """A module whose source isn't there has no help, and that is no error."""
+    assert first_sentences(ModuleType("made"), "Settings") == {}
+
+
+def test_every_setting_is_an_option() -> None:
     """Each field of `Settings` can be given by a flag and by a variable."""
-    value: Any = 0.5 if name == "lease_jitter" else 7
-    text = str(value)
-    by_flag = settings_from(parse(env_flag(name), text))
-    by_variable = settings_from(parse(environ={env_name(env_flag(name)): text}))
-    assert by_flag == by_variable == dataclasses.replace(Settings(), **{name: value})
-    whole = name in WHOLE
-    assert type(getattr(by_flag, name)) is (int if whole else float)
+    values: dict[str, Any] = dict.fromkeys(FIELDS, 7) | {"lease_jitter": 0.5}
+    texts = {env_flag(name): str(value) for name, value in values.items()}
+    by_flag = settings_from(parse(*itertools.chain(*texts.items())))
+    environ = {env_name(flag): text for flag, text in texts.items()}
+    by_variable = settings_from(parse(environ=environ))
+    assert by_flag == by_variable == Settings(**values)
+    for name in FIELDS:
+        assert type(getattr(by_flag, name)) is (int if name in WHOLE else float)
 
 
 def test_settings_default_to_their_own_defaults() -> None:
-    """Where nothing is given, the settings are those of `Settings()`."""
+    """Without any option the settings are those of `Settings()`."""
     assert settings_from(parse()) == Settings()
 
 
@@ -157,7 +176,7 @@ def test_settings_have_short_forms() -> None:
 
 
 def test_a_setting_may_be_none() -> None:
-    """What can be off is turned off by the word, over a variable that says otherwise."""
+    """A setting that can be off is turned off by the word, over a variable that says otherwise."""
     environ = {"H3TRIO_LEASE": "60"}
     assert settings_from(parse(environ=environ)).lease == 60
     assert settings_from(parse("--lease", "none", environ=environ)).lease is None
@@ -179,14 +198,14 @@ def test_a_setting_may_be_none() -> None:
 def test_a_bad_setting_is_refused_where_it_was_given(
     capsys: pytest.CaptureFixture[str], flag: str, text: str, message: str
 ) -> None:
-    """What `Settings` refuses is one line too, with the name of flag or variable."""
+    """A value that `Settings` refuses is one line too, with the name of flag or variable."""
     assert error_of(capsys, flag, text) == f"h3trio: error: argument {flag}: {message}"
     variable = env_name(flag)
     assert error_of(capsys, **{variable: text}) == f"h3trio: error: {variable}: {message}"
 
 
 def test_settings_that_do_not_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
-    """What only the whole of the settings shows to be wrong is one line as well."""
+    """Settings that don't fit together are one line as well."""
     arguments = parse()
     arguments.lease = -1.0
     with pytest.raises(SystemExit):

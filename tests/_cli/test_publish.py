@@ -1,7 +1,6 @@
 """`publish` up to the socket: arguments, addresses, how input is cut, and what answers mean.
 
-What it shares with `tail` is tested here too. The commands as processes, with a hub:
-tests/e2e/test_cli_publish_tail.py.
+The command as a process, with a hub: tests/e2e/test_cli_publish_tail.py.
 """
 
 from __future__ import annotations
@@ -9,13 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
-from functools import partial
+from contextlib import aclosing
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import httpx
+import httpx2
 import pytest
 import trio
 from hypothesis import example, given
@@ -23,110 +21,82 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
-from h3trio._cli import http
-from h3trio._cli.main import main
-from h3trio._cli.publish import Input, LineSplitter, StreamBody, WholeLines, publish_url
-from h3trio.client._errors import reason_of, without_secret
+from h3trio._cli.common import CommandError
+from h3trio._cli.publish import (
+    MAX_LINE_BYTES,
+    WholeLines,
+    last_id,
+    publish_url,
+    read_some,
+    split_lines,
+    stream_body,
+)
+from h3trio.client import StatusError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from trio.testing import MockClock
 
-    Fail = Callable[[BaseException], Awaitable[None]]
-
 IRI = "https://example.com/a?b#c"
-
-
-def lines_of(capsys: pytest.CaptureFixture[str], *argv: str, **environ: str) -> list[str]:
-    """Run a command with wrong arguments; return its lines on standard error."""
-    with pytest.raises(SystemExit) as caught:
-        main(argv, environ=environ)
-    out, err = capsys.readouterr()
-    assert (caught.value.code, out) == (2, "")
-    return err.splitlines()
 
 
 # -- arguments
 
+WRONG = [
+    ((), "the following arguments are required: TOPIC"),
+    (("",), "argument TOPIC: a topic is not empty"),
+    (("t", "x", "--lines"), "--lines and --sse read standard input: give no DATA"),
+    (("t", "x", "--sse"), "--lines and --sse read standard input: give no DATA"),
+    (("t", "--lines", "--sse"), "argument --sse: not allowed with argument --lines"),
+    (("t", "--id", "1"), "--id and --key are for one event: give its DATA"),
+    (("t", "-", "--key", "k"), "--id and --key are for one event: give its DATA"),
+    (("t", "--sse", "--event", "e"), "--sse takes --event and --retry from the stream itself"),
+    (("t", "--sse", "--retry", "1"), "--sse takes --event and --retry from the stream itself"),
+    (("t", "x", "--event", "a\nb"), "--event must not contain LF: index 1"),
+    (("t", "x", "--id", "a\0"), "--id must not contain NUL: index 1"),
+    (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a whole number"),
+    (("t", "x", "--retry", "9" * 19), "--retry must not be above 9007199254740991"),
+    (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
+    (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a positive number"),
+    (("t", "x", "--url", "http://a.-\u00fc-.b"), "/events/t' is no URL: Invalid IDNA hostname"),
+]
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ((), "the following arguments are required: TOPIC"),
-        (("",), "argument TOPIC: a topic is not empty"),
-        (("t\udc80",), "argument TOPIC: 't\\udc80' is not UTF-8"),
-        (("t", "x", "--lines"), "--lines and --sse read standard input: give no DATA"),
-        (("t", "x", "--sse"), "--lines and --sse read standard input: give no DATA"),
-        (("t", "--lines", "--sse"), "argument --sse: not allowed with argument --lines"),
-        (("t", "--id", "1"), "--id and --key are for one event: give its DATA"),
-        (("t", "-", "--key", "k"), "--id and --key are for one event: give its DATA"),
-        (("t", "--sse", "--event", "e"), "--sse takes --event and --retry from the stream itself"),
-        (("t", "--sse", "--retry", "1"), "--sse takes --event and --retry from the stream itself"),
-        (("t", "x", "--event", "a\nb"), "--event must not contain LF: index 1"),
-        (("t", "x", "--id", "a\0"), "--id must not contain NUL: index 1"),
-        (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a whole number"),
-        (("t", "x", "--retry", "9" * 19), "--retry must not be above 9007199254740991"),
-        (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
-        (("t", "x", "--key", "a b"), "argument --key: 'a b' is not visible ASCII"),
-        (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a positive number"),
-        (("t", "x", "--heartbeat", "inf"), "argument --heartbeat: 'inf' is not a positive number"),
-        (("t", "x", "--timeout", "soon"), "argument --timeout: 'soon' is not a number"),
-        (("t", "x", "--url", "localhost:3000"), "is not of the form http://HOST:PORT"),
-        (("t", "x", "--url", "http://a.b:c"), "Port could not be cast"),
-        (("t", "x", "--url", "http://a b"), "holds a space or a control character"),
-        (("t", "x", "--url", "http://a/?b"), "has a query or a fragment"),
-        (
-            ("t", "x", "--url", "http://a.-\u00fc-.b"),
-            "http://a.-\u00fc-.b/events/t: Invalid IDNA hostname",
-        ),
-    ],
-)
-def test_wrong_arguments(
-    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
-) -> None:
+
+def test_wrong_arguments(refused: Callable[..., str], subtests: pytest.Subtests) -> None:
     """Arguments that are wrong or don't fit together are one line, and status 2."""
-    (line,) = lines_of(capsys, "publish", *argv)
-    assert line.startswith("h3trio: error: ")
-    assert message in line
+    for argv, message in WRONG:
+        with subtests.test(argv=argv):
+            assert message in refused("publish", *argv)
 
 
-def test_url_has_a_twin(capsys: pytest.CaptureFixture[str]) -> None:
+def test_url_has_a_twin(refused: Callable[..., str]) -> None:
     """The hub's address may come from the environment, and is checked there too."""
-    (line,) = lines_of(capsys, "publish", "t", "x", H3TRIO_URL="nowhere")
-    assert line == "h3trio: error: H3TRIO_URL: 'nowhere' is not of the form http://HOST:PORT"
-
-
-@pytest.mark.parametrize("command", ["publish", "tail"])
-def test_help_says_what_statuses_mean(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    """The help of both commands lists the exit statuses."""
-    with pytest.raises(SystemExit):
-        main([command, "--help"], environ={})
-    text = " ".join(capsys.readouterr().out.split())
-    assert "exit status: 0 done; 1 the server refused" in text
-    assert "2 the arguments are wrong; 130 interrupted" in text
+    line = refused("publish", "t", "x", H3TRIO_URL="nowhere")
+    assert line == "H3TRIO_URL: 'nowhere' is not of the form http://HOST:PORT"
 
 
 # -- addresses
 
 
-@pytest.mark.parametrize(
-    ("base", "topic", "expected"),
-    [
-        ("http://h:1", "news", "http://h:1/events/news"),
-        ("http://h:1/hub", "a/b", "http://h:1/hub/events/a%2Fb"),
-        ("http://h", IRI, "http://h/events/https%3A%2F%2Fexample.com%2Fa%3Fb%23c"),
-        ("http://h", "%2F +~", "http://h/events/%252F%20%2B~"),
-        ("http://h", "é", "http://h/events/%C3%A9"),
-        ("http://h", ".", "http://h/events/%2E"),
-        ("http://h", "..", "http://h/events/%2E%2E"),
-        ("http://h", "a..b", "http://h/events/a..b"),
-    ],
-)
-def test_publish_url(base: str, topic: str, expected: str) -> None:
+URLS = [
+    ("http://h:1", "news", "http://h:1/events/news"),
+    ("http://h:1/hub", "a/b", "http://h:1/hub/events/a%2Fb"),
+    ("http://h", IRI, "http://h/events/https%3A%2F%2Fexample.com%2Fa%3Fb%23c"),
+    ("http://h", "%2F +~", "http://h/events/%252F%20%2B~"),
+    ("http://h", "é", "http://h/events/%C3%A9"),
+    ("http://h", ".", "http://h/events/%2E"),
+    ("http://h", "..", "http://h/events/%2E%2E"),
+    ("http://h", "a..b", "http://h/events/a..b"),
+]
+
+
+def test_publish_url(subtests: pytest.Subtests) -> None:
     """A topic is one segment of the path, whatever it holds."""
-    assert publish_url(base, topic, {}) == expected
+    for base, topic, expected in URLS:
+        with subtests.test(base=base, topic=topic):
+            assert publish_url(base, topic, {}) == expected
 
 
 def test_publish_url_has_the_fields_given() -> None:
@@ -138,21 +108,10 @@ def test_publish_url_has_the_fields_given() -> None:
 
 @given(st.text(min_size=1))
 def test_any_topic_comes_through(topic: str) -> None:
-    """What a server decodes is the topic, and httpx sends the path as it was made."""
+    """A server decodes the topic, and httpx2 sends the path as it was made."""
     url = publish_url("http://h", topic, {})
     assert unquote(urlsplit(url).path) == f"/events/{topic}"
-    assert httpx.URL(url).raw_path.decode() == url.removeprefix("http://h")
-
-
-@pytest.mark.parametrize("url", ["http://h", "https://[::1]:3000", "http://a:b@h:1/path"])
-def test_base_url(url: str) -> None:
-    """A hub's address may have a port and a path; a slash at its end counts for nothing."""
-    assert http.base_url(url) == http.base_url(f"{url}/") == url
-
-
-def test_secrets_are_not_shown() -> None:
-    """A URL is shown without the name and password of its user."""
-    assert without_secret("http://me:secret@h:1/p?q=a@b") == "http://h:1/p?q=a@b"
+    assert httpx2.URL(url).raw_path.decode() == url.removeprefix("http://h")
 
 
 # -- input
@@ -165,10 +124,13 @@ def cut(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
         yield data[start:end]
 
 
-def split(chunks: Iterable[bytes], limit: int = 1000) -> list[bytes]:
-    """Cut chunks into lines."""
-    splitter = LineSplitter(limit)
-    return [line for chunk in chunks for line in splitter.feed(chunk)] + splitter.rest()
+def split(chunks: Iterable[bytes]) -> list[bytes]:
+    """Cut chunks into lines; the last may have no end."""
+    found, rest = [], b""
+    for chunk in chunks:
+        lines, rest = split_lines(rest + chunk)
+        found += lines
+    return [*found, rest.removesuffix(b"\r")] if rest else found
 
 
 @pytest.mark.parametrize(
@@ -200,11 +162,12 @@ def test_lines_do_not_depend_on_chunks(parts: list[bytes], places: list[int]) ->
     assert split(cut(data, places)) == expected
 
 
-def test_a_line_has_a_limit() -> None:
+@pytest.mark.parametrize("take", [split_lines, WholeLines().feed])
+def test_a_line_has_a_limit(take: Callable[[bytes], object]) -> None:
     """A line above the limit is an error, at the limit it is not."""
-    assert split([b"12", b"34\n"], limit=4) == [b"1234"]
-    with pytest.raises(http.CommandError, match="longer than 4 bytes"):
-        split([b"12", b"345"], limit=4)
+    take(b"\n" + b"x" * MAX_LINE_BYTES)
+    with pytest.raises(CommandError, match="longer than 16777216 bytes"):
+        take(b"x" * (MAX_LINE_BYTES + 1))
 
 
 def whole_lines(chunks: Iterable[tuple[bytes, bool]]) -> bytes:
@@ -243,30 +206,25 @@ def test_streams_pass_unchanged(data: bytes, places: list[int]) -> None:
 
 
 def test_whole_lines_only() -> None:
-    """A line without an end is held, and one above the limit is an error."""
-    lines = WholeLines(limit=4)
-    assert [lines.feed(chunk) for chunk in (b"a\nb", b"c", b"\r", b"\nde")] == [
-        b"a\n",
-        b"",
-        b"bc\r",
-        b"\n",
-    ]
-    with pytest.raises(http.CommandError, match="longer than 4 bytes"):
-        lines.feed(b"fgh")
+    """A line without an end is held."""
+    lines = WholeLines()
+    chunks = (b"a\nb", b"c", b"\r", b"\nde")
+    assert [lines.feed(chunk) for chunk in chunks] == [b"a\n", b"", b"bc\r", b"\n"]
+    assert lines.rest() == b"de"
 
 
 # -- the body of a request
 
 
-async def never() -> None:
-    """Wait for a server that says nothing."""
-    await trio.sleep_forever()
+def never() -> bool:
+    """Be a server that says nothing yet."""
+    return False
 
 
 async def test_body_passes_on_whole_lines(autojump_clock: MockClock) -> None:
     """Lines go out as they come, without waiting; what is left goes out at the end."""
     send, receive = trio.open_memory_channel[bytes](10)
-    body = StreamBody(receive, heartbeat=10, answered=never)
+    body = stream_body(receive, heartbeat=10, is_answered=never)
     async with send:
         for piece in (b"data: 1\nda", b"ta", b": 2\n", b"rest"):
             send.send_nowait(piece)
@@ -277,63 +235,53 @@ async def test_body_passes_on_whole_lines(autojump_clock: MockClock) -> None:
 async def test_body_fills_silence_with_comments(autojump_clock: MockClock) -> None:
     """Each silence of the given length is filled with a comment, inside a line of input too."""
     send, receive = trio.open_memory_channel[bytes](10)
-    body = StreamBody(receive, heartbeat=10, answered=never)
-    assert await anext(body) == b":\n"
-    send.send_nowait(b"dat")
-    assert await anext(body) == b":\n"
-    assert autojump_clock.current_time() == pytest.approx(20)
-    send.send_nowait(b"a: 1\n\n")
-    assert await anext(body) == b"data: 1\n\n"
-    assert autojump_clock.current_time() == pytest.approx(20)
+    async with aclosing(stream_body(receive, heartbeat=10, is_answered=never)) as body:
+        assert await anext(body) == b":\n"
+        send.send_nowait(b"dat")
+        assert await anext(body) == b":\n"
+        assert autojump_clock.current_time() == pytest.approx(20)
+        send.send_nowait(b"a: 1\n\n")
+        assert await anext(body) == b"data: 1\n\n"
+        assert autojump_clock.current_time() == pytest.approx(20)
 
 
-async def test_body_is_never_silent_for_long(autojump_clock: MockClock) -> None:
+async def test_body_is_never_silent_for_long(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """Input that trickles without completing a line is silence as well."""
     send, receive = trio.open_memory_channel[bytes](0)
-    body = StreamBody(receive, heartbeat=10, answered=never)
 
     async def trickle() -> None:
         while True:
             await trio.sleep(1)
             await send.send(b"x")
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trickle)
+    nursery.start_soon(trickle)
+    async with aclosing(stream_body(receive, heartbeat=10, is_answered=never)) as body:
         assert await anext(body) == b":\n"
-        assert autojump_clock.current_time() == pytest.approx(10)
-        nursery.cancel_scope.cancel()
+    assert autojump_clock.current_time() == pytest.approx(10)
 
 
-async def test_body_ends_when_the_server_answers(nursery: trio.Nursery) -> None:
-    """The answer ends the body, though input could still come."""
+async def test_body_ends_when_the_server_has_answered() -> None:
+    """An answer ends the body with the next piece, which nobody wants any more."""
     send, receive = trio.open_memory_channel[bytes](10)
-    answer = trio.Event()
-    body = StreamBody(receive, heartbeat=10, answered=answer.wait)
-    pieces: list[bytes] = []
-
-    async def take() -> None:
-        pieces.extend([piece async for piece in body])
-
+    answers = [False, True]
     send.send_nowait(b"one\n")
-    nursery.start_soon(take)
-    await wait_all_tasks_blocked()
-    assert not body.answered
-    answer.set()
-    await wait_all_tasks_blocked()
-    assert (pieces, body.answered) == ([b"one\n"], True)
+    send.send_nowait(b"two\n")
+    body = stream_body(receive, heartbeat=10, is_answered=lambda: answers.pop(0))
+    assert [piece async for piece in body] == [b"one\n"]
 
 
 # -- reading
 
 
 async def test_input_reads_a_pipe_to_its_end() -> None:
-    """Reading a pipe gives what is there, then the end."""
+    """Reading a pipe gives the bytes that are there, then the end."""
     reader, writer = os.pipe()
     os.write(writer, b"hello")
-    source = Input(reader)
-    assert await source.receive_some() == b"hello"
+    assert await read_some(reader) == b"hello"
     os.close(writer)
-    assert await source.receive_some() == b""
+    assert await read_some(reader) == b""
     os.close(reader)
 
 
@@ -341,7 +289,7 @@ async def test_input_reads_a_file(tmp_path: Path) -> None:
     """Reading a file works as well, which no event loop can wait for."""
     (tmp_path / "input").write_bytes(b"x" * 100_000)
     fd, read = os.open(tmp_path / "input", os.O_RDONLY), b""
-    while piece := await Input(fd).receive_some():
+    while piece := await read_some(fd):
         read += piece
     os.close(fd)
     assert len(read) == 100_000
@@ -358,7 +306,7 @@ async def test_input_leaves_the_flags_alone(
     flags, read, done = fcntl.fcntl(reader, fcntl.F_GETFL), [], trio.Event()
 
     async def receive() -> None:
-        read.append(await Input(reader).receive_some())
+        read.append(await read_some(reader))
         done.set()
 
     nursery.start_soon(receive)
@@ -378,7 +326,7 @@ async def test_input_can_be_cancelled(nursery: trio.Nursery) -> None:
 
     async def receive() -> None:
         with scope:
-            await Input(reader).receive_some()
+            await read_some(reader)
         over.set()
 
     nursery.start_soon(receive)
@@ -391,20 +339,14 @@ async def test_input_can_be_cancelled(nursery: trio.Nursery) -> None:
 
 
 async def test_input_that_cannot_be_read(tmp_path: Path) -> None:
-    """What can't be read is an error in words."""
+    """Input that can't be read is an error in words."""
     fd = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(http.CommandError, match="can't read standard input: Is a directory"):
-        await Input(fd).receive_some()
+    with pytest.raises(CommandError, match="can't read standard input: Is a directory"):
+        await read_some(fd)
     os.close(fd)
 
 
 # -- answers
-
-
-def answer(status: int, body: object, location: str = "") -> http.Answer:
-    """Make an answer, with JSON unless the body is bytes."""
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return http.Answer(status, raw, location)
 
 
 @pytest.mark.parametrize(
@@ -417,125 +359,31 @@ def answer(status: int, body: object, location: str = "") -> http.Answer:
 )
 def test_id_of_what_was_published(fields: dict[str, object], event_id: str) -> None:
     """A hub's answer has the only or the last id, empty if there was no event."""
-    assert http.last_id(answer(200, fields)) == event_id
+    assert last_id(200, json.dumps(fields)) == event_id
 
 
-@pytest.mark.parametrize(
-    ("refused", "message"),
-    [
-        (answer(403, b"no\nway\n"), "the server answered 403: no\nway"),
-        (answer(502, b""), "the server answered 502"),
-        (answer(308, b"", "http://h/"), "the server answered 308: it points to http://h/"),
-        (answer(200, b"ok"), "the server answered 200, but no id, so it is no hub: ok"),
-        (answer(200, []), "the server answered 200, but no id, so it is no hub: []"),
-        (
-            answer(413, {"published": 2, "id": "a-2", "error": "too large"}),
-            "the server answered 413: too large (2 published, the last as a-2)",
-        ),
-        (
-            answer(400, {"published": 0, "id": "", "error": "bad"}),
-            "the server answered 400: bad",
-        ),
-        (
-            answer(200, {"published": 1, "id": "a-1", "error": "bad"}),
-            "the server answered 200: bad (1 published, the last as a-1)",
-        ),
-    ],
-)
-def test_refusals(refused: http.Answer, message: str) -> None:
-    """Any other answer is an error with its status and what the server said."""
-    with pytest.raises(http.CommandError) as caught:
-        http.last_id(refused)
-    assert str(caught.value) == message
+REFUSALS: list[tuple[tuple[Any, ...], str]] = [
+    ((403, "no\nway\n"), "the server answered 403: no\nway"),
+    ((502, ""), "the server answered 502"),
+    ((308, "", "http://h/"), "the server answered 308: it points to http://h/"),
+    ((200, "ok"), "the server answered 200, but no id, so it is no hub: ok"),
+    ((200, "[]"), "the server answered 200, but no id, so it is no hub: []"),
+    (
+        (413, '{"published": 2, "id": "a-2", "error": "too large"}'),
+        "the server answered 413: too large (2 published, the last as a-2)",
+    ),
+    ((400, '{"published": 0, "id": "", "error": "bad"}'), "the server answered 400: bad"),
+    (
+        (200, '{"published": 1, "id": "a-1", "error": "bad"}'),
+        "the server answered 200: bad (1 published, the last as a-1)",
+    ),
+]
 
 
-# -- messages and statuses
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (" a\r\n b\t", "a b"),
-        ("\x1b[2Jh3trio: fine", "?[2Jh3trio: fine"),
-        ("\u202eabc\0", "?abc?"),
-        ("é…", "é…"),
-        ("x" * 501, "x" * 500 + "…"),
-        ("x" * 500, "x" * 500),
-    ],
-)
-def test_messages_are_one_printable_line(text: str, shown: str) -> None:
-    """What a server says can't write a line of its own, nor control a terminal."""
-    assert http.one_line(text) == shown
-
-
-def test_reason_is_what_the_system_said() -> None:
-    """Of an error with causes, the system's own words are the reason."""
-    refused = ConnectionRefusedError(111, "Error connecting to ('127.0.0.1', 1): refused")
-    group = OSError("all attempts failed")
-    group.__cause__ = ExceptionGroup("all", [refused, OSError("another")])
-    outer = RuntimeError("request failed")
-    outer.__context__ = group
-    assert reason_of(outer) == "refused"
-    unknown = RuntimeError()
-    unknown.__cause__ = socket.gaierror(-2, "Name or service not known")
-    assert reason_of(unknown) == "Name or service not known"
-    assert reason_of(RuntimeError("as it says")) == "as it says"
-    assert reason_of(TimeoutError()) == "TimeoutError"
-
-
-async def raising(error: BaseException) -> None:
-    """Fail."""
-    await trio.lowlevel.checkpoint()
-    raise error
-
-
-async def raising_in_nursery(error: BaseException) -> None:
-    """Fail in a task."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(raising, error)
-
-
-@pytest.mark.parametrize("fail", [raising, raising_in_nursery])
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (http.CommandError("a\nb"), (1, "h3trio: error: a b\n")),
-        (http.LostError("lost"), (1, "h3trio: error: lost\n")),
-        (
-            ExceptionGroup("", [http.CommandError("x"), http.CommandError("y")]),
-            (1, "h3trio: error: x\n"),
-        ),
-    ],
-)
-def test_statuses(
-    capsys: pytest.CaptureFixture[str],
-    fail: Fail,
-    error: BaseException,
-    expected: tuple[int, str],
-) -> None:
-    """What ends a command is its status and at most one line, from tasks too."""
-    status = http.run_command(partial(fail, error))
-    assert (status, capsys.readouterr().err) == expected
-
-
-@pytest.mark.parametrize("fail", [raising, raising_in_nursery])
-def test_bugs_are_not_hidden(fail: Fail) -> None:
-    """An error of any other kind isn't turned into a status."""
-    with pytest.RaisesGroup(RuntimeError, allow_unwrapped=True, flatten_subgroups=True):
-        http.run_command(partial(fail, RuntimeError("bug")))
-
-
-async def nothing() -> None:
-    """Succeed."""
-    await trio.lowlevel.checkpoint()
-
-
-def test_success_is_status_zero() -> None:
-    """A command that returns has done its work."""
-    assert http.run_command(nothing) == 0
-
-
-def test_lines_are_utf_8(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Output is UTF-8, with nothing changed in it."""
-    http.write_line("é\r\x1b")
-    assert capsysbinary.readouterr().out == "é\r\x1b\n".encode()
+def test_refusals(subtests: pytest.Subtests) -> None:
+    """Any other answer is an error with its status and the server's words."""
+    for answer, message in REFUSALS:
+        with subtests.test(answer=answer, message=message):
+            with pytest.raises((CommandError, StatusError)) as caught:
+                last_id(*answer)
+            assert str(caught.value) == message

@@ -6,91 +6,69 @@ The command as a process, with servers that restart and break: tests/e2e/test_cl
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
-import trio
-from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
-from h3trio._cli import http
-from h3trio._cli.main import main
-from h3trio._cli.tail import (
-    Printer,
-    end_with_reader,
-    format_event,
-    reset_notice,
-    stream_url,
-    with_query,
-)
+from h3trio._cli.http import quoted
+from h3trio._cli.tail import format_event, print_event, reset_notice, stream_url
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 IRI = "https://example.com/a?b#c"
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ((), "the following arguments are required: TOPIC|URL"),
-        (("",), "argument TOPIC|URL: a topic is not empty"),
-        (("t", "--since", "a\nb"), "argument --since: last_event_id must not contain LF: index 1"),
-        (("t", "--first", "-1"), "argument --first: '-1' is neither a whole number nor oldest"),
-        (("t", "--first", "new"), "argument --first: 'new' is neither a whole number nor oldest"),
-        (("t", "--since", "1", "--first", "1"), "--first: not allowed with argument --since"),
-        (("t", "--count", "0"), "argument --count: must be at least 1"),
-        (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a positive number"),
-        (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
-        (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
-        (("http://h/", "t"), "a URL stands alone; are these topics? then give --url as well"),
-        (("http://",), "'http://' is not of the form http://HOST:PORT"),
-        (("http://h:x/",), "Port could not be cast"),
-    ],
-)
-def test_wrong_arguments(
-    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], message: str
-) -> None:
+WRONG = [
+    ((), "the following arguments are required: TOPIC|URL"),
+    (("",), "argument TOPIC|URL: a topic is not empty"),
+    (("t", "--since", "a\nb"), "argument --since: last_event_id must not contain LF: index 1"),
+    (("t", "--first", "-1"), "argument --first: '-1' is neither a whole number nor oldest"),
+    (("t", "--first", "new"), "argument --first: 'new' is neither a whole number nor oldest"),
+    (("t", "--since", "1", "--first", "1"), "--first: not allowed with argument --since"),
+    (("t", "--count", "0"), "argument --count: must be at least 1"),
+    (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a positive number"),
+    (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
+    (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
+    (("http://h/", "t"), "a URL stands alone; are these topics? then give --url as well"),
+    (("http://",), "'http://' is not of the form http://HOST:PORT"),
+    (("http://h:x/",), "Port could not be cast"),
+]
+
+
+def test_wrong_arguments(refused: Callable[..., str], subtests: pytest.Subtests) -> None:
     """Arguments that are wrong or don't fit together are one line, and status 2."""
-    with pytest.raises(SystemExit) as caught:
-        main(["tail", *argv], environ={})
-    out, err = capsys.readouterr()
-    assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("h3trio: error: ")
-    assert message in err
+    for argv, message in WRONG:
+        with subtests.test(argv=argv):
+            assert message in refused("tail", *argv)
 
 
 # -- requests
 
 
-@pytest.mark.parametrize(
-    ("base", "topics", "url"),
-    [
-        (None, ["news"], "http://localhost:3000/events?topic=news"),
-        ("http://h/hub", ["a", "b/c"], "http://h/hub/events?topic=a&topic=b%2Fc"),
-        (None, ["*"], "http://localhost:3000/events?topic=%2A"),
-        (None, ["http://h:1/stream?x=1#part"], "http://h:1/stream?x=1"),
-        (None, ["HTTPS://h/"], "HTTPS://h/"),
-        (
-            "http://h",
-            [IRI],
-            "http://h/events?topic=https%3A%2F%2Fexample.com%2Fa%3Fb%23c",
-        ),
-        ("http://h", [IRI, "&="], f"http://h/events?topic={http.quoted(IRI)}&topic=%26%3D"),
-    ],
-)
-def test_stream_url(base: str | None, topics: list[str], url: str) -> None:
+URLS: list[tuple[str | None, list[str], str]] = [
+    (None, ["news"], "http://localhost:3000/events?topic=news"),
+    ("http://h/hub", ["a", "b/c"], "http://h/hub/events?topic=a&topic=b%2Fc"),
+    (None, ["*"], "http://localhost:3000/events?topic=%2A"),
+    (None, ["http://h:1/stream?x=1#part"], "http://h:1/stream?x=1"),
+    (None, ["HTTPS://h/"], "HTTPS://h/"),
+    (
+        "http://h",
+        [IRI],
+        "http://h/events?topic=https%3A%2F%2Fexample.com%2Fa%3Fb%23c",
+    ),
+    ("http://h", [IRI, "&="], f"http://h/events?topic={quoted(IRI)}&topic=%26%3D"),
+]
+
+
+def test_stream_url(subtests: pytest.Subtests) -> None:
     """Topics go to the hub's address; a URL is a stream's own unless that address is given."""
-    assert stream_url(base, topics) == url
-    assert str(httpx.URL(url)).lower() == url.lower()
-
-
-def test_with_query() -> None:
-    """A field is added to the query that there is."""
-    assert with_query("http://h/a", "n", "x y") == "http://h/a?n=x%20y"
-    assert with_query("http://h/a?b=c", "n", "&") == "http://h/a?b=c&n=%26"
+    for base, topics, url in URLS:
+        with subtests.test(base=base, topics=topics):
+            assert stream_url(base, topics) == url
+            assert str(httpx2.URL(url)).lower() == url.lower()
 
 
 # -- events
@@ -132,49 +110,20 @@ def test_reset_notices(data: str, notice: str | None) -> None:
     assert reset_notice(SSEEvent(data)) is None
 
 
-STREAM = b'id: 1\ndata: one\n\nevent: reset\ndata: {"reason":"x","id":null}\n\ndata: two\n\n'
-
-
 def test_events_are_printed_and_resets_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """Events go to standard output; a reset goes to standard error, and isn't counted."""
-    printer = Printer(as_json=False, count=3)
-    assert not printer.print(SSEParser().feed(STREAM))
+    """Events go to standard output; a reset goes to standard error, and is no event."""
+    stream = b'id: 1\ndata: one\n\nevent: reset\ndata: {"reason":"x","id":null}\n\ndata: two\n\n'
+    events = SSEParser().feed(stream)
+    assert [print_event(event, as_json=False) for event in events] == [True, False, True]
     assert capsys.readouterr() == (
         "one\ntwo\n",
         "h3trio: warning: reset (x): events may be missing\n",
     )
-    assert printer.print(SSEParser().feed(STREAM))
-    assert capsys.readouterr() == ("one\n", "")
 
 
 def test_json_is_printed_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With no count there is no end, and each event is one line."""
-    printer = Printer(as_json=True, count=None)
-    assert not printer.print([SSEEvent("a\nb", event="e", id=str(n)) for n in range(3)])
+    """As JSON each event is one line."""
+    for n in range(3):
+        assert print_event(SSEEvent("a\nb", event="e", id=str(n)), as_json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"id": str(n), "event": "e", "data": "a\nb"} for n in range(3)]
-
-
-async def test_ends_when_nobody_reads(nursery: trio.Nursery) -> None:
-    """A pipe whose reader leaves is noticed though nothing is written."""
-    reader, writer = os.pipe()
-    broken = trio.Event()
-
-    async def watch() -> None:
-        with pytest.raises(BrokenPipeError):
-            await end_with_reader(writer)
-        broken.set()
-
-    nursery.start_soon(watch)
-    await wait_all_tasks_blocked(0.01)
-    assert not broken.is_set()
-    os.close(reader)
-    await broken.wait()
-    os.close(writer)
-
-
-async def test_files_have_no_reader(tmp_path: Path) -> None:
-    """What is no pipe can't be left by its reader."""
-    fd = os.open(tmp_path / "output", os.O_CREAT | os.O_WRONLY)
-    await end_with_reader(fd)
-    os.close(fd)

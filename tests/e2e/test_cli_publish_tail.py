@@ -325,10 +325,11 @@ async def test_bad_url(command: tuple[str, ...]) -> None:
 
 
 async def test_stream_that_is_refused_midway(nursery: trio.Nursery) -> None:
-    """An error ends `--sse` at once, though its input goes on, and says what was published."""
+    """An error ends `--sse` though its input goes on, and says what was published."""
     served = await ServeProcess.start(nursery)
     tail = await Command.tail(nursery, "t", "--url", served.url)
-    publish = await Command.start(nursery, "publish", "t", "--sse", "--url", served.url)
+    options = ("--sse", "--heartbeat", "0.2", "--url", served.url)
+    publish = await Command.start(nursery, "publish", "t", *options)
     await publish.send(b"data: 1\nid: own\n\n")
     assert await tail.out.next() == "1"
     await publish.send(b"event: reset\ndata: 2\n\n")
@@ -338,15 +339,15 @@ async def test_stream_that_is_refused_midway(nursery: trio.Nursery) -> None:
     assert err.endswith(" (1 published, the last as own)\n")
 
 
-async def test_without_httpx() -> None:
-    """Without httpx the commands say how to get it, with status 2."""
-    code = "import sys; sys.modules['httpx'] = None; from h3trio._cli.main import main"
+async def test_without_httpx2() -> None:
+    """Without httpx2 the commands say how to get it, with status 2."""
+    code = "import sys; sys.modules['httpx2'] = None; from h3trio._cli.main import main"
     code += "; sys.exit(main())"
     for command in (("publish", "t", "x"), ("tail", "t")):
         done = await trio.run_process(
             [sys.executable, "-c", code, *command], capture_stderr=True, check=False, env=ENVIRON
         )
-        said = b"h3trio: error: needs httpx: pip install 'h3trio[client]'\n"
+        said = b"h3trio: error: h3trio.client needs httpx2: pip install 'h3trio[client]'\n"
         assert (done.returncode, done.stderr) == (2, said)
 
 
@@ -626,7 +627,8 @@ async def test_stream_is_kept_alive(nursery: trio.Nursery) -> None:
 async def test_stream_that_is_answered_too_early(nursery: trio.Nursery) -> None:
     """Success before the input's end is none: not all of it can have been published."""
     url = await serve(nursery, answering("200 OK", b'{"published": 1, "id": "7"}'))
-    publish = await Command.start(nursery, "publish", "t", "--sse", "--url", url)
+    options = ("--sse", "--heartbeat", "0.2", "--url", url)
+    publish = await Command.start(nursery, "publish", "t", *options)
     assert (await publish.wait(), await publish.out.rest()) == (1, "")
     assert await publish.err.rest() == (
         "h3trio: error: the server ended the stream early: the last event is 7\n"

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trio
 from e2e.process import PATIENCE
@@ -61,16 +61,16 @@ def sending(data: bytes, *, then: str = "close") -> Handle:
 END = sending(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
-def test_httpx_is_imported_late() -> None:
-    """The import costs no httpx; without it an event source says which extra brings it."""
+def test_httpx2_is_imported_late() -> None:
+    """The import costs no httpx2; without it an event source says which extra brings it."""
     code = (
-        "import sys; sys.modules['httpx'] = None\n"
+        "import sys; sys.modules['httpx2'] = None\n"
         "from h3trio.client import EventSource\n"
         "try: EventSource('http://h/')\n"
         "except ImportError as exc: print(exc)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout == b"h3trio.client needs httpx: pip install 'h3trio[client]'\n"
+    assert done.stdout == b"h3trio.client needs httpx2: pip install 'h3trio[client]'\n"
 
 
 async def test_our_own_server(nursery: trio.Nursery) -> None:
@@ -154,7 +154,7 @@ async def test_own_client_is_left_open(nursery: trio.Nursery) -> None:
     """A client that was given is used and not closed; a busy pool is not waited for for ever."""
     wait = sending(HEAD + b"\r\ndata: 1\n\n", then="wait")
     url = await peers(nursery, wait, sending(b"HTTP/1.1 404 No\r\n\r\nno"))
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
+    async with httpx2.AsyncClient(limits=httpx2.Limits(max_connections=1)) as client:
         async with EventSource(url, http_client=client) as source:
             assert (await source.receive()).data == "1"
             second = EventSource(url, http_client=client, connect_timeout=0.1, reconnect=False)

@@ -18,7 +18,7 @@ from tools import require_tool
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose, exit_status
-from h3trio._cli.doctor.observe import Plan, certificates, observe
+from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
 from h3trio._cli.http import open_client
 
 if TYPE_CHECKING:
@@ -72,9 +72,11 @@ class Told:
         self.status: dict[str, int] = {}
         self.found: dict[str, dict[str, tuple[Severity, str]]] = {}
 
-    async def examine(self, name: str, plan: Plan, context: ssl.SSLContext | None = None) -> None:
+    async def examine(
+        self, name: str, plan: DoctorPlan, context: ssl.SSLContext | None = None
+    ) -> None:
         """Look at a stream."""
-        async with open_client(timeout=60, follow_redirects=False, tls=context) as client:
+        async with open_client(timeout=60, tls=context) as client:
             findings = diagnose(await observe(client, plan, lambda _: None))
         self.status[name] = exit_status(findings)
         self.found[name] = {found.check: (found.severity, found.text) for found in findings}
@@ -157,7 +159,7 @@ async def test_nginx_is_seen_through(nursery: trio.Nursery, tmp_path: Path) -> N
         for name, port in ports.items():
             await until_it_listens(port)
             url = f"http://127.0.0.1:{port}{TOPIC}/{name}"
-            plan = Plan(url=url, wait=3, timeout=2, publish_url=f"{served.url}{TOPIC}/{name}")
+            plan = DoctorPlan(url=url, wait=3, timeout=2, publish_url=f"{served.url}{TOPIC}/{name}")
             looking.start_soon(told.examine, name, plan)
     for name, (_, status, problems) in WAYS.items():
         assert (name, told.status[name], told.problems(name)) == (name, status, problems)
@@ -186,7 +188,7 @@ async def test_certificates_and_protocols(nursery: trio.Nursery, tmp_path: Path)
     async def look(name: str, port: int, *, ca_file: str | None, is_trusting: bool) -> None:
         contexts = [certificates(ca_file, is_trusting=is_trusting) for _ in range(2)]
         url = f"https://localhost:{port}{TOPIC}"
-        plan = Plan(url=url, wait=0.3, timeout=5, is_trusting=is_trusting, tls=contexts[1])
+        plan = DoctorPlan(url=url, wait=0.3, timeout=5, is_trusting=is_trusting, tls=contexts[1])
         await told.examine(name, plan, contexts[0])
 
     async with nginx(tmp_path, server):

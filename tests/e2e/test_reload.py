@@ -115,7 +115,7 @@ async def test_a_blocked_server_is_killed(edited: Edited) -> None:
         await connection.stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
         await trio.sleep(0.2)
         edited.write("two")
-        await edited.served.wait_line("killing it")
+        await edited.served.wait_line("SIGKILL")
     pid = await edited.until("two")
     assert await edited.served.stop() == 0
     await gone(pid)

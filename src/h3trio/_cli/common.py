@@ -1,53 +1,196 @@
-"""What several commands take: converters of arguments, and the token that they send."""
+"""Parts of every command: converters of arguments, and lines for the terminal.
+
+A converter takes the text of a flag or of a variable. It returns the value, or raises `ValueError`
+with a message that can stand behind the option's name.
+
+Texts of others (a server's words, a topic) are cut to one line of printable characters before a
+terminal shows them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-from .http import whole
+import argparse
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from .options import Options
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 KEY_VARIABLE: Final = "H3TRIO_JWT_KEY"
 """The variable that holds a secret, or a public key in PEM."""
 
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the status of other tools whose reader left
+
+MAX_MESSAGE: Final = 500
+_MAX_DIGITS: Final = 19  # of 64 bits
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+BYTES: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class CommandError(Exception):
+    """Ends a command; its text is the line for people."""
+
+    status = EXIT_FAILED
+
+
+# -- converters
+
+
+def checked(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """Make a converter for argparse, which shows the message of no error but its own."""
+
+    def convert_or_say_why(text: str) -> T:
+        try:
+            return convert(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    return convert_or_say_why
+
+
+def whole(text: str) -> int:
+    """Convert a whole number, zero or more."""
+    # `isdigit` takes other alphabets' digits, and Python may refuse to read very many.
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
 
 def counted(text: str) -> int:
-    """Convert a whole number, one or more; raise `ValueError` for anything else."""
+    """Convert a whole number, one or more."""
     if (value := whole(text)) == 0:
         raise ValueError("must be at least 1")
     return value
 
 
+def up_to(most: int) -> Callable[[str], int]:
+    """Make a converter of whole numbers from 1 to `most`."""
+
+    def convert(text: str) -> int:
+        if not 1 <= (value := whole(text)) <= most:
+            raise ValueError(f"must be 1 to {most:,}")
+        return value
+
+    return convert
+
+
+def number(text: str) -> float:
+    """Convert a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+def seconds(text: str) -> float:
+    """Convert a positive and finite number."""
+    if not 0 < (value := number(text)) < float("inf"):
+        raise ValueError(f"{text!r} is not a positive number")
+    return value
+
+
+def seconds_or_zero(text: str) -> float:
+    """Convert a positive and finite number, or `0`."""
+    return 0.0 if text == "0" else seconds(text)
+
+
+def scaled(text: str, units: dict[str, int]) -> int:
+    """Convert a positive whole number with a unit behind it: `BYTES`, or `SECONDS`."""
+    found = re.fullmatch(r"([0-9]{1,15})([a-z]?)", text.lower())
+    if found is None or found[2] not in units or not int(found[1]):
+        suffixes = ", ".join(filter(None, units))
+        raise ValueError(f"{text!r} is not a positive number, with {suffixes} behind it if need be")
+    return int(found[1]) * units[found[2]]
+
+
+def is_token(text: str) -> bool:
+    """Tell whether a text is a token, as names of header fields are (RFC 9110 section 5.6.2)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def visible(text: str) -> str:
-    """Check what is to be the value of a header (RFC 9110 section 5.5); ValueError otherwise."""
+    """Check a header's value that has no space in it (RFC 9110 section 5.5)."""
     if not (text.isascii() and text.isprintable()) or " " in text or not text:
         raise ValueError(f"{text!r} is not visible ASCII")
     return text
 
 
 def header(text: str) -> str:
-    """Check a header field to send, `NAME: VALUE`; ValueError otherwise."""
+    """Check a header field, `NAME: VALUE`; return it with one space behind the colon."""
     name, colon, value = text.partition(":")
-    letters = name.replace("-", "").replace("_", "")
-    # `isalnum` alone takes letters of any alphabet, and a name is ASCII (RFC 9110 section 5.1).
-    if not colon or not (letters.isascii() and letters.isalnum()):
+    if not colon or not is_token(name):
         raise ValueError(f"{text!r} is not of the form NAME: VALUE")
     if not (value.isascii() and value.isprintable()):
         raise ValueError(f"{text!r} holds what no header may")
     return f"{name}: {value.strip()}"
 
 
-def add_token(parser: Options) -> None:
-    """Add `--token`, whose twin `H3TRIO_TOKEN` no other user of the machine sees."""
-    what = "token to show the hub; other users of this machine can see flags, not the environment"
-    parser.add_option("--token", type=_token, metavar="TOKEN", help=what)
-
-
-def _token(text: str) -> str:
+def topic(text: str) -> str:
+    """Check a topic as far as a client can."""
+    if not text:
+        raise ValueError("a topic is not empty")
     try:
-        return visible(text)
-    except ValueError:
-        # Without what it is: it is a secret.
-        raise ValueError("a token is visible ASCII, without spaces") from None
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} is not UTF-8") from None
+    return text
+
+
+def absolute_url(text: str) -> str:
+    """Check an absolute URL for HTTP; return it without a fragment, which no server gets."""
+    # `urlsplit` drops some control characters, and a URL has none.
+    if " " in text or not text.isprintable():
+        raise ValueError(f"{text!r} holds a space or a control character")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r} is not of the form http://HOST:PORT")
+    _ = parts.port  # raises `ValueError` itself
+    return text.partition("#")[0]
+
+
+def base_url(text: str) -> str:
+    """Check the address of a hub, which may have a path; return it without a slash at its end."""
+    absolute_url(text)
+    if "?" in text or "#" in text:
+        raise ValueError(f"{text!r} has a query or a fragment: give the hub's own address")
+    return text.rstrip("/")
+
+
+def json_object(text: bytes | str) -> dict[str, object]:
+    """Read a JSON object; anything else is one without fields."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+# -- lines
+
+
+def write_line(text: str) -> None:
+    """Write a line to standard output, at once; in UTF-8, as event streams are."""
+    sys.stdout.buffer.write(text.encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def say(message: str) -> None:
+    """Write one line to standard error."""
+    print(f"h3trio: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Cut a text of anybody's to one line that a terminal only shows."""
+    words = " ".join(text.split())
+    shown = "".join(char if char.isprintable() else "?" for char in words[:MAX_MESSAGE])
+    return shown + "…" * (len(words) > MAX_MESSAGE)

@@ -1,7 +1,7 @@
-"""`python -m h3trio`: the commands, each in a module of its own.
+"""`main`: the command line, `python -m h3trio`, and the table of its commands.
 
-Only the module of the command that runs is imported: what `serve` needs costs `publish`
-a third of a second otherwise.
+Only the module of the command that runs is imported: what `serve` needs takes longer to import
+than `publish` to run. So the table holds the modules' names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from h3trio._version import __version__
 
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
+
+class Command(NamedTuple):
+    """A command: its module below this package, and what `--help` says of it."""
+
+    module: str
+    summary: str
+
+
 COMMANDS: Final = {
-    "serve": "serve the hub, or an app",
-    "publish": "publish an event, lines or a stream of events",
-    "tail": "print events as they come",
-    "top": "watch a hub: rates, topics, slow clients",
-    "token": "mint a token for a hub",  # nosec B105
-    "bench": "measure a server with many streams",
-    "doctor": "look at a stream from outside, and say what is wrong",
+    "serve": Command(".serve.command", "serve the hub, or an app"),
+    "publish": Command(".publish", "publish an event, lines or a stream of events"),
+    "tail": Command(".tail", "print events as they come"),
+    "top": Command(".top.command", "watch a hub: rates, topics, slow clients"),
+    "token": Command(".token", "mint a token for a hub"),
+    "bench": Command(".bench.command", "measure a server with many streams"),
+    "doctor": Command(".doctor.command", "look at a stream from outside, and say what is wrong"),
 }
-"""The commands, and what `--help` says of each."""
-# Those of one file are one file here; the others are folders.
-_FOLDERS: Final = frozenset({"serve", "top", "bench", "doctor"})
 
 
 def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> int:
@@ -43,10 +48,10 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
     parser.add_argument("--version", action="version", version=f"h3trio {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Options)
     argv = sys.argv[1:] if argv is None else argv
-    for name, summary in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         command.set_defaults(options=command)
-        # The others are only listed. What isn't first can't be the command: `h3trio` itself
+        # The others are only listed. A word that isn't first can't be the command: `h3trio` itself
         # has no option with a value.
         if argv and argv[0] == name:
             load(name).add_arguments(command)
@@ -58,5 +63,4 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
 
 def load(name: str) -> ModuleType:
     """Import the module of a command, which has `add_arguments(parser)`."""
-    path = f".{name}.command" if name in _FOLDERS else f".{name}"
-    return importlib.import_module(path, __package__)
+    return importlib.import_module(COMMANDS[name].module, __package__)

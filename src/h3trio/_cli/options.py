@@ -1,70 +1,48 @@
-"""Command-line options that have a twin in the environment.
+"""`Options`: a parser of arguments whose options have a twin in the environment.
 
-`--host` reads `H3TRIO_HOST` where the flag isn't given. An error is one line
-that names where the value came from, and the exit status is 2. The environment
-is read after the flags, so what isn't needed is never complained about.
+`--host` reads `H3TRIO_HOST` where the flag isn't given. An error is one line that names where the
+value came from, and the exit status is 2. The environment is read after the flags, so a variable
+that isn't needed is never complained about.
 
-Every field of `Settings` is an option too: `SETTINGS` is the table of their
-help, the rest comes from the field itself.
+Each field of `Settings` is an option too, and its help is the first sentence that stands below the
+field: a second table would say the same in other words.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import inspect
+import itertools
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
+from h3trio._http import settings as _settings
 from h3trio._http.settings import Settings, check
+
+from . import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
-EXIT_USAGE: Final = 2
-
-SETTINGS: Final = {
-    "max_connections": "connections at once; one more is answered 503",
-    "max_connections_per_address": "connections of one address; one more is answered 429",
-    "max_streams_per_address": "event streams of one address; one more is answered 429",
-    "backlog": "connections the kernel may hold before they are accepted",
-    "max_requests_per_connection": "requests on one connection, or none for no end",
-    "max_head_bytes": "longest request line and headers",
-    "max_target_bytes": "longest request target",
-    "max_header_count": "most header fields of one request",
-    "max_body_bytes": "longest request body that is taken as a whole",
-    "max_event_bytes": "longest event that a client publishes",
-    "body_buffer_bytes": "request body held before it is asked for",
-    "max_discard_bytes": "unread request body thrown away to keep a connection",
-    "head_timeout": "seconds for a request's head to arrive",
-    "tls_handshake_timeout": "seconds for a TLS handshake",
-    "body_timeout": "longest silence, in seconds, inside a request body",
-    "min_body_rate": "bytes a second that a request body must come to, or none",
-    "keepalive_timeout": "seconds a connection may idle between requests",
-    "write_timeout": "seconds without progress before a slow client is closed",
-    "linger_timeout": "seconds to read on after the last response",
-    "heartbeat_interval": "seconds of silence on a stream before a comment",
-    "lease": "longest life of a stream in seconds, or none",
-    "lease_jitter": "share by which leases differ, so that they don't end together",
-    "reconnect_delay": "middle of the delay, in seconds, that clients are told",
-    "queue_events": "events that wait for one slow client",
-    "queue_bytes": "bytes that wait for one slow client",
-    "notsent_lowat": "unsent bytes the kernel takes for one connection",
-    "farewell_timeout": "seconds an ended stream may take to accept what it holds",
-    "drain_soft": "first phase of a shutdown, in seconds: streams are ended one by one",
-    "drain_hard": "second phase of a shutdown, in seconds: then what is left is cancelled",
-    "blocked_loop_warning": "seconds the loop may be blocked before the task is logged, or none",
-    "cancel_warning": "seconds a cancelled handler may go on before it is logged, or none",
+# The names of values in the help, for options that give none.
+_METAVARS: Final[Mapping[Callable[[str], object], str]] = {
+    common.seconds: "S",
+    common.seconds_or_zero: "S",
+    common.whole: "N",
+    common.counted: "N",
 }
-"""The fields of `Settings` and what they do, as `--help` says it."""
-
+_NO_TIMES: Final = frozenset({"lease_jitter", "min_body_rate"})  # all other fractions are seconds
 _SHORT: Final = {"heartbeat_interval": "--heartbeat", "max_body_bytes": "--max-body"}
 
 
 class _Twin(NamedTuple):
-    """What an option is where the flag isn't given."""
+    """The value of an option whose flag isn't given: that of a variable, or a default."""
 
     dest: str
     variable: str
@@ -86,6 +64,12 @@ class Options(argparse.ArgumentParser):
         """Print one line and exit with status 2."""
         fail(message)
 
+    def add_argument(self, *flags: str, **kwargs: Any) -> argparse.Action:  # noqa: ANN401 - argparse's own, which grow
+        """Add an argument without a twin; argparse's own, but for the errors of its `type`."""
+        if "type" in kwargs:
+            kwargs["type"] = common.checked(kwargs["type"])
+        return super().add_argument(*flags, **kwargs)
+
     def add_option(
         self,
         *flags: str,
@@ -99,29 +83,18 @@ class Options(argparse.ArgumentParser):
         """Add an option with a value, and its twin in the environment.
 
         Where it may be repeated, `type` returns a list, and the value is all of them.
-
-        `type` raises `ValueError` with a message that can stand behind the option's name.
         """
-
-        def convert(text: str) -> object:
-            try:
-                return type(text)
-            except ValueError as exc:
-                raise argparse.ArgumentTypeError(str(exc)) from exc
-
         variable = variable or env_name(flags[0])
-        shown = f"{help} [{variable}" + (
-            "]" if default in (None, "", ()) else f", default {default}]"
-        )
+        end = "]" if default in (None, "", ()) else f", default {default}]"
         action = self.add_argument(
             *flags,
-            help=shown,
+            help=f"{help} [{variable}{end}",
             default=argparse.SUPPRESS,
-            type=convert,
-            metavar=metavar,
+            type=type,
+            metavar=metavar or _METAVARS.get(type),
             action="extend" if repeated else "store",
         )
-        self._twins.append(_Twin(action.dest, variable, convert, default))
+        self._twins.append(_Twin(action.dest, variable, type, default))
 
     def add_switch(self, flag: str, *, help: str) -> None:  # noqa: A002 - argparse's name for it
         """Add a switch that is off unless given, and its twin in the environment."""
@@ -131,20 +104,34 @@ class Options(argparse.ArgumentParser):
         )
         self._twins.append(_Twin(action.dest, variable, _truth, default=False))
 
+    def add_header(self, *, help: str) -> None:  # noqa: A002 - argparse's name for it
+        """Add `--header`, which may be repeated: a list of `NAME: VALUE`."""
+        self.add_argument(
+            *("--header", "-H"),
+            metavar="NAME: VALUE",
+            type=common.header,
+            action="append",
+            default=[],
+            help=f"{help}; may be repeated",
+        )
+
     def add_variable(self, dest: str, variable: str) -> None:
         """Add what comes by the environment alone: a secret, which flags would show."""
         self._twins.append(_Twin(dest, variable, str, None))
 
     def add_settings(self) -> None:
         """Add an option for each field of `Settings`."""
+        told = first_sentences(_settings, Settings.__name__)
         for field in dataclasses.fields(Settings):
+            kind, _, none = str(field.type).partition(" | ")
+            unit = "S" if kind == "float" and field.name not in _NO_TIMES else "N"
             self.add_option(
                 env_flag(field.name),
                 *filter(None, [_SHORT.get(field.name)]),
-                help=SETTINGS[field.name],
+                help=told.get(field.name, field.name),
                 default=field.default,
-                type=_setting(field.name, str(field.type)),
-                metavar="N",
+                type=_setting(field.name, kind, may_be_none=bool(none)),
+                metavar=f"{unit}|none" if none else unit,
             )
 
     def complete(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -158,7 +145,7 @@ class Options(argparse.ArgumentParser):
             text = environ.get(variable)
             try:
                 value = convert(text) if text else default
-            except (ValueError, argparse.ArgumentTypeError) as exc:
+            except ValueError as exc:
                 fail(f"{variable}: {exc}")
             setattr(arguments, dest, value)
 
@@ -170,6 +157,31 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         return Settings(**values)
     except ValueError as exc:
         fail(str(exc))
+
+
+def first_sentences(module: ModuleType, name: str) -> dict[str, str]:
+    """Map the fields of a dataclass to what its source says of them; nothing without a source.
+
+    The string below a field is there for readers and for Sphinx; Python itself drops it.
+    """
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError):  # no file; a module that never had one
+        return {}
+    (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    found: dict[str, str] = {}
+    for field, below in itertools.pairwise(node.body):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                sentence = " ".join(text.split()).partition(". ")[0].removesuffix(".")
+                plain = sentence.replace("`None`", "none").replace("`", "").replace("%", "%%")
+                found[name] = plain if plain[1:2].isupper() else plain[:1].lower() + plain[1:]
+            case _:
+                pass
+    return found
 
 
 def env_flag(name: str) -> str:
@@ -185,26 +197,18 @@ def env_name(flag: str) -> str:
 def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2."""
     print(f"h3trio: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
+    sys.exit(common.EXIT_USAGE)
 
 
-def _setting(name: str, annotation: str) -> Callable[[str], float | None]:
+def _setting(name: str, kind: str, *, may_be_none: bool) -> Callable[[str], float | None]:
     def convert(text: str) -> float | None:
-        value = _number(text, annotation)
+        value: float | None = None
+        if text.lower() != "none" or not may_be_none:
+            value = common.whole(text) if kind == "int" else common.number(text)
         check(name, value)
         return value
 
     return convert
-
-
-def _number(text: str, annotation: str) -> float | None:
-    if text.lower() == "none" and annotation.endswith("None"):
-        return None
-    kind, what = (int, "a whole number") if annotation.startswith("int") else (float, "a number")
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not {what}") from None
 
 
 def _truth(text: str) -> bool:

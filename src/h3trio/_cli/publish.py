@@ -6,17 +6,14 @@ whole lines as it comes, so that a comment may go out in every silence and no se
 
 Standard input is read by a thread. That leaves its flags alone, which belong to the terminal and so
 to the shell too; and a file, which no loop can wait for, is read the same way.
-
-A server may answer before the body is over, usually to refuse it. So while the body waits for
-input, it also waits for the server; then the body ends, and the answer is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import urlencode
@@ -24,16 +21,20 @@ from urllib.parse import urlencode
 import trio
 
 from h3trio._wire.event import SSEEvent
+from h3trio.client import EventSourceError, LostError, StatusError
+from h3trio.client._body import read_text
+from h3trio.client._errors import without_secret
+from h3trio.client._request import translated
 
-from . import http
-from .common import add_token, visible
+from . import common, http
 from .options import fail
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
-    import httpx
+    import httpcore2
+    import httpx2
 
     from .options import Options
 
@@ -50,52 +51,42 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Publish to a hub; print the id of each event once it is stored."
     parser.epilog = http.STATUSES
-    add_token(parser)
-    topic, number, key = map(http.checked, (http.topic, http.whole, visible))
-    parser.add_argument("topic", metavar="TOPIC", type=topic, help="any text; IRIs too")
+    http.add_token(parser)
+    what = "any text; IRIs too"
+    parser.add_argument("topic", metavar="TOPIC", type=common.topic, help=what)
     what = "data of one event; standard input if - or none"
     parser.add_argument("data", metavar="DATA", nargs="?", help=what)
-    parser.add_option("--url", default=http.DEFAULT_URL, type=http.base_url, help="the hub")
+    parser.add_option("--url", default=http.DEFAULT_URL, type=common.base_url, help="the hub")
     parser.add_argument("--event", metavar="TYPE", help="type of the event, or of each")
     parser.add_argument("--id", help="id of the one event; else the hub gives it one")
-    parser.add_argument("--retry", metavar="MS", type=number, help="reconnection time to pass on")
-    parser.add_argument("--key", type=key, help="Idempotency-Key: publish once only")
+    what = "reconnection time to pass on"
+    parser.add_argument("--retry", metavar="MS", type=common.whole, help=what)
+    what = "Idempotency-Key: publish once only"
+    parser.add_argument("--key", type=common.visible, help=what)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lines", action="store_true", help="an event for each line (the default)")
     how.add_argument("--sse", action="store_true", help="standard input is a text/event-stream")
     parser.add_switch("--quiet", help="print no ids")
     what = "seconds to wait for an answer"
-    parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
+    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
     what = "--sse: seconds of silence before a comment is sent"
-    parser.add_option("--heartbeat", default=HEARTBEAT, type=http.seconds, metavar="S", help=what)
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is to be published, and how. `data` is None where standard input is read."""
-
-    url: str
-    data: bytes | None
-    key: str | None
-    sse: bool
-    quiet: bool
-    token: str | None
-    timeout: float
-    heartbeat: float
+    parser.add_option("--heartbeat", default=HEARTBEAT, type=common.seconds, help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish; return the exit status."""
-    job = job_from(arguments)
-    if job.data is None and sys.stdin is None:
+    url, data = request_from(arguments)
+    if data is None and sys.stdin is None:
         fail("standard input is closed: give DATA")
-    http.require_httpx(job.url)
-    return http.run_command(partial(_publish, job))
+    http.require_client(url)
+    return http.run_command(partial(_publish, arguments, url, data))
 
 
-def job_from(arguments: argparse.Namespace) -> Job:
-    """Make the job of parsed arguments; exit with one line if they don't fit together."""
+def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
+    """Return where to post, and the data of the one event; `None` where standard input is read.
+
+    Exits with one line if the arguments don't fit together.
+    """
     one = arguments.data not in (None, "-")
     if one and (arguments.lines or arguments.sse):
         fail("--lines and --sse read standard input: give no DATA")
@@ -107,18 +98,10 @@ def job_from(arguments: argparse.Namespace) -> Job:
     try:
         SSEEvent("", **fields)
     except ValueError as exc:
-        # It begins with the name of the field, which is that of the option.
+        # The message begins with the name of the field, which is that of the option.
         fail(f"--{exc}")
-    return Job(
-        url=publish_url(arguments.url, arguments.topic, fields),
-        data=os.fsencode(arguments.data) if one else None,
-        key=arguments.key,
-        sse=arguments.sse,
-        quiet=arguments.quiet,
-        token=arguments.token,
-        timeout=arguments.timeout,
-        heartbeat=arguments.heartbeat,
-    )
+    url = publish_url(arguments.url, arguments.topic, fields)
+    return url, os.fsencode(arguments.data) if one else None
 
 
 def publish_url(base: str, topic: str, fields: Mapping[str, str | int | None]) -> str:
@@ -130,62 +113,34 @@ def publish_url(base: str, topic: str, fields: Mapping[str, str | int | None]) -
 # -- input
 
 
-@final
-class Input:
-    """A file descriptor that is read without blocking the loop, whatever it is.
+async def read_some(fd: int) -> bytes:
+    """Return what a descriptor has, at most `READ_BYTES`, after waiting for it; `b""` at the end.
 
-    What a cancelled read would have returned is lost: one reads on from a task that lives as
-    long as the input matters.
+    It doesn't block the loop, whatever the descriptor is. What a cancelled read would have returned
+    is lost: one reads on from a task that lives as long as the input matters.
+
+    Raises:
+        CommandError: it can't be read.
     """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    async def receive_some(self) -> bytes:
-        """Return what is there, at most `READ_BYTES`, after waiting for it; `b""` at the end.
-
-        Raises:
-            http.CommandError: it can't be read.
-        """
-        while True:
-            try:
-                return await trio.to_thread.run_sync(
-                    os.read, self._fd, READ_BYTES, abandon_on_cancel=True
-                )
-            except BlockingIOError:
-                # Whoever started us made it non-blocking, and so it stays.
-                await trio.lowlevel.wait_readable(self._fd)
-            except OSError as exc:
-                raise http.CommandError(f"can't read standard input: {exc.strerror}") from exc
+    while True:
+        try:
+            return await trio.to_thread.run_sync(os.read, fd, READ_BYTES, abandon_on_cancel=True)
+        except BlockingIOError:
+            # The program that started us made it non-blocking, and may rely on that.
+            await trio.lowlevel.wait_readable(fd)
+        except OSError as exc:
+            raise common.CommandError(f"can't read standard input: {exc.strerror}") from exc
 
 
-@final
-class LineSplitter:
-    """Cuts bytes into lines, without the LF or CRLF that ends each."""
+def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines in some bytes, each without its LF or CRLF, and the rest that has no end.
 
-    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
-        self._limit = limit
-        self._held = bytearray()
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the next bytes; return the lines that they complete.
-
-        Raises:
-            http.CommandError: a line is longer than the limit.
-        """
-        first, *others = chunk.split(b"\n")
-        self._held += first
-        _check_line(self._held, self._limit)
-        if not others:
-            return []
-        lines = [bytes(self._held), *others]
-        self._held = bytearray(lines.pop())
-        return [line.removesuffix(b"\r") for line in lines]
-
-    def rest(self) -> list[bytes]:
-        """At the end of input: return the line that lacks its line end, if there is one."""
-        rest, self._held = bytes(self._held), bytearray()
-        return [rest.removesuffix(b"\r")] if rest else []
+    Raises:
+        CommandError: the rest is longer than any line may be.
+    """
+    *lines, rest = data.split(b"\n")
+    _check_line(rest)
+    return [line.removesuffix(b"\r") for line in lines], rest
 
 
 @final
@@ -197,8 +152,7 @@ class WholeLines:
     the event.
     """
 
-    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._held = bytearray()
         self._ends_with_cr = False
         self._drops_lf = False
@@ -207,7 +161,7 @@ class WholeLines:
         """Take the next bytes; return the whole lines there are now.
 
         Raises:
-            http.CommandError: a line is longer than the limit.
+            CommandError: a line is longer than the limit.
         """
         if self._drops_lf:
             self._drops_lf = False
@@ -220,7 +174,7 @@ class WholeLines:
         self._held += chunk[end:]
         if self._held:
             self._ends_with_cr = False
-        _check_line(self._held, self._limit)
+        _check_line(self._held)
         return passed
 
     def comment(self) -> bytes:
@@ -235,166 +189,164 @@ class WholeLines:
         return rest
 
 
-def _check_line(line: bytearray, limit: int) -> None:
-    if len(line) > limit:
-        raise http.CommandError(f"a line of standard input is longer than {limit} bytes")
+def _check_line(line: bytes | bytearray) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise common.CommandError(f"a line of standard input is longer than {MAX_LINE_BYTES} bytes")
 
 
-@final
-class StreamBody:
-    """The body of a request, from pieces of input that come when they come.
+async def stream_body(
+    pieces: trio.MemoryReceiveChannel[bytes], *, heartbeat: float, is_answered: Callable[[], bool]
+) -> AsyncGenerator[bytes]:
+    """Yield the body of a request: input as it comes, and a comment in each silence.
 
     Args:
         pieces: the input; its end is the body's.
         heartbeat: seconds of silence before a comment is sent.
-        answered: waits until the server answers. It is called for each piece.
+        is_answered: tells whether the server has answered, which ends the body too.
     """
-
-    def __init__(
-        self,
-        pieces: trio.MemoryReceiveChannel[bytes],
-        *,
-        heartbeat: float,
-        answered: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._pieces = pieces
-        self._heartbeat = heartbeat
-        self._wait_answered = answered
-        self._lines = WholeLines()
-        self._ended = False
-        self.answered = False
-
-    def __aiter__(self) -> StreamBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return what to send next; end with the input, or when the server has answered."""
-        while not self._ended and not self.answered:
-            if piece := await self._next():
-                return piece
-        raise StopAsyncIteration
-
-    async def _next(self) -> bytes:
-        piece = b""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, nursery.cancel_scope)
-            with trio.move_on_after(self._heartbeat) as silence:
-                piece = await self._whole_lines()
-            nursery.cancel_scope.cancel(reason="there is something to send")
-        return self._lines.comment() if silence.cancelled_caught else piece
-
-    async def _whole_lines(self) -> bytes:
-        try:
-            while not (passed := self._lines.feed(await self._pieces.receive())):
-                pass
-        except trio.EndOfChannel:
-            self._ended = True
-            passed = self._lines.rest()
-        return passed
-
-    async def _watch(self, waiting: trio.CancelScope) -> None:
-        await self._wait_answered()
-        self.answered = True
-        waiting.cancel(reason="the server answered before the body's end")
-
-
-@final
-class _Connection:
-    """The connection of one request, as far as httpcore's `trace` extension shows it."""
-
-    def __init__(self) -> None:
-        self._socket: trio.socket.SocketType | None = None
-
-    async def on_step(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take the socket when it is there."""
-        if name == "connection.connect_tcp.complete":
-            self._socket = info["return_value"].get_extra_info("socket")
-        elif "start_tls" in name:
-            # What comes then need not be an answer: TLS 1.3 sends tickets of its own.
-            self._socket = None
-
-    async def wait_readable(self) -> None:
-        """Wait until the server sends something; for ever, if that can't be told."""
-        if self._socket is None:
-            await trio.sleep_forever()
-        else:
-            await trio.lowlevel.wait_readable(self._socket)
+    lines = WholeLines()
+    with contextlib.suppress(trio.EndOfChannel):
+        while True:
+            piece = b""
+            with trio.move_on_after(heartbeat):
+                while not piece:
+                    piece = lines.feed(await pieces.receive())
+            if is_answered():
+                return
+            yield piece or lines.comment()
+    if rest := lines.rest():
+        yield rest
 
 
 # -- publishing
 
 
-async def _publish(job: Job) -> None:
-    async with http.open_client(
-        timeout=job.timeout, follow_redirects=False, token=job.token
-    ) as client:
-        publisher = Publisher(client, job)
-        if job.sse:
-            await publisher.publish_stream(Input(_STDIN))
-        elif job.data is None:
-            await publisher.publish_lines(Input(_STDIN))
+async def _publish(arguments: argparse.Namespace, url: str, data: bytes | None) -> None:
+    async with http.open_client(timeout=arguments.timeout, token=arguments.token) as client:
+        publisher = Publisher(client, url, quiet=arguments.quiet)
+        if arguments.sse:
+            await publisher.publish_stream(_STDIN, heartbeat=arguments.heartbeat)
+        elif data is None:
+            await publisher.publish_lines(_STDIN)
         else:
-            publisher.print_id(await publisher.publish(job.data))
+            publisher.print_id(await publisher.publish(data, key=arguments.key))
 
 
 @final
 class Publisher:
     """Posts events to one URL, and prints the ids."""
 
-    def __init__(self, client: httpx.AsyncClient, job: Job) -> None:
+    def __init__(self, client: httpx2.AsyncClient, url: str, *, quiet: bool) -> None:
         self._client = client
-        self._job = job
+        self._url = url
+        self._quiet = quiet
 
     def print_id(self, event_id: str) -> None:
         """Print an id, unless told to be quiet."""
-        if not self._job.quiet:
-            http.write_line(event_id)
+        if not self._quiet:
+            common.write_line(event_id)
 
-    async def publish(self, data: bytes) -> str:
+    async def publish(self, data: bytes, *, key: str | None = None) -> str:
         """Publish one event; return its id."""
-        job, headers = self._job, {"Content-Type": "text/plain; charset=utf-8"}
-        if job.key is not None:
-            headers["Idempotency-Key"] = job.key
-        answer = await http.post(self._client, job.url, data, headers=headers)
-        return http.last_id(answer)
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return await self._post(data, headers)
 
-    async def publish_lines(self, source: Input) -> None:
+    async def publish_lines(self, fd: int) -> None:
         """Publish each line when it is there."""
-        splitter, numbers = LineSplitter(), itertools.count(1)
-        while chunk := await source.receive_some():
-            for line in splitter.feed(chunk):
+        held, numbers = b"", itertools.count(1)
+        while chunk := await read_some(fd):
+            lines, held = split_lines(held + chunk)
+            for line in lines:
                 await self._publish_line(next(numbers), line)
-        for line in splitter.rest():
-            await self._publish_line(next(numbers), line)
+        if held:
+            await self._publish_line(next(numbers), held.removesuffix(b"\r"))
 
     async def _publish_line(self, number: int, line: bytes) -> None:
         try:
             event_id = await self.publish(line)
-        except http.CommandError as exc:
-            raise http.CommandError(f"line {number}: {exc}") from exc
+        except (common.CommandError, EventSourceError) as exc:
+            raise common.CommandError(f"line {number}: {exc}") from exc
         self.print_id(event_id)
 
-    async def publish_stream(self, source: Input) -> None:
-        """Publish what an event stream holds, in one request."""
-        job, connection = self._job, _Connection()
+    async def publish_stream(self, fd: int, *, heartbeat: float) -> None:
+        """Publish what an event stream holds, in one request.
+
+        A server may answer before the body is over, usually to refuse it. httpx2 reads no answer
+        before that, so the body ends with the next piece or comment.
+        """
         send, receive = trio.open_memory_channel[bytes](0)
-        body = StreamBody(receive, heartbeat=job.heartbeat, answered=connection.wait_readable)
+        connection: httpcore2.AsyncNetworkStream | None = None
+
+        async def on_step(name: str, info: Mapping[str, Any]) -> None:
+            nonlocal connection
+            if name == "connection.connect_tcp.complete":
+                connection = info["return_value"]
+            elif "start_tls" in name:
+                # Bytes need not be an answer then: TLS 1.3 sends tickets of its own.
+                connection = None
+
+        def is_answered() -> bool:
+            return connection is not None and bool(connection.get_extra_info("is_readable"))
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_feed, source, send)
+            nursery.start_soon(_feed, fd, send)
+            body = stream_body(receive, heartbeat=heartbeat, is_answered=is_answered)
             headers = {"Content-Type": "text/event-stream"}
-            answer = await http.post(
-                self._client, job.url, body, headers=headers, on_step=connection.on_step
-            )
+            event_id = await self._post(body, headers, {"trace": on_step})
+            is_early = receive.statistics().open_send_channels > 0
             nursery.cancel_scope.cancel(reason="the server answered")
-        event_id = http.last_id(answer)
-        if body.answered:
+        if is_early:
             said = f"the last event is {event_id}" if event_id else "nothing is published"
-            raise http.CommandError(f"the server ended the stream early: {said}")
+            raise common.CommandError(f"the server ended the stream early: {said}")
         if event_id:
             self.print_id(event_id)
 
+    async def _post(
+        self,
+        content: bytes | AsyncIterable[bytes],
+        headers: dict[str, str],
+        extensions: dict[str, Any] | None = None,
+    ) -> str:
+        """Post; return the id of the only or last event that was published, `""` if none was.
 
-async def _feed(source: Input, send: trio.MemorySendChannel[bytes]) -> None:
+        Raises:
+            CommandError: not all was published, or nobody knows.
+            EventSourceError: the server refused or can't be reached, or the request can't be made.
+        """
+        try:
+            with translated(without_secret(self._url), self._client.timeout.read or 0):
+                async with self._client.stream(
+                    "POST", self._url, content=content, headers=headers, extensions=extensions
+                ) as response:
+                    text, location = await read_text(response), response.headers.get("location", "")
+                    return last_id(response.status_code, text, location)
+        except LostError as exc:
+            if not exc.connected:
+                raise
+            raise common.CommandError(f"{exc}; what was sent may be stored or not") from exc
+
+
+async def _feed(fd: int, send: trio.MemorySendChannel[bytes]) -> None:
     async with send:
-        while chunk := await source.receive_some():
+        while chunk := await read_some(fd):
             await send.send(chunk)
+
+
+def last_id(status: int, text: str, location: str = "") -> str:
+    """Return the id of the only or last event that was published, `""` if there was none.
+
+    Raises:
+        CommandError: not all was published, or whatever answers is no hub.
+    """
+    fields = common.json_object(text)
+    published, event_id = fields.get("published"), fields.get("id")
+    if status != 200 or "error" in fields:  # noqa: PLR2004 - OK
+        said = str(fields.get("error", text))
+        if published:
+            said += f" ({published} published, the last as {event_id})"
+        raise StatusError(status, text=said, headers={"location": location})
+    if not isinstance(event_id, str):
+        raise common.CommandError(f"the server answered 200, but no id, so it is no hub: {text}")
+    return event_id

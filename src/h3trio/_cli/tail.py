@@ -1,46 +1,28 @@
-"""`python -m h3trio tail`: print what a hub, or any event stream, sends; come back when it is lost.
-
-`h3trio.client` does the reading and the coming back; here is what a command makes of it. What could
-not be reached or did not answer a stream at the first attempt is an error, most likely in the
-arguments. Once there was a stream, only an answer that means "don't come back" is final: proxies
-say 502 to 504 while the server behind them restarts, so these are waited out as well.
-"""
+"""`python -m h3trio tail`: print the events of a hub or of any stream, however often it is lost."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import stat
-import sys
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-import trio
-
 from h3trio._wire.parser import SSEParser
-from h3trio.client import EventLimitError, EventSource, EventSourceError, State, StateChange
+from h3trio.client import EventLimitError, State, StateChange
 
-from . import http
-from .common import add_token, counted
+from . import common, http
 from .options import fail
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    import httpx
+    import httpx2
 
     from h3trio._wire.event import SSEEvent
 
     from .options import Options
 
-IDLE_TIMEOUT: Final = 60.0  # four heartbeats of our own server
-MAX_EVENT_SIZE: Final = 16 * 1024 * 1024
-
-RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
-_SERVER_ERRORS: Final = range(500, 600)
+IDLE_TIMEOUT: Final = 60.0  # seconds; four heartbeats of our own server
 
 
 def add_arguments(parser: Options) -> None:
@@ -48,27 +30,24 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Print the data of each event of some topics, or of any event stream."
     parser.epilog = http.STATUSES
-    add_token(parser)
-    topic, number = http.checked(http.topic), http.checked(counted)
+    http.add_token(parser)
     what = "topics, * for all; or one http:// URL of a stream, if --url is not given"
-    parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=topic, help=what)
-    parser.add_option("--url", type=http.base_url, help=f"the hub, else {http.DEFAULT_URL}")
+    parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=common.topic, help=what)
+    parser.add_option("--url", type=common.base_url, help=f"the hub, else {http.DEFAULT_URL}")
     parser.add_switch("--json", help="print a JSON object for each event: id, event, data")
-    start, last_id = parser.add_mutually_exclusive_group(), http.checked(_last_id)
+    start, last_id = parser.add_mutually_exclusive_group(), common.checked(_last_id)
     start.add_argument("--since", metavar="ID", type=last_id, default="", help="begin behind it")
     what = "begin with the last N events, or the oldest there is; else only new ones"
-    start.add_argument("--first", metavar="N|oldest", type=http.checked(_first), help=what)
-    parser.add_argument("--count", metavar="N", type=number, help="end after so many events")
+    start.add_argument("--first", metavar="N|oldest", type=common.checked(_first), help=what)
+    what = "end after so many events"
+    parser.add_argument("--count", metavar="N", type=common.counted, help=what)
     parser.add_switch("--no-reconnect", help="end with the first stream")
     parser.add_switch("--quiet", help="don't say when the connection is made or lost")
     what = "seconds of silence after which the connection counts as lost"
-    parser.add_option(
-        "--idle-timeout", default=IDLE_TIMEOUT, type=http.seconds, metavar="S", help=what
-    )
+    parser.add_option("--idle-timeout", default=IDLE_TIMEOUT, type=common.seconds, help=what)
     what = "largest event that is taken, in bytes"
-    parser.add_option(
-        "--max-event-size", default=MAX_EVENT_SIZE, type=counted, metavar="N", help=what
-    )
+    size = http.MAX_EVENT_BYTES
+    parser.add_option("--max-event-size", default=size, type=common.counted, help=what)
 
 
 def _last_id(text: str) -> str:
@@ -81,53 +60,19 @@ def _first(text: str) -> str:
     if text == "oldest":
         return text
     try:
-        return str(http.whole(text))
+        return str(common.whole(text))
     except ValueError:
         raise ValueError(f"{text!r} is neither a whole number nor oldest") from None
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Which stream is to be printed, and how. `count` is None for no end."""
-
-    url: str
-    since: str
-    first: str | None
-    json: bool
-    count: int | None
-    reconnect: bool
-    quiet: bool
-    token: str | None
-    idle_timeout: float
-    max_event_size: int
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print a stream; return the exit status."""
-    job = job_from(arguments)
-    http.require_httpx(job.url)
-    return http.run_command(partial(_tail, job))
-
-
-def job_from(arguments: argparse.Namespace) -> Job:
-    """Make the job of parsed arguments; exit with one line if they don't fit together."""
     try:
         url = stream_url(arguments.url, arguments.topics)
     except ValueError as exc:
         fail(str(exc))
-    return Job(
-        url=url,
-        since=arguments.since,
-        first=arguments.first,
-        json=arguments.json,
-        count=arguments.count,
-        reconnect=not arguments.no_reconnect,
-        quiet=arguments.quiet,
-        token=arguments.token,
-        idle_timeout=arguments.idle_timeout,
-        max_event_size=arguments.max_event_size,
-    )
+    http.require_client(url)
+    return http.run_command(partial(_tail, url, arguments))
 
 
 # -- requests
@@ -145,20 +90,14 @@ def stream_url(base: str | None, topics: Sequence[str]) -> str:
     if base is None and any(map(_is_url, topics)):
         if len(topics) > 1:
             raise ValueError("a URL stands alone; are these topics? then give --url as well")
-        http.check_url(topics[0])
-        return topics[0].partition("#")[0]
-    # In the query, as some proxies decode what a path holds.
+        return common.absolute_url(topics[0])
+    # In the query, as some proxies decode paths.
     query = "&".join(f"topic={http.quoted(topic)}" for topic in topics)
     return f"{base or http.DEFAULT_URL}/events?{query}"
 
 
 def _is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
-
-
-def with_query(url: str, name: str, value: str) -> str:
-    """Return a URL with one more field in its query."""
-    return f"{url}{'&' if '?' in url else '?'}{name}={http.quoted(value)}"
 
 
 # -- events
@@ -179,109 +118,80 @@ def reset_notice(event: SSEEvent) -> str | None:
     """
     if event.event != "reset":
         return None
-    fields = http.json_object(event.data or "")
+    fields = common.json_object(event.data or "")
     reason, asked = fields.get("reason"), fields.get("id")
     if not isinstance(reason, str):
         return None
     return f"reset ({reason}): events{f' after {asked}' if asked else ''} may be missing"
 
 
-@final
-class Printer:
-    """Prints events, and counts them; warns of each reset, which isn't one of them."""
-
-    def __init__(self, *, as_json: bool, count: int | None) -> None:
-        self._as_json = as_json
-        self._count = count
-        self._printed = 0
-
-    def print(self, events: Iterable[SSEEvent]) -> bool:
-        """Print events, up to the last one wanted; True if that was among them."""
-        return any(map(self._print, events))
-
-    def _print(self, event: SSEEvent) -> bool:
-        if (notice := reset_notice(event)) is not None:
-            http.say(f"warning: {notice}")
-            return False
-        http.write_line(format_event(event, as_json=self._as_json))
-        self._printed += 1
-        return self._printed == self._count
+def print_event(event: SSEEvent, *, as_json: bool) -> bool:
+    """Print an event, or warn of a hub's reset, which is none; return whether it was an event."""
+    if (notice := reset_notice(event)) is not None:
+        common.say(f"warning: {notice}")
+        return False
+    common.write_line(format_event(event, as_json=as_json))
+    return True
 
 
 # -- the stream
 
 
-async def _tail(job: Job) -> None:
-    async with (
-        http.open_client(
-            timeout=job.idle_timeout, follow_redirects=True, token=job.token
-        ) as client,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(end_with_reader, sys.stdout.fileno())
-        await Tail(client, job).run()
-        nursery.cancel_scope.cancel(reason="there is no more to print")
-
-
-async def end_with_reader(fd: int) -> None:
-    """Fail as soon as nobody reads a pipe any more: its next event may be far away.
-
-    Raises:
-        BrokenPipeError: the other end is closed.
-    """
-    if stat.S_ISFIFO(os.fstat(fd).st_mode):
-        # The end for writing never becomes readable; but an error wakes whoever waits for anything.
-        await trio.lowlevel.wait_readable(fd)
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+async def _tail(url: str, arguments: argparse.Namespace) -> None:
+    client = http.open_client(timeout=arguments.idle_timeout, token=arguments.token)
+    async with client, http.while_read():
+        await Tail(client, url, arguments).run()
 
 
 @final
 class Tail:
-    """One stream over as many connections as it takes."""
+    """One stream over as many connections as it takes.
 
-    def __init__(self, client: httpx.AsyncClient, job: Job) -> None:
-        self._job = job
-        self._was_connected = False
+    Args:
+        client: to ask with.
+        url: of the stream.
+        arguments: those of the command.
+    """
+
+    def __init__(self, client: httpx2.AsyncClient, url: str, arguments: argparse.Namespace) -> None:
+        self._as_json: bool = arguments.json
+        self._count: int | None = arguments.count
+        self._quiet: bool = arguments.quiet
         self._unsaid: list[str] = []
-        self._printer = Printer(as_json=job.json, count=job.count)
-        self._source = EventSource(
-            job.url if job.first is None else with_query(job.url, "first", job.first),
-            http_client=client,
-            last_event_id=job.since,
-            reconnect=self._comes_back,
+        self._reconnect = not arguments.no_reconnect
+        self._source = http.event_source(
+            client,
+            url,
+            silence=arguments.idle_timeout,
+            reconnect=self._reconnect,
             on_state_change=self._notice,
-            connect_timeout=min(job.idle_timeout, http.CONNECT_TIMEOUT),
-            read_timeout=job.idle_timeout,
-            reconnect_delay=RECONNECT_DELAY,
-            max_event_bytes=job.max_event_size,
-            retry_statuses=_SERVER_ERRORS,
+            last_event_id=arguments.since,
+            params=None if arguments.first is None else {"first": arguments.first},
+            max_event_bytes=arguments.max_event_size,
         )
 
     async def run(self) -> None:
         """Print events until there are enough, or no more will come.
 
         Raises:
-            http.CommandError: the stream was refused, can't be reached, or can't be read further.
+            EventSourceError: the stream was refused, can't be reached, or can't be read further.
+            CommandError: an event is larger than the command takes.
         """
+        printed = 0
         try:
             async with self._source as source:
                 async for event in source:
-                    if self._printer.print([event]):
+                    printed += print_event(event, as_json=self._as_json)
+                    if printed == self._count:
                         return
                     self._catch_up()
         except EventLimitError as exc:
-            raise http.CommandError(f"{exc}; see --max-event-size") from exc
-        except EventSourceError as exc:
-            raise http.CommandError(str(exc)) from exc
-        if self._job.reconnect or source.last_error is None:
+            raise common.CommandError(f"{exc}; see --max-event-size") from exc
+        if self._reconnect or source.last_error is None:
             self._say("the server answered 204: there is no more")
-
-    def _comes_back(self, _change: StateChange) -> bool:
-        return self._was_connected and self._job.reconnect
 
     def _notice(self, change: StateChange) -> None:
         if change.state is State.OPEN:
-            self._was_connected = True
             self._say(f"connected to {change.url}")
         elif change.delay is not None:
             self._say(f"{change.error}; again in {change.delay:.1f} s")
@@ -295,5 +205,5 @@ class Tail:
         counts = self._source.statistics()
         while self._unsaid and counts.events_delivered == counts.events_received:
             message = self._unsaid.pop(0)
-            if not self._job.quiet:
-                http.say(message)
+            if not self._quiet:
+                common.say(message)

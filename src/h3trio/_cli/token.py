@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from h3trio.hubserver import ALGORITHMS, parse_signing_key, read_key_file
 
-from . import http
+from . import common
 from .common import KEY_VARIABLE
 from .options import fail
 
@@ -35,12 +35,12 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Print a token that allows publishing and subscribing to some topics."
     parser.epilog = _STATUSES
-    topic, period, claims = map(http.checked, (http.topic, _period, _claims))
+    topic, period, claims = map(common.checked, (common.topic, _period, _claims))
     topics: dict[str, object] = {"metavar": "TOPIC", "action": "append", "type": topic}
     what = "topic it may publish to: a topic, a URI template, or * for all; may be repeated"
-    parser.add_argument("--publish", help=what, **topics)  # type: ignore[arg-type]  # argparse's overloads know no dict
+    parser.add_argument("--publish", help=what, **topics)
     what = "topic whose private events it may see; as --publish"
-    parser.add_argument("--subscribe", help=what, **topics)  # type: ignore[arg-type]  # as above
+    parser.add_argument("--subscribe", help=what, **topics)
     what = "it may subscribe, to public events only"
     parser.add_argument("--subscribe-public", action="store_true", help=what)
     what = "it may see the page, the statistics and the metrics"
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jwt  # noqa: PLC0415 - an extra, and there: the key was read with it
 
     headers = None if arguments.kid is None else {"kid": arguments.kid}
-    http.write_line(jwt.encode(claims, key, algorithm=algorithm, headers=headers))  # type: ignore[arg-type]  # a key of that algorithm
+    common.write_line(jwt.encode(claims, key, algorithm=algorithm, headers=headers))  # type: ignore[arg-type]  # a key of that algorithm
     return 0
 
 

@@ -1,6 +1,6 @@
 """`EventSource` for Trio: an event stream that comes back, as in browsers, and bounded.
 
-Needs httpx: `pip install 'h3trio[client]'`.
+Needs httpx2: `pip install 'h3trio[client]'`.
 """
 
 from h3trio._doors import own as _own

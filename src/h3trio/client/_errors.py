@@ -1,4 +1,4 @@
-"""Why there is no stream, or no more of it: every error of the client, on one page.
+"""`EventSourceError` and its kinds: every error of the client, on one page.
 
 Strategy: one base class, and below it two kinds. A `LostError` says that another attempt may help,
 so the client makes one by itself and such an error is seen only where reconnecting is off. All
@@ -38,6 +38,11 @@ class SilentError(LostError):
 
 
 @final
+class DamagedError(LostError):
+    """The bytes of the stream aren't in the compression that the answer claims."""
+
+
+@final
 class StreamEndedError(LostError):
     """The server ended the stream in an orderly way: clients are meant to come back."""
 
@@ -49,7 +54,7 @@ class StatusError(EventSourceError):
     Attributes:
         status: the status.
         headers: the header fields of the answer, by name in lower case.
-        text: the start of its body, at most 64 KiB, for people.
+        text: the start of its body, at most 64 KiB, to be shown to people.
         retry_after: seconds that the server asked to wait, `None` if it didn't.
     """
 
@@ -75,7 +80,7 @@ class ContentTypeError(EventSourceError):
     """The server answered 200 with something that is no event stream.
 
     Attributes:
-        content_type: what it said it is, `""` if nothing.
+        content_type: the value of its `Content-Type`, `""` if there was none.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -101,7 +106,7 @@ class EventLimitError(EventSourceError):
 
 @final
 class RequestError(EventSourceError):
-    """The request can't be made: its URL or a header field is none that HTTP knows."""
+    """The request can't be made: its URL, a header field or the environment's proxy is bad."""
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,18 +1,16 @@
-"""What an answer means, and how long to wait before the next attempt. Pure.
+"""The rules of coming back: after which statuses, and how long to wait first. Pure.
 
-WHATWG HTML, 9.2.3: a stream is status 200 with the type `text/event-stream`; anything else fails
-the connection for good; a stream that ends or breaks is asked for again after the reconnection
-time, and then "optionally, wait some more".
+WHATWG HTML, 9.2.3: a stream that ends or breaks is asked for again after the reconnection time, and
+then "optionally, wait some more"; an answer that is no stream fails the connection for good.
 """
 
 from __future__ import annotations
 
-import enum
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
 MIME_TYPE: Final = "text/event-stream"
 
@@ -27,25 +25,9 @@ _MAX_DOUBLINGS: Final = 16
 _MAX_DIGITS: Final = 9
 
 
-@final
-class Verdict(enum.Enum):
-    """What an answer means for a client that wants a stream."""
-
-    STREAM = "here it is"
-    OVER = "there is no more, don't come back"
-    LATER = "not now"
-    REFUSED = "no"
-    WRONG_TYPE = "it is something else"
-
-
-def judge(status: int, content_type: str, retry_statuses: Container[int]) -> Verdict:
-    """Tell what an answer means. Parameters of the type don't count: streams are UTF-8."""
-    if status == 200:  # noqa: PLR2004 - OK, the only status that a stream has
-        is_stream = content_type.partition(";")[0].strip().lower() == MIME_TYPE
-        return Verdict.STREAM if is_stream else Verdict.WRONG_TYPE
-    if status == 204:  # noqa: PLR2004 - No Content: "a client can be told to stop reconnecting"
-        return Verdict.OVER
-    return Verdict.LATER if status in retry_statuses else Verdict.REFUSED
+def is_event_stream(content_type: str) -> bool:
+    """Tell whether an answer's type is that of streams; its parameters don't count (9.2.5)."""
+    return content_type.partition(";")[0].strip().lower() == MIME_TYPE
 
 
 def reconnect_delay(
@@ -79,7 +61,7 @@ def retry_after(value: str, now: float) -> float | None:
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
-        # A number that Python won't read is an hour as well.
+        # Python refuses to read very long numbers: they mean an hour too.
         return min(float(int(text)), MAX_DELAY) if len(text) <= _MAX_DIGITS else MAX_DELAY
     try:
         asked = parsedate_to_datetime(text).timestamp() - now

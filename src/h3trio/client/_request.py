@@ -1,11 +1,11 @@
-"""From a last event id to the head of an answer: requests, redirects, and httpx's errors in ours.
+"""`Requester`: from a last event id to the head of an answer, and httpx2's errors made into ours.
 
-httpx comes with an extra and takes a moment to import, so it is imported where it is used.
+httpx2 comes with an extra and takes a moment to import, so it is imported where it is used.
 
-Redirects are followed here and not by httpx, which would read the body of each, however long it is.
-What httpx makes of one is kept: the method as browsers change it, and no `Authorization` for
-another origin. That has to hold too when the target of a permanent redirect is asked at once the
-next time.
+Redirects are followed here and not by httpx2, which reads the body of each, however long it is.
+The request that httpx2 makes of one is kept: the method as browsers change it, and no
+`Authorization` for another origin. That has to hold too when the target of a permanent redirect is
+asked at once the next time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,31 @@ from urllib.parse import quote
 
 import trio
 
-from ._errors import LostError, RedirectError, RequestError, SilentError, reason_of, without_secret
+from h3trio._version import __version__
+
+from ._errors import (
+    DamagedError,
+    LostError,
+    RedirectError,
+    RequestError,
+    SilentError,
+    reason_of,
+    without_secret,
+)
 from ._policy import MIME_TYPE
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Generator, Mapping, Sequence
 
-    import httpx
+    import httpx2
 
     from ._options import Limits
 
     HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
 
+CONNECT_TIMEOUT: Final = 10.0
+_KEEPALIVE: Final = 60.0  # seconds; shorter than what servers commonly grant, ours included
 _PERMANENT: Final = (301, 308)
 # A compressor keeps back what it hasn't filled a block with: `identity` lets events come at once.
 _DEFAULTS: Final = {
@@ -38,12 +51,42 @@ _DEFAULTS: Final = {
 }
 
 
-def require_httpx() -> None:
-    """Raise `ImportError`, naming the extra, if httpx is missing."""
+def require_httpx2() -> None:
+    """Raise `ImportError`, naming the extra, if httpx2 is missing."""
     try:
-        importlib.import_module("httpx")
+        importlib.import_module("httpx2")
     except ImportError as exc:
-        raise ImportError("h3trio.client needs httpx: pip install 'h3trio[client]'") from exc
+        raise ImportError("h3trio.client needs httpx2: pip install 'h3trio[client]'") from exc
+
+
+def new_client(
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> httpx2.AsyncClient:
+    """Make a client that says who it is, and takes no compression unless a request asks for it.
+
+    Args:
+        timeout: longest silence, in seconds; a connection has 10 s at most.
+        headers: of each request.
+        tls: how servers are checked; as httpx2 does it if not given.
+
+    Raises:
+        RequestError: the proxy that the environment asks for can't be used.
+    """
+    import httpx2  # noqa: PLC0415 - see this module's docstring
+
+    ours = {"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"}
+    try:
+        return httpx2.AsyncClient(
+            headers={**ours, **(headers or {})},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
+            verify=True if tls is None else tls,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
+        raise RequestError(f"can't use the proxy of the environment: {exc}") from exc
 
 
 @final
@@ -58,7 +101,7 @@ class Requester:
 
     def __init__(
         self,
-        url: str | httpx.URL,
+        url: str | httpx2.URL,
         *,
         method: str,
         headers: HeaderFields | None,
@@ -66,26 +109,26 @@ class Requester:
         content: bytes | str | None,
         limits: Limits,
     ) -> None:
-        import httpx  # noqa: PLC0415 - see this module's docstring
+        import httpx2  # noqa: PLC0415 - see this module's docstring
 
-        self.url: httpx.URL = _checked(url)
-        # Held apart, so that no redirect loses it, or carries it elsewhere.
+        self.url: httpx2.URL = checked_url(url)
+        # Held apart, so that no redirect loses it or carries it to another origin.
         self._auth = None
         if self.url.username or self.url.password:
-            self._auth = httpx.BasicAuth(self.url.username, self.url.password)
+            self._auth = httpx2.BasicAuth(self.url.username, self.url.password)
             self.url = self.url.copy_with(username=None, password=None)
         if params:
             self.url = self.url.copy_merge_params(dict(params))
-        self._origin = origin_of(self.url)
+        self._origin = self.url.origin
         self._method = method
-        self._headers = httpx.Headers(_DEFAULTS)
-        self._headers.update(httpx.Headers(headers))
+        self._headers = httpx2.Headers(_DEFAULTS)
+        self._headers.update(httpx2.Headers(headers))
         self._content = content
         self._limits = limits
         self.asked: str = without_secret(str(self.url))
         self.redirects = 0
 
-    async def open(self, client: httpx.AsyncClient, last_event_id: str) -> httpx.Response:
+    async def open(self, client: httpx2.AsyncClient, last_event_id: str) -> httpx2.Response:
         """Ask for what comes after an event, `""` for none; return the answer, its body unread.
 
         Raises:
@@ -96,7 +139,7 @@ class Requester:
         in_query = not _fits_a_header(last_event_id)
         with translated(self.asked, self._limits.read_timeout):
             request = self._first(client, last_event_id, in_query=in_query)
-            # The id of this moment is no part of the new address.
+            # An id in the query is no part of the new address.
             permanent = not in_query
             for _ in range(self._limits.max_redirects + 1):
                 response = await self._send(client, request)
@@ -106,7 +149,7 @@ class Requester:
                 await response.aclose()
                 self.redirects += 1
                 permanent = permanent and response.status_code in _PERMANENT
-                # Where a POST became a GET, the next one has to be a POST again.
+                # After a POST became a GET, the next attempt has to be a POST again.
                 permanent = permanent and following.method == request.method
                 if permanent:
                     self.url = following.url
@@ -114,12 +157,12 @@ class Requester:
         raise RedirectError(f"more than {self._limits.max_redirects} redirects")
 
     def _first(
-        self, client: httpx.AsyncClient, last_event_id: str, *, in_query: bool
-    ) -> httpx.Request:
-        import httpx  # noqa: PLC0415 - see this module's docstring
+        self, client: httpx2.AsyncClient, last_event_id: str, *, in_query: bool
+    ) -> httpx2.Request:
+        import httpx2  # noqa: PLC0415 - see this module's docstring
 
         url, headers, limits = self.url, self._headers.copy(), self._limits
-        foreign = origin_of(url) != self._origin
+        foreign = url.origin != self._origin
         if foreign:
             headers.pop("Cookie", None)
         if last_event_id and in_query:
@@ -129,8 +172,8 @@ class Requester:
         elif last_event_id:
             headers.pop("Last-Event-ID", None)
             # In UTF-8, as 9.2.3 says, whatever the other fields are in.
-            headers = httpx.Headers([*headers.raw, (b"Last-Event-ID", last_event_id.encode())])
-        timeout = httpx.Timeout(
+            headers = httpx2.Headers([*headers.raw, (b"Last-Event-ID", last_event_id.encode())])
+        timeout = httpx2.Timeout(
             limits.read_timeout, connect=limits.connect_timeout, pool=limits.connect_timeout
         )
         request = client.build_request(
@@ -140,34 +183,34 @@ class Requester:
             request.headers.pop("Authorization", None)
         return request
 
-    async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-        import httpx  # noqa: PLC0415 - see this module's docstring
+    async def _send(self, client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
+        import httpx2  # noqa: PLC0415 - see this module's docstring
 
         self.asked = without_secret(str(request.url))
         auth = None
-        if origin_of(request.url) == self._origin:
-            auth = self._auth or httpx.USE_CLIENT_DEFAULT
-        # Transports other than httpx's own may take no notice of its timeouts.
+        if request.url.origin == self._origin:
+            auth = self._auth or httpx2.USE_CLIENT_DEFAULT
+        # Transports other than httpx2's own may take no notice of its timeouts.
         with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
             return await client.send(request, stream=True, auth=auth, follow_redirects=False)
         raise silent(self._limits.read_timeout)
 
 
-def _checked(url: str | httpx.URL) -> httpx.URL:
-    import httpx  # noqa: PLC0415 - see this module's docstring
+def checked_url(url: str | httpx2.URL) -> httpx2.URL:
+    """Check a URL for HTTP; return it without a fragment, which no server gets.
+
+    Raises:
+        ValueError: it is none.
+    """
+    import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:
-        checked = httpx.URL(url)
-    except httpx.InvalidURL as exc:
+        checked = httpx2.URL(url)
+    except httpx2.InvalidURL as exc:
         raise ValueError(f"{without_secret(str(url))!r} is no URL: {exc}") from exc
     if checked.scheme not in ("http", "https") or not checked.host:
         raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
     return checked.copy_with(fragment=None)
-
-
-def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
-    """Return scheme, host and port; httpx drops a port that is the scheme's default."""
-    return url.scheme, url.host, url.port
 
 
 def _fits_a_header(last_event_id: str) -> bool:
@@ -182,21 +225,24 @@ def silent(seconds: float) -> SilentError:
 
 @contextlib.contextmanager
 def translated(url: str, read_timeout: float) -> Generator[None]:
-    """Turn httpx's errors into ours.
+    """Turn httpx2's errors into ours.
 
     Raises:
-        LostError: the server can't be reached, is silent, or the connection broke.
+        LostError: the server can't be reached, is silent, or the connection broke; `DamagedError`
+            if the compression is damaged.
         RequestError: the request can't be made.
     """
-    import httpx  # noqa: PLC0415 - see this module's docstring
+    import httpx2  # noqa: PLC0415 - see this module's docstring
 
     try:
         yield
-    except (httpx.ConnectTimeout, httpx.ConnectError, httpx.PoolTimeout) as exc:
+    except (httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout) as exc:
         raise LostError(f"can't reach {url}: {reason_of(exc)}", connected=False) from exc
-    except httpx.TimeoutException as exc:
+    except httpx2.TimeoutException as exc:
         raise silent(read_timeout) from exc
-    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+    except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as exc:
         raise RequestError(f"can't ask {url}: {exc}") from exc
-    except httpx.RequestError as exc:
+    except httpx2.DecodingError as exc:
+        raise DamagedError(f"the stream's compression is damaged: {exc}") from exc
+    except httpx2.RequestError as exc:
         raise LostError(f"the connection was lost: {reason_of(exc)}") from exc

@@ -1,9 +1,9 @@
-"""The task behind an event source: attempt, read, parse, wait, again.
+"""`SourceRun`: the task of an event source, which attempts, reads, parses and waits, over and over.
 
-Strategy: every error that the network can cause is caught here, judged, and either waited out or
-left as `final_error`. What else this raises (a fault of ours, or of a hook) goes up as it is.
+Strategy: every error of the network is caught here, judged, and either waited out or left as
+`final_error`. Any other exception (a fault of ours, or of a hook) goes up as it is.
 
-The two last event ids: `received_id`, of the stream, is what a reconnect asks with; the one that
+There are two last event ids: a reconnect asks with `received_id`, that of the stream; the one that
 the consumer has seen travels with each item through the channel.
 """
 
@@ -18,9 +18,9 @@ import trio
 
 from h3trio import EventTooLargeError, SSEEvent, SSEParser
 
-from ._body import read_body, read_text
-from ._decoding import decoder_for
+from ._body import is_readable, read_body, read_text
 from ._errors import (
+    ContentEncodingError,
     ContentTypeError,
     EventLimitError,
     EventSourceError,
@@ -29,28 +29,27 @@ from ._errors import (
     StatusError,
     StreamEndedError,
 )
-from ._policy import Verdict, judge, reconnect_delay, retry_after
+from ._policy import is_event_stream, reconnect_delay, retry_after
 from ._state import State, StateChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
 
-    from ._decoding import Decoder
     from ._options import Limits
     from ._request import Requester
 
 
 class Item(NamedTuple):
-    """What is handed over: an event, or only the id of a block without data."""
+    """An event that is handed over, or only the id of a block without data."""
 
     event: SSEEvent | None
     id: str
 
 
 @final
-class Run:
+class SourceRun:
     """One stream over as many connections as it takes.
 
     Attributes:
@@ -86,7 +85,7 @@ class Run:
         self.attempts = self.streams = self.failures = self.silences = 0
         self.bytes_received = self.events_received = self.events_over_limit = 0
 
-    async def run(self, client: httpx.AsyncClient, *, owns_client: bool) -> None:
+    async def run(self, client: httpx2.AsyncClient, *, owns_client: bool) -> None:
         """Read until there is no use in another attempt, or cancelled."""
         try:
             with self.scope:
@@ -99,7 +98,7 @@ class Run:
             self._change(State.CLOSED)
             raise
         except BaseException:
-            # The consumer must not take this for an end in order: its block is cancelled.
+            # The sender stays open: the consumer is cancelled, and must not see an end in order.
             self.state = State.CLOSED
             raise
         else:
@@ -108,7 +107,7 @@ class Run:
         finally:
             self.finished.set()
 
-    async def _connect(self, client: httpx.AsyncClient) -> None:
+    async def _connect(self, client: httpx2.AsyncClient) -> None:
         """Read one stream after the other, until there is no use in another attempt."""
         while True:
             self.attempts += 1
@@ -119,7 +118,7 @@ class Run:
                 error = exc
             else:
                 return
-            # Who has closed it hears of no loss any more.
+            # After it was closed here, no loss is told any more.
             await trio.lowlevel.checkpoint_if_cancelled()
             self.failures = 0 if self.events_received > delivered else self.failures + 1
             self.last_error = error
@@ -148,53 +147,49 @@ class Run:
             return self._reconnect
         return self._reconnect(self._change_to(State.CONNECTING, error, delay))
 
-    async def _read_stream(self, client: httpx.AsyncClient) -> None:
+    async def _read_stream(self, client: httpx2.AsyncClient) -> None:
         """Make one attempt; returns where the server says that there is no more."""
         response = await self._requester.open(client, self._received_id)
         try:
-            status, kind = response.status_code, response.headers.get("content-type", "")
-            match judge(status, kind, self._limits.retry_statuses):
-                case Verdict.OVER:
-                    return
-                case Verdict.STREAM:
-                    await self._read_events(response)
-                case Verdict.WRONG_TYPE:
-                    raise ContentTypeError(kind)
-                case _:
-                    raise await _refusal(response)
+            # WHATWG HTML, 9.2.3: a stream is status 200 with its type, 204 ends it for good.
+            if response.status_code == 204:  # noqa: PLR2004 - No Content
+                return
+            if response.status_code != 200:  # noqa: PLR2004 - OK
+                raise await _refusal(response)
+            if not is_event_stream(kind := response.headers.get("content-type", "")):
+                raise ContentTypeError(kind)
+            if not is_readable(coding := response.headers.get("content-encoding", "")):
+                raise ContentEncodingError(f"the stream is compressed with {coding[:50]!r}")
+            await self._read_events(response)
         finally:
             await response.aclose()
         raise StreamEndedError("the server ended the stream")
 
-    async def _read_events(self, response: httpx.Response) -> None:
-        # What was read before was decompressed as well.
-        is_raw = not response.is_stream_consumed
-        decoder = decoder_for(response.headers.get("content-encoding", "") if is_raw else "")
+    async def _read_events(self, response: httpx2.Response) -> None:
         self.streams += 1
         self._change(State.OPEN)
         limits = self._limits
         parser = SSEParser(max_event_size=limits.max_event_bytes, last_event_id=self._received_id)
-        take = partial(self._take, parser, decoder)
+        take = partial(self._take, parser)
         await read_body(response, take, read_timeout=limits.read_timeout)
 
-    async def _take(self, parser: SSEParser, decoder: Decoder, raw: bytes) -> None:
+    async def _take(self, parser: SSEParser, piece: bytes) -> None:
         """Hand on the events that these bytes complete; waits while the buffer is full."""
-        for piece in decoder.pieces(raw):
-            self.bytes_received += len(piece)
-            too_large = None
-            try:
-                events = parser.feed(piece)
-            except EventTooLargeError as exc:
-                events, too_large = [*exc.events], exc
-            if parser.retry is not None:
-                self._delay = parser.retry / 1000
-            for event in events:
-                await self._hand_on(Item(event, event.id or ""))
-            if too_large is not None:
-                self.events_over_limit += 1
-                raise EventLimitError(str(too_large)) from too_large
-            if parser.last_event_id != self._received_id:
-                await self._hand_on(Item(None, parser.last_event_id))
+        self.bytes_received += len(piece)
+        too_large = None
+        try:
+            events = parser.feed(piece)
+        except EventTooLargeError as exc:
+            events, too_large = [*exc.events], exc
+        if parser.retry is not None:
+            self._delay = parser.retry / 1000
+        for event in events:
+            await self._hand_on(Item(event, event.id or ""))
+        if too_large is not None:
+            self.events_over_limit += 1
+            raise EventLimitError(str(too_large)) from too_large
+        if parser.last_event_id != self._received_id:
+            await self._hand_on(Item(None, parser.last_event_id))
 
     async def _hand_on(self, item: Item) -> None:
         self._received_id = item.id
@@ -225,7 +220,7 @@ class Run:
         )
 
 
-async def _refusal(response: httpx.Response) -> StatusError:
+async def _refusal(response: httpx2.Response) -> StatusError:
     """Return the error for a status that is no stream."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     wait = retry_after(headers.get("retry-after", ""), time.time())

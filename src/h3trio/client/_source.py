@@ -3,14 +3,14 @@
     server ─▶ run task: attempt, read, parse, wait, again ─▶ [memory channel] ─▶ `async for`
 
 Strategy: one task owns everything, the HTTP client's connection too. It lives in a nursery inside
-the context manager, so when the block is left it has ended. What it finds out goes through the
-memory channel, in order; the channel's bound is what makes a server wait for a slow consumer.
+the context manager, so when the block is left it has ended. Its events go
+through the memory channel, in order; the channel's bound makes a server wait for a slow consumer.
 
 Rules of this file:
 
 1. `last_event_id` moves when an event was handed over, and not when it came.
-2. What the network does to the run task is left for the consumer, behind the events before it. What
-   else that raises cancels the block, as in any nursery.
+2. An error of the network is left for the consumer, behind the events that came before it. Any
+   other exception of the run task cancels the block, as in any nursery.
 3. An exception of the block leaves it bare: see `OwnedNursery`.
 """
 
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Final, Self, Unpack, final
 
 import trio
 
-from h3trio import SSEEvent, SSEParser, __version__
+from h3trio import SSEEvent, SSEParser
 from h3trio._nursery import OwnedNursery
 
-from ._options import Limits, Options
-from ._request import Requester, require_httpx
-from ._run import Item, Run
+from ._options import LimitKeywords, Limits
+from ._request import Requester, new_client, require_httpx2
+from ._run import Item, SourceRun
 from ._state import EventSourceStatistics, State, StateChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    import httpx
+    import httpx2
 
     from ._errors import EventSourceError
     from ._request import HeaderFields
@@ -59,7 +59,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         headers: of the request, in front of ours.
         params: fields to add to the query of the URL.
         content: body of the request, sent anew with each attempt.
-        http_client: an `httpx.AsyncClient` to ask with, and not closed here; its own timeouts and
+        http_client: an `httpx2.AsyncClient` to ask with, and not closed here; its own timeouts and
             its `follow_redirects` don't count. One of our own if not given.
         last_event_id: of an earlier stream, to go on behind it.
         reconnect: whether to come back after a loss, or a function that is asked each time, with
@@ -68,7 +68,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         **options: limits and times: the fields of `Limits`.
 
     Raises:
-        ImportError: httpx is missing.
+        ImportError: httpx2 is missing.
         TypeError: an argument has the wrong type.
         ValueError: the URL is none for HTTP, `last_event_id` has a CR, LF or NUL, or a limit is
             out of range.
@@ -76,19 +76,19 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
 
     def __init__(
         self,
-        url: str | httpx.URL,
+        url: str | httpx2.URL,
         *,
         method: str = "GET",
         headers: HeaderFields | None = None,
         params: Mapping[str, str] | None = None,
         content: bytes | str | None = None,
-        http_client: httpx.AsyncClient | None = None,
+        http_client: httpx2.AsyncClient | None = None,
         last_event_id: str | None = None,
         reconnect: bool | Callable[[StateChange], bool] = True,
         on_state_change: Callable[[StateChange], object] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[LimitKeywords],
     ) -> None:
-        require_httpx()
+        require_httpx2()
         self._limits = limits = Limits(**options)
         self._requester = Requester(
             url, method=method, headers=headers, params=params, content=content, limits=limits
@@ -97,7 +97,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         self._delivered_id = SSEParser(last_event_id=last_event_id or "").last_event_id
         self._delivered = 0
         sender, self._receiver = trio.open_memory_channel[Item](limits.buffer_events)
-        self._run = Run(
+        self._run = SourceRun(
             self._requester,
             sender,
             limits=limits,
@@ -114,27 +114,27 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
 
     @property
     def state(self) -> State:
-        """Where it is now. Events that came before it was closed may still wait to be taken."""
+        """The state now. Events that came before it was closed may still wait to be taken."""
         return self._run.state
 
     @property
     def url(self) -> str:
-        """What was asked last, after redirects; without a user's name and password."""
+        """The URL that was asked last, after redirects; without a user's name and password."""
         return self._requester.asked
 
     @property
     def last_event_id(self) -> str:
-        """What to save: the last event id of all that was handed over, `""` for none."""
+        """The id to save: the last event id of all that was handed over, `""` for none."""
         return self._delivered_id
 
     @property
     def last_error(self) -> EventSourceError | None:
-        """Why the last stream or attempt ended, `None` before the first that did."""
+        """The reason why the last stream or attempt ended, `None` before the first that did."""
         return self._run.last_error
 
     @property
     def attempts(self) -> int:
-        """How many attempts were made."""
+        """The number of attempts that were made."""
         return self._run.attempts
 
     def statistics(self) -> EventSourceStatistics:
@@ -169,7 +169,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             return
         if run.scope.cancel_called:
             raise trio.ClosedResourceError(_CLOSED_HERE)
-        raise run.final_error or trio.EndOfChannel
+        raise self._end()
 
     # -- taking events
 
@@ -187,12 +187,10 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             try:
                 item = await self._receiver.receive()
             except trio.EndOfChannel:
-                if self._run.final_error is None:
-                    raise
                 break
             if (event := self._hand_over(item)) is not None:
                 return event
-        raise self._run.final_error
+        raise self._end()
 
     def receive_nowait(self) -> SSEEvent:
         """Return the next event if it is there.
@@ -205,12 +203,13 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             try:
                 item = self._receiver.receive_nowait()
             except trio.EndOfChannel:
-                if self._run.final_error is None:
-                    raise
                 break
             if (event := self._hand_over(item)) is not None:
                 return event
-        raise self._run.final_error
+        raise self._end()
+
+    def _end(self) -> Exception:
+        return self._run.final_error or trio.EndOfChannel()
 
     def _hand_over(self, item: Item) -> SSEEvent | None:
         self._delivered_id = item.id
@@ -222,7 +221,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     async def __aenter__(self) -> Self:
         if self._tasks is not None or self._run.finished.is_set():
             raise RuntimeError("an event source is entered once")
-        client = self._given_client or _new_client(self._limits)
+        client = self._given_client or new_client(timeout=self._limits.read_timeout)
         self._tasks = OwnedNursery()
         nursery = await self._tasks.__aenter__()
         run = partial(self._run.run, client, owns_client=self._given_client is None)
@@ -252,11 +251,3 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         if self._tasks is None:
             self._run.state = State.CLOSED
             self._run.finished.set()
-
-
-def _new_client(limits: Limits) -> httpx.AsyncClient:
-    import httpx  # noqa: PLC0415 - it comes with an extra
-
-    agent = {"User-Agent": f"h3trio/{__version__}"}
-    # One connection that never idles: nothing of a pool is wanted.
-    return httpx.AsyncClient(headers=agent, timeout=limits.read_timeout)

@@ -1,4 +1,4 @@
-"""What can be seen of an event source from outside: its state, and what changed it.
+"""The states of an event source, the changes between them, and its statistics.
 
 Values only. The states are those of the standard's `readyState` (WHATWG HTML, 9.2.2).
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @final
 class State(enum.StrEnum):
-    """Where an event source is."""
+    """The state of an event source."""
 
     CONNECTING = "connecting"
     """There is no stream: an attempt is under way, or the wait before one."""
@@ -33,13 +33,13 @@ class StateChange:
     state: State
     """The state from now on."""
     url: str
-    """What is asked, or was; after redirects the last one. Without a user's name and password."""
+    """The URL that is asked, after redirects; without a user's name and password."""
     attempts: int
-    """Attempts made so far."""
+    """The number of attempts made so far."""
     failures: int
-    """Of these the last ones in a row that brought no event."""
+    """Attempts in a row, up to the last one, that brought no event."""
     error: EventSourceError | None = None
-    """What ended the stream or the attempt; `None` where nothing did, and for an end in order."""
+    """The error that ended the stream or attempt; `None` if none did, and for an end in order."""
     delay: float | None = None
     """Seconds until the next attempt, if there will be one."""
 
@@ -50,13 +50,13 @@ class EventSourceStatistics:
     """A snapshot of an event source; the totals count since it was entered."""
 
     state: State
-    """Where it is."""
+    """The state now."""
     attempts: int
     """Attempts to get a stream."""
     streams: int
     """Attempts that got one."""
     failures: int
-    """The last attempts in a row that brought no event."""
+    """Attempts in a row, up to the last one, that brought no event."""
     redirects: int
     """Redirects followed."""
     bytes_received: int

@@ -1,7 +1,8 @@
-"""What is read off a stream, however it is cut and framed."""
+"""The counts of a stream, however it is cut and framed."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,10 @@ from h3trio._cli.bench.count import (
     NOTHING,
     BadStreamError,
     Blocks,
+    BodyReader,
     Chunks,
     Mark,
     Memo,
-    Reader,
     analyse,
 )
 
@@ -67,38 +68,39 @@ def test_ids_that_count_up_are_a_run() -> None:
     assert analyse(b"id: 1\ndata: x\n\ndata: x\n\n").run is None
 
 
-@pytest.mark.parametrize(
-    ("data", "time"),
-    [
-        (b"1700000000 x", 1.7e9),
-        (b"1700000000.25", 1700000000.25),
-        (b'{"t":1700000000.5}', 1700000000.5),
-        (b'{ "t": 1700000000.5, "u": 2}', 1700000000.5),
-        (b"17", 0),
-        (b"1700000000.5.5", 0),
-        (b"1700000000x", 0),
-        (b'{"u": 1, "t": 1700000000.5}', 0),
-        (b"x 1700000000.5", 0),
-    ],
-)
-def test_formats_of_times(data: bytes, time: float) -> None:
+TIMES = [
+    (b"1700000000 x", 1.7e9),
+    (b"1700000000.25", 1700000000.25),
+    (b'{"t":1700000000.5}', 1700000000.5),
+    (b'{ "t": 1700000000.5, "u": 2}', 1700000000.5),
+    (b"17", 0),
+    (b"1700000000.5.5", 0),
+    (b"1700000000x", 0),
+    (b'{"u": 1, "t": 1700000000.5}', 0),
+    (b"x 1700000000.5", 0),
+]
+
+
+def test_formats_of_times(subtests: pytest.Subtests) -> None:
     """A time stands first in the data, bare or as a JSON object's first member."""
-    assert analyse(b"data: " + data + b"\n\n").first == time
+    for data, time in TIMES:
+        with subtests.test(data=data, time=time):
+            assert analyse(b"data: " + data + b"\n\n").first == time
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
-@pytest.mark.parametrize("frame", [None, 1, 5, 50, 10_000])
-def test_count_is_the_same_however_it_is_cut(end: bytes, size: int, frame: int | None) -> None:
+def test_count_is_the_same_however_it_is_cut(subtests: pytest.Subtests) -> None:
     """Lines of any ending, chunks of any size and reads of any size give the same count."""
-    body = STREAM.replace(b"\n", end)
-    sent = body if frame is None else chunked(body, frame)
-    reader = Reader(chunked=frame is not None)
-    found = [reader.feed(piece) for piece in cuts(sent, size)]
-    assert sum(f.events for f in found) == 4
-    assert [m.number for f in found for m in f.marks] == [4, 5, 6, 7]
-    assert sum(f.timed for f in found) == 2
-    assert reader.ended == (frame is not None)
+    ends, sizes = (b"\n", b"\r\n", b"\r"), (1, 2, 3, 7, 64, 10_000)
+    for end, size, frame in itertools.product(ends, sizes, (None, 1, 5, 50, 10_000)):
+        with subtests.test(end=end, size=size, frame=frame):
+            body = STREAM.replace(b"\n", end)
+            sent = body if frame is None else chunked(body, frame)
+            reader = BodyReader(chunked=frame is not None)
+            found = [reader.feed(piece) for piece in cuts(sent, size)]
+            assert sum(f.events for f in found) == 4
+            assert [m.number for f in found for m in f.marks] == [4, 5, 6, 7]
+            assert sum(f.timed for f in found) == 2
+            assert reader.ended == (frame is not None)
 
 
 line = st.sampled_from(
@@ -110,7 +112,7 @@ line = st.sampled_from(
 def test_counts_what_a_parser_counts(lines: list[bytes], frame: int, size: int) -> None:
     """The events are those that a parser dispatches."""
     body = b"\n".join(lines)
-    reader = Reader(chunked=True)
+    reader = BodyReader(chunked=True)
     events = sum(reader.feed(piece).events for piece in cuts(chunked(body, frame), size))
     assert events == len(SSEParser().feed(body))
 
@@ -124,11 +126,14 @@ def test_chunks_are_taken_off(body: bytes, frame: int, size: int) -> None:
     assert chunks.ended
 
 
-@pytest.mark.parametrize("line", [b"", b"x", b"-1", b"+1", b"0x1", b"1_0", b"1" * 16])
-def test_bad_chunk_sizes(line: bytes) -> None:
-    """What is no size ends the reading."""
-    with pytest.raises(BadStreamError):
-        Chunks().feed(line + b"\r\n")
+BAD_CHUNK_SIZES = [b"", b"x", b"-1", b"+1", b"0x1", b"1_0", b"1" * 16]
+
+
+def test_bad_chunk_sizes(subtests: pytest.Subtests) -> None:
+    """A chunk without a size ends the reading."""
+    for line in BAD_CHUNK_SIZES:
+        with subtests.test(line=line), pytest.raises(BadStreamError):
+            Chunks().feed(line + b"\r\n")
 
 
 def test_chunk_extensions_and_their_limit() -> None:
@@ -149,7 +154,7 @@ def test_longest_event() -> None:
 
 def test_same_bytes_are_analysed_once() -> None:
     """A second stream that is sent the same gets the same finding, and is as far as the first."""
-    memo, one, other = Memo(), Reader(chunked=True), Reader(chunked=True)
+    memo, one, other = Memo(), BodyReader(chunked=True), BodyReader(chunked=True)
     sent = chunked(STREAM, 1000).removesuffix(b"0\r\n\r\n")
     found = memo.read(one, sent)
     assert memo.read(other, sent) is found
@@ -161,8 +166,8 @@ def test_memory_is_not_used_amid_an_event() -> None:
     """Bytes that go on with an event that was cut off mean something else."""
     memo = Memo()
     piece = b"data: 1\n\n"
-    assert memo.read(Reader(chunked=False), piece).events == 1
-    cut = Reader(chunked=False)
+    assert memo.read(BodyReader(chunked=False), piece).events == 1
+    cut = BodyReader(chunked=False)
     assert memo.read(cut, b": ") == NOTHING
     assert memo.read(cut, piece).events == 0
     assert memo.read(cut, piece).events == 1
@@ -172,7 +177,7 @@ def test_last_chunk_is_not_from_memory() -> None:
     """The end of a stream is seen by each of them."""
     memo = Memo()
     for _ in range(2):
-        reader = Reader(chunked=True)
+        reader = BodyReader(chunked=True)
         memo.read(reader, chunked(STREAM, 1000))
         assert reader.ended
 
@@ -180,9 +185,9 @@ def test_last_chunk_is_not_from_memory() -> None:
 def test_memory_is_bounded() -> None:
     """One more than is remembered, and what was first is analysed anew."""
     memo = Memo()
-    first = memo.read(Reader(chunked=False), b"data: 0\n\n")
+    first = memo.read(BodyReader(chunked=False), b"data: 0\n\n")
     for number in range(1, MEMO_READS):
-        memo.read(Reader(chunked=False), b"data: %d\n\n" % number)
-    assert memo.read(Reader(chunked=False), b"data: 0\n\n") is first
-    memo.read(Reader(chunked=False), b"data: x\n\n")
-    assert memo.read(Reader(chunked=False), b"data: 0\n\n") is not first
+        memo.read(BodyReader(chunked=False), b"data: %d\n\n" % number)
+    assert memo.read(BodyReader(chunked=False), b"data: 0\n\n") is first
+    memo.read(BodyReader(chunked=False), b"data: x\n\n")
+    assert memo.read(BodyReader(chunked=False), b"data: 0\n\n") is not first

@@ -68,7 +68,7 @@ def test_a_new_head_starts_anew() -> None:
 
 
 def test_ids_without_a_number_are_counted() -> None:
-    """What can't be judged is said."""
+    """Ids that can't be judged are counted."""
     ids = Ids()
     take(ids, ["x", "y"])
     ids.take(Position(), analyse(b"data: none\n\n"))
@@ -95,7 +95,7 @@ def test_numbers_are_bounded() -> None:
 
 @pytest.mark.parametrize("heads", [("a-", "b-")])
 def test_heads_are_kept_apart(heads: tuple[str, str]) -> None:
-    """What another stream got under another head isn't missing here."""
+    """Ids that another stream got under another head aren't missing here."""
     ids, (one, other) = Ids(), heads
     take(ids, [f"{one}1", f"{one}5"], [f"{other}1", f"{other}2", f"{other}3"])
     assert ids.missing() == 0

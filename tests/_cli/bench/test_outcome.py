@@ -1,4 +1,4 @@
-"""What is said of a run: its figures, problems, notes and exit status."""
+"""The outcome of a run: its figures, problems, notes and exit status."""
 
 from __future__ import annotations
 
@@ -65,23 +65,24 @@ def test_problems_make_status_1(changes: dict[str, Any], line: str) -> None:
     assert f"PROBLEM: {line}" in found.as_text()
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"busy": 0.95}, "busy 95% of the time"),
-        ({"timed": 0}, "no latencies: no event begins with its time, such as 1700000000.000000"),
-        ({"early": 10}, "the clocks of the two machines differ"),
-        ({"unnumbered": 50}, "50% of the events have no id that ends in a number"),
-        ({"judged": 10}, "ids don't count up"),
-        ({"bounded": True}, "more ids than are kept"),
-        ({"ended": 1}, "1 streams were ended by the server"),
-    ],
-)
-def test_notes_are_no_errors(changes: dict[str, Any], words: str) -> None:
-    """What limits the figures is said, and the status stays 0."""
-    (note,) = outcome(**changes).notes()
-    assert words in note
-    assert outcome(**changes).status == 0
+NOTES: list[tuple[dict[str, Any], str]] = [
+    ({"busy": 0.95}, "busy 95% of the time"),
+    ({"timed": 0}, "no latencies: no event begins with its time, such as 1700000000.000000"),
+    ({"early": 10}, "the clocks of the two machines differ"),
+    ({"unnumbered": 50}, "50% of the events have no id that ends in a number"),
+    ({"judged": 10}, "ids don't count up"),
+    ({"bounded": True}, "more ids than are kept"),
+    ({"ended": 1}, "1 streams were ended by the server"),
+]
+
+
+def test_notes_are_no_errors(subtests: pytest.Subtests) -> None:
+    """A limit of the figures is noted, and the status stays 0."""
+    for changes, words in NOTES:
+        with subtests.test(changes=changes, words=words):
+            (note,) = outcome(**changes).notes()
+            assert words in note
+            assert outcome(**changes).status == 0
 
 
 def test_the_core_is_saturated_above_the_limit_only() -> None:

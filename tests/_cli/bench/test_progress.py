@@ -1,4 +1,4 @@
-"""How a run is shown, with rich and without."""
+"""The display of a run, with rich and without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTCOME = Outcome(url="http://h/[x]", received=Received(asked=2, opened=2, missi
 
 
 def test_no_terminal_means_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where progress isn't read by a person it is a line each, and the outcome is text."""
+    """Without a terminal, progress is a line each, and the outcome is text."""
     shown = display(quiet=False, stream=io.StringIO())
     assert isinstance(shown, PlainDisplay)
     shown.step("a step")

@@ -1,4 +1,4 @@
-"""What is posted, and when an answer is whole; the rest is tested with sockets, in e2e."""
+"""The posts, and when an answer is whole; the rest is tested with sockets, in e2e."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from h3trio._cli.bench.publish import event_data, is_whole
 
 
 def test_events_bear_their_time_in_the_format_that_is_read() -> None:
-    """What the publisher writes, the subscribers understand; it is as long as asked for."""
+    """Subscribers understand the data that a publisher writes; it is as long as asked for."""
     data = event_data(1700000000.125, 7, 100)
     assert len(data) == 100
     assert analyse(b"data: " + data + b"\n\n").first == 1700000000.125

@@ -1,4 +1,4 @@
-"""What a run asks for, and its line of progress."""
+"""The parts of a run, and its line of progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import resource
 
 import pytest
 
-from h3trio._cli.bench.run import SPARE_FILES, BenchError, check_limits, shares, step_line
+from h3trio._cli.bench.run import SPARE_FILES, check_limits, shares, step_line
+from h3trio._cli.common import CommandError
 
 
 def test_connections_are_shared_evenly() -> None:
@@ -24,7 +25,7 @@ def test_open_files_bound_the_connections() -> None:
         return
     check_limits(hard - SPARE_FILES, 1)
     check_limits(2 * (hard - SPARE_FILES), 2)
-    with pytest.raises(BenchError, match="--processes"):
+    with pytest.raises(CommandError, match="--processes"):
         check_limits(hard - SPARE_FILES + 1, 1)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose
-from h3trio._cli.doctor.seen import Head, Hop, Probe, Seen
+from h3trio._cli.doctor.seen import Head, Probe, Redirect, Seen
 
 OK, INFO, WARNING, ERROR = Severity
 GOOD = {"content-type": "text/event-stream", "cache-control": "no-cache, no-transform"}
@@ -24,66 +24,67 @@ def found(seen: Seen, check: str) -> tuple[Severity, str]:
     return max((f.severity, f.text) for f in diagnose(seen) if f.check == check)
 
 
-@pytest.mark.parametrize(
-    ("seen", "check", "severity", "text"),
-    [
-        (seen_of(), "answer", OK, "200 after 10 ms"),
-        (seen_of(500), "answer", ERROR, "500"),
-        (seen_of(), "type", OK, "text/event-stream"),
-        (seen_of(content_type='Text/Event-Stream; charset="UTF-8"'), "type", OK, "Text/Event-St"),
-        (seen_of(content_type="text/event-stream;charset=latin-1"), "type", WARNING, "text/event"),
-        (seen_of(content_type=""), "type", ERROR, "no Content-Type"),
-        (seen_of(), "caching", OK, "no-cache, no-transform"),
-        (seen_of(cache_control="No-Store"), "caching", INFO, "No-Store"),
-        (seen_of(cache_control="max-age=60"), "caching", WARNING, "max-age=60"),
-        (seen_of(cache_control=""), "caching", WARNING, "no Cache-Control"),
-        (seen_of(age="3"), "caching", ERROR, "Age: 3"),
-        (seen_of(age="0"), "caching", OK, "no-cache"),
-        (seen_of(x_cache="Hit from cdn"), "caching", ERROR, "x-cache: Hit from cdn"),
-        (seen_of(x_cache="MISS"), "caching", OK, "no-cache"),
-        (seen_of(), "proxy buffers", INFO, "no X-Accel-Buffering"),
-        (seen_of(x_accel_buffering="no"), "proxy buffers", OK, "X-Accel-Buffering: no"),
-        (seen_of(x_accel_buffering="yes"), "proxy buffers", WARNING, "X-Accel-Buffering: yes"),
-        (seen_of(), "framing", INFO, "HTTP/1.1, until the connection closes"),
-        (seen_of(transfer_encoding="Chunked"), "framing", OK, "HTTP/1.1, chunked"),
-        (seen_of(content_length="7"), "framing", ERROR, "Content-Length: 7"),
-        (seen_of(), "compression", OK, "none"),
-        (seen_of(content_encoding="identity"), "compression", OK, "none"),
-        (seen_of(content_encoding="br"), "compression", WARNING, "Content-Encoding: br"),
-        (seen_of(), "origins", INFO, "only pages of its own origin"),
-        (seen_of(access_control_allow_origin="*"), "origins", OK, "any, without cookies"),
-        (seen_of(access_control_allow_origin="http://p"), "origins", WARNING, "http://p, but no"),
-        (
-            seen_of(access_control_allow_origin="http://p", vary="Accept, Origin"),
-            "origins",
-            OK,
-            "http://p, without cookies",
-        ),
-        (
-            seen_of(access_control_allow_origin="*", access_control_allow_credentials="true"),
-            "origins",
-            ERROR,
-            "any origin, with credentials",
-        ),
-        (seen_of(), "connections", INFO, "browsers open at most six"),
-    ],
-)
-def test_fields(seen: Seen, check: str, severity: Severity, text: str) -> None:
+FIELDS = [
+    (seen_of(), "answer", OK, "200 after 10 ms"),
+    (seen_of(500), "answer", ERROR, "500"),
+    (seen_of(), "type", OK, "text/event-stream"),
+    (seen_of(content_type='Text/Event-Stream; charset="UTF-8"'), "type", OK, "Text/Event-St"),
+    (seen_of(content_type="text/event-stream;charset=latin-1"), "type", WARNING, "text/event"),
+    (seen_of(content_type=""), "type", ERROR, "no Content-Type"),
+    (seen_of(), "caching", OK, "no-cache, no-transform"),
+    (seen_of(cache_control="No-Store"), "caching", INFO, "No-Store"),
+    (seen_of(cache_control="max-age=60"), "caching", WARNING, "max-age=60"),
+    (seen_of(cache_control=""), "caching", WARNING, "no Cache-Control"),
+    (seen_of(age="3"), "caching", ERROR, "Age: 3"),
+    (seen_of(age="0"), "caching", OK, "no-cache"),
+    (seen_of(x_cache="Hit from cdn"), "caching", ERROR, "x-cache: Hit from cdn"),
+    (seen_of(x_cache="MISS"), "caching", OK, "no-cache"),
+    (seen_of(), "proxy buffers", INFO, "no X-Accel-Buffering"),
+    (seen_of(x_accel_buffering="no"), "proxy buffers", OK, "X-Accel-Buffering: no"),
+    (seen_of(x_accel_buffering="yes"), "proxy buffers", WARNING, "X-Accel-Buffering: yes"),
+    (seen_of(), "framing", INFO, "HTTP/1.1, until the connection closes"),
+    (seen_of(transfer_encoding="Chunked"), "framing", OK, "HTTP/1.1, chunked"),
+    (seen_of(content_length="7"), "framing", ERROR, "Content-Length: 7"),
+    (seen_of(), "compression", OK, "none"),
+    (seen_of(content_encoding="identity"), "compression", OK, "none"),
+    (seen_of(content_encoding="br"), "compression", WARNING, "Content-Encoding: br"),
+    (seen_of(), "origins", INFO, "only pages of its own origin"),
+    (seen_of(access_control_allow_origin="*"), "origins", OK, "any, without cookies"),
+    (seen_of(access_control_allow_origin="http://p"), "origins", WARNING, "http://p, but no"),
+    (
+        seen_of(access_control_allow_origin="http://p", vary="Accept, Origin"),
+        "origins",
+        OK,
+        "http://p, without cookies",
+    ),
+    (
+        seen_of(access_control_allow_origin="*", access_control_allow_credentials="true"),
+        "origins",
+        ERROR,
+        "any origin, with credentials",
+    ),
+    (seen_of(), "connections", INFO, "browsers open at most six"),
+]
+
+
+def test_fields(subtests: pytest.Subtests) -> None:
     """Each field of a head is judged by what it does to a stream."""
-    assert found(seen, check)[0] is severity
-    assert found(seen, check)[1].startswith(text)
+    for seen, check, severity, text in FIELDS:
+        with subtests.test(seen=seen, check=check):
+            assert found(seen, check)[0] is severity
+            assert found(seen, check)[1].startswith(text)
 
 
 @pytest.mark.parametrize(
     ("hop", "severity"),
     [
-        (Hop(307, "http://h/a", "http://h/b"), INFO),
-        (Hop(301, "http://h/a", "https://h/a"), INFO),
-        (Hop(301, "http://h/a", "http://other/a"), WARNING),
-        (Hop(301, "https://h/a", "http://h/a"), ERROR),
+        (Redirect(307, "http://h/a", "http://h/b"), INFO),
+        (Redirect(301, "http://h/a", "https://h/a"), INFO),
+        (Redirect(301, "http://h/a", "http://other/a"), WARNING),
+        (Redirect(301, "https://h/a", "http://h/a"), ERROR),
     ],
 )
-def test_redirects(hop: Hop, severity: Severity) -> None:
+def test_redirects(hop: Redirect, severity: Severity) -> None:
     """A redirect costs a step, one to another origin secrets, one to plain HTTP everything."""
     seen = seen_of()
     seen.hops.append(hop)
@@ -117,7 +118,7 @@ def test_connections(offered: str, severity: Severity) -> None:
 
 
 def test_other_requests() -> None:
-    """What isn't allowed is named, and so is a server that doesn't answer."""
+    """A header that isn't allowed is named, and so is a server that doesn't answer."""
     seen = seen_of()
     head = Head("http://h/", 204, "HTTP/1.1", (("access-control-allow-headers", "X"),), 0)
     seen.preflight = Probe(head)

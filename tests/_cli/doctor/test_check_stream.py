@@ -50,60 +50,58 @@ def published(*times: float, problem: str | None = "", took: float = 0) -> list[
     ]
 
 
-@pytest.mark.parametrize(
-    ("pieces", "sent", "severity", "text"),
-    [
-        (((1, events(0)), (2, events(1))), published(0.9, 1.9), OK, "2 published events came one"),
-        (
-            ((3, events(0)), (4, events(1))),
-            published(0.9, 1.9),
-            WARNING,
-            "published events came up",
-        ),
-        (
-            ((2, events(0, 1)),),
-            published(0.9, 1.9),
-            ERROR,
-            "published events came together, up to 1.1",
-        ),
-        (((2, events(0, 1)),), published(0.9, 1.9, took=1.09), OK, "2 published events came one"),
-        (((3, events(0)), (4, events(1))), published(0.9, 1.9, took=2), OK, "2 published events"),
-        (((2, events(0, 1)),), published(1.9, 1.95), OK, "2 published events came one by one"),
-        (((1, events(0)),), published(0.9, 1.9), ERROR, "only 1 of 2 published events came"),
-        ((), published(0.9, 1.9), ERROR, "none of 2 published events came within 20 s"),
-        ((), published(0.9, problem="403"), ERROR, "publishing failed: 403"),
-        ((), published(0.9, problem=None), ERROR, "nothing could be published in time"),
-        (((1, events(0)),), published(0.9, problem=None), OK, "1 published events came one by"),
-    ],
-)
-def test_delivery_of_what_was_published(
-    pieces: tuple[tuple[float, bytes], ...], sent: list[Sent], severity: Severity, text: str
-) -> None:
-    """What was sent apart shall come apart, and soon."""
-    told = found("delivery", reading_of(*pieces), sent=sent)
-    assert told[0] is severity
-    assert told[1].startswith(text)
+PUBLISHED = [
+    (((1, events(0)), (2, events(1))), published(0.9, 1.9), OK, "2 published events came one"),
+    (
+        ((3, events(0)), (4, events(1))),
+        published(0.9, 1.9),
+        WARNING,
+        "published events came up",
+    ),
+    (
+        ((2, events(0, 1)),),
+        published(0.9, 1.9),
+        ERROR,
+        "published events came together, up to 1.1",
+    ),
+    (((2, events(0, 1)),), published(0.9, 1.9, took=1.09), OK, "2 published events came one"),
+    (((3, events(0)), (4, events(1))), published(0.9, 1.9, took=2), OK, "2 published events"),
+    (((2, events(0, 1)),), published(1.9, 1.95), OK, "2 published events came one by one"),
+    (((1, events(0)),), published(0.9, 1.9), ERROR, "only 1 of 2 published events came"),
+    ((), published(0.9, 1.9), ERROR, "none of 2 published events came within 20 s"),
+    ((), published(0.9, problem="403"), ERROR, "publishing failed: 403"),
+    ((), published(0.9, problem=None), ERROR, "nothing could be published in time"),
+    (((1, events(0)),), published(0.9, problem=None), OK, "1 published events came one by"),
+]
 
 
-@pytest.mark.parametrize(
-    ("pieces", "severity", "text"),
-    [
-        ((), INFO, "no events"),
-        (((0, events(0)),), INFO, "1 events, none seen to be held"),
-        (((0, events(0, 1, 2)), (5, events(3))), INFO, "4 events, none seen"),
-        (((0, b"data: a"), (2, b"b\n\n")), ERROR, "it paused for 2.0 s in the middle of an event"),
-        (((0, b":\n"), (9, b":\n\n:\n\n")), ERROR, "2 heartbeats came together"),
-        (((0, b":\n:\n"), (9, b":\n\n")), INFO, "no events"),
-        (((2, events(0, 1, 2)), (9, events(3, 4, 5))), WARNING, "events came in clumps, up to 3"),
-    ],
-)
-def test_delivery_without_publishing(
-    pieces: tuple[tuple[float, bytes], ...], severity: Severity, text: str
-) -> None:
+def test_delivery_of_what_was_published(subtests: pytest.Subtests) -> None:
+    """Events that were sent apart shall come apart, and soon."""
+    for pieces, sent, severity, text in PUBLISHED:
+        with subtests.test(pieces=pieces, sent=sent):
+            told = found("delivery", reading_of(*pieces), sent=sent)
+            assert told[0] is severity
+            assert told[1].startswith(text)
+
+
+UNPUBLISHED = [
+    ((), INFO, "no events"),
+    (((0, events(0)),), INFO, "1 events, none seen to be held"),
+    (((0, events(0, 1, 2)), (5, events(3))), INFO, "4 events, none seen"),
+    (((0, b"data: a"), (2, b"b\n\n")), ERROR, "it paused for 2.0 s in the middle of an event"),
+    (((0, b":\n"), (9, b":\n\n:\n\n")), ERROR, "2 heartbeats came together"),
+    (((0, b":\n:\n"), (9, b":\n\n")), INFO, "no events"),
+    (((2, events(0, 1, 2)), (9, events(3, 4, 5))), WARNING, "events came in clumps, up to 3"),
+]
+
+
+def test_delivery_without_publishing(subtests: pytest.Subtests) -> None:
     """A buffer betrays itself by what no writer does."""
-    told = found("delivery", reading_of(*pieces))
-    assert told[0] is severity
-    assert told[1].startswith(text)
+    for pieces, severity, text in UNPUBLISHED:
+        with subtests.test(pieces=pieces, severity=severity):
+            told = found("delivery", reading_of(*pieces))
+            assert told[0] is severity
+            assert told[1].startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -164,28 +162,29 @@ def test_end(ended: str, last: float, severity: Severity, text: str) -> None:
     assert found("end", reading_of((last, b":\n"), ended=ended)) == (severity, text)
 
 
-@pytest.mark.parametrize(
-    ("resumed", "severity", "text"),
-    [
-        (Resumed(asked="1", expected=("2", "3"), ids=("2", "3")), OK, "Last-Event-ID brings the 2"),
-        (Resumed(asked="1", expected=("2",), ids=("2", "3")), OK, "Last-Event-ID brings the 1"),
-        (Resumed(asked="1", expected=()), INFO, "accepted an id"),
-        (Resumed(asked="1", expected=(), ids=("1",)), WARNING, "the event of the id comes again"),
-        (Resumed(asked="1", expected=("2", "3"), ids=("2",)), WARNING, "only 1 of the 2 events"),
-        (Resumed(asked="1", expected=("2", "3"), ids=("3",)), WARNING, "some of the events that"),
-        (Resumed(asked="1", expected=("2",), ids=("0",)), WARNING, "other events came than those"),
-        (Resumed(asked="1", expected=("2",), waited=3), WARNING, "nothing within 3 s, though 1"),
-        (Resumed(asked="1", expected=("2",), unnumbered=True), WARNING, "only events without id"),
-        (Resumed(asked="1", expected=("2",), reset=True, ids=("9",)), WARNING, "a reset: the hub"),
-        (Resumed(asked="1", expected=("2",), status=204, problem="?"), WARNING, "204: who comes"),
-        (Resumed(asked="1", expected=("2",), status=500, problem="it fails"), ERROR, "it fails"),
-    ],
-)
-def test_resume(resumed: Resumed, severity: Severity, text: str) -> None:
-    """Who comes back gets what followed, or is told."""
-    told = found("resume", resumed=resumed)
-    assert told[0] is severity
-    assert told[1].startswith(text)
+RESUME = [
+    (Resumed(asked="1", expected=("2", "3"), ids=("2", "3")), OK, "Last-Event-ID brings the 2"),
+    (Resumed(asked="1", expected=("2",), ids=("2", "3")), OK, "Last-Event-ID brings the 1"),
+    (Resumed(asked="1", expected=()), INFO, "accepted an id"),
+    (Resumed(asked="1", expected=(), ids=("1",)), WARNING, "the event of the id comes again"),
+    (Resumed(asked="1", expected=("2", "3"), ids=("2",)), WARNING, "only 1 of the 2 events"),
+    (Resumed(asked="1", expected=("2", "3"), ids=("3",)), WARNING, "some of the events that"),
+    (Resumed(asked="1", expected=("2",), ids=("0",)), WARNING, "other events came than those"),
+    (Resumed(asked="1", expected=("2",), waited=3), WARNING, "nothing within 3 s, though 1"),
+    (Resumed(asked="1", expected=("2",), unnumbered=True), WARNING, "only events without id"),
+    (Resumed(asked="1", expected=("2",), reset=True, ids=("9",)), WARNING, "a reset: the hub"),
+    (Resumed(asked="1", expected=("2",), status=204, problem="?"), WARNING, "204: who comes"),
+    (Resumed(asked="1", expected=("2",), status=500, problem="it fails"), ERROR, "it fails"),
+]
+
+
+def test_resume(subtests: pytest.Subtests) -> None:
+    """A client that comes back gets the events that followed, or is told."""
+    for resumed, severity, text in RESUME:
+        with subtests.test(resumed=resumed, severity=severity):
+            told = found("resume", resumed=resumed)
+            assert told[0] is severity
+            assert told[1].startswith(text)
 
 
 def test_other_findings() -> None:
@@ -201,4 +200,7 @@ def test_exit_status() -> None:
     """The worst finding decides."""
     assert exit_status([]) == 0
     for severity, status in ((OK, 0), (INFO, 0), (WARNING, 1), (ERROR, 3)):
-        assert exit_status([Finding("a", OK, ""), Finding("b", severity, "")]) == status
+        assert (
+            exit_status([Finding("a", "", severity=OK), Finding("b", "", severity=severity)])
+            == status
+        )

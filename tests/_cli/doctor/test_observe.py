@@ -1,4 +1,4 @@
-"""What is seen of deployments that do things to their streams; the clock jumps, so all is exact."""
+"""Deployments that do things to their streams, looked at; the clock jumps, so all is exact."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trio
 from doctor_site import FIELDS, OPENING, Site, Way
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose, exit_status
-from h3trio._cli.doctor.observe import Plan, certificates, observe
+from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from h3trio._cli.doctor.seen import Seen
 
 URL = "http://site/events/news"
-PLAN = Plan(url=URL, wait=20, timeout=10)
+PLAN = DoctorPlan(url=URL, wait=20, timeout=10)
 PUBLISHING = replace(PLAN, publish_url=URL)
 OK, INFO, WARNING, ERROR = Severity
 
 
-async def look(site: Site, plan: Plan = PLAN) -> tuple[Seen, dict[str, tuple[Severity, str]]]:
+async def look(site: Site, plan: DoctorPlan = PLAN) -> tuple[Seen, dict[str, tuple[Severity, str]]]:
     """Look at a site; return what was seen, and the worst finding of each check."""
     async with site.client() as client:
         seen = await observe(client, plan, lambda _: None)
@@ -73,80 +73,74 @@ async def test_it_asks_as_browsers_do(autojump_clock: MockClock) -> None:
     assert autojump_clock.current_time() < 24
 
 
-@pytest.mark.parametrize(
-    ("way", "plan", "check", "severity", "text"),
-    [
-        # On the way
-        (Way(hold_bytes=100), PUBLISHING, "delivery", ERROR, "published events came tog"),
-        (Way(hold_bytes=4096), PUBLISHING, "delivery", ERROR, "none of 5 published events"),
-        (Way(hold_bytes=4096), PLAN, "first bytes", WARNING, "none within 20 s"),
-        (Way(hold_bytes=26), PLAN, "first bytes", WARNING, "came 15.0 s after the head"),
-        (Way(delay=1.5, heartbeat=5), PUBLISHING, "first bytes", WARNING, "came 1.5 s"),
-        (Way(head_after=3), PLAN, "answer", WARNING, "200, but only after 3.0 s"),
-        (Way(head_after=11), PLAN, "answer", ERROR, "no head within 10 s, though HEAD is"),
-        (Way(encoding="gzip"), PUBLISHING, "compression", WARNING, "Content-Encoding: gzip"),
-        (
-            Way(encoding="gzip", flushes=False),
-            PUBLISHING,
-            "delivery",
-            ERROR,
-            "none of 5 published events",
-        ),
-        (Way(encoding="br"), PUBLISHING, "compression", WARNING, "Content-Encoding: br"),
-        (Way(encoding="br"), PUBLISHING, "delivery", OK, "5 published events came one by"),
-        # What keeps it alive, and ends it
-        (Way(heartbeat=60), PLAN, "heartbeat", WARNING, "nothing came for 20 s"),
-        (Way(heartbeat=6), PLAN, "heartbeat", OK, "a comment every 6.0 s of silence"),
-        (Way(ends_after=3), PLAN, "end", WARNING, "ended after 3.0 s of silence"),
-        (Way(ends_after=3, is_cut=True), PLAN, "end", ERROR, "cut off after 3.0 s"),
-        (Way(ends_after=0.1), PLAN, "end", WARNING, "ended after 0.1 s"),
-        (Way(ends_after=1), PUBLISHING, "end", WARNING, "ended after 1.0 s"),
-        # Coming back
-        (Way(numbers=False, opening=b":\n"), PUBLISHING, "ids", WARNING, "5 events without"),
-        (Way(resumes=False), PUBLISHING, "resume", WARNING, "the event of the id comes"),
-        (Way(opening=b":\n"), PLAN, "retry", INFO, "not set"),
-        (Way(opening=b"retry: 1\n\n"), PLAN, "retry", WARNING, "1 ms"),
-        # The answer
-        (Way(status=401), PLAN, "answer", ERROR, "401"),
-        (Way(status=404, text=b" no such \n"), PLAN, "answer", ERROR, "404: no such"),
-        (Way(status=204), PLAN, "answer", ERROR, "204"),
-        (Way(fields={"Content-Type": "text/html"}), PLAN, "type", ERROR, "text/html"),
-        (
-            Way(fields=FIELDS | {"Content-Length": "9"}),
-            PLAN,
-            "framing",
-            ERROR,
-            "Content-Length: 9: it ends there",
-        ),
-        (Way(redirects={URL: (307, "/there")}), PLAN, "redirect", INFO, "307 to http://s"),
-        (Way(redirects={URL: (307, URL)}), PLAN, "answer", ERROR, "the server answered 307"),
-        (Way(refuses_posts="no"), PUBLISHING, "delivery", ERROR, "publishing failed: 403: no"),
-        (Way(head_status=405), PLAN, "HEAD", INFO, "is answered 405"),
-        (Way(), replace(PLAN, origin="http://p"), "origins", ERROR, "pages of http://p can't"),
-        (Way(), replace(PLAN, origin="http://p"), "preflight", WARNING, "OPTIONS is answered"),
-        (
-            Way(allows="Authorization, Last-Event-ID"),
-            replace(PLAN, origin="http://p"),
-            "preflight",
-            OK,
-            "allows authorization, last-event-id",
-        ),
-    ],
-)
-async def test_what_is_wrong_is_found(
-    *,
-    way: Way,
-    plan: Plan,
-    check: str,
-    severity: Severity,
-    text: str,
-    autojump_clock: MockClock,
-) -> None:
+DEPLOYMENTS = [
+    # On the way
+    (Way(hold_bytes=100), PUBLISHING, "delivery", ERROR, "published events came tog"),
+    (Way(hold_bytes=4096), PUBLISHING, "delivery", ERROR, "none of 5 published events"),
+    (Way(hold_bytes=4096), PLAN, "first bytes", WARNING, "none within 20 s"),
+    (Way(hold_bytes=26), PLAN, "first bytes", WARNING, "came 15.0 s after the head"),
+    (Way(delay=1.5, heartbeat=5), PUBLISHING, "first bytes", WARNING, "came 1.5 s"),
+    (Way(head_after=3), PLAN, "answer", WARNING, "200, but only after 3.0 s"),
+    (Way(head_after=11), PLAN, "answer", ERROR, "no head within 10 s, though HEAD is"),
+    (Way(encoding="gzip"), PUBLISHING, "compression", WARNING, "Content-Encoding: gzip"),
+    (
+        Way(encoding="gzip", flushes=False),
+        PUBLISHING,
+        "delivery",
+        ERROR,
+        "none of 5 published events",
+    ),
+    (Way(encoding="br"), PUBLISHING, "compression", WARNING, "Content-Encoding: br"),
+    (Way(encoding="br"), PUBLISHING, "delivery", OK, "5 published events came one by"),
+    # What keeps it alive, and ends it
+    (Way(heartbeat=60), PLAN, "heartbeat", WARNING, "nothing came for 20 s"),
+    (Way(heartbeat=6), PLAN, "heartbeat", OK, "a comment every 6.0 s of silence"),
+    (Way(ends_after=3), PLAN, "end", WARNING, "ended after 3.0 s of silence"),
+    (Way(ends_after=3, is_cut=True), PLAN, "end", ERROR, "cut off after 3.0 s"),
+    (Way(ends_after=0.1), PLAN, "end", WARNING, "ended after 0.1 s"),
+    (Way(ends_after=1), PUBLISHING, "end", WARNING, "ended after 1.0 s"),
+    # Coming back
+    (Way(numbers=False, opening=b":\n"), PUBLISHING, "ids", WARNING, "5 events without"),
+    (Way(resumes=False), PUBLISHING, "resume", WARNING, "the event of the id comes"),
+    (Way(opening=b":\n"), PLAN, "retry", INFO, "not set"),
+    (Way(opening=b"retry: 1\n\n"), PLAN, "retry", WARNING, "1 ms"),
+    # The answer
+    (Way(status=401), PLAN, "answer", ERROR, "401"),
+    (Way(status=404, text=b" no such \n"), PLAN, "answer", ERROR, "404: no such"),
+    (Way(status=204), PLAN, "answer", ERROR, "204"),
+    (Way(fields={"Content-Type": "text/html"}), PLAN, "type", ERROR, "text/html"),
+    (
+        Way(fields=FIELDS | {"Content-Length": "9"}),
+        PLAN,
+        "framing",
+        ERROR,
+        "Content-Length: 9: it ends there",
+    ),
+    (Way(redirects={URL: (307, "/there")}), PLAN, "redirect", INFO, "307 to http://s"),
+    (Way(redirects={URL: (307, URL)}), PLAN, "answer", ERROR, "the server answered 307"),
+    (Way(refuses_posts="no"), PUBLISHING, "delivery", ERROR, "publishing failed: 403: no"),
+    (Way(head_status=405), PLAN, "HEAD", INFO, "is answered 405"),
+    (Way(), replace(PLAN, origin="http://p"), "origins", ERROR, "pages of http://p can't"),
+    (Way(), replace(PLAN, origin="http://p"), "preflight", WARNING, "OPTIONS is answered"),
+    (
+        Way(allows="Authorization, Last-Event-ID"),
+        replace(PLAN, origin="http://p"),
+        "preflight",
+        OK,
+        "allows authorization, last-event-id",
+    ),
+]
+
+
+async def test_what_is_wrong_is_found(autojump_clock: MockClock, subtests: pytest.Subtests) -> None:
     """Each thing that a deployment does wrong shows in the finding that is about it."""
-    _, found = await look(Site(way), plan)
-    assert found[check][0] is severity
-    assert found[check][1].startswith(text)
-    assert autojump_clock.current_time() <= plan.longest
+    for way, plan, check, severity, text in DEPLOYMENTS:
+        with subtests.test(way=way, plan=plan):
+            began = autojump_clock.current_time()
+            _, found = await look(Site(way), plan)
+            assert found[check][0] is severity
+            assert found[check][1].startswith(text)
+            assert autojump_clock.current_time() <= began + plan.longest
 
 
 SECRETS = {"Authorization": "Bearer x", "X-Key": "x", "Cookie": "a=x", "Host": "a"}
@@ -156,7 +150,7 @@ SECRETS = {"Authorization": "Bearer x", "X-Key": "x", "Cookie": "a=x", "Host": "
 async def test_secrets_stay_at_the_origin_that_they_are_for(
     autojump_clock: MockClock, there: str
 ) -> None:
-    """Where a redirect leads to another origin no request has the token, cookies or `--header`."""
+    """After a redirect to another origin no request has the token, cookies or `--header`."""
     site = Site(Way(redirects={URL: (307, there)}, allows=""))
     async with site.client() as client:
         client.headers.update(SECRETS)
@@ -189,10 +183,10 @@ async def test_probes_of_the_same_origin_have_the_token(
 async def test_nobody_answers(autojump_clock: MockClock) -> None:
     """A server that can't be reached is the one finding."""
 
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("nobody listens", request=request)
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("nobody listens", request=request)
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(refuse)) as client:
         seen = await observe(client, PLAN, lambda _: None)
     (finding,) = diagnose(seen)
     assert finding.severity is Severity.ERROR
@@ -202,10 +196,10 @@ async def test_nobody_answers(autojump_clock: MockClock) -> None:
 
 
 async def test_everything_has_an_end(autojump_clock: MockClock) -> None:
-    """Where nothing is answered, it is over in bounded time all the same, and says so."""
+    """Without any answer it is over in bounded time all the same, and says so."""
 
-    class Deaf(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Deaf(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             if request.method == "GET" and not hasattr(self, "opened"):
                 self.opened = True
                 body = Site(Way(opening=OPENING, heartbeat=1))
@@ -213,7 +207,7 @@ async def test_everything_has_an_end(autojump_clock: MockClock) -> None:
             await trio.sleep_forever()
             raise AssertionError
 
-    async with httpx.AsyncClient(transport=Deaf()) as client:
+    async with httpx2.AsyncClient(transport=Deaf()) as client:
         seen = await observe(client, PUBLISHING, lambda _: None)
     found = {finding.check: finding for finding in diagnose(seen)}
     assert found["HEAD"].text == "HEAD isn't answered within 10 s"

@@ -1,4 +1,4 @@
-"""How findings are shown: as text, as a table, as JSON, and in the documentation."""
+"""Findings as text, as a table, as JSON, and in the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from h3trio._cli.doctor.check_head import Finding, Severity
 from h3trio._cli.doctor.check_stream import diagnose
-from h3trio._cli.doctor.observe import Plan, observe
+from h3trio._cli.doctor.observe import DoctorPlan, observe
 from h3trio._cli.doctor.report import WIDTH, as_json, as_text, draw, show, summary
 from h3trio._cli.doctor.seen import Seen
 
@@ -25,9 +25,9 @@ OK, INFO, WARNING, ERROR = Severity
 
 SEEN = Seen(url="http://h/[x]", wait=20)
 FINDINGS = [
-    Finding("answer", OK, "200"),
-    Finding("type", ERROR, "[bold]text/html", "Send another. " * 9),
-    Finding("ids", WARNING, "none", "Send them."),
+    Finding("answer", "200", severity=OK),
+    Finding("type", "[bold]text/html", "Send another. " * 9, severity=ERROR),
+    Finding("ids", "none", "Send them.", severity=WARNING),
 ]
 
 
@@ -43,7 +43,7 @@ def test_text() -> None:
 
 
 def test_summary() -> None:
-    """What wants doing is counted."""
+    """Errors and warnings are counted."""
     assert summary([]) == summary(FINDINGS[:1]) == "no problems"
     assert summary([FINDINGS[1], FINDINGS[1]]) == "2 errors"
 
@@ -63,7 +63,9 @@ def test_table() -> None:
 
 def test_what_a_server_says_moves_no_cursor() -> None:
     """Control characters, and line ends too, come to no terminal."""
-    findings = [Finding("answer", ERROR, "500: \x1b[2J\x9b2J\nok  all", "Wait \x1b[2J1\n.")]
+    findings = [
+        Finding("answer", "500: \x1b[2J\x9b2J\nok  all", "Wait \x1b[2J1\n.", severity=ERROR)
+    ]
     assert as_text(SEEN, findings).splitlines()[1] == "error    answer  500: ?[2J?2J ok all"
     file = io.StringIO()
     draw(Console(file=file, width=200), SEEN, findings)
@@ -72,7 +74,7 @@ def test_what_a_server_says_moves_no_cursor() -> None:
 
 
 def test_no_terminal_means_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no person reads it, it is plain."""
+    """Without a terminal it is plain."""
     show(SEEN, FINDINGS)
     assert capsys.readouterr().out == as_text(SEEN, FINDINGS) + "\n"
 
@@ -80,7 +82,7 @@ def test_no_terminal_means_text(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_json(autojump_clock: MockClock) -> None:
     """Programs get the findings, the figures and the exit status."""
     url = "http://site/events/news"
-    plan = Plan(url=url, wait=20, timeout=10, publish_url=url)
+    plan = DoctorPlan(url=url, wait=20, timeout=10, publish_url=url)
     async with Site().client() as client:
         seen = await observe(client, plan, lambda _: None)
     findings = diagnose(seen)
@@ -101,12 +103,12 @@ async def test_json(autojump_clock: MockClock) -> None:
 
 
 async def test_the_sample_of_the_documentation(autojump_clock: MockClock) -> None:
-    """What the page shows is what is printed for such a deployment."""
-    fields = FIELDS | {"Content-Encoding": "gzip", "Cache-Control": "no-cache"}
+    """The page shows the lines that are printed for such a deployment."""
+    fields = FIELDS | {"Cache-Control": "no-cache"}
     del fields["X-Accel-Buffering"]
     way = Way(fields=fields, encoding="gzip", hold_bytes=100, head_after=0.041, heartbeat=60)
     url = "http://example.com/events/news"
-    plan = Plan(url=url, wait=20, timeout=10, publish_url=url)
+    plan = DoctorPlan(url=url, wait=20, timeout=10, publish_url=url)
     async with Site(way).client() as client:
         seen = await observe(client, plan, lambda _: None)
     printed = as_text(seen, diagnose(seen))

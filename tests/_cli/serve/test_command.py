@@ -85,7 +85,7 @@ def test_a_path_may_hold_colons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["nowhere", "nowhere:", ":app", ":"])
 def test_a_target_without_both_parts(capsys: pytest.CaptureFixture[str], target: str) -> None:
-    """What isn't of the form says what the form is."""
+    """A target that isn't of the form is told the form."""
     assert refusal(capsys, target) == f"{target!r} is not of the form module:app or path.py:app"
 
 

@@ -1,4 +1,4 @@
-"""What `top` makes of snapshots: words and rates, whatever a server sends."""
+"""The words and rates that `top` makes of snapshots, whatever a server sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from h3trio._cli.top.view import Snapshot, amount, duration, milliseconds, plain
 
 
 def snapshot(uptime: float, published: int, **others: Any) -> Snapshot:  # noqa: ANN401 - what JSON may hold
-    """What a hub tells that has so many events, of one topic and one a half of all."""
+    """Return the snapshot of a hub with so many events, half of them of one topic."""
     buckets = [[0.001, published], [0.01, published]]
     return {
         "time": 1000.0 + uptime,
@@ -69,7 +69,7 @@ def test_rates_are_those_between_two() -> None:
 
 
 def test_latencies_are_those_between_two() -> None:
-    """What was measured before doesn't count."""
+    """Latencies that were measured before don't count."""
     before, now = snapshot(60, 0), snapshot(61, 0)
     before["latency"] = {"sweep": {"max": 9, "count": 1000, "buckets": [[0.1, 1000], [1, 1000]]}}
     now["latency"] = {"sweep": {"max": 9, "count": 1002, "buckets": [[0.1, 1000], [1, 1002]]}}
@@ -78,7 +78,7 @@ def test_latencies_are_those_between_two() -> None:
 
 
 def test_slow_clients_and_problems() -> None:
-    """Who is behind is listed with since when; what needs somebody stands at the end."""
+    """A client that is behind is listed with its time; problems stand at the end."""
     slow = {"client": "192.0.2.1", "behind": 1234, "since": 940, "topics": ["a", "b"]}
     server = {"connections": 3, "draining": True, "limits": {"max_connections": 4}}
     hub = {"failure": "disk full"}
@@ -135,7 +135,7 @@ snapshots = st.dictionaries(
 
 @given(snapshots, snapshots)
 def test_any_object_is_shown(now: Snapshot, before: Snapshot) -> None:
-    """What no hub of ours sends is no reason to fail."""
+    """A snapshot that no hub of ours sends is no reason to fail."""
     assert plain(view(now, before)).startswith("h3trio ")
 
 

@@ -10,20 +10,16 @@ from __future__ import annotations
 import json
 import select
 import sys
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import trio
-
-from h3trio._cli import http
-from h3trio._cli.common import header
+from h3trio._cli import common, http
 from h3trio._cli.options import fail
 from h3trio.client._errors import without_secret
 
-from .job import PublishJob, Target
-from .outcome import EXIT_UNREACHED
+from .job import Endpoint, PublishJob
 from .progress import display
-from .run import BenchError, Plan, Run, UnreachedError, check_limits, resolve
+from .run import BenchPlan, BenchRun, check_limits, resolve
 
 if TYPE_CHECKING:
     import argparse
@@ -55,87 +51,57 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Open many streams of one URL, and measure what comes over them."
     parser.epilog = _STATUSES
-    url = http.checked(_url)
-    parser.add_argument("stream", metavar="URL", type=url, help="of the streams, http:// only")
+    parser.add_argument("stream", metavar="URL", type=_url, help="of the streams, http:// only")
     _add_load(parser)
     what = "post events there, to feed the streams"
-    parser.add_argument("--publish-url", metavar="URL", type=url, help=what)
-    rate = http.checked(_rate)
+    parser.add_argument("--publish-url", metavar="URL", type=_url, help=what)
     what = f"--publish-url: events a second, {RATE:g} unless given"
-    parser.add_argument("--rate", metavar="R", type=rate, help=what)
-    what = f"--publish-url: bytes of data of an event, {SIZE} unless given"
-    size = http.checked(_Bounded(MAX_SIZE))
+    parser.add_argument("--rate", metavar="R", type=_rate, help=what)
+    what, size = (
+        f"--publish-url: bytes of data of an event, {SIZE} unless given",
+        common.up_to(MAX_SIZE),
+    )
     parser.add_argument("--size", metavar="N", type=size, default=SIZE, help=what)
     what = f"--publish-url: requests on the way at once at most, {PUBLISHERS} unless given"
-    publishers = http.checked(_Bounded(MAX_PUBLISHERS))
-    parser.add_argument("--publishers", metavar="N", type=publishers, default=PUBLISHERS, help=what)
+    most = common.up_to(MAX_PUBLISHERS)
+    parser.add_argument("--publishers", metavar="N", type=most, default=PUBLISHERS, help=what)
     parser.add_switch("--json", help="print the figures as JSON")
     parser.add_switch("--quiet", help="show no progress")
 
 
 def _add_load(parser: Options) -> None:
-    what = "streams at once"
-    number = _Bounded(MAX_CONNECTIONS)
+    streams, workers = common.up_to(MAX_CONNECTIONS), common.up_to(MAX_PROCESSES)
+    flags = ("--connections", "-c")
     parser.add_option(
-        "--connections", "-c", default=CONNECTIONS, type=number, metavar="N", help=what
+        *flags, default=CONNECTIONS, type=streams, metavar="N", help="streams at once"
     )
     what = "seconds to measure, once all streams are open"
-    parser.add_option(
-        "--duration", "-d", default=DURATION, type=http.seconds, metavar="S", help=what
-    )
+    parser.add_option("--duration", "-d", default=DURATION, type=common.seconds, help=what)
     what = "seconds over which the streams are opened, 0 for as fast as they are answered"
-    parser.add_option("--ramp", default=0.0, type=_ramp, metavar="S", help=what)
+    parser.add_option("--ramp", default=0.0, type=common.seconds_or_zero, help=what)
     what = "processes that share the streams; one is enough until it is busy all the time"
-    processes = _Bounded(MAX_PROCESSES)
-    parser.add_option("--processes", default=1, type=processes, metavar="N", help=what)
+    parser.add_option("--processes", default=1, type=workers, metavar="N", help=what)
     what = "seconds a stream may take to open"
-    parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
-    what = "a header to send with each request, such as a token; may be repeated"
-    parser.add_argument(
-        "--header",
-        "-H",
-        metavar="NAME: VALUE",
-        type=http.checked(header),
-        action="append",
-        default=[],
-        help=what,
-    )
-
-
-@final
-class _Bounded:
-    """Converts a whole number from 1 to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-
-    def __call__(self, text: str) -> int:
-        value = http.whole(text)
-        if not 1 <= value <= self._limit:
-            raise ValueError(f"must be 1 to {self._limit:,}")
-        return value
+    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_header(help="a header to send with each request, such as a token")
 
 
 def _rate(text: str) -> float:
-    value = http.seconds(text)
+    value = common.seconds(text)
     if value > MAX_RATE:
         raise ValueError(f"must be at most {MAX_RATE:,.0f}")
     return value
 
 
-def _ramp(text: str) -> float:
-    return 0.0 if text == "0" else http.seconds(text)
-
-
 def _url(text: str) -> str:
-    http.check_url(text)
-    if urlsplit(text).scheme != "http":
+    url = common.absolute_url(text)
+    if urlsplit(url).scheme != "http":
         raise ValueError(
             "only http:// is measured: put the generator behind the proxy that ends TLS"
         )
-    if not text.isascii():
+    if not url.isascii():
         raise ValueError(f"{text!r} is not ASCII: percent-encode it")
-    return text.partition("#")[0]
+    return url
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -148,38 +114,32 @@ def run(arguments: argparse.Namespace) -> int:
         fail("bench needs epoll, which only Linux has")
     try:
         check_limits(arguments.connections, arguments.processes)
-    except BenchError as exc:
+    except common.CommandError as exc:
         fail(str(exc))
-    status = http.EXIT_FAILED
-    try:
-        status = trio.run(_bench, arguments).status
-    except* BenchError as group:
-        error = _first(group)
-        http.say(f"error: {error}")
-        status = EXIT_UNREACHED if isinstance(error, UnreachedError) else http.EXIT_FAILED
-    return status
+    status = 0
 
+    async def measure() -> None:
+        nonlocal status
+        status = (await _bench(arguments)).status
 
-def _first(group: BaseExceptionGroup[BenchError]) -> BenchError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return http.run_command(measure) or status
 
 
 async def _bench(arguments: argparse.Namespace) -> Outcome:
     plan = await make_plan(arguments)
     shown = display(quiet=arguments.quiet, stream=sys.stderr)
     try:
-        outcome = await Run(plan, shown.step).run()
+        outcome = await BenchRun(plan, shown.step).run()
     except BaseException:
         shown.end(None)
         raise
     shown.end(None if arguments.json else outcome)
     if arguments.json:
-        http.write_line(json.dumps(outcome.as_json(), indent=2))
+        common.write_line(json.dumps(outcome.as_json(), indent=2))
     return outcome
 
 
-async def make_plan(arguments: argparse.Namespace) -> Plan:
+async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
     """Make the plan of parsed arguments, with addresses at which a server answers.
 
     Raises:
@@ -193,7 +153,7 @@ async def make_plan(arguments: argparse.Namespace) -> Plan:
             size=arguments.size,
             connections=arguments.publishers,
         )
-    return Plan(
+    return BenchPlan(
         url=without_secret(arguments.stream),
         target=await _target(arguments.stream, arguments),
         connections=arguments.connections,
@@ -205,12 +165,12 @@ async def make_plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-async def _target(url: str, arguments: argparse.Namespace) -> Target:
+async def _target(url: str, arguments: argparse.Namespace) -> Endpoint:
     parts = urlsplit(url)
     port = parts.port or 80
     assert parts.hostname, "it was checked"
     family, address = await resolve(parts.hostname, port, arguments.timeout)
-    return Target(
+    return Endpoint(
         family=family,
         address=address,
         port=port,

@@ -1,17 +1,17 @@
-"""What a load generator reads off an event stream: how many events, from when, with which ids.
+"""`Memo` and `Reader`: the number of events in an event stream, their times and their ids.
 
-Everything is exact, and yet cheap where it matters. In a fan-out all streams are sent the same
-bytes, so what one read held is analysed once and looked up for the others (`Memo`). A read takes
-that way if it starts at a chunk's and at an event's beginning and ends at such ends; any other goes
-through `Chunks` (RFC 9112 section 7.1) and `Blocks`, which keep what is cut off for the next one.
+The counts are exact, and cheap. In a fan-out all streams are sent the same bytes, so the bytes of
+one read are analysed once and looked up for the other streams (`Memo`). That works for a read that
+begins and ends between two events, and between two chunks; any other goes through `Chunks`
+(RFC 9112 section 7.1) and `Blocks`, which keep an unfinished part for the next read.
 
 An event is a block with a `data` field (WHATWG HTML, 9.2.6: a block without one is not dispatched),
 so neither comments nor a block of `id` and `retry` count. Lines may end in LF, CRLF or CR.
 
-When an event was sent stands at the beginning of its data, in seconds since 1970, either bare or
-as the first member of a JSON object: `data: 1700000000.123456 ...`, `data: {"t": 1700000000.12}`.
-Of each read the first and the last such event are sampled, half of the read's events each: the
-first has waited longest.
+The time at which an event was sent stands at the beginning of its data, in seconds since 1970,
+either bare or as the first member of a JSON object: `data: 1700000000.123456 ...`, `data: {"t":
+1700000000.12}`. Of each read the first and the last such event are sampled, half of the read's
+events each: the first has waited longest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Mark(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a number of whole blocks held.
+    """The contents of some whole blocks.
 
     `first` and `last` are the times of the first and last event that has one, 0 if none has.
     `marks` are the ids that end in a number, `unnumbered` the events without such an id. `run` is
@@ -186,7 +186,7 @@ class Blocks:
             if body.endswith(b"\r"):
                 body, self._cr = body[:-1], b"\r"
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        # The blank line may have begun in what is held.
+        # The blank line may have begun in the held bytes.
         begin = max(0, len(self._held) - 1)
         held = self._held + body
         end = held.rfind(b"\n\n", begin) + 2
@@ -199,7 +199,7 @@ class Blocks:
 
 
 @final
-class Reader:
+class BodyReader:
     """One stream's body: framing, blocks, and the way around both."""
 
     __slots__ = ("_blocks", "_chunks")
@@ -236,15 +236,15 @@ class Reader:
 
 @final
 class Memo:
-    """Remembers what a read held, for the other streams that are sent the same."""
+    """Remembers the contents of a read, for the other streams that are sent the same."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
         self._known: dict[bytes, Found] = {}
 
-    def read(self, reader: Reader, data: bytes) -> Found:
-        """Do as `reader.feed`, from memory if that is possible.
+    def read(self, reader: BodyReader, data: bytes) -> Found:
+        """Return what `reader.feed` returns, from memory if that is possible.
 
         Raises:
             BadStreamError: it is none in this framing.

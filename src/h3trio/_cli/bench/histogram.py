@@ -1,17 +1,14 @@
-"""`delays`: a hub's `Histogram` with the finer steps that `bench` needs; as JSON and milliseconds.
+"""`delays`: a hub's `Histogram` with the finer steps that `bench` needs.
 
 32 steps for each power of two of microseconds, so a figure is at most 3.2 % off, whatever the
-number of samples. Histograms of several processes add up, and travel as JSON.
+number of samples. Histograms of several processes add up.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from h3trio.hub._fanout.latency import Histogram
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # The last is at nearly five hours.
 _EDGES: Final = (*range(1, 33), *(edge << shift for shift in range(29) for edge in range(33, 65)))
@@ -29,21 +26,6 @@ def merge(into: Histogram, other: Histogram) -> None:
     into.counts = [one + more for one, more in zip(into.counts, other.counts, strict=True)]
     into.sum += other.sum
     into.max = max(into.max, other.max)
-
-
-def as_json(histogram: Histogram) -> dict[str, object]:
-    """Return the value that `from_json` takes."""
-    counts = {str(step): count for step, count in enumerate(histogram.counts) if count}
-    return {"sum": histogram.sum, "max": histogram.max, "counts": counts}
-
-
-def from_json(found: Mapping[str, Any]) -> Histogram:
-    """Read a value of `as_json`."""
-    made = delays()
-    made.sum, made.max = float(found["sum"]), float(found["max"])
-    for step, count in found["counts"].items():
-        made.counts[int(step)] = int(count)
-    return made
 
 
 def milliseconds(histogram: Histogram) -> dict[str, float] | None:

@@ -1,9 +1,9 @@
-"""Whether every stream got every event once, told by ids that count up.
+"""`Ids`: checks that every stream got every event once, by ids that count up.
 
 An id is judged by the number at its end: `e3-17` follows `e3-16`. A number not above the one before
 is a repeat. A jump over numbers is a loss only if another stream got one of them: else they belong
 to topics that nobody here subscribed to, or to nobody. So numbers that were seen are kept, up to a
-bound, and jumps are judged at the end. Where what stands before the number changes, the count
+bound, and jumps are judged at the end. Where the text before the number changes, the count
 starts anew: a hub that was restarted.
 
 Streams are compared within one process of the generator; all of them ask for the same URL.
@@ -24,7 +24,7 @@ MAX_JUMPS: Final = 100_000
 
 @final
 class Position:
-    """Where one stream is: the last id it got."""
+    """The last id that a stream got."""
 
     __slots__ = ("head", "number")
 
@@ -35,7 +35,7 @@ class Position:
 
 @final
 class Ids:
-    """What the ids of a group of streams say."""
+    """The ids that a group of streams got, and the counts of those repeated or missing."""
 
     __slots__ = (
         *("_jumps", "_known_run", "_max_jumps", "_max_numbers", "_seen"),
@@ -55,11 +55,11 @@ class Ids:
         """There were more ids or jumps than are kept: losses are counted too low."""
 
     def take(self, position: Position, found: Found) -> None:
-        """Judge what a stream got."""
+        """Judge the ids that a stream got."""
         self.unnumbered += found.unnumbered
         run = found.run
         if run is not None and position.head == run[0] and position.number + 1 == run[1]:
-            # The usual case: it goes on where it was.
+            # The usual case: the ids go on from the last one.
             self.judged += found.events
             position.number = run[2]
             if run is not self._known_run:
@@ -72,7 +72,7 @@ class Ids:
     def _judge(self, position: Position, mark: Mark) -> None:
         head, number, is_event = mark
         if not is_event:
-            # A block of its own with an id says where the stream begins.
+            # A block that has an id and no data says where the stream begins.
             position.head, position.number = head, number
             return
         self._see(head, (number,))

@@ -1,30 +1,31 @@
-"""What the processes of the load generator tell each other: jobs, and what came of them.
+"""Messages between the processes of the load generator: jobs, and their outcomes.
 
-All of it is JSON, one line a message. A process that works for `bench` gets its job as the first
-line on standard input; further lines are commands: `go` to count from now, `drain` to end as soon
-as it is quiet, and the end of the input to end at once. It answers with lines that hold one of
-`ready` (and how many streams are open), `going`, `progress` or `result`.
+A process that works for `bench` is started with its job. Through a pipe it gets commands: `GO` to
+count from now, `DRAIN` to end as soon as it is quiet, `END` to end at once. It answers with pairs:
+`ready` and how many streams are open, `going`, `progress` and some counts, `result` and a
+`Received` or `Published`. The end of the pipe means that nobody wants a result any more.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, final
 
-from h3trio.hub._fanout.latency import Histogram
+from .histogram import delays, merge
 
-from .histogram import as_json, delays, from_json, merge
+if TYPE_CHECKING:
+    from h3trio.hub._fanout.latency import Histogram
 
 GO: Final = "go"
 DRAIN: Final = "drain"
+END: Final = "end"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where requests go: a resolved address, and what the request says."""
+class Endpoint:
+    """The target of requests: a resolved address, and the words of a request."""
 
     family: int
     address: str
@@ -47,7 +48,7 @@ class Target:
 class SubscribeJob:
     """Open so many streams over so many seconds, and count what comes."""
 
-    target: Target
+    target: Endpoint
     connections: int
     ramp: float
     timeout: float
@@ -59,7 +60,7 @@ class SubscribeJob:
 class PublishJob:
     """Post events at a rate, until told to stop."""
 
-    target: Target
+    target: Endpoint
     rate: float
     size: int
     connections: int
@@ -68,7 +69,7 @@ class PublishJob:
 @final
 @dataclass(slots=True, kw_only=True)
 class Received:
-    """What a group of streams came to. Times are in seconds."""
+    """The counts of a group of streams. Times are in seconds."""
 
     asked: int = 0
     opened: int = 0
@@ -104,7 +105,7 @@ class Received:
     """Share of its core that the process used meanwhile."""
 
     def add(self, other: Received) -> None:
-        """Add what another process came to."""
+        """Add the counts of another process."""
         self.least = min(self.least, other.least) if self.asked else other.least
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -121,13 +122,12 @@ _SUMS: Final = (
     *("judged", "unnumbered", "repeated", "missing", "resets"),
 )
 _MAXIMA: Final = ("most", "connect_seconds", "bounded", "seconds", "busy")
-_HISTOGRAMS: Final = ("connects", "latencies")
 
 
 @final
 @dataclass(slots=True, kw_only=True)
 class Published:
-    """What a publisher came to. `latencies` are from when a request was due to its answer."""
+    """The counts of a publisher. `latencies` run from the time a request was due to its answer."""
 
     sent: int = 0
     acked: int = 0
@@ -137,39 +137,3 @@ class Published:
     latencies: Histogram = field(default_factory=delays)
     seconds: float = 0.0
     busy: float = 0.0
-
-
-def to_json(value: Any) -> str:  # noqa: ANN401 - any of the dataclasses above
-    """Write a job or an outcome in one line."""
-    fields = {
-        name: as_json(found) if isinstance(found, Histogram) else found
-        for name, found in ((name, getattr(value, name)) for name in value.__dataclass_fields__)
-        if name != "target"
-    }
-    if hasattr(value, "target"):
-        fields["target"] = asdict(value.target)
-    return json.dumps(fields)
-
-
-def received_from(found: dict[str, Any]) -> Received:
-    """Read what `to_json` wrote."""
-    return Received(**_revived(found, ("refused", "lost")))
-
-
-def published_from(found: dict[str, Any]) -> Published:
-    """Read what `to_json` wrote."""
-    return Published(**_revived(found, ("failed",)))
-
-
-def _revived(found: dict[str, Any], counters: tuple[str, ...]) -> dict[str, Any]:
-    revived = {name: from_json(found[name]) for name in _HISTOGRAMS if name in found}
-    return found | revived | {name: Counter(found[name]) for name in counters}
-
-
-def job_from(line: str) -> SubscribeJob | PublishJob:
-    """Read a job that `to_json` wrote."""
-    found = json.loads(line)
-    target = found.pop("target")
-    target["headers"] = tuple(target["headers"])
-    kind = PublishJob if "rate" in found else SubscribeJob
-    return kind(target=Target(**target), **found)

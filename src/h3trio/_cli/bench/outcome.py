@@ -1,8 +1,8 @@
-"""What a run of the load generator came to: figures, what went wrong, and what to keep in mind."""
+"""`Outcome`: the figures of a run of the load generator, its problems, and notes on the figures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, final
 
 from .histogram import milliseconds
@@ -66,7 +66,7 @@ class Outcome:
             yield f"{found.ended:,} streams were ended by the server"
         if published is not None:
             yield from _busy("the publisher", published.busy)
-            # A few at the end are waiting for answers, whatever the rate.
+            # At the end a few wait for answers, whatever the rate.
             if published.unsent > LATE_SHARE * published.sent:
                 yield f"{published.unsent:,} events were due and not sent: the rate is too high"
         if self.interrupted:
@@ -98,21 +98,10 @@ class Outcome:
 
     def as_json(self) -> dict[str, object]:
         """Return all figures; latencies in milliseconds, times in seconds."""
-        found, published = self.received, self.published
-        received = {
-            name: getattr(found, name)
-            for name in (
-                *("asked", "opened", "refused", "ended", "lost", "events", "timed", "bytes"),
-                *("reads", "least", "most", "judged", "unnumbered", "repeated", "missing"),
-                *("resets", "seconds", "connect_seconds", "busy"),
-            )
-        }
-        received["connect_ms"] = milliseconds(found.connects)
-        received["latency_ms"] = milliseconds(found.latencies)
         return {
             "url": self.url,
-            "received": received,
-            "published": published and _published(published),
+            "received": _figures(self.received),
+            "published": self.published and _figures(self.published),
             "problems": list(self.problems()),
             "notes": list(self.notes()),
             "status": self.status,
@@ -133,10 +122,12 @@ class Outcome:
             yield f"  note: {note}"
 
 
-def _published(found: Published) -> dict[str, object]:
-    names = ("sent", "acked", "unsent", "failed", "seconds", "busy")
-    fields: dict[str, object] = {name: getattr(found, name) for name in names}
-    return fields | {"latency_ms": milliseconds(found.latencies)}
+def _figures(found: Received | Published) -> dict[str, object]:
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    for name, in_milliseconds in (("connects", "connect_ms"), ("latencies", "latency_ms")):
+        if name in values:
+            values[in_milliseconds] = milliseconds(values.pop(name))
+    return values
 
 
 def _busy(what: str, busy: float) -> Iterator[str]:

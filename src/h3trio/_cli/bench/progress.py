@@ -1,32 +1,20 @@
-"""What a run shows on standard error while it lasts, and its table at the end.
+"""The display of a run: progress on standard error while it lasts, a table at its end.
 
-With rich (the extra `bench`) and on a terminal: one line that changes, and a table. Else plain
-lines, one a second.
+With rich and on a terminal: one line that changes, and a table. Else plain lines, one a second. It
+stands apart because rich comes with an extra, `bench`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Protocol, TextIO, final
+from typing import TYPE_CHECKING, TextIO, final
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
     from .outcome import Outcome
-
-
-class Display(Protocol):
-    """Shows how far a run is, and what it came to."""
-
-    def step(self, line: str) -> None:
-        """Show one line of progress."""
-        ...
-
-    def end(self, outcome: Outcome | None) -> None:
-        """Show no more progress; show the outcome on standard output, if there is one to show."""
-        ...
 
 
 @final
@@ -77,7 +65,7 @@ class RichDisplay:
             self._results.print(line, style="red" if "PROBLEM" in line else None, markup=False)
 
 
-def display(*, quiet: bool, stream: TextIO) -> Display:
+def display(*, quiet: bool, stream: TextIO) -> PlainDisplay | RichDisplay:
     """Choose: rich if it is there and this stream, where progress goes, is a terminal."""
     if quiet or not stream.isatty() or importlib.util.find_spec("rich") is None:
         return PlainDisplay(quiet=quiet)

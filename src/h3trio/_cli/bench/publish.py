@@ -1,4 +1,4 @@
-"""A publisher at a fixed rate: when a request is due doesn't depend on the answers to earlier ones.
+"""`PacedPublisher`: posts at a fixed rate, whether earlier requests are answered or not.
 
 Event i is due at start + i / rate and bears that time, so a server that stalls can't hide it by
 slowing its publisher. Some keep-alive connections have one request each on the way; what is due and
@@ -44,7 +44,7 @@ def is_whole(answer: bytes) -> bool:
 
 
 @final
-class _Connection:
+class _KeptConnection:
     __slots__ = ("due", "is_busy", "received", "sock")
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class _Connection:
 
 
 @final
-class Publisher:
+class PacedPublisher:
     """Posts events; `turn` is one round of its loop."""
 
     def __init__(self, job: PublishJob) -> None:
@@ -63,8 +63,8 @@ class Publisher:
         agent = f"User-Agent: h3trio-bench/{__version__}"
         self._head = job.target.head("POST", agent, "Content-Type: text/plain; charset=utf-8")
         self._poll = select.epoll()
-        self._by_fd: dict[int, _Connection] = {}
-        self._free = deque(_Connection() for _ in range(job.connections))
+        self._by_fd: dict[int, _KeptConnection] = {}
+        self._free = deque(_KeptConnection() for _ in range(job.connections))
         self._begun = self._cpu = 0.0
         self._wall_offset = 0.0
         self.published = Published()
@@ -105,7 +105,7 @@ class Publisher:
             self._send(self._free.popleft(), due)
         return 60.0  # an answer comes first
 
-    def _send(self, connection: _Connection, due: float) -> None:
+    def _send(self, connection: _KeptConnection, due: float) -> None:
         data = event_data(due + self._wall_offset, self.published.sent, self._job.size)
         self.published.sent += 1
         connection.due, connection.is_busy = due, True
@@ -115,7 +115,7 @@ class Publisher:
         except OSError as exc:
             self._fail(connection, exc.strerror or "failed")
 
-    def _open(self, connection: _Connection) -> socket.socket:
+    def _open(self, connection: _KeptConnection) -> socket.socket:
         if connection.sock is None:
             target = self._job.target
             sock = socket.socket(target.family, socket.SOCK_STREAM)
@@ -127,7 +127,7 @@ class Publisher:
             self._poll.register(sock, select.EPOLLIN)
         return connection.sock
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: _KeptConnection) -> None:
         assert connection.sock is not None, "it is polled"
         try:
             data = connection.sock.recv(MAX_ANSWER_BYTES)
@@ -140,7 +140,7 @@ class Publisher:
         elif is_whole(connection.received):
             self._answered(connection)
 
-    def _answered(self, connection: _Connection) -> None:
+    def _answered(self, connection: _KeptConnection) -> None:
         head = connection.received.partition(b"\r\n\r\n")[0].lower()
         status = head[9:12].decode("latin-1")
         connection.received = b""
@@ -153,26 +153,26 @@ class Publisher:
             self._drop(connection)
         self._release(connection)
 
-    def _fail(self, connection: _Connection, why: str) -> None:
-        # A connection on which nothing is under way may go: the next request opens another.
+    def _fail(self, connection: _KeptConnection, why: str) -> None:
+        # An idle connection may be closed: the next request opens another.
         if connection.is_busy:
             self.published.failed[why] += 1
         self._drop(connection)
         self._release(connection)
 
-    def _release(self, connection: _Connection) -> None:
+    def _release(self, connection: _KeptConnection) -> None:
         if connection.is_busy:
             connection.is_busy = False
             self._free.append(connection)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: _KeptConnection) -> None:
         if connection.sock is not None:
             self._by_fd.pop(connection.sock.fileno(), None)
             connection.sock.close()
         connection.sock, connection.received = None, b""
 
     def result(self, stopped: float) -> Published:
-        """Close all and return what came of the time up to `stopped`."""
+        """Close all; return the counts of the time up to `stopped`."""
         for connection in list(self._by_fd.values()):
             self._drop(connection)
         self._poll.close()

@@ -1,4 +1,4 @@
-"""One run of the load generator: starts its processes, tells them when, and adds up what came.
+"""`BenchRun`: starts the processes of the generator, tells them when, and adds up their counts.
 
 Streams open first, all of them; only then does the count begin, and the publisher. With a
 publisher, the end is when nothing more comes, so what was published can arrive; without one it is
@@ -7,56 +7,55 @@ the end of the time.
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import multiprocessing
 import resource
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from h3trio._cli.common import CommandError
+from h3trio.client._errors import reason_of
+
 from .job import (
     DRAIN,
+    END,
     GO,
+    Endpoint,
     Published,
     PublishJob,
     Received,
     SubscribeJob,
-    Target,
-    published_from,
-    received_from,
-    to_json,
 )
-from .outcome import Outcome
+from .outcome import EXIT_UNREACHED, Outcome
+from .worker import work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
 
 SPARE_FILES: Final = 32  # what a process needs beside its connections
 LATE: Final = 30.0  # seconds a process may be late with what it has to say
 STEP: Final = 1.0  # seconds between two lines of progress
 
 
-class BenchError(Exception):
-    """The run can't go on; its text is the line for people."""
-
-
 @final
-class UnreachedError(BenchError):
+class UnreachedError(CommandError):
     """There is no server."""
+
+    status = EXIT_UNREACHED
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is asked for; times in seconds."""
+class BenchPlan:
+    """The parts of a run; times are in seconds."""
 
     url: str
-    target: Target
+    target: Endpoint
     connections: int
     processes: int
     ramp: float
@@ -69,13 +68,13 @@ def check_limits(connections: int, processes: int) -> None:
     """Take all open files that we may have, for our processes too.
 
     Raises:
-        BenchError: they aren't enough.
+        CommandError: they aren't enough.
     """
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     each = -(-connections // processes)
     if hard != resource.RLIM_INFINITY and each > hard - SPARE_FILES:
-        raise BenchError(
+        raise CommandError(
             f"{each:,} connections a process are more than the {hard:,} open files that it may "
             "have (ulimit -Hn) allow: raise the limit, or use more --processes"
         )
@@ -93,109 +92,87 @@ async def resolve(host: str, port: int, patience: float) -> tuple[int, str]:
     Raises:
         UnreachedError: there is none.
     """
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    except OSError as exc:
-        raise UnreachedError(f"can't reach {host}: {exc.strerror}") from exc
     why = "timed out"
-    for family, _kind, _protocol, _name, address in found:
-        with trio.move_on_after(patience), trio.socket.socket(family) as sock:
-            try:
-                await sock.connect(address)
-            except OSError as exc:
-                why = os.strerror(exc.errno) if exc.errno else str(exc)
-            else:
-                return family, str(address[0])
+    with trio.move_on_after(patience):
+        try:
+            async with await trio.open_tcp_stream(host, port) as stream:
+                return stream.socket.family, str(stream.socket.getpeername()[0])
+        except OSError as exc:
+            why = reason_of(exc)
     raise UnreachedError(f"can't reach {host} at port {port}: {why}")
 
 
 @final
 class Worker:
-    """A process that works for us."""
+    """A process that works for us.
 
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self.ready = trio.Event()
-        self.going = trio.Event()
+    Attributes:
+        ready: its streams are open, or refused.
+        going: it counts.
+        over: it has ended.
+        opened: how many streams it has opened, once it is ready.
+        progress: its last counts.
+    """
+
+    def __init__(self, job: SubscribeJob | PublishJob) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=work, args=(job, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._result: Received | Published | None = None
+        self.ready, self.going, self.over = trio.Event(), trio.Event(), trio.Event()
         self.opened = 0
-        self.over = trio.Event()
         self.progress: dict[str, int] = {}
-        self.result: dict[str, Any] | None = None
 
-    @classmethod
-    async def start(cls, nursery: trio.Nursery, job: SubscribeJob | PublishJob) -> Worker:
-        """Start a process with its job; it is killed with the nursery."""
-        run = partial(
-            trio.run_process,
-            [sys.executable, "-m", f"{__package__}.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            check=False,
-            deliver_cancel=_kill,
-        )
-        self = cls(await nursery.start(run))
-        nursery.start_soon(self._read)
-        await self.tell(to_json(job))
-        return self
+    def tell(self, command: str) -> None:
+        """Send a command; one that is gone is not told."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(command)
 
-    async def tell(self, line: str) -> None:
-        """Send a line; one that is gone is not told."""
-        assert self._process.stdin is not None, "opened with a pipe"
-        try:
-            await self._process.stdin.send_all(f"{line}\n".encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.over.wait()
-
-    async def end(self) -> dict[str, Any]:
+    async def end(self) -> Any:  # noqa: ANN401 - `Received` or `Published`, after its job
         """End it at once, unless it ended; return its result.
 
         Raises:
-            BenchError: it has none.
+            CommandError: it has none.
         """
-        assert self._process.stdin is not None, "opened with a pipe"
-        await self._process.stdin.aclose()
+        self.tell(END)
         with trio.move_on_after(LATE):
             await self.over.wait()
-        if self.result is None:
-            raise BenchError("a process of the generator ended without a result")
-        return self.result
+        if self._result is None:
+            raise CommandError("a process of the generator ended without a result")
+        return self._result
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None, "opened with a pipe"
-        held = bytearray()
+    async def follow(self) -> None:
+        """Take its messages, to its end; cancelled, it is killed."""
         try:
-            async with self._process.stdout as stdout:
-                async for piece in stdout:
-                    held += piece
-                    *lines, rest = bytes(held).split(b"\n")
-                    held = bytearray(rest)
-                    for line in lines:
-                        self._take(json.loads(line))
-        finally:
+            while True:
+                await trio.lowlevel.wait_readable(self._pipe.fileno())
+                self._take(*self._pipe.recv())
+        except (EOFError, OSError):
             for event in (self.ready, self.going, self.over):
                 event.set()
+        finally:
+            self._process.kill()
+            self._pipe.close()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "progress" in message:
-            self.progress = message["progress"]
-        elif "result" in message:
-            self.result = message["result"]
-        elif "going" in message:
-            self.going.set()
-        else:
-            self.opened = message["ready"]
-            self.ready.set()
-
-
-async def _kill(process: trio.Process) -> None:
-    process.kill()
+    def _take(self, kind: str, value: Any) -> None:  # noqa: ANN401 - after its kind
+        match kind:
+            case "ready":
+                self.opened = value
+                self.ready.set()
+            case "going":
+                self.going.set()
+            case "progress":
+                self.progress = value
+            case _:
+                self._result = value
 
 
 @final
-class Run:
+class BenchRun:
     """A run under way."""
 
-    def __init__(self, plan: Plan, show: Callable[[str], None]) -> None:
+    def __init__(self, plan: BenchPlan, show: Callable[[str], None]) -> None:
         self._plan = plan
         self._show = show
         self._workers: list[Worker] = []
@@ -205,7 +182,7 @@ class Run:
         """Measure.
 
         Raises:
-            BenchError: it can't be done.
+            CommandError: it can't be done.
         """
         plan = self._plan
         async with trio.open_nursery() as nursery:
@@ -214,10 +191,13 @@ class Run:
                 job = SubscribeJob(
                     target=plan.target, connections=count, ramp=plan.ramp, timeout=plan.timeout
                 )
-                self._workers.append(await Worker.start(nursery, job))
-            publisher = plan.publish and await Worker.start(nursery, plan.publish)
+                self._workers.append(Worker(job))
+            publisher = plan.publish and Worker(plan.publish)
+            for worker in (*self._workers, *([publisher] if publisher else [])):
+                nursery.start_soon(worker.follow)
             nursery.start_soon(self._show_steps)
-            await self._until(self._all_ready, plan.ramp + 2 * plan.timeout + LATE)
+            ready = [worker.ready for worker in self._workers]
+            await self._until(ready, plan.ramp + 2 * plan.timeout + LATE)
             outcome = await self._measure(publisher)
             nursery.cancel_scope.cancel(reason="the run is over")
         return outcome
@@ -228,7 +208,7 @@ class Run:
             published = await self._load(publisher)
         received = Received()
         for worker in self._workers:
-            received.add(received_from(await worker.end()))
+            received.add(await worker.end())
         return Outcome(
             url=self._plan.url,
             received=received,
@@ -237,46 +217,36 @@ class Run:
         )
 
     async def _load(self, publisher: Worker | None) -> Published | None:
-        """Let it run its time; return what the publisher came to, if there is one."""
+        """Let it run its time; return the counts of the publisher, if there is one."""
         for worker in self._workers:
-            await worker.tell(GO)
-        # What is published before they count would be missing.
-        await self._until(self._all_going, LATE)
+            worker.tell(GO)
+        # An event that is published before they count would be missing.
+        await self._until([worker.going for worker in self._workers], LATE)
         if publisher is not None:
-            await publisher.tell(GO)
-        await self._until(trio.sleep_forever, self._plan.duration)
+            publisher.tell(GO)
+        await self._until([trio.Event()], self._plan.duration)  # which nobody sets
         if publisher is None:
             return None
-        await publisher.tell(DRAIN)
-        await self._until(publisher.over.wait, LATE)
+        publisher.tell(DRAIN)
+        await self._until([publisher.over], LATE)
         for worker in self._workers:
-            await worker.tell(DRAIN)
-        await self._until(self._all_over, LATE)
-        return published_from(await publisher.end())
+            worker.tell(DRAIN)
+        await self._until([worker.over for worker in self._workers], LATE)
+        published: Published = await publisher.end()
+        return published
 
-    async def _until(self, wait: Callable[[], Any], seconds: float) -> None:
-        """Wait for something, for the end of the time, or for an interrupt."""
+    async def _until(self, events: Iterable[trio.Event], seconds: float) -> None:
+        """Wait for events, for the end of the time, or for an interrupt."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_interrupted, nursery.cancel_scope)
-                await wait()
-                nursery.cancel_scope.cancel(reason="it has come")
+                for event in events:
+                    await event.wait()
+                nursery.cancel_scope.cancel(reason="all have come")
 
     async def _cancel_when_interrupted(self, scope: trio.CancelScope) -> None:
         await self._interrupted.wait()
         scope.cancel(reason="interrupted")
-
-    async def _all_ready(self) -> None:
-        for worker in self._workers:
-            await worker.ready.wait()
-
-    async def _all_going(self) -> None:
-        for worker in self._workers:
-            await worker.going.wait()
-
-    async def _all_over(self) -> None:
-        for worker in self._workers:
-            await worker.over.wait()
 
     async def _watch_signals(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -284,9 +254,9 @@ class Run:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             async for _number in signals:
-                # A second one ends the run as a whole.
+                # A second signal ends the run as a whole.
                 if self._interrupted.is_set():
-                    raise BenchError("interrupted twice")
+                    raise CommandError("interrupted twice")
                 self._interrupted.set()
 
     async def _show_steps(self) -> None:

@@ -1,11 +1,11 @@
-"""Many streams in one process: one thread, one epoll, one buffer.
+"""`Swarm`: many streams in one process, with one thread, one epoll and one buffer.
 
-The loop does nothing that it doesn't have to, as it must not be what is measured: no task and no
-parser per stream, one `recv_into` for each stream that is ready, and what many streams are sent is
-analysed once (see `count`). Connecting counts too: from `connect()` to the end of a head
-that is a stream's.
+The loop does as little as it can, for the server is to be measured and not the loop: no task and no
+parser for each stream, one `recv_into` for each stream that is ready, and bytes that many streams
+are sent are analysed once (see `count`). Connecting is measured too: from `connect()` to the end of
+the head of a stream.
 
-What can go wrong with a stream is counted by reason, and the others go on.
+A stream that fails is counted by its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._version import __version__
+from h3trio.client._policy import is_event_stream
 
-from .count import BadStreamError, Memo, Reader
+from .count import BadStreamError, BodyReader, Memo
 from .histogram import delays
 from .ids import Ids, Position
 from .job import Received
@@ -58,14 +59,13 @@ def parse_head(head: bytes) -> bool:
     fields = {
         name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
     }
-    kind = fields.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "text/event-stream":
+    if not is_event_stream(fields.get("content-type", "")):
         raise RefusedError("no text/event-stream")
     return fields.get("transfer-encoding", "").lower() == "chunked"
 
 
 @final
-class Stream:
+class SwarmStream:
     """One connection."""
 
     __slots__ = ("began", "events", "head", "position", "reader", "sock")
@@ -74,7 +74,7 @@ class Stream:
         self.sock = sock
         self.began = began
         self.head = b""
-        self.reader: Reader | None = None  # none until the head is there
+        self.reader: BodyReader | None = None  # none until the head is there
         self.position = Position()
         self.events = 0
 
@@ -90,13 +90,13 @@ class Swarm:
             + b"\r\n"
         )
         self._poll = select.epoll()
-        self._streams: dict[int, Stream] = {}
-        self._connecting: dict[int, Stream] = {}  # the oldest first
+        self._streams: dict[int, SwarmStream] = {}
+        self._connecting: dict[int, SwarmStream] = {}  # the oldest first
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._memo = Memo()
         self._ids = Ids()
-        self._all: list[Stream] = []
+        self._all: list[SwarmStream] = []
         self._started = 0
         self._begun = self._last_open = time.perf_counter()
         self._count_from = self._last_event = 0.0
@@ -163,46 +163,46 @@ class Swarm:
         try:
             sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as exc:
-            self.received.refused[_told(exc.errno)] += 1
+            self.received.refused[_reason(exc.errno)] += 1
             return
-        stream = Stream(sock, now)
+        stream = SwarmStream(sock, now)
         self._streams[sock.fileno()] = self._connecting[sock.fileno()] = stream
         self._poll.register(sock, _OUT)
         code = sock.connect_ex((target.address, target.port))
         if code not in (0, errno.EINPROGRESS):
-            self._refuse(stream, _told(code))
+            self._refuse(stream, _reason(code))
 
-    def _connected(self, stream: Stream) -> None:
+    def _connected(self, stream: SwarmStream) -> None:
         code = stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._refuse(stream, _told(code))
+            self._refuse(stream, _reason(code))
             return
         try:
             # The first bytes on a connection: the kernel has room for all of them.
             stream.sock.send(self._request)
         except OSError as exc:
-            self._refuse(stream, _told(exc.errno))
+            self._refuse(stream, _reason(exc.errno))
             return
         self._poll.modify(stream.sock, _IN)
 
-    def _refuse(self, stream: Stream, why: str) -> None:
+    def _refuse(self, stream: SwarmStream, why: str) -> None:
         del self._connecting[stream.sock.fileno()]
         self.received.refused[why] += 1
         self._close(stream)
 
-    def _close(self, stream: Stream) -> None:
+    def _close(self, stream: SwarmStream) -> None:
         del self._streams[stream.sock.fileno()]
         stream.sock.close()  # which takes it out of the epoll
 
     # -- reading
 
-    def _read(self, stream: Stream) -> None:
+    def _read(self, stream: SwarmStream) -> None:
         try:
             size = stream.sock.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError as exc:
-            self._over(stream, _told(exc.errno))
+            self._over(stream, _reason(exc.errno))
             return
         if not size:
             self._over(stream, "")
@@ -214,7 +214,7 @@ class Swarm:
         except RefusedError as exc:
             self._refuse(stream, str(exc))
 
-    def _take(self, stream: Stream, data: bytes) -> None:
+    def _take(self, stream: SwarmStream, data: bytes) -> None:
         if stream.reader is None:
             data = self._take_head(stream, data)
         if data and stream.reader is not None:
@@ -224,7 +224,7 @@ class Swarm:
             if stream.reader.ended:
                 self._over(stream, "")
 
-    def _take_head(self, stream: Stream, data: bytes) -> bytes:
+    def _take_head(self, stream: SwarmStream, data: bytes) -> bytes:
         """Take bytes of the head; return what is behind it."""
         head, blank, rest = (stream.head + data).partition(b"\r\n\r\n")
         if not blank:
@@ -232,7 +232,7 @@ class Swarm:
             if len(head) > MAX_HEAD_BYTES:
                 raise RefusedError("the head is too long")
             return b""
-        stream.reader = Reader(chunked=parse_head(head))
+        stream.reader = BodyReader(chunked=parse_head(head))
         stream.head = b""
         now = time.perf_counter()
         self._last_open = now
@@ -242,7 +242,7 @@ class Swarm:
         del self._connecting[stream.sock.fileno()]
         return rest
 
-    def _count(self, stream: Stream, found: Found) -> None:
+    def _count(self, stream: SwarmStream, found: Found) -> None:
         received, events = self.received, found.events
         received.resets += found.resets
         self._ids.take(stream.position, found)
@@ -259,7 +259,7 @@ class Swarm:
                 received.latencies.add(now - found.last, events // 2)
             received.early += found.last > now
 
-    def _over(self, stream: Stream, why: str) -> None:
+    def _over(self, stream: SwarmStream, why: str) -> None:
         if stream.reader is None:
             self._refuse(stream, why or "closed without an answer")
             return
@@ -290,5 +290,5 @@ class Swarm:
         return found
 
 
-def _told(code: int | None) -> str:
+def _reason(code: int | None) -> str:
     return os.strerror(code) if code else "failed"

@@ -1,121 +1,80 @@
-"""One process of the load generator: `python -m h3trio._cli.bench.worker`, started by `bench`.
+"""`work`: one process of the load generator, started by `bench`.
 
-It reads its job and its commands from standard input, and ends with it: so nothing is left running
-if `bench` goes. See `job` for what the lines say.
+It ends with the pipe to `bench`: so nothing is left running if that goes. See `job` for the
+messages.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import signal
-import sys
 import time
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
-from .job import DRAIN, GO, PublishJob, job_from, to_json
-from .publish import PATIENCE, Publisher
+from .job import DRAIN, END, GO, PublishJob
+from .publish import PATIENCE, PacedPublisher
 from .subscribe import Swarm
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from .job import SubscribeJob
 
-PROGRESS: Final = 0.5  # seconds between two lines
-_STDIN: Final = 0
+    Pipe = Connection[Any, Any]
+
+PROGRESS: Final = 0.5  # seconds between two messages
 
 
-@final
-class Commands:
-    """Lines on standard input, read when the loop finds it readable."""
-
-    def __init__(self) -> None:
-        self._held = b""
-        self.is_over = False
-
-    def first(self) -> str:
-        """Wait for the first line."""
-        while b"\n" not in self._held and not self.is_over:
-            self._read()
-        line, _, self._held = self._held.partition(b"\n")
-        return line.decode()
-
-    def read(self) -> list[str]:
-        """Return the lines that are there; at the end of the input, `is_over` says so."""
-        self._read()
-        *lines, self._held = self._held.split(b"\n")
-        return [line.decode() for line in lines]
-
-    def _read(self) -> None:
-        data = os.read(_STDIN, 65536)
-        self._held += data
-        self.is_over = not data
-
-
-def main() -> int:
-    """Do the job on standard input."""
-    # An interrupt goes to all processes of the terminal; `bench` tells us what it means.
+def work(job: SubscribeJob | PublishJob, pipe: Pipe) -> None:
+    """Do a job."""
+    # An interrupt goes to all processes of the terminal; `bench` turns it into a command.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    commands = Commands()
-    job = job_from(commands.first())
-    if isinstance(job, PublishJob):
-        _publish(job, commands)
-    else:
-        _subscribe(job, commands)
-    return 0
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        if isinstance(job, PublishJob):
+            _publish(job, pipe)
+        else:
+            _subscribe(job, pipe)
 
 
-def _say(kind: str, text: str) -> None:
-    print(f'{{"{kind}": {text}}}', flush=True)
-
-
-def _subscribe(job: SubscribeJob, commands: Commands) -> None:
-    swarm, ready, drained = Swarm(job), False, 0.0
-    swarm.watch(_STDIN)
+def _subscribe(job: SubscribeJob, pipe: Pipe) -> None:
+    swarm, ready, drained, command = Swarm(job), False, 0.0, ""
+    swarm.watch(pipe.fileno())
     told = time.perf_counter()
-    while not (drained and swarm.is_quiet(drained)):
+    while command != END and not (drained and swarm.is_quiet(drained)):
         if swarm.turn(PROGRESS):
-            for line in commands.read():
-                if line == GO:
-                    swarm.go()
-                    _say("going", "true")
-                elif line == DRAIN:
-                    drained = time.perf_counter()
-            if commands.is_over:
-                break
+            command = pipe.recv()
+            if command == GO:
+                swarm.go()
+                pipe.send(("going", True))
+            elif command == DRAIN:
+                drained = time.perf_counter()
         if not ready and swarm.is_open:
             ready = True
-            _say("ready", str(swarm.received.opened))
+            pipe.send(("ready", swarm.received.opened))
         if (now := time.perf_counter()) - told >= PROGRESS:
             told = now
-            _tell(swarm)
-    _say("result", to_json(swarm.result()))
+            pipe.send(("progress", _progress(swarm)))
+    pipe.send(("result", swarm.result()))
 
 
-def _tell(swarm: Swarm) -> None:
+def _progress(swarm: Swarm) -> dict[str, int]:
     found = swarm.received
-    fields = ("opened", "ended", "events", "bytes")
-    progress = {name: getattr(found, name) for name in fields}
+    progress = {name: getattr(found, name) for name in ("opened", "ended", "events", "bytes")}
     progress["gone"] = found.ended + found.lost.total() + found.refused.total()
-    _say("progress", json.dumps(progress))
+    return progress
 
 
-def _publish(job: PublishJob, commands: Commands) -> None:
-    publisher = Publisher(job)
-    if commands.first() != GO:
+def _publish(job: PublishJob, pipe: Pipe) -> None:
+    publisher = PacedPublisher(job)
+    if pipe.recv() != GO:
         return
     publisher.go()
-    publisher.watch(_STDIN)
+    publisher.watch(pipe.fileno())
     while not publisher.turn(PROGRESS, publishes=True):
         pass
     # Any command ends it.
-    stopped = time.perf_counter()
-    while (
-        not publisher.is_idle and time.perf_counter() < stopped + PATIENCE and not commands.is_over
-    ):
+    stopped, command = time.perf_counter(), pipe.recv()
+    while not publisher.is_idle and time.perf_counter() < stopped + PATIENCE and command != END:
         if publisher.turn(0.1, publishes=False):
-            commands.read()
-    _say("result", to_json(publisher.result(stopped)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            command = pipe.recv()
+    pipe.send(("result", publisher.result(stopped)))

@@ -1,14 +1,15 @@
-"""Findings about an answer's head: may EventSource take it, and may what is between leave it alone?
+"""`HEAD_CHECKS`: findings about the head of an answer, for browsers and for proxies on the way.
 
-Strategy: each check is a generator of findings from what was seen, without I/O; `HEAD_CHECKS` is
-their order. What a browser can't live with is an error, what works by luck a warning, and what is
-merely good to know an info. Every finding but a good one says what to do.
+Strategy: each check is a generator of findings from a `Seen`, without I/O. A fault that browsers
+can't take is an error, one that does harm some day a warning, and a fact that is merely good to
+know an info. Every finding but a good one says what to do.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ SLOW_HEAD: Final = 2.0  # seconds
 
 @final
 class Severity(enum.IntEnum):
-    """How bad a finding is."""
+    """The weight of a finding."""
 
     OK = 0
     INFO = 1
@@ -37,32 +38,18 @@ class Severity(enum.IntEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and what to do about it; `advice` is empty where nothing is to do."""
+    """The outcome of a check, and advice where something is to do."""
 
     check: str
-    severity: Severity
     text: str
     advice: str = ""
+    severity: Severity = field(kw_only=True)
 
 
-def ok(check: str, text: str) -> Finding:
-    """Make a finding that is as it should be."""
-    return Finding(check, Severity.OK, text)
-
-
-def info(check: str, text: str, advice: str = "") -> Finding:
-    """Make a finding that is good to know."""
-    return Finding(check, Severity.INFO, text, advice)
-
-
-def warning(check: str, text: str, advice: str) -> Finding:
-    """Make a finding that does harm some day."""
-    return Finding(check, Severity.WARNING, text, advice)
-
-
-def error(check: str, text: str, advice: str) -> Finding:
-    """Make a finding that does harm now."""
-    return Finding(check, Severity.ERROR, text, advice)
+ok = partial(Finding, severity=Severity.OK)
+info = partial(Finding, severity=Severity.INFO)
+warning = partial(Finding, severity=Severity.WARNING)
+error = partial(Finding, severity=Severity.ERROR)
 
 
 def with_head(check: Callable[[Seen, Head], Iterator[Finding]]) -> Check:
@@ -277,7 +264,7 @@ def check_preflight(seen: Seen) -> Iterator[Finding]:
 
 
 def check_method_head(seen: Seen) -> Iterator[Finding]:
-    """What checks links and health asks with HEAD: it wants the head, and an end."""
+    """Monitors and link checkers ask with HEAD: they want the head, and an end."""
     probe = seen.head_probe
     if probe is None:
         return

@@ -1,8 +1,8 @@
-"""Findings about a stream in time: what holds it up, keeps it alive, ends and resumes it.
+"""`diagnose`: all findings; here those about a stream in time, its delays, its end and its return.
 
-Strategy: as for the head, each check is a generator from what was seen, without I/O. Judged is only
-what can be told: a quiet stream shows no delays, and a stream without ids can't be resumed, so then
-the finding says what to do to learn more. `diagnose` is all of them, in the order they are shown.
+Strategy: as for the head, each check is a generator of findings from a `Seen`, without I/O. A quiet
+stream shows no delays, and a stream without ids can't be resumed: then the finding is no judgement
+but says how to learn more.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check_first_byte(_seen: Seen, reading: Reading) -> Iterator[Finding]:
 
 
 def check_form(_seen: Seen, reading: Reading) -> Iterator[Finding]:
-    """What can't be read here, browsers may read or not."""
+    """A stream that can't be read here, browsers may read or not."""
     if reading.damage:
         yield error("form", reading.damage, "Find out what sends or changes it.")
 
@@ -87,7 +87,7 @@ def check_delivery(seen: Seen, reading: Reading) -> Iterator[Finding]:
         advice = "Give --token if it needs one, or say where to publish by --publish-url."
         yield error("delivery", f"publishing failed: {refused.problem}", advice)
         return
-    # One without an answer may come or not.
+    # An event whose request had no answer may be stored or not.
     sent = [event for event in seen.sent if event.problem == "" or event.mark in reading.arrivals]
     if not sent:
         yield error("delivery", "nothing could be published in time", "Raise --wait.")
@@ -219,7 +219,7 @@ def check_ids(_seen: Seen, reading: Reading) -> Iterator[Finding]:
 
 
 def check_resume(seen: Seen) -> Iterator[Finding]:
-    """What follows an id is what a client with that id gets (WHATWG HTML, 9.2.3)."""
+    """A client with an id gets the events that follow it (WHATWG HTML, 9.2.3)."""
     if (found := seen.resumed) is None:
         return
     advice = "Begin behind `Last-Event-ID`; if that is gone, say so by an event."
@@ -255,7 +255,7 @@ def _went_wrong(found: Resumed) -> str:
 
 
 def check_retry(_seen: Seen, reading: Reading) -> Iterator[Finding]:
-    """How long clients wait before they come back (WHATWG HTML, 9.2.6)."""
+    """The time that clients wait before they come back (WHATWG HTML, 9.2.6)."""
     retry = reading.retry
     if retry is None:
         text = "not set: browsers wait 3 to 5 s"

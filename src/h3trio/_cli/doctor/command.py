@@ -1,4 +1,4 @@
-"""`python -m h3trio doctor`: what is wrong with a deployed event stream, seen from outside.
+"""`python -m h3trio doctor`: a deployed event stream looked at from outside, and what is wrong.
 
 Looking is `observe`, judging `check_head` and `check_stream`, showing `report`; here are the
 arguments. Exit status, as of `bench`: 0 nothing to do, 1 warnings, 2 the arguments are wrong, 3
@@ -11,12 +11,11 @@ import json
 import ssl
 from typing import TYPE_CHECKING, Final, cast
 
-from h3trio._cli import http
-from h3trio._cli.common import add_token, header
+from h3trio._cli import common, http
 from h3trio._cli.options import fail
 
 from .check_stream import diagnose, exit_status
-from .observe import Plan, certificates, observe
+from .observe import DoctorPlan, certificates, observe
 from .report import as_json, show
 
 if TYPE_CHECKING:
@@ -40,28 +39,18 @@ def add_arguments(parser: Options) -> None:
     parser.set_defaults(run=run)
     parser.description = "Look at an event stream from outside, and say what to do about it."
     parser.epilog = _STATUSES
-    add_token(parser)
-    url = http.checked(_url)
-    parser.add_argument("stream", metavar="URL", type=url, help="of the stream")
-    where = parser.add_mutually_exclusive_group()
+    http.add_token(parser)
+    parser.add_argument("stream", metavar="URL", type=common.absolute_url, help="of the stream")
+    where, url = parser.add_mutually_exclusive_group(), common.checked(common.absolute_url)
     what = "publish five small events to the same URL, as a h3trio hub takes them, and time them"
     where.add_argument("--publish", action="store_true", help=what)
     what = "publish them there instead: POST, text/plain"
     where.add_argument("--publish-url", metavar="URL", type=url, help=what)
     what = "seconds to read the stream; more than its heartbeat"
-    parser.add_option("--wait", default=WAIT, type=http.seconds, metavar="S", help=what)
+    parser.add_option("--wait", default=WAIT, type=common.seconds, help=what)
     what = "seconds an answer may take"
-    parser.add_option("--timeout", default=TIMEOUT, type=http.seconds, metavar="S", help=what)
-    what = "a header to send with each request; may be repeated"
-    parser.add_argument(
-        "--header",
-        "-H",
-        metavar="NAME: VALUE",
-        type=http.checked(header),
-        action="append",
-        default=[],
-        help=what,
-    )
+    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_header(help="a header to send with each request")
     what = "see whether pages of this origin, https://HOST, can read it"
     parser.add_option("--origin", type=_origin, metavar="ORIGIN", help=what)
     parser.add_option("--ca-file", metavar="FILE", help="authorities to trust, in PEM")
@@ -70,13 +59,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_switch("--quiet", help="don't say what is being done")
 
 
-def _url(text: str) -> str:
-    http.check_url(text)
-    return text.partition("#")[0]
-
-
 def _origin(text: str) -> str:
-    http.check_url(text)
+    common.absolute_url(text)
     if text.count("/") != 2:  # noqa: PLR2004 - those before the host
         raise ValueError(f"{text!r} is no origin: scheme, host and port only")
     return text
@@ -84,15 +68,15 @@ def _origin(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, judge, show; return the exit status."""
-    http.require_httpx(arguments.stream)
+    http.require_client(arguments.stream)
     found: list[Finding] = []
     try:
+        # Two contexts, as httpx2 changes the one that it uses.
         contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
     except (OSError, ssl.SSLError) as exc:
         fail(f"--ca-file: {exc.strerror}")
 
     async def look() -> None:
-        # Two, as httpx changes the one that it uses.
         found.extend(await _doctor(arguments, *contexts))
 
     return http.run_command(look) or exit_status(found)
@@ -105,30 +89,28 @@ async def _doctor(
 
     def say(message: str) -> None:
         if not arguments.quiet:
-            http.say(message)
+            common.say(message)
 
-    async with http.open_client(
-        timeout=plan.longest, follow_redirects=False, token=arguments.token, tls=tls
-    ) as client:
+    async with http.open_client(timeout=plan.longest, token=arguments.token, tls=tls) as client:
         for line in cast("list[str]", arguments.header):
             name, _, value = line.partition(": ")
             client.headers[name] = value
         seen = await observe(client, plan, say)
     findings = diagnose(seen)
     if arguments.json:
-        http.write_line(json.dumps(as_json(seen, findings), indent=2))
+        common.write_line(json.dumps(as_json(seen, findings), indent=2))
     else:
         show(seen, findings)
     return findings
 
 
-def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> Plan:
+def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:
     """Make the plan of parsed arguments."""
     publish_url = arguments.publish_url
     if arguments.publish:
         joint = "&" if "?" in arguments.stream else "?"
         publish_url = f"{arguments.stream}{joint}event={EVENT_TYPE}"
-    return Plan(
+    return DoctorPlan(
         url=arguments.stream,
         wait=arguments.wait,
         timeout=arguments.timeout,

@@ -1,11 +1,10 @@
-"""Look at an event stream from outside, as a browser would ask for it.
+"""`observe`: looks at an event stream from outside, as a browser asks for it, and returns a `Seen`.
 
-Strategy: one stream is read for a while. Beside it, on other connections, run what doesn't depend
-on it: events are published, HEAD and OPTIONS asked, ALPN looked up. Then a client comes back with
-an id that was seen. All of it goes into one `Seen`, and every step has an end: an answer `timeout`
-seconds, the reading `wait` seconds, the whole `longest` seconds.
+Strategy: one stream is read for a while. Beside it, on other connections, events are published,
+HEAD and OPTIONS asked, and ALPN looked up. Then a client comes back with an id that was seen. Every
+step has an end: an answer `timeout` seconds, the reading `wait` seconds, all `longest` seconds.
 
-Times are Trio's clock when a piece came off the wire, before anything was done with it.
+Times are Trio's clock when a piece came, before anything was done with it.
 """
 
 from __future__ import annotations
@@ -19,24 +18,25 @@ from urllib.parse import urlsplit
 
 import trio
 
-from h3trio.client._body import read_body, read_text
+from h3trio._wire.parser import SSEParser
+from h3trio.client._body import is_readable, read_body, read_text
 from h3trio.client._errors import (
+    DamagedError,
     EventSourceError,
     LostError,
     SilentError,
     StatusError,
     without_secret,
 )
-from h3trio.client._request import origin_of, translated
+from h3trio.client._request import translated
 
-from .check_head import OK
-from .reading import Reading
-from .seen import Head, Hop, Probe, Resumed, Seen, Sent, is_event_stream
+from .reading import MAX_EVENT_BYTES, Reading
+from .seen import Head, Probe, Redirect, Resumed, Seen, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import httpx
+    import httpx2
 
     from h3trio._wire.event import SSEEvent
 
@@ -48,14 +48,14 @@ RESUME_LOOK: Final = 1.0  # seconds where none has to
 MAX_REDIRECTS: Final = 10
 MAX_TEXT: Final = 200
 
-# What browsers send for an EventSource; today's all offer these encodings over TLS.
+# The fields that browsers send for an EventSource; all of today offer these codings over TLS.
 _ASKED: Final = {
     "Accept": "text/event-stream",
     "Cache-Control": "no-cache",
     "Accept-Encoding": "gzip, deflate, br, zstd",
 }
 _PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
-# What a client's fields may hold that is nobody's secret; all else is for the plan's origin alone.
+# Header fields that are no secret; all others are for the origin of the plan alone.
 _FOR_ANYONE: Final = frozenset(
     {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
 )
@@ -63,8 +63,8 @@ _FOR_ANYONE: Final = frozenset(
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to be looked at.
+class DoctorPlan:
+    """The stream to look at, and how.
 
     Attributes:
         url: the stream.
@@ -90,7 +90,9 @@ class Plan:
         return 3 * self.timeout + self.wait + RESUME_WAIT
 
 
-async def observe(client: httpx.AsyncClient, plan: Plan, say: Callable[[str], object]) -> Seen:
+async def observe(
+    client: httpx2.AsyncClient, plan: DoctorPlan, say: Callable[[str], object]
+) -> Seen:
     """Look at everything; what goes wrong is part of what is seen."""
     seen = Seen(
         url=without_secret(plan.url),
@@ -107,14 +109,14 @@ async def observe(client: httpx.AsyncClient, plan: Plan, say: Callable[[str], ob
 @final
 class _Observer:
     def __init__(
-        self, client: httpx.AsyncClient, plan: Plan, seen: Seen, say: Callable[[str], object]
+        self, client: httpx2.AsyncClient, plan: DoctorPlan, seen: Seen, say: Callable[[str], object]
     ) -> None:
         self._client = client
         self._plan = plan
         self._seen = seen
         self._say = say
         self._origin = {} if plan.origin is None else {"Origin": plan.origin}
-        self._home = origin_of(client.build_request("GET", plan.url).url)
+        self._home = client.build_request("GET", plan.url).url.origin
 
     async def run(self) -> None:
         """See whether there is a stream; if so, everything about it."""
@@ -126,23 +128,22 @@ class _Observer:
             seen.is_untrusted = "certificate verify failed" in seen.problem
             seen.is_silent = isinstance(exc, SilentError)
             if seen.is_silent:
-                # What waits to fill a buffer has nothing to wait for here.
+                # HEAD has no body, so no buffer on the way waits to be filled.
                 await self._ask_head()
             return
         except EventSourceError as exc:
             seen.problem = str(exc)
             return
-        reading = Reading(seen.head.get("content-encoding") or "")
         if not seen.is_stream:
-            with contextlib.suppress(EventSourceError):
-                seen.text = (await read_text(response))[:MAX_TEXT].strip()
+            seen.text = (await read_text(response))[:MAX_TEXT].strip()
             await response.aclose()
             return
-        if not reading.is_readable:
+        coding = seen.head.get("content-encoding") or ""
+        if not is_readable(coding):
             await response.aclose()
             response, head = await self._open(_PLAIN, [])
-            reading = Reading(head.get("content-encoding") or "")
-        seen.reading = reading
+            coding = head.get("content-encoding") or ""
+        seen.reading = reading = Reading(is_readable=is_readable(coding))
         self._say(f"reading for {self._plan.wait:g} s")
         async with trio.open_nursery() as beside:
             beside.start_soon(self._ask_head)
@@ -154,7 +155,9 @@ class _Observer:
 
     # -- requests
 
-    async def _open(self, fields: dict[str, str], hops: list[Hop]) -> tuple[httpx.Response, Head]:
+    async def _open(
+        self, fields: dict[str, str], hops: list[Redirect]
+    ) -> tuple[httpx2.Response, Head]:
         """Ask for the stream; return the answer after all redirects, its body unread.
 
         Raises:
@@ -172,25 +175,27 @@ class _Observer:
                     return response, _head(response, trio.current_time() - began)
                 await response.aclose()
                 here, there = str(request.url), str(following.url)
-                hops.append(Hop(response.status_code, without_secret(here), without_secret(there)))
+                hops.append(
+                    Redirect(response.status_code, without_secret(here), without_secret(there))
+                )
                 self._leave_at_home(following)
                 request = following
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
         raise SilentError(f"no head within {self._plan.timeout:g} s")
 
-    def _leave_at_home(self, request: httpx.Request) -> None:
+    def _leave_at_home(self, request: httpx2.Request) -> None:
         """Take the token, cookies and `--header` out of what goes to another origin.
 
-        From a redirect httpx drops `Authorization` and `Cookie` only, and neither from a new
+        From a redirect httpx2 drops `Authorization` and `Cookie` only, and neither from a new
         request for where it led.
         """
-        if origin_of(request.url) != self._home:
+        if request.url.origin != self._home:
             for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
                 request.headers.pop(name, None)
-            # One that was given is the other's name, and HTTP/1.1 asks for one.
+            # A `Host` that was given names the first origin, and HTTP/1.1 needs one.
             request.headers["Host"] = request.url.netloc.decode("ascii")
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(without_secret(str(request.url)), self._plan.timeout):
             return await self._client.send(request, stream=True, follow_redirects=False)
 
@@ -234,7 +239,7 @@ class _Observer:
 
     # -- the stream
 
-    async def _read(self, response: httpx.Response, reading: Reading) -> None:
+    async def _read(self, response: httpx2.Response, reading: Reading) -> None:
         """Read for as long as was said, or to the end; publish meanwhile."""
         began, how = trio.current_time(), ""
         async with trio.open_nursery() as nursery:
@@ -242,14 +247,16 @@ class _Observer:
                 self._seen.sent = []
                 nursery.start_soon(self._publish, began, self._plan.publish_url)
 
-            async def take(raw: bytes) -> None:
-                reading.feed(trio.current_time() - began, raw)
+            async def take(piece: bytes) -> None:
+                reading.feed(trio.current_time() - began, piece)
                 await trio.lowlevel.checkpoint()
 
             with trio.move_on_after(self._plan.wait):
                 try:
                     await read_body(response, take, read_timeout=float("inf"))
                     how = "end"
+                except DamagedError as exc:
+                    reading.damage = str(exc)
                 except LostError:
                     how = "cut"
             reading.end(trio.current_time() - began, how)
@@ -295,12 +302,13 @@ class _Observer:
         if not asked.isprintable() or asked != asked.strip() or not asked:
             return
         expected, began = tuple(ids[1:]), trio.current_time()
-        again, found, status, problem = Reading(), _Found(len(expected)), 0, ""
+        came: list[SSEEvent] = []
+        status, problem = 0, ""
         try:
             response, head = await self._open({**_PLAIN, "Last-Event-ID": asked}, [])
             status = head.status
-            if status == OK and is_event_stream(head):
-                await _read_some(response, again, found)
+            if head.is_stream:
+                await _read_events(response, came, wanted=len(expected))
             else:
                 problem = f"with an id it answers {status}, and no stream"
             await response.aclose()
@@ -311,50 +319,30 @@ class _Observer:
             expected=expected,
             status=status,
             problem=problem,
-            ids=tuple(found.ids),
-            unnumbered=found.unnumbered,
-            reset=found.reset,
+            ids=tuple(event.id for event in came if event.id),
+            unnumbered=any(not event.id for event in came),
+            reset=bool(came) and came[0].event == "reset",
             waited=trio.current_time() - began,
         )
 
 
-@final
-class _Found:
-    """The ids of the first events of a stream."""
+async def _read_events(response: httpx2.Response, came: list[SSEEvent], *, wanted: int) -> None:
+    """Add the first events of a stream, until so many have an id or there is a hub's reset."""
+    parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
+    patience = RESUME_WAIT if wanted else RESUME_LOOK
+    with trio.move_on_after(patience) as scope, contextlib.suppress(LostError):
 
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self.ids: list[str] = []
-        self.unnumbered = self.reset = False
-
-    def take(self, events: list[SSEEvent]) -> bool:
-        """Take events; return whether these are enough to judge."""
-        for event in events:
-            self.reset = self.reset or (event.event == "reset" and not self.ids)
-            self.unnumbered = self.unnumbered or not event.id
-            if event.id and len(self.ids) < max(self._wanted, 1):
-                self.ids.append(event.id)
-        return self.reset or len(self.ids) >= max(self._wanted, 1)
-
-    @property
-    def patience(self) -> float:
-        """Seconds to wait for them."""
-        return RESUME_WAIT if self._wanted else RESUME_LOOK
-
-
-async def _read_some(response: httpx.Response, reading: Reading, found: _Found) -> None:
-    began = trio.current_time()
-    with trio.move_on_after(found.patience) as scope, contextlib.suppress(LostError):
-
-        async def take(raw: bytes) -> None:
-            if found.take(reading.feed(trio.current_time() - began, raw)):
-                scope.cancel(reason="that is enough")
+        async def take(piece: bytes) -> None:
+            came.extend(parser.feed(piece))
+            with_id = sum(bool(event.id) for event in came)
+            if came and (came[0].event == "reset" or with_id >= max(wanted, 1)):
+                scope.cancel(reason="these are enough to judge")
             await trio.lowlevel.checkpoint()
 
         await read_body(response, take, read_timeout=float("inf"))
 
 
-def _head(response: httpx.Response, seconds: float) -> Head:
+def _head(response: httpx2.Response, seconds: float) -> Head:
     return Head(
         url=without_secret(str(response.request.url)),
         status=response.status_code,

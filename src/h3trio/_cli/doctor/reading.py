@@ -1,12 +1,12 @@
-"""What came over one event stream, and when: bytes and times in, counts and gaps out.
+"""`Reading`: one event stream as it came. Bytes and times in, counts and gaps out.
 
-Strategy: no I/O and no clock. Whoever reads hands over each piece as it came off the wire with the
-seconds since the answer's head. What came within `TOGETHER` is one burst, as one write of a server
+Strategy: no I/O and no clock. Whoever reads hands over each piece as it came, with the seconds
+since the answer's head. Pieces that came within `TOGETHER` are one burst, as one write of a server
 may take several reads; everything about buffers and heartbeats is told by bursts and the silences
 between them. A writer that waits never waits in the middle of an event: a silence there is a
 buffer's doing.
 
-What is kept is bounded: the newest bursts and ids, whatever the length of the stream.
+All that is kept is bounded: the newest bursts and ids, whatever the length of the stream.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._wire.parser import EventTooLargeError, SSEParser
-from h3trio.client._decoding import decoder_for
-from h3trio.client._errors import ContentEncodingError, LostError
 
 if TYPE_CHECKING:
     from h3trio._wire.event import SSEEvent
@@ -34,7 +32,7 @@ _LF: Final = b"\n"
 @final
 @dataclass(slots=True)
 class Burst:
-    """What came together.
+    """Pieces that came together.
 
     Attributes:
         at: when its first byte came, in seconds since the head.
@@ -54,9 +52,9 @@ class Reading:
     """One stream as it was read; times are in seconds since the head.
 
     Attributes:
-        is_readable: whether the compression is one that can be undone here.
+        is_readable: whether the compression is one that is undone.
         damage: what made the stream unreadable on the way, `""` if nothing did.
-        bytes: as they came over the wire.
+        bytes: those of the stream, decompressed if it is readable.
         events: blocks with data.
         comments: lines that are comments.
         numbered: events with an id of their own.
@@ -70,12 +68,8 @@ class Reading:
         seconds: how long it was read.
     """
 
-    def __init__(self, content_encoding: str = "") -> None:
-        try:
-            self._decoder = decoder_for(content_encoding)
-            self.is_readable = True
-        except ContentEncodingError:
-            self.is_readable = False
+    def __init__(self, *, is_readable: bool = True) -> None:
+        self.is_readable = is_readable
         self._parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
         self._line = b""  # of the unfinished line: its first byte is enough
         self._skip_lf = False
@@ -94,7 +88,7 @@ class Reading:
 
     @property
     def last_event_id(self) -> str:
-        """What to send on reconnecting, if not empty."""
+        """The id to send on reconnecting, if not empty."""
         return self._parser.last_event_id
 
     @property
@@ -121,7 +115,7 @@ class Reading:
         """Note when an event comes that has this text in its data."""
         self._looked_for.add(text)
 
-    def feed(self, now: float, raw: bytes) -> list[SSEEvent]:
+    def feed(self, now: float, piece: bytes) -> list[SSEEvent]:
         """Take a piece; return the events that it completes."""
         silence, self.last_byte = now - self.last_byte, now
         if self.first_byte is None or silence > TOGETHER:
@@ -130,18 +124,15 @@ class Reading:
                 self.paused_inside = max(self.paused_inside, silence)
         if self.first_byte is None:
             self.first_byte = now
-        self.bytes += len(raw)
+        self.bytes += len(piece)
         events: list[SSEEvent] = []
         if self.is_readable and not self.damage:
+            self._scan(piece)
             try:
-                for piece in self._decoder.pieces(raw):
-                    self._scan(piece)
-                    events += self._parser.feed(piece)
+                events = self._parser.feed(piece)
             except EventTooLargeError as exc:
-                events += exc.events
+                events = [*exc.events]
                 self.damage = f"a line or an event is above {MAX_EVENT_BYTES:,} bytes"
-            except LostError as exc:
-                self.damage = str(exc)
         self._note(now, events)
         return events
 
@@ -153,7 +144,7 @@ class Reading:
         self.events += len(events)
         self.bursts[-1].events += len(events)
         for event in events:
-            # The id in force: one of its own differs from that before.
+            # `event.id` is the id in force: an event has its own if that has changed.
             if event.id and (not self.ids or self.ids[-1] != event.id):
                 self.ids.append(event.id)
                 self.numbered += 1

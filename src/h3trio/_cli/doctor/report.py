@@ -1,4 +1,4 @@
-"""What was found, for people and for programs.
+"""The findings as a table, as lines and as JSON.
 
 With rich (the extra `bench`) and on a terminal a coloured table, else plain lines: the same words.
 What a server says stands among them, so a terminal gets nothing but printable characters.
@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import textwrap
+from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
+
+from h3trio._cli.common import one_line, write_line
 
 from .check_head import Severity
 from .check_stream import exit_status
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
     from .check_head import Finding
     from .seen import Seen
 
+# The figures of a `Reading`, under its own names.
+_READ: Final = (
+    *("first_byte", "seconds", "bytes", "events", "comments", "heartbeats", "longest_silence"),
+    *("last_event_id", "retry"),
+)
 WIDTH: Final = 100  # of plain lines
 
 _COLOURS: Final = {
@@ -37,13 +46,7 @@ def as_json(seen: Seen, findings: Sequence[Finding]) -> dict[str, object]:
     return {
         "url": seen.url,
         "findings": [
-            {
-                "check": found.check,
-                "severity": found.severity.name.lower(),
-                "text": found.text,
-                "advice": found.advice,
-            }
-            for found in findings
+            {**asdict(found), "severity": found.severity.name.lower()} for found in findings
         ],
         "figures": _figures(seen),
         "status": exit_status(findings),
@@ -58,21 +61,10 @@ def _figures(seen: Seen) -> dict[str, object]:
         "protocol": seen.offered,
     }
     if reading is not None:
-        sent = seen.sent or []
-        arrived = reading.arrivals
-        figures |= {
-            "first_byte": reading.first_byte,
-            "seconds": reading.seconds,
-            "bytes": reading.bytes,
-            "events": reading.events,
-            "comments": reading.comments,
-            "heartbeats": reading.heartbeats,
-            "longest_silence": reading.longest_silence,
-            "published": len(sent),
-            "delays": [arrived[event.mark] - event.at for event in sent if event.mark in arrived],
-            "last_event_id": reading.last_event_id,
-            "retry": reading.retry,
-        }
+        figures |= {name: getattr(reading, name) for name in _READ}
+        arrived, sent = reading.arrivals, seen.sent or []
+        figures["published"] = len(sent)
+        figures["delays"] = [arrived[e.mark] - e.at for e in sent if e.mark in arrived]
     return figures
 
 
@@ -92,7 +84,7 @@ def _folded(start: str, text: str) -> Iterator[str]:
     """Break a text into lines; a URL or header that is longer than one stays whole."""
     indent = " " * len(start)
     yield from textwrap.wrap(
-        shown(text),
+        one_line(text),
         WIDTH,
         initial_indent=start,
         subsequent_indent=indent,
@@ -101,19 +93,14 @@ def _folded(start: str, text: str) -> Iterator[str]:
     )
 
 
-def shown(text: str) -> str:
-    """Make anybody's text one line that a terminal only shows."""
-    words = " ".join(text.split())
-    return "".join(char if char.isprintable() else "?" for char in words)
-
-
 def summary(findings: Sequence[Finding]) -> str:
-    """Count what wants doing."""
-    counts = [
-        (sum(found.severity is severity for found in findings), severity.name.lower())
+    """Count the errors and warnings."""
+    counts = Counter(found.severity for found in findings)
+    said = [
+        f"{counts[severity]} {severity.name.lower()}{'s' * (counts[severity] > 1)}"
         for severity in (Severity.ERROR, Severity.WARNING)
+        if counts[severity]
     ]
-    said = [f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count]
     return " and ".join(said) or "no problems"
 
 
@@ -124,9 +111,7 @@ def show(seen: Seen, findings: Sequence[Finding]) -> None:
 
         draw(Console(), seen, findings)
     else:
-        text = as_text(seen, findings)
-        sys.stdout.buffer.write(text.encode() + b"\n")
-        sys.stdout.buffer.flush()
+        write_line(as_text(seen, findings))
 
 
 def draw(console: Console, seen: Seen, findings: Sequence[Finding]) -> None:
@@ -134,12 +119,12 @@ def draw(console: Console, seen: Seen, findings: Sequence[Finding]) -> None:
     from rich.table import Table  # noqa: PLC0415 - the extra, only where it is there
     from rich.text import Text  # noqa: PLC0415 - same
 
-    # As text: what a server says may look like markup.
+    # As `Text`: the words of a server may look like markup.
     table = Table(title=Text(seen.url), show_header=False)
     for found in findings:
-        what = Text(shown(found.text))
+        what = Text(one_line(found.text))
         if found.advice:
-            what.append(f"\n→ {shown(found.advice)}", style="dim")
+            what.append(f"\n→ {one_line(found.advice)}", style="dim")
         colour = _COLOURS[found.severity]
         table.add_row(Text(found.severity.name.lower(), style=colour), Text(found.check), what)
     console.print(table)

@@ -1,9 +1,11 @@
-"""What was seen of an event stream from outside: plain values, which the checks are made on."""
+"""`Seen`: all that was seen of an event stream from outside, as plain values for the checks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
+
+from h3trio.client._policy import is_event_stream
 
 if TYPE_CHECKING:
     from .reading import Reading
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Hop:
+class Redirect:
     """A redirect that was followed: its status, from where, and to where."""
 
     status: int
@@ -43,6 +45,11 @@ class Head:
         found = [value for key, value in self.fields if key == name]
         return ", ".join(found) if found else None
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether EventSource takes it for a stream: 200, of the right type."""
+        return self.status == 200 and is_event_stream(self.get("content-type") or "")  # noqa: PLR2004 - OK
+
     def members(self, name: str) -> set[str]:
         """Return the members of a field that is a list, in lower case."""
         return {member.strip().lower() for member in (self.get(name) or "").split(",")} - {""}
@@ -69,7 +76,7 @@ class Sent:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """What a client got that came back with an id.
+    """The answer to a client that came back with an id.
 
     Attributes:
         asked: the id.
@@ -133,7 +140,7 @@ class Seen:
     problem: str = ""
     is_untrusted: bool = False
     is_silent: bool = False
-    hops: list[Hop] = field(default_factory=list[Hop])
+    hops: list[Redirect] = field(default_factory=list[Redirect])
     head: Head | None = None
     text: str = ""
     reading: Reading | None = None
@@ -147,9 +154,4 @@ class Seen:
     @property
     def is_stream(self) -> bool:
         """Whether the answer is what EventSource takes for a stream."""
-        return self.head is not None and self.head.status == 200 and is_event_stream(self.head)  # noqa: PLR2004 - OK
-
-
-def is_event_stream(head: Head) -> bool:
-    """Tell whether an answer says that it is an event stream, whatever the parameters."""
-    return (head.get("content-type") or "").partition(";")[0].strip().lower() == "text/event-stream"
+        return self.head is not None and self.head.is_stream

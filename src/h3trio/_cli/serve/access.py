@@ -10,8 +10,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
-from h3trio._cli import http
-from h3trio._cli.common import KEY_VARIABLE, counted
+from h3trio._cli.common import KEY_VARIABLE, counted, seconds
 from h3trio._cli.options import fail
 from h3trio.hubserver import (
     COOKIE_NAME,
@@ -96,7 +95,7 @@ def _add_limits(parser: Options) -> None:
 
 
 def _leeway(text: str) -> float:
-    return 0.0 if text == "0" else http.seconds(text)
+    return 0.0 if text == "0" else seconds(text)
 
 
 def _cookie_name(text: str) -> str:
@@ -104,7 +103,7 @@ def _cookie_name(text: str) -> str:
 
 
 def _recheck_interval(text: str) -> float:
-    return math.inf if text.lower() == "none" else http.seconds(text)
+    return math.inf if text.lower() == "none" else seconds(text)
 
 
 # -- from arguments to values

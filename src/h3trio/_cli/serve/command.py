@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.server")
 
-# Collections of what is a little older before one of everything; Python's default is 10.
+# Collections of the middle generation before one of all objects; Python's default is 10.
 _FULL_COLLECTION: Final = 50
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -99,14 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
     ready = _ready_record if is_json else _ready_line
     failure = trio.run(_main, serving, partial(ready, what), stop)
     for number in STOP:
-        # What is left is the interpreter's own end: nothing to wait for.
+        # Only the interpreter's own end is left: nothing to wait for.
         signal.signal(number, signal.SIG_DFL)
     if failure is not None:
         fail(f"can't start: {failure}")
     return 0
-
-
-# -- the app
 
 
 # -- running
@@ -126,13 +123,13 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
             nursery.cancel_scope.cancel(reason="the server didn't start")
             return describe(exc)
         if server is not None:
-            # What is there by now stays for good: a full collection needn't go through it each
-            # time, for which all streams would wait (10 ms and more).
+            # All objects that there are by now stay for good: a full collection needn't go through
+            # them each time, while all streams wait.
             gc.collect()
             gc.freeze()
-            # And it comes after 350,000 new objects, not 70,000: at 2,000 streams it stops all of
-            # them for 150 ms, and was a tenth of what their opening cost. What is young is
-            # collected as often as ever, in a millisecond.
+            # And it comes after five times as many new objects as usual: it stops all streams, and
+            # is a good part of the cost of opening them. Young objects are collected as often as
+            # ever, which is quick.
             young, middle, _old = gc.get_threshold()
             gc.set_threshold(young, middle, _FULL_COLLECTION)
             print(ready(server.addresses), file=sys.stderr, flush=True)
@@ -148,7 +145,7 @@ def _ready_line(what: str, addresses: Sequence[str]) -> str:
 
 
 def _ready_record(what: str, addresses: Sequence[str]) -> str:
-    """As a record, but not by a logger: whatever level is logged, the line is the contract's."""
+    """Write a log record, without a logger: this line is promised at every log level."""
     fields = {"name": logger.name, "levelname": "INFO", "msg": _ready_line(what, addresses)}
     return JSONFormatter().format(logging.makeLogRecord({**fields, "addresses": addresses}))
 

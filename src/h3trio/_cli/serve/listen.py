@@ -1,4 +1,4 @@
-"""Where `python -m h3trio serve` listens and how: the options, made into arguments of `serve`."""
+"""The options of `serve` that say where it listens and how, made into arguments of the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from h3trio._cli.options import Options
 
-# Who may connect may do what a program of this machine may: only our own user, unless told.
+# A program that may connect may do all that a program of this machine may: so by default only
+# those of our own user may.
 _UNIX_MODE: Final = 0o600
 
 

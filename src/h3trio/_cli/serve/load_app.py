@@ -1,7 +1,7 @@
 """The app that `serve` is told to run: `module:app` or `path.py:app`, imported.
 
-Whatever fails on the way is said in one line: the code is the user's, and a traceback through
-ours shows nothing of it.
+A failure on the way is said in one line: the code is the user's, and a traceback through ours
+shows nothing of it.
 """
 
 from __future__ import annotations

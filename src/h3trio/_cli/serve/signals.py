@@ -50,7 +50,7 @@ class StopSignals:
         token = trio.lowlevel.current_trio_token()
         for number in STOP:
             signal.signal(number, _do_nothing)
-        # Trio's own; it is put back when Trio ends, with the handlers.
+        # The descriptor of before is Trio's own; Trio puts it back when it ends, with the handlers.
         others = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # A daemon: it must outlive the loop, and may not keep the process.
         threading.Thread(

@@ -1,15 +1,16 @@
-"""How `top` is shown: drawn over and over with rich, or as plain lines.
+"""The screens of `top`: drawn over and over with rich, or plain lines.
 
 rich comes with an extra, so it is imported here only where there is a terminal.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, final
 
-from h3trio._cli.http import write_line
+from h3trio._cli.common import write_line
 
-from .view import View, plain
+from .view import TopView, plain
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,19 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Screen(Protocol):
+class Screen(AbstractContextManager[object], Protocol):
     """Shows one view after the other: `with screen`."""
 
-    def __enter__(self) -> object: ...
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
-
-    def show(self, shown: View, state: str) -> None:
+    def show(self, shown: TopView, state: str) -> None:
         """Show a view, and how the connection is doing."""
         ...
 
@@ -49,7 +41,7 @@ class PlainScreen:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def show(self, shown: View, state: str) -> None:
+    def show(self, shown: TopView, state: str) -> None:
         """Print the view; a connection that is lost is said on standard error anyway."""
         del state
         write_line("\n" * (self._count > 0) + plain(shown))
@@ -76,12 +68,12 @@ class RichScreen:
     ) -> None:
         self._live.__exit__(exc_type, exc, traceback)
 
-    def show(self, shown: View, state: str) -> None:
+    def show(self, shown: TopView, state: str) -> None:
         """Draw the view, as much of it as the terminal has room for."""
         self._live.update(draw(shown, state, height=self._live.console.height), refresh=True)
 
 
-def draw(shown: View, state: str, *, height: int) -> Group:
+def draw(shown: TopView, state: str, *, height: int) -> Group:
     """Make what rich prints; tables have as many rows as fit into so many lines."""
     from rich.console import Group  # noqa: PLC0415 - see this module's docstring
     from rich.text import Text  # noqa: PLC0415 - same

@@ -1,8 +1,8 @@
-"""What `top` shows of a hub: one snapshot of its statistics, and what changed since another.
+"""`TopView`: the texts that `top` shows of a hub, from two snapshots of its statistics.
 
-Values in, texts out: the same for a terminal that rich draws on and for plain lines. What a hub
-sends is anybody's: a field that is missing or of another kind counts as zero, and texts are made
-fit for a terminal.
+Values in, texts out: the same for a terminal that rich draws on and for plain lines. A snapshot is
+anybody's: a field that is missing or of another kind counts as zero, and texts are made fit for a
+terminal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
 
-from h3trio._cli.http import one_line
+from h3trio._cli.common import one_line
 from h3trio.hub import LatencyStatistics
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MAX_ROWS: Final = 10
 """Topics, and slow clients, that plain lines show."""
 
 
-class Topic(NamedTuple):
+class TopicRow(NamedTuple):
     """A row of the busiest topics."""
 
     topic: str
@@ -35,7 +35,7 @@ class Topic(NamedTuple):
     published: str
 
 
-class Slow(NamedTuple):
+class SlowRow(NamedTuple):
     """A row of the slow clients."""
 
     client: str
@@ -46,23 +46,23 @@ class Slow(NamedTuple):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class TopView:
     """All that is shown, as text."""
 
     title: str
     facts: list[tuple[str, str]]
     """What, and its figures."""
-    topics: list[Topic]
-    slow: list[Slow]
+    topics: list[TopicRow]
+    slow: list[SlowRow]
     problems: list[str]
 
 
-def view(now: Snapshot, before: Snapshot | None) -> View:
+def view(now: Snapshot, before: Snapshot | None) -> TopView:
     """Put a snapshot into words; rates and latencies are those since the one before, if given."""
     if before is not None and number(now, "uptime") < number(before, "uptime"):
         before = None  # another process: its totals begin anew
     step = Step(now, before)
-    return View(
+    return TopView(
         title=f"h3trio {_text(now.get('version'))}, up {duration(number(now, 'uptime'))}",
         facts=list(_facts(step)),
         topics=list(_topics(step)),
@@ -71,12 +71,12 @@ def view(now: Snapshot, before: Snapshot | None) -> View:
     )
 
 
-def plain(shown: View) -> str:
+def plain(shown: TopView) -> str:
     """Return it as lines, which end in nothing but their text."""
     lines = [shown.title, *(f"{name:<{_WIDTH}}{figures}" for name, figures in shown.facts)]
     for name, head, rows in (
-        ("topics", Topic("topic", "subscribers", "events/s", "published"), shown.topics),
-        ("slow", Slow("client", "behind", "for", "topics"), shown.slow),
+        ("topics", TopicRow("topic", "subscribers", "events/s", "published"), shown.topics),
+        ("slow", SlowRow("client", "behind", "for", "topics"), shown.slow),
     ):
         if rows:
             lines += ["", f"{name}:", *_columns([head, *rows[:MAX_ROWS]])]
@@ -138,12 +138,12 @@ class Step:
         self.seconds = number(now, "uptime") - number(self._before, "uptime")
 
     def rate(self, *names: str) -> float:
-        """How much a total grew in a second."""
+        """Return the growth of a total in a second."""
         grown = number(self.now, *names) - number(self._before, *names)
         return max(0, grown) / self.seconds if self.seconds > 0 else 0
 
     def published(self, topic: Snapshot) -> float:
-        """The same for a topic; of one that wasn't among the busiest, nothing is known."""
+        """Return the events of a topic in a second; 0 if it wasn't among the busiest before."""
         rows = _rows(self._before, "topics")
         known = [row for row in rows if row.get("topic") == topic.get("topic")]
         if (self._before and not known) or self.seconds <= 0:
@@ -152,7 +152,7 @@ class Step:
         return max(0, number(topic, "published") - earlier) / self.seconds
 
     def latency(self, name: str) -> LatencyStatistics:
-        """How long something took, of what was measured in between."""
+        """Return the latencies that were measured in between."""
         found = self._latency(self.now, name)
         earlier = dict(self._latency(self._before, name))
         buckets = tuple((bound, max(0, count - earlier.get(bound, 0))) for bound, count in found)
@@ -188,8 +188,8 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
     streams = total("server", "streams")
     yield "connections", f"{total('server', 'connections')}, {streams} of them streams"
     behind = number(now, "hub", "subscribers") - number(now, "hub", "ready")
-    told = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
-    yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {told}"
+    found = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
+    yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {found}"
     kept = f"{total('history', 'events')} events of {total('history', 'topics')} topics"
     kept += f", {amount(number(now, 'history', 'bytes'))}"
     yield "history", f"{kept}, {_text(_part(now, 'history').get('durability'))}"
@@ -207,9 +207,9 @@ def _latency_words(found: LatencyStatistics) -> str:
     return f"{quantiles}; longest since the start {milliseconds(found.max)}"
 
 
-def _topics(step: Step) -> Iterator[Topic]:
+def _topics(step: Step) -> Iterator[TopicRow]:
     for row in _rows(step.now, "topics"):
-        yield Topic(
+        yield TopicRow(
             _text(row.get("topic")),
             f"{number(row, 'subscribers'):,.0f}",
             f"{step.published(row):,.1f}",
@@ -217,9 +217,9 @@ def _topics(step: Step) -> Iterator[Topic]:
         )
 
 
-def _slow(now: Snapshot) -> Iterator[Slow]:
+def _slow(now: Snapshot) -> Iterator[SlowRow]:
     for row in _rows(now, "slow"):
-        yield Slow(
+        yield SlowRow(
             _text(row.get("client")),
             f"{number(row, 'behind'):,.0f}",
             duration(max(0, number(now, "time") - number(row, "since"))),
