@@ -35,9 +35,17 @@ PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
 # What talks to processes and browsers waits for them half of the time.
 WAITING = ("--numprocesses=3",)
 
+# All tests that are quick: the default run, and the tools' beside it.
+QUICK = ("-m", "not slow and not e2e")
+
 EDITABLE = ("-e", ".[hub,client,auth]")
 
 CHECKED = ("src", "tests", "examples", "benchmarks", "docs/command_line.py", "noxfile.py")
+
+# To compile everything anew is a third of what the default run costs. Whoever wants no byte code
+# beside the sources gets it in the folder of nox.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".nox" / "pycache"))
 
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
 # Without uv it works as well, and takes two minutes longer.
@@ -89,16 +97,24 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=OTHERS)
 def tests(session: nox.Session) -> None:
-    """Run the default tests: fast, in memory, without sockets."""
+    """Run the default tests: fast, in memory, without sockets. In CI the tools' too."""
     session.install(*EDITABLE, *group("tests"))
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *PARALLEL, *(QUICK if IN_CI else ()), *session.posargs)
+
+
+@nox.session(default=not IN_CI)
+def tools(session: nox.Session) -> None:
+    """Run the tests of the command line, and those of the documentation and of deploy/."""
+    session.install(*EDITABLE, *group("tests"))
+    options = ("--ignore=tests/test_examples.py", "-m", "tools and not slow and not e2e")
+    session.run("pytest", *PARALLEL, *options, *session.posargs)
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """Run the default tests with the oldest dependencies that pyproject.toml allows."""
+    """Run all quick tests with the oldest dependencies that pyproject.toml allows."""
     session.install(*EDITABLE, *group("tests"), *floors())
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
 def floors() -> list[str]:
@@ -166,7 +182,7 @@ def package(session: nox.Session) -> None:
         session.install("--force-reinstall", "--no-deps", str(wheel))
         session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
-            session.run("pytest", *PARALLEL, *session.posargs)
+            session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
 def unpack(sdist: Path, into: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tables import table
 
 from h3trio.hub import History, MemoryHistory
 from h3trio.hub._history.record import Appended, Page
@@ -205,8 +206,8 @@ async def test_a_good_history_of_somebody_else_passes() -> None:
     await check_history(Wrapped, make_small=Wrapped, reopen=lambda history: history)
 
 
-@pytest.mark.parametrize(
-    ("broken", "rule"),
+@table(
+    "broken, rule",
     [
         (TouchesLog, "one order"),
         (Unordered, "one order"),

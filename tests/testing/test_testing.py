@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from tables import table
 
 import h3trio.testing
 from h3trio import App, CloseReason, H3Event, HTTPError, Response, Settings, SSEEvent
@@ -332,9 +333,9 @@ async def test_pipe_bounds_and_ends(nursery: trio.Nursery) -> None:
 HEAD = b"HTTP/1.1 200 OK\r\nA: 1\r\na: 2\r\n"
 
 
-@pytest.mark.parametrize("cut", [1, 7, 10**6])
-@pytest.mark.parametrize(
-    ("wire", "body"),
+@table("cut", [1, 7, 10**6])
+@table(
+    "wire, body",
     [
         (HEAD + b"Content-Length: 5\r\n\r\nhello", b"hello"),
         (HEAD + b"Content-Length: 0\r\n\r\n", b""),
@@ -352,7 +353,7 @@ def test_responses_are_read(wire: bytes, body: bytes, cut: int) -> None:
     assert (reader.status, reader.headers["a"]) == (200, "1, 2")
 
 
-@pytest.mark.parametrize(
+@table(
     "wire",
     [
         b"SSH-2.0\r\n\r\n",
