@@ -59,6 +59,19 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+def prepare(session: nox.Session, *requirements: str) -> None:
+    """Install, but not what the environment was given the last time: asking takes seconds."""
+    given = Path(session.virtualenv.location, "given.txt")
+    wanted = "\n".join([*requirements, (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
+    if given.is_file() and given.read_text(encoding="utf-8") == wanted:
+        session.log("Everything is installed, as pyproject.toml is what it was.")
+        return
+    session.install(*requirements)
+    # As the line above, this is left out by `nox -R`.
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2], 'utf-8')"
+    session.run_install("python", "-c", write, str(given), wanted, log=False)
+
+
 def existing(*names: str) -> list[str]:
     """Keep the paths that are there."""
     return [name for name in names if (ROOT / name).exists()]
@@ -67,7 +80,7 @@ def existing(*names: str) -> list[str]:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting (ruff), dangerous calls (bandit), and the change notes."""
-    session.install(*group("lint"))
+    prepare(session, *group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "src")
@@ -77,7 +90,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy and pyright on everything, and that the public API is fully typed."""
-    session.install(*EDITABLE, *group("typing"))
+    prepare(session, *EDITABLE, *group("typing"))
     session.run("mypy", *existing(*CHECKED))
     session.run("pyright", *existing(*CHECKED))
     session.run("pyright", "--verifytypes", "h3trio", "--ignoreexternal")
@@ -98,14 +111,14 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=OTHERS)
 def tests(session: nox.Session) -> None:
     """Run the default tests: fast, in memory, without sockets. In CI the tools' too."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     session.run("pytest", *PARALLEL, *(QUICK if IN_CI else ()), *session.posargs)
 
 
 @nox.session(default=not IN_CI)
 def tools(session: nox.Session) -> None:
     """Run the tests of the command line, and those of the documentation and of deploy/."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     options = ("--ignore=tests/test_examples.py", "-m", "tools and not slow and not e2e")
     session.run("pytest", *PARALLEL, *options, *session.posargs)
 
@@ -113,7 +126,7 @@ def tools(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run all quick tests with the oldest dependencies that pyproject.toml allows."""
-    session.install(*EDITABLE, *group("tests"), *floors())
+    prepare(session, *EDITABLE, *group("tests"), *floors())
     session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
@@ -129,7 +142,7 @@ def examples(session: nox.Session) -> None:
     """Start each example, talk to it, stop it."""
     if not existing("tests/test_examples.py"):
         session.skip("there is no tests/test_examples.py yet")
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     session.run("pytest", "-m", "", "tests/test_examples.py", *session.posargs)
 
 
@@ -138,7 +151,7 @@ def e2e(session: nox.Session) -> None:
     """Run what the default run leaves out: real sockets, processes, browsers, and slow tests."""
     if not has_marked_tests():
         session.skip("no test is marked slow or e2e yet")
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     # The examples have a session of their own.
     options = ("--ignore=tests/test_examples.py", "-o", "faulthandler_timeout=300")
     beside = "(slow or e2e) and not alone"
@@ -156,7 +169,7 @@ def has_marked_tests() -> bool:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Feed strangers' bytes to every door for 30 s; `nox -s fuzz -- --seconds 3600` for longer."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     if "--coverage" in session.posargs:
         session.install("atheris")
     # In CI the same inputs each time, as Hypothesis does there.
@@ -210,7 +223,7 @@ def compare_with_git(session: nox.Session, tree: Path) -> None:
 @nox.session(python=PYTHONS, default=False)
 def hotpath(session: nox.Session) -> None:
     """Count what the hot paths cost, and print it; the default tests hold it against ceilings."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     session.run("pytest", "-rP", "tests/test_hotpath.py", *session.posargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -17,13 +18,15 @@ PLACES = {
     "e2e": "e2e",
     # The cases of others: each is quick, but together they are a third of all tests.
     "conformance": "slow",
-    # The command line, and what holds pages and files against the code.
+    # The command line, and what holds pages, files and sources against the rules for them.
     "_cli": "tools",
     "test_coming_from.py": "tools",
     "test_deploy.py": "tools",
     "test_docs.py": "tools",
     "test_examples.py": "tools",
+    "test_layering.py": "tools",
     "test_reference.py": "tools",
+    "test_words.py": "tools",
     "hubserver/_monitoring/test_dashboard_scripts.py": "tools",
 }
 MARKERS = {HERE / place: marker for place, marker in PLACES.items()}
@@ -43,6 +46,7 @@ for name, examples, same in (("quick", 10, True), ("ci", 50, IN_CI), ("thorough"
 hypothesis.settings.load_profile("ci" if IN_CI else "quick")
 
 
+@functools.cache
 def marker_of(path: Path) -> str | None:
     """Return the marker that a file or folder has by its place."""
     return next((MARKERS[place] for place in (path, *path.parents) if place in MARKERS), None)
