@@ -1,4 +1,4 @@
-"""What every test shares: fixtures and settings only; helpers live in helpers.py and tools.py."""
+"""Settings of every test, and the marker that its place gives it; helpers live in helpers.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = {
 }
 MARKERS = {HERE / place: marker for place, marker in PLACES.items()}
 
-# Whom a shell started in the background ignores SIGINT, and so would the programs that tests start.
+# Background jobs of a shell ignore SIGINT, and so would the programs that their tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -61,6 +61,6 @@ def test_a_good_conversation_has_its_answers() -> None:
     ],
 )
 def test_bad_answers_would_be_noticed(answer: bytes) -> None:
-    """What isn't a sequence of responses is a finding."""
+    """Bytes that aren't a sequence of responses are a finding."""
     with pytest.raises(Exception, match=r"."):
         check_responses(answer, [])

@@ -140,7 +140,7 @@ STEPS = st.lists(
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept in an example. Not in all and per topic: which goes first is free."""
+    """The limits of an example. Not in all and per topic: which goes first is free."""
 
     max_events: int = 1000
     max_topic_events: int | None = None

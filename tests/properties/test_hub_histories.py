@@ -54,7 +54,7 @@ actions = st.lists(
 
 @dataclass
 class Published:
-    """What the log should hold, by position."""
+    """The events that the log should hold, by position."""
 
     topics: list[frozenset[str]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Session:
     size: int
     """How much was published when it began."""
     cursor: str = ""
-    """What it connected with."""
+    """The last event id that it connected with."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def received(self) -> Iterator[tuple[SSEEvent, int]]:

@@ -184,7 +184,7 @@ ENDINGS = st.lists(steps("finish", "abandon", "reset"), max_size=2)
 def test_history(
     before: list[Step], ending: list[Step], after: list[Step], *, chunked: bool, room: int
 ) -> None:
-    """What is out is what was accepted, in order; all of it, unless the stream broke."""
+    """The bytes sent are those accepted, in order; all of them, unless the stream broke."""
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

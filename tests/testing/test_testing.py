@@ -289,7 +289,7 @@ async def test_lifespan() -> None:
 
 
 async def test_exceptions_come_out_bare() -> None:
-    """What the block raises is what comes out, and the handler is gone."""
+    """An exception of the block comes out as it is, and the handler is gone."""
     with pytest.raises(KeyError, match="mine"):
         async with connect(app, "/count"):
             raise KeyError("mine")
@@ -379,7 +379,7 @@ def test_responses_are_read(wire: bytes, body: bytes, cut: int) -> None:
     ],
 )
 def test_framing_is_strict(wire: bytes) -> None:
-    """What is framed wrongly is an error, and so is a byte behind the response."""
+    """Wrong framing is an error, and so is a byte behind the response."""
     with pytest.raises(ValueError, match=r"illegal|malformed|behind|conflicting|bad"):
         ResponseReader().feed(wire)
 
@@ -395,7 +395,7 @@ def test_framing_is_strict(wire: bytes) -> None:
     ],
 )
 def test_a_response_that_is_cut_off_is_not_whole(wire: bytes) -> None:
-    """What ends with the connection before its framing says so isn't done."""
+    """A response that ends with the connection, before its framing says so, isn't done."""
     reader = ResponseReader()
     for at in range(len(wire)):
         reader.feed(wire[at : at + 1])
@@ -419,7 +419,7 @@ PLUGIN = ("-p", "no:h3trio", "-p", "h3trio.testing._pytest_plugin", "-o", "trio_
 
 
 def test_entry_point_names_the_plugin() -> None:
-    """What pytest is told to load is the module with the fixtures."""
+    """The entry point names the module with the fixtures."""
     pyproject = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     plugin = importlib.import_module(pyproject["project"]["entry-points"]["pytest11"]["h3trio"])
     assert {"h3trio_connect", "h3trio_hub"} <= set(vars(plugin))
