@@ -5,8 +5,8 @@ named in pyproject.toml's classifiers, and a test whose tool is missing (a brows
 HAProxy, Caddy, systemd, curl, iproute2, gcc, the corpora) fails. Elsewhere the running Python is
 enough, and such a test is skipped.
 
-Rules: (1) what a session needs is declared in pyproject.toml. (2) A session with nothing to do
-yet skips and says so; a test run that finds no tests fails. (3) Words after `--` go to the tool.
+Rules: (1) what a session needs is declared in pyproject.toml. (2) A test run that finds no tests
+fails. (3) Words after `--` go to the tool.
 """
 
 from __future__ import annotations
@@ -32,12 +32,21 @@ OTHERS = [version for version in PYTHONS if version != RUNNING] if PYTHONS else 
 
 # More processes only take longer to find the tests.
 PARALLEL = ("--numprocesses=auto", "--maxprocesses=4")
-# What talks to processes and browsers waits for them half of the time.
-WAITING = ("--numprocesses=3",)
+# What talks to processes and browsers waits for them half of the time. The longest takes a minute:
+# whoever has nothing left takes from the others' work.
+WAITING = ("--numprocesses=3", "--dist=worksteal")
+
+# All tests that are quick: the default run, and the tools' beside it.
+QUICK = ("-m", "not slow and not e2e")
 
 EDITABLE = ("-e", ".[hub,client,auth]")
 
 CHECKED = ("src", "tests", "examples", "benchmarks", "docs/command_line.py", "noxfile.py")
+
+# To compile everything anew is a third of what the default run costs. Whoever wants no byte code
+# beside the sources gets it in the folder of nox.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".nox" / "pycache"))
 
 nox.needs_version = ">=2025.2.9"  # `dependency_groups`, and `venv` taken without virtualenv
 # Without uv it works as well, and takes two minutes longer.
@@ -51,15 +60,23 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def existing(*names: str) -> list[str]:
-    """Keep the paths that are there."""
-    return [name for name in names if (ROOT / name).exists()]
+def prepare(session: nox.Session, *requirements: str) -> None:
+    """Install, but not what the environment was given the last time: asking takes seconds."""
+    given = Path(session.virtualenv.location, "given.txt")
+    wanted = "\n".join([*requirements, (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
+    if given.is_file() and given.read_text(encoding="utf-8") == wanted:
+        session.log("Everything is installed, as pyproject.toml is what it was.")
+        return
+    session.install(*requirements)
+    # As the line above, this is left out by `nox -R`.
+    write = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2], 'utf-8')"
+    session.run_install("python", "-c", write, str(given), wanted, log=False)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting (ruff), dangerous calls (bandit), and the change notes."""
-    session.install(*group("lint"))
+    prepare(session, *group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run("bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "src")
@@ -69,9 +86,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy and pyright on everything, and that the public API is fully typed."""
-    session.install(*EDITABLE, *group("typing"))
-    session.run("mypy", *existing(*CHECKED))
-    session.run("pyright", *existing(*CHECKED))
+    prepare(session, *EDITABLE, *group("typing"))
+    session.run("mypy", *CHECKED)
+    session.run("pyright", *CHECKED)
     session.run("pyright", "--verifytypes", "h3trio", "--ignoreexternal")
 
 
@@ -89,16 +106,24 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=OTHERS)
 def tests(session: nox.Session) -> None:
-    """Run the default tests: fast, in memory, without sockets."""
-    session.install(*EDITABLE, *group("tests"))
-    session.run("pytest", *PARALLEL, *session.posargs)
+    """Run the default tests: fast, in memory, without sockets. In CI the tools' too."""
+    prepare(session, *EDITABLE, *group("tests"))
+    session.run("pytest", *PARALLEL, *(QUICK if IN_CI else ()), *session.posargs)
+
+
+@nox.session(default=not IN_CI)
+def tools(session: nox.Session) -> None:
+    """Run the tests of the command line, and those of the documentation and of deploy/."""
+    prepare(session, *EDITABLE, *group("tests"))
+    options = ("--ignore=tests/test_examples.py", "-m", "tools and not slow and not e2e")
+    session.run("pytest", *PARALLEL, *options, *session.posargs)
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """Run the default tests with the oldest dependencies that pyproject.toml allows."""
-    session.install(*EDITABLE, *group("tests"), *floors())
-    session.run("pytest", *PARALLEL, *session.posargs)
+    """Run all quick tests with the oldest dependencies that pyproject.toml allows."""
+    prepare(session, *EDITABLE, *group("tests"), *floors())
+    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
 def floors() -> list[str]:
@@ -111,41 +136,41 @@ def floors() -> list[str]:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Start each example, talk to it, stop it."""
-    if not existing("tests/test_examples.py"):
-        session.skip("there is no tests/test_examples.py yet")
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     session.run("pytest", "-m", "", "tests/test_examples.py", *session.posargs)
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Run what the default run leaves out: real sockets, processes, browsers, and slow tests."""
-    if not has_marked_tests():
-        session.skip("no test is marked slow or e2e yet")
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     # The examples have a session of their own.
-    options = ("--ignore=tests/test_examples.py", "-o", "faulthandler_timeout=300")
+    options = (
+        "--ignore=tests/test_examples.py",
+        "--hypothesis-profile=ci",
+        "-o",
+        "faulthandler_timeout=300",
+    )
     beside = "(slow or e2e) and not alone"
-    session.run("pytest", "-m", beside, *WAITING, *options, *session.posargs)
-    session.run("pytest", "-m", "alone", *options, *session.posargs)
-
-
-def has_marked_tests() -> bool:
-    """Tell whether any test is left out of the default run, the examples' aside."""
-    files = [path for path in ROOT.glob("tests/**/test_*.py") if path.name != "test_examples.py"]
-    marked = any("mark.slow" in path.read_text() for path in files)
-    return marked or any(ROOT / "tests" / "e2e" in path.parents for path in files)
+    # Of the tests that are named here, one half or the other may have none.
+    good = (0, 5) if session.posargs else (0,)
+    session.run("pytest", "-m", beside, *WAITING, *options, *session.posargs, success_codes=good)
+    session.run("pytest", "-m", "alone", *options, *session.posargs, success_codes=good)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Feed strangers' bytes to every door for 30 s; `nox -s fuzz -- --seconds 3600` for longer."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     if "--coverage" in session.posargs:
         session.install("atheris")
     # In CI the same inputs each time, as Hypothesis does there.
     options = ("--seconds", "30", *(("--seed", "0") if IN_CI else ()))
     session.run("python", "tests/fuzz/drive.py", *options, *session.posargs)
+    # In CI every run of the tests has as many examples as this.
+    if not IN_CI and not session.posargs:
+        quick = "hypothesis and not slow and not e2e"
+        session.run("pytest", "-m", quick, *PARALLEL, "--hypothesis-profile=ci")
 
 
 @nox.session
@@ -166,7 +191,7 @@ def package(session: nox.Session) -> None:
         session.install("--force-reinstall", "--no-deps", str(wheel))
         session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
-            session.run("pytest", *PARALLEL, *session.posargs)
+            session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
 def unpack(sdist: Path, into: Path) -> Path:
@@ -194,15 +219,13 @@ def compare_with_git(session: nox.Session, tree: Path) -> None:
 @nox.session(python=PYTHONS, default=False)
 def hotpath(session: nox.Session) -> None:
     """Count what the hot paths cost, and print it; the default tests hold it against ceilings."""
-    session.install(*EDITABLE, *group("tests"))
+    prepare(session, *EDITABLE, *group("tests"))
     session.run("pytest", "-rP", "tests/test_hotpath.py", *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure fan-out, encoding and connecting; `nox -s bench -- --help` lists the options."""
-    if not existing("benchmarks/__main__.py"):
-        session.skip("there is no benchmarks/__main__.py yet")
     session.install(*EDITABLE, *group("bench"))
     session.run("python", "benchmarks", *session.posargs)
 

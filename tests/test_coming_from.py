@@ -1,4 +1,4 @@
-"""What stands in the pages for those who come from other libraries does what they say."""
+"""The code in the pages for those who come from other libraries does what the pages say."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_fastapi_items_from_where_the_client_stands(last: str | None, name
     ],
 )
 async def test_fastapi_chat_answers_with_a_true_status(token: str, body: str, status: int) -> None:
-    """What is wrong before the stream begins has its status, and an answer ends with [DONE]."""
+    """An error before the stream begins has its status, and an answer ends with [DONE]."""
     async with connect(
         app_of("coming_from/fastapi"),
         "/chat",

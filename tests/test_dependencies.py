@@ -36,7 +36,7 @@ def floors() -> dict[str, str]:
 
 
 def test_the_hub_brings_its_tools() -> None:
-    """Who installs the extra `hub` has what each command beside the hub needs, as README says."""
+    """The extra `hub` brings what each command beside the hub needs, as README says."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
     tools = [line for name in ("client", "top", "bench", "metrics") for line in extras[name]]

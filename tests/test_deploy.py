@@ -1,4 +1,4 @@
-"""What deploy/ ships fits the server it is for: flags, times, ports, paths.
+"""The files of deploy/ fit the server they are for: flags, times, ports, paths.
 
 Strategy: the files are read as what they are (units, a Dockerfile, a manifest, proxies' settings),
 and each number and flag in them is held against the code that it depends on. That the proxies do
@@ -65,7 +65,7 @@ def test_proxies_let_go_of_idle_connections_first() -> None:
 
 @pytest.mark.parametrize("path", ["nginx/h3trio.conf", "haproxy/haproxy.cfg", "caddy/Caddyfile"])
 def test_proxies_are_believed(path: str) -> None:
-    """What a proxy's file says of the hub's flags is right."""
+    """A proxy's file is right in what it says of the hub's flags."""
     flags = re.findall(r"--[\w-]+(?: [\d.]+)?", read(path))
     assert flags[0] == "--forwarded-allow-ips 127.0.0.1"
     parse(["serve", *shlex.split(" ".join(flags))])
@@ -96,7 +96,7 @@ def test_units_fit_the_server() -> None:
 
 
 def test_the_image_is_built_from_what_is_there() -> None:
-    """What is copied is what a wheel is made of, and none of it is ignored."""
+    """The image copies what a wheel is made of, and ignores none of it."""
     copied = {
         source
         for name, words in dockerfile()

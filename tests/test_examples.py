@@ -238,7 +238,7 @@ async def test_sse_chat_streams_tokens_and_says_how_it_ended(
 
 @pytest.mark.parametrize("body", ["", "hi", "[]", "{}", '{"prompt": 1}', '{"prompt": null}'])
 async def test_sse_chat_refuses_other_bodies(body: str, nursery: trio.Nursery) -> None:
-    """What holds no prompt is answered 400, in words."""
+    """A request without a prompt is answered 400, in words."""
     app = load("sse_chat").app
     status, detail = await ask(nursery, app, post(body.encode(), "/events"))
     assert status == 400
@@ -319,7 +319,7 @@ async def test_sse_llm_openai_fails_with_an_event(
 async def test_sse_llm_openai_refuses_with_a_status(
     *, body: str, status: int, kind: str, stream: bool, nursery: trio.Nursery
 ) -> None:
-    """What goes wrong before the first byte has a status, and says so as these clients expect."""
+    """An error before the first byte has a status, and says so as these clients expect."""
     asked = json.dumps({**json.loads(body), "stream": stream}).encode()
     answer = await ask(nursery, load("sse_llm_openai").app, post(asked, "/v1/chat/completions"))
     assert answer[0] == status
@@ -399,7 +399,7 @@ OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": 
 async def test_sse_llm_messages_fails_with_an_event_and_refuses_with_a_status(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """What goes wrong is the same object, as an event in the stream, as a body before it."""
+    """An error is the same object, as an event in the stream, as a body before it."""
     events = await events_of(nursery, "sse_llm_messages", "now fail")
     assert (events[-1].event, json.loads(events[-1].data or "")) == ("error", OVERLOADED)
     app = load("sse_llm_messages").app
@@ -547,7 +547,7 @@ async def test_sse_proxy_cuts_off_a_stream_that_was_cut_off(nursery: trio.Nurser
 
 
 async def test_sse_proxy_closes_its_client_with_the_app() -> None:
-    """What all requests share is open while the app is served, and closed after that."""
+    """The things that all requests share are open while the app is served, and closed after."""
     client = httpx2.AsyncClient()
     async with load("sse_proxy").create_app(client, "http://test/events").lifespan():
         assert not client.is_closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 
-import pytest
+from tables import table
 
 import h3trio
 
@@ -52,14 +52,14 @@ def test_all_agrees_if_there_is_one() -> None:
     assert set(getattr(h3trio, "__all__", EXPECTED)) == EXPECTED
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@table("name", sorted(EXPECTED))
 def test_public_name_says_where_to_import_it_from(name: str) -> None:
     """Each public name calls itself `h3trio.<name>`, in tracebacks, reprs and pickles."""
     value = getattr(h3trio, name)
     assert (value.__module__, value.__qualname__) == ("h3trio", name)
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@table("name", sorted(EXPECTED))
 def test_public_name_has_a_docstring(name: str) -> None:
     """Each public name is documented, in words that no base class or decorator wrote for it."""
     doc = getattr(h3trio, name).__doc__ or ""

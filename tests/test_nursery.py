@@ -43,7 +43,7 @@ async def test_its_tasks_end_with_the_block() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), ExceptionGroup("x", [ValueError("y")])])
 async def test_the_blocks_exception_comes_out_bare(error: Exception) -> None:
-    """What the block raises is what comes out, a group of its own too."""
+    """An exception of the block comes out as it is, a group of its own too."""
     with pytest.raises(type(error)) as caught:
         await use(block=error)
     assert caught.value is error
@@ -67,7 +67,7 @@ async def test_cancellation_from_outside_passes() -> None:
 
 
 async def test_two_failures_are_a_group() -> None:
-    """Where a task and the block fail, nothing is hidden."""
+    """If a task and the block fail, nothing is hidden."""
 
     async def both() -> None:
         async with OwnedNursery() as nursery:

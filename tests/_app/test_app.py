@@ -10,6 +10,7 @@ import h11
 import pytest
 import trio
 from helpers import connection_of
+from tables import table
 from trio.testing import memory_stream_pair
 
 from h3trio import App, H3Event, HTTPError, Response, Settings, SSEWriter
@@ -183,8 +184,8 @@ async def test_options_is_answered() -> None:
 # -- results
 
 
-@pytest.mark.parametrize(
-    ("result", "status", "content_type", "body"),
+@table(
+    "result, status, content_type, body",
     [
         ("é", 200, "text/plain; charset=utf-8", "é".encode()),
         (b"\xff", 200, "application/octet-stream", b"\xff"),

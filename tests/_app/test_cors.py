@@ -10,6 +10,7 @@ import pytest
 from helpers import connect, request
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio import CORS, App, H3Event, HTTPError, Response
 from h3trio._app.cors import check_origin
@@ -80,7 +81,7 @@ ANSWERS = (
 )
 
 
-@pytest.mark.parametrize(("path", "status"), ANSWERS)
+@table("path, status", ANSWERS)
 async def test_every_answer_allows_a_listed_origin(
     nursery: trio.Nursery, path: str, status: int
 ) -> None:
@@ -94,8 +95,8 @@ async def test_every_answer_allows_a_listed_origin(
     assert "origin" in head.headers["vary"]
 
 
-@pytest.mark.parametrize("lines", [[], ["Origin: https://evil.example"], ["Origin: null"]])
-@pytest.mark.parametrize(("path", "status"), ANSWERS)
+@table("lines", [[], ["Origin: https://evil.example"], ["Origin: null"]])
+@table("path, status", ANSWERS)
 async def test_no_answer_allows_another(
     nursery: trio.Nursery, path: str, status: int, lines: list[str]
 ) -> None:
@@ -180,7 +181,7 @@ async def test_two_origins_are_none(nursery: trio.Nursery) -> None:
     assert "access-control-allow-origin" not in head.headers
 
 
-@pytest.mark.parametrize(
+@table(
     "origin",
     [
         *("", "a.example", "https://", "https://a.example/", "https://a.example/x", "https://a b"),
@@ -200,7 +201,7 @@ def test_what_is_no_origin(origin: str) -> None:
         CORS([origin])
 
 
-@pytest.mark.parametrize(
+@table(
     "origin",
     ["http://localhost:5173", "http://[::1]:3000", "http://a:443", "https://a:80", "app://x-y_z"],
 )
@@ -209,8 +210,8 @@ def test_what_is_an_origin(origin: str) -> None:
     assert CORS([origin]).allows(origin)
 
 
-@pytest.mark.parametrize(
-    ("origins", "options"),
+@table(
+    "origins, options",
     [
         (["*", GOOD], {}),
         (["*"], {"allow_credentials": True}),

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._app.routing import Match, MethodNotAllowed, NotFound, Router
 
@@ -38,8 +39,8 @@ def found(made: Router[str], method: str, path: str) -> tuple[str, dict[str, str
 # -- what a pattern takes
 
 
-@pytest.mark.parametrize(
-    ("pattern", "path", "params"),
+@table(
+    "pattern, path, params",
     [
         ("/", "/", {}),
         ("/a/b", "/a/b", {}),
@@ -84,8 +85,8 @@ def test_pattern_takes_path(pattern: str, path: str, params: dict[str, str]) -> 
     assert made.match("GET", path.encode()) == expected
 
 
-@pytest.mark.parametrize(
-    ("pattern", "path"),
+@table(
+    "pattern, path",
     [
         ("/", ""),
         ("/", "//"),
@@ -185,7 +186,7 @@ def test_the_match_says_which_pattern() -> None:
 # -- methods
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "QUERY", "all", "x"])
+@table("method", ["GET", "HEAD", "POST", "OPTIONS", "QUERY", "all", "x"])
 def test_all_takes_every_method(method: str) -> None:
     """A route for "all" has any method a client can send."""
     assert found(router("all /a"), method, "/a") == ("all /a", {})
@@ -232,8 +233,8 @@ def test_allow_has_the_methods_of_every_route_for_the_path() -> None:
 # -- registration
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
+@table(
+    "first, second",
     [
         ("GET /a", "GET /a"),
         ("GET /", "GET /"),
@@ -253,8 +254,8 @@ def test_a_second_route_of_the_same_shape_is_refused(first: str, second: str) ->
     assert found(made, "GET", first_pattern)[0] == first
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"),
+@table(
+    "pattern, message",
     [
         ("", 'does not start with "/"'),
         ("a", 'does not start with "/"'),
@@ -286,7 +287,7 @@ def test_a_pattern_that_cannot_be_read_is_refused(pattern: str, message: str) ->
     assert repr(pattern) in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["get", "Get", "", "GET ", "G T", "GÉT", "ALL", "All", "GET\n"])
+@table("method", ["get", "Get", "", "GET ", "G T", "GÉT", "ALL", "All", "GET\n"])
 def test_a_method_that_no_client_sends_is_refused(method: str) -> None:
     """A method is an upper-case token, or "all"."""
     with pytest.raises(ValueError, match=re.escape(f"method {method!r}")):

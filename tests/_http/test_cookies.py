@@ -9,6 +9,7 @@ import pytest
 from helpers import connect, request
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio import H3Event, Response, ResponseStateError
 from h3trio._http.cookies import MAX_COOKIE_BYTES, MAX_COOKIES, MAX_PAIR_BYTES, parse_cookies
@@ -32,8 +33,8 @@ def set_cookie(name: str, value: str, **attributes: Any) -> str:  # noqa: ANN401
 # -- reading
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
+@table(
+    "fields, expected",
     [
         ([], {}),
         (["a=1"], {"a": "1"}),
@@ -112,8 +113,8 @@ def test_deleting() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "attributes"),
+@table(
+    "name, value, attributes",
     [
         ("", "1", {}),
         ("a b", "1", {}),

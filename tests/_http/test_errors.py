@@ -7,6 +7,7 @@ import pickle
 from http import HTTPStatus
 
 import pytest
+from tables import table
 
 from h3trio._http.errors import HTTPError, ResponseStateError, reason_phrase
 
@@ -37,14 +38,14 @@ def test_http_error_copies_its_headers() -> None:
     assert error.headers == {"Allow": "GET"}
 
 
-@pytest.mark.parametrize("status", [-1, 0, 99, 200, 302, 399, 600, 4040])
+@table("status", [-1, 0, 99, 200, 302, 399, 600, 4040])
 def test_http_error_refuses_a_status_that_is_no_error(status: int) -> None:
     """Only 400 to 599 are errors."""
     with pytest.raises(ValueError, match=f"400 to 599, not {status}"):
         HTTPError(status)
 
 
-@pytest.mark.parametrize("status", [400, 499, 500, 599])
+@table("status", [400, 499, 500, 599])
 def test_http_error_takes_every_error_status(status: int) -> None:
     """The whole range is allowed, with or without a phrase of its own."""
     assert HTTPError(status).detail == reason_phrase(status)
@@ -57,8 +58,8 @@ def test_http_error_survives_copy_and_pickle() -> None:
         assert (twin.status, twin.detail, twin.headers) == (503, "draining", error.headers)
 
 
-@pytest.mark.parametrize(
-    ("status", "phrase"),
+@table(
+    "status, phrase",
     [
         (200, "OK"),
         (404, "Not Found"),
@@ -72,7 +73,7 @@ def test_reason_phrase(status: int, phrase: str) -> None:
     assert reason_phrase(status) == phrase
 
 
-@pytest.mark.parametrize("status", [-404, 0, 99, 600])
+@table("status", [-404, 0, 99, 600])
 def test_reason_phrase_refuses_what_is_no_status(status: int) -> None:
     """A number outside 1xx to 5xx has no phrase."""
     with pytest.raises(ValueError, match="not a valid HTTPStatus"):

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._http.errors import ResponseStateError
 from h3trio._http.headers import MAX_NUM_FIELDS, Headers, MutableHeaders, QueryParams
@@ -74,7 +75,7 @@ def test_header_values_are_latin_1() -> None:
     assert Headers([(b"x", value)])["X"].encode("latin-1") == value
 
 
-@pytest.mark.parametrize("name", ["coo\N{KELVIN SIGN}ie", "ключ", "", "\0", "?"])
+@table("name", ["coo\N{KELVIN SIGN}ie", "ключ", "", "\0", "?"])
 def test_a_name_that_is_not_ascii_matches_nothing(name: str) -> None:
     """A look-up with an odd name finds nothing, and is no error."""
     headers = Headers([(b"cookie", b"x"), (b"host", b"y")])
@@ -185,9 +186,7 @@ def test_raw_is_a_copy() -> None:
     assert headers.raw == [(b"X", b"1")]
 
 
-@pytest.mark.parametrize(
-    "name", ["", "X Y", "X:", "X\r\nY", "Ä", "X\0", " X", "X\n", "(x)", "coo\N{KELVIN SIGN}ie"]
-)
+@table("name", ["", "X Y", "X:", "X\r\nY", "Ä", "X\0", " X", "X\n", "(x)", "coo\N{KELVIN SIGN}ie"])
 def test_a_name_that_is_no_token_is_refused(name: str) -> None:
     """What is not a token can't be the name of a field."""
     headers = MutableHeaders()
@@ -197,8 +196,8 @@ def test_a_name_that_is_no_token_is_refused(name: str) -> None:
     assert headers.raw == []
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
+@table(
+    "value, message",
     [
         ("a\r\nEvil: 1", "control character"),
         ("a\n", "control character"),
@@ -221,13 +220,13 @@ def test_a_value_that_cannot_be_framed_is_refused(value: str, message: str) -> N
     assert headers.raw == [(b"X-Tag", b"old")]
 
 
-@pytest.mark.parametrize("value", ["", "a b", "a\tb", "é", "\x85", "\xa0", '"x"; y=1', "a  b"])
+@table("value", ["", "a b", "a\tb", "é", "\x85", "\xa0", '"x"; y=1', "a  b"])
 def test_a_value_that_can_be_framed_is_sent_as_it_is(value: str) -> None:
     """Nothing is stripped or replaced."""
     assert MutableHeaders({"X": value}).raw == [(b"X", value.encode("latin-1"))]
 
 
-@pytest.mark.parametrize("value", [5, None, b"x", ["x"]])
+@table("value", [5, None, b"x", ["x"]])
 def test_a_value_that_is_no_string_is_a_type_error(value: object) -> None:
     """A number isn't turned into text in silence."""
     with pytest.raises(TypeError, match="header 'Retry-After': the value is a str, not"):
@@ -302,8 +301,8 @@ def test_query_has_first_value_and_all_values() -> None:
     assert query.raw == b"topic=a&x=1&topic=b"
 
 
-@pytest.mark.parametrize(
-    ("raw", "fields"),
+@table(
+    "raw, fields",
     [
         (b"", {}),
         (b"&&", {}),

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from tables import table
 
 from h3trio import Settings
 
@@ -42,8 +43,8 @@ def test_frozen() -> None:
         Settings().backlog = 1  # type: ignore[misc]  # because the error is the point
 
 
-@pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("value", [-1, math.nan])
+@table("name", FIELDS)
+@table("value", [-1, math.nan])
 def test_not_a_size_or_a_time(name: str, value: float) -> None:
     """A negative number or NaN is refused by name."""
     # NaN is a float, and a field for whole numbers says so first.
@@ -51,7 +52,7 @@ def test_not_a_size_or_a_time(name: str, value: float) -> None:
         made(name, value)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@table("name", FIELDS)
 def test_a_part_of_a_thing(name: str) -> None:
     """What is counted is a whole number; what is measured need not be."""
     if name in WHOLE:
@@ -61,15 +62,15 @@ def test_a_part_of_a_thing(name: str) -> None:
         made(name, 0.5)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("value", ["1", True, b"1"])
+@table("name", FIELDS)
+@table("value", ["1", True, b"1"])
 def test_not_a_number(name: str, value: object) -> None:
     """What is no number is refused by name, bools included."""
     with pytest.raises(TypeError, match=f"^{name} must be a (whole )?number"):
         made(name, value)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@table("name", FIELDS)
 def test_zero(name: str) -> None:
     """Zero is refused but where it means "none of that"."""
     if name in {"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"}:
@@ -79,7 +80,7 @@ def test_zero(name: str) -> None:
             made(name, 0)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@table("name", FIELDS)
 def test_none(name: str) -> None:
     """None turns off what may be off, and nothing else."""
     if name in MAY_BE_NONE:
@@ -89,7 +90,7 @@ def test_none(name: str) -> None:
             made(name, None)
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - WHOLE))
+@table("name", sorted(set(FIELDS) - WHOLE))
 def test_no_infinities(name: str) -> None:
     """No time is infinite: what may be off is off by None, and the error says so."""
     with pytest.raises(ValueError, match=f"^{name} must be finite, not inf") as caught:

@@ -6,6 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pytest
+from tables import table
 
 from h3trio._wire.event import MAX_RETRY, SSEEvent
 from h3trio._wire.parser import DEFAULT_MAX_EVENT_SIZE, EventTooLargeError, SSEParser
@@ -49,8 +50,8 @@ def parse(stream: bytes) -> tuple[list[SSEEvent], str, int | None]:
     return outcomes[0]
 
 
-@pytest.mark.parametrize(
-    ("stream", "events"),
+@table(
+    "stream, events",
     [
         # Lines and blocks.
         (b"", []),
@@ -118,7 +119,6 @@ def parse(stream: bytes) -> tuple[list[SSEEvent], str, int | None]:
         (b"data: a\x1cb\x1dc\x1ed\n\n", [message("a\x1cb\x1dc\x1ed")]),
         (b"data: a\0b\n\n", [message("a\0b")]),
     ],
-    ids=ascii,
 )
 def test_events(stream: bytes, events: list[SSEEvent]) -> None:
     """A stream gives these events, however it is cut."""
@@ -137,8 +137,8 @@ def test_a_parsed_event_has_neither_retry_nor_comment() -> None:
     assert (event.retry, event.comment, retry) == (None, None, 5)
 
 
-@pytest.mark.parametrize(
-    ("stream", "last_event_id"),
+@table(
+    "stream, last_event_id",
     [
         (b"", ""),
         (b"id: 1\ndata: x\n\n", "1"),
@@ -150,7 +150,6 @@ def test_a_parsed_event_has_neither_retry_nor_comment() -> None:
         (b"id: 1\n\nid: \0\n\n", "1"),
         (b"id: 1\n\ndata: x\n\n", "1"),
     ],
-    ids=ascii,
 )
 def test_last_event_id(stream: bytes, last_event_id: str) -> None:
     """The last event id counts from the blank line on, with or without data."""
@@ -165,15 +164,15 @@ def test_last_event_id_goes_on_from_the_stream_before() -> None:
     assert parser.last_event_id == ""
 
 
-@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "\ud800"], ids=ascii)
+@table("bad", ["a\nb", "a\rb", "a\0b", "\ud800"])
 def test_an_impossible_last_event_id_is_refused(bad: str) -> None:
     """An id that no stream can set can't be given either: it would end up in events."""
     with pytest.raises(ValueError, match=r"^last_event_id must not contain"):
         SSEParser(last_event_id=bad)
 
 
-@pytest.mark.parametrize(
-    ("stream", "retry"),
+@table(
+    "stream, retry",
     [
         (b"", None),
         (b"retry: 5\n", 5),
@@ -196,7 +195,6 @@ def test_an_impossible_last_event_id_is_refused(bad: str) -> None:
         (b"retry: 5\nretry: 1" + b"0" * 5000 + b"\n", 5),
         (b"retry: " + b"0" * 5000 + b"7\n", 7),
     ],
-    ids=lambda value: ascii(value)[:40],
 )
 def test_retry(stream: bytes, retry: int | None) -> None:
     """Only ASCII digits, of a number that can be held, set the reconnection time."""
@@ -280,16 +278,16 @@ TOO_LARGE = [
 ]
 
 
-@pytest.mark.parametrize("cut", [whole, byte_by_byte])
-@pytest.mark.parametrize("stream", FITTING, ids=ascii)
+@table("cut", [whole, byte_by_byte])
+@table("stream", FITTING)
 def test_up_to_the_cap_all_is_read(stream: bytes, cut: Cut) -> None:
     """Lines and data of exactly the cap are read, any number of them."""
     expected = feed_all(SSEParser(), [stream])
     assert feed_all(SSEParser(max_event_size=CAP), cut(stream)) == expected
 
 
-@pytest.mark.parametrize("cut", [whole, byte_by_byte])
-@pytest.mark.parametrize("stream", TOO_LARGE, ids=ascii)
+@table("cut", [whole, byte_by_byte])
+@table("stream", TOO_LARGE)
 def test_above_the_cap_is_an_error(stream: bytes, cut: Cut) -> None:
     """One byte more than the cap, in a line of any kind or in an event's data, is refused."""
     with pytest.raises(EventTooLargeError, match="max_event_size, 16 bytes") as caught:
@@ -338,8 +336,8 @@ def test_the_error_survives_pickling() -> None:
     assert isinstance(error, ValueError)
 
 
-@pytest.mark.parametrize(
-    ("size", "error"),
+@table(
+    "size, error",
     [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("1", TypeError)],
 )
 def test_a_cap_that_is_no_cap_is_refused(size: object, error: type[Exception]) -> None:

@@ -1,4 +1,4 @@
-"""What a server must accept, refuse and close after: a table of bytes, answers and sentences.
+"""The requests that a server must accept or refuse: a table of bytes, answers and sentences.
 
 The rows come from RFC 9110 and 9112 and from what is public about request smuggling: lengths and
 codings that two readers take differently (CL.TE, TE.CL, TE.TE, CL.0, 0.CL), line ends and spaces

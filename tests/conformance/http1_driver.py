@@ -1,4 +1,4 @@
-"""What becomes of bytes that a client sends: the same steps as a connection takes, without I/O."""
+"""`drive`: the steps that a connection takes with a client's bytes, without I/O."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ async def test_row(nursery: trio.Nursery, row: Row) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("behind", [b"", CANARY, JUNK], ids=["alone", "request", "junk"])
 def test_rows_in_any_pieces(behind: bytes) -> None:
-    """What a row means doesn't depend on how its bytes are cut, nor on what comes behind."""
+    """A row means the same however its bytes are cut, and whatever comes behind."""
     for row in ROWS:
         sent = row.sent + behind
         expected = drive([sent])

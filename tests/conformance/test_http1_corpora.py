@@ -145,7 +145,7 @@ def test_a_case(case: Case, verdict: Verdict) -> None:
 @each_case
 @pytest.mark.parametrize("behind", [CANARY, JUNK], ids=["request", "junk"])
 def test_a_case_with_something_behind(case: Case, verdict: Verdict, behind: bytes) -> None:
-    """What is behind a case changes nothing in it, and is read only where a request may begin."""
+    """Bytes behind a case change nothing in it, and are read only where a request may begin."""
     sent = case["send"].encode("latin-1")
     seen, end = drive([sent + behind])
     assert drive([sent, behind]) == (seen, end)

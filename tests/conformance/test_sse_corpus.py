@@ -111,7 +111,7 @@ def test_a_case_is_read_right(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_a_case_survives_being_sent_on(case: Case) -> None:
-    """What was read, encoded and read again, is the same (a type with NUL can't be encoded)."""
+    """An event read, encoded and read again is the same (a type with NUL can't be encoded)."""
     expected = [(e["type"], e["data"], e["lastEventId"]) for e in case["events"]]
     sendable = [event for event in expected if "\0" not in event[0]]
     wire = [SSEEvent(data, event=kind, id=id).encode() for kind, data, id in sendable]

@@ -51,6 +51,12 @@ def test_a_good_conversation_has_its_answers() -> None:
     assert answer.endswith(b"hello")
 
 
+def test_a_request_behind_an_empty_line_is_seen() -> None:
+    """An empty line between requests, which the server skips, doesn't make a HEAD a GET."""
+    head = b"HEAD /stream HTTP/1.1\r\nHost: test\r\n\r\n"
+    connection(b"\7" + tokens.REQUESTS[0] + b"\r\n" + head + tokens.REQUESTS[0])
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -61,6 +67,6 @@ def test_a_good_conversation_has_its_answers() -> None:
     ],
 )
 def test_bad_answers_would_be_noticed(answer: bytes) -> None:
-    """What isn't a sequence of responses is a finding."""
+    """Bytes that aren't a sequence of responses are a finding."""
     with pytest.raises(Exception, match=r"."):
         check_responses(answer, [])

@@ -1,4 +1,4 @@
-"""What HTTP and event streams are made of: the words from which inputs are put together."""
+"""The words of HTTP and of event streams, from which inputs are put together."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def of(kind: type[object]) -> set[str]:
 
 
 def test_every_field_has_a_metric() -> None:
-    """What a snapshot tells, metrics tell: whoever adds a field names its metric."""
+    """Metrics tell all that a snapshot tells: whoever adds a field names its metric."""
     assert SERVER.keys() == of(ServerStatistics)
     assert HUB.keys() == of(HubStatistics) - {"history"}
     assert HISTORY.keys() == of(HistoryStatistics)
@@ -172,7 +172,7 @@ async def test_metrics_of_a_program_of_ones_own() -> None:
 
 
 async def test_the_example() -> None:
-    """What it counts itself stands beside ours."""
+    """An application's own metrics stand beside ours."""
     app = load("app_metrics").app
     async with app.lifespan(), connect(app, "/hello", lifespan=False) as client:
         assert await client.body() == b"hello\n"

@@ -140,7 +140,7 @@ STEPS = st.lists(
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of an example. Not in all and per topic, as it is free which record goes first."""
+    """The limits of an example. Not in all and per topic: which goes first is free."""
 
     max_events: int = 1000
     max_topic_events: int | None = None

@@ -78,7 +78,7 @@ class Session:
     size: int
     """How much was published when it began."""
     cursor: str = ""
-    """What it connected with."""
+    """The last event id that it connected with."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def received(self) -> Iterator[tuple[SSEEvent, int]]:

@@ -1,4 +1,4 @@
-"""What a program puts into headers, redirects, errors and events never becomes more than that.
+"""Texts that a program puts into headers, redirects, errors and events stay in their places.
 
 The answer is read back by h11's client side and by an SSE parser, and must be the one head, the
 one body and the one event that were meant: either the value arrives as it is, or the program is
@@ -139,7 +139,7 @@ def test_errors(detail: str, name: str, value: str) -> None:
 
 @given(INJECTION)
 def test_exceptions_stay_here(message: str) -> None:
-    """What an exception says goes to the log and not to the client."""
+    """The text of an exception goes to the log and not to the client."""
 
     async def handler(_event: H3Event) -> str:
         raise RuntimeError(message)

@@ -1,4 +1,4 @@
-"""What we take for a request, another reader takes for the same request.
+"""A request that we take is the same request for another reader.
 
 The other reader is h11, which is more lenient: so of the bytes that we accept it must make the
 same method, target, fields and body, and find the same end. A difference would be a place where a

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import Settings
+from h3trio._http.http1 import ResponseReader
 from h3trio._server.send_queue import SendQueue
 from h3trio._wire.batch import Batch
 
@@ -154,21 +155,9 @@ class History:
 
 def dechunked(sent: bytes) -> tuple[bytes, bool]:
     """Return the payloads, the last of which may be cut off, and whether the last chunk came."""
-    payload = b""
-    while sent:
-        size, found, sent = sent.partition(b"\r\n")
-        if not found:
-            return payload, False
-        length = int(size, 16)
-        payload += sent[:length]
-        if len(sent) < length + 2:
-            return payload, False
-        assert sent[length : length + 2] == b"\r\n"
-        sent = sent[length + 2 :]
-        if not length:
-            assert not sent
-            return payload, True
-    return payload, False
+    reader = ResponseReader()
+    payload = reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + sent)
+    return payload, reader.is_done
 
 
 def steps(*names: str) -> st.SearchStrategy[Step]:
@@ -194,7 +183,7 @@ ENDINGS = st.lists(steps("finish", "abandon", "reset"), max_size=2)
 def test_history(
     before: list[Step], ending: list[Step], after: list[Step], *, chunked: bool, room: int
 ) -> None:
-    """What is out is what was accepted, in order; all of it, unless the stream broke."""
+    """The bytes sent are those accepted, in order; all of them, unless the stream broke."""
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""What holds for any events, any bytes and any way to cut them into chunks."""
+"""Encoder and parser agree on any events, any bytes and any way to cut them into chunks."""
 
 from __future__ import annotations
 

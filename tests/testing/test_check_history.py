@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_helpers import WrappedHistory
+from tables import table
 
 from h3trio.hub import MemoryHistory, Update
 from h3trio.hub._history.record import Appended, Page
@@ -154,8 +155,8 @@ async def test_a_good_history_of_somebody_else_passes() -> None:
     await check_history(WrappedHistory, make_small=WrappedHistory, reopen=lambda history: history)
 
 
-@pytest.mark.parametrize(
-    ("broken", "rule"),
+@table(
+    "broken, rule",
     [
         (TouchesLog, "one order"),
         (Unordered, "one order"),

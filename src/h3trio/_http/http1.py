@@ -401,3 +401,57 @@ def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool
 
 def _lengths(headers: RawHeaders) -> list[bytes]:
     return [value for name, value in headers if name.lower() == b"content-length"]
+
+
+@final
+class ResponseReader:
+    """The client's side of one exchange, for the test kit: bytes in; head, body and end out.
+
+    It is as strict as h11, and takes nothing behind the response: one request was sent.
+
+    Attributes:
+        status: 0 until the head is there. A `100 Continue` isn't kept: the response follows.
+        headers: names in lower case, the values of a repeated one joined with `", "`.
+        is_done: whether the response is whole.
+    """
+
+    def __init__(self, *, is_head: bool = False) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.is_done = False
+        # Nothing bounds the head that a handler sends but the test that reads it.
+        self._conn = h11.Connection(h11.CLIENT, max_incomplete_event_size=2**31)
+        method = "HEAD" if is_head else "GET"
+        self._conn.send(h11.Request(method=method, target="/", headers=[("Host", "")]))
+        self._conn.send(_END)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received; return the part of the body that it brings.
+
+        Args:
+            data: `b""` is the connection's end. A response that isn't done by then was cut off.
+
+        Raises:
+            ValueError: the bytes aren't HTTP, or lie behind the response.
+        """
+        body = b""
+        try:
+            self._conn.receive_data(data)
+            while not self.is_done and (event := self._conn.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Response):
+                    self._take_head(event)
+                elif isinstance(event, h11.Data):
+                    body += event.data
+                self.is_done = isinstance(event, h11.EndOfMessage)
+        except h11.RemoteProtocolError as exc:
+            if data:
+                raise ValueError(str(exc)) from exc
+        if self.is_done and (rest := self._conn.trailing_data[0]):
+            raise ValueError(f"behind the response comes {rest[:50]!r}")
+        return body
+
+    def _take_head(self, head: h11.Response) -> None:
+        self.status = head.status_code
+        for name, value in head.headers:
+            key, text = name.decode("ascii"), value.decode("latin-1")
+            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text

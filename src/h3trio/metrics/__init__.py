@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: what a server and its hubs count, read when somebody asks.
+"""Metrics for Prometheus: the counts of a server and its hubs, read when somebody asks.
 
 Needs prometheus-client, which the extras `metrics` and `hub` bring.
 """

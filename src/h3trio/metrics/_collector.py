@@ -1,7 +1,7 @@
-"""`Collector`: statistics as Prometheus' metrics, read when they are collected.
+"""`Collector`: the statistics of a server and its hubs as Prometheus' metrics.
 
-Nothing is counted twice: a scrape takes one snapshot of each and turns it into samples. That
-costs the scrape some hundred microseconds, and the hot paths nothing.
+Nothing is counted twice: a scrape takes one snapshot of each and turns it into samples, so metrics
+cost the hot paths nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from h3trio._http.statistics import ServerStatistics
-    from h3trio.hub import Hub, LatencyStatistics
+    from h3trio.hub import Hub
 
 # The label that tells several hubs apart.
 _HUB: Final = "hub"
@@ -33,12 +33,12 @@ _HUB: Final = "hub"
 
 @final
 class Collector(BaseCollector):
-    """Collects what a server and its hubs count; register it with a `CollectorRegistry`.
+    """Collects the counts of a server and its hubs; register it with a `CollectorRegistry`.
 
     Args:
-        server: gives the server's snapshot, such as `server.statistics`; `None` for none now.
-        hub: the one hub there is.
-        hubs: several, by names: their metrics have the label `hub`.
+        server: returns the server's snapshot, such as `server.statistics`, or `None` for none.
+        hub: the only hub.
+        hubs: several, by their names: their metrics have the label `hub`.
 
     Raises:
         ValueError: both `hub` and `hubs` are given.
@@ -58,7 +58,7 @@ class Collector(BaseCollector):
         self._hubs: Mapping[str, Hub] = hubs or ({} if hub is None else {"": hub})
 
     def collect(self) -> Iterator[Metric]:
-        """Take the snapshots; give their samples."""
+        """Take the snapshots; yield their metrics."""
         info = GaugeMetricFamily(f"{PREFIX}build_info", "h3trio itself.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
@@ -74,7 +74,7 @@ class Collector(BaseCollector):
             yield from families(HISTORY, histories, labels=self._labels)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to be asked at registration would be a scrape of its own."""
+        """Return nothing: otherwise a registry would collect once to learn the names."""
         return ()
 
 
@@ -86,57 +86,44 @@ def families(
 ) -> Iterator[Metric]:
     """Turn the fields of some snapshots, each with its label values, into metrics."""
     for field, family in table.items():
-        metric = _metric(family, labels)
+        names = [*labels, *filter(None, [family.label])]
+        make = _METRICS.get(family.kind, GaugeMetricFamily)
+        metric = make(PREFIX + family.name, family.help, labels=names)
         for values, snapshot in snapshots:
-            _ADD[family.kind](metric, values, getattr(snapshot, field))
+            _add(metric, family.kind, values, getattr(snapshot, field))
         yield metric
 
 
-def _metric(family: Family, labels: Sequence[str]) -> Any:  # noqa: ANN401 - `add_metric` differs by kind
-    name, names = PREFIX + family.name, [*labels, *filter(None, [family.label])]
-    if family.kind in (Kind.COUNTER, Kind.LABELLED):
-        return CounterMetricFamily(name, family.help, labels=names)
-    if family.kind is Kind.HISTOGRAM:
-        return HistogramMetricFamily(name, family.help, labels=names)
-    return GaugeMetricFamily(name, family.help, labels=names)
-
-
-def _add_number(metric: Any, values: tuple[str, ...], number: float) -> None:  # noqa: ANN401 - as above
-    metric.add_metric(values, number)
-
-
-def _add_mapping(
-    metric: Any,  # noqa: ANN401 - as above
+def _add(
+    metric: Any,  # noqa: ANN401 - `add_metric` differs by kind
+    kind: Kind,
     values: tuple[str, ...],
-    counts: Mapping[object, int],
+    found: Any,  # noqa: ANN401 - the fields of statistics differ by kind, too
 ) -> None:
-    for key, count in counts.items():
-        metric.add_metric((*values, str(key)), count)
-
-
-def _add_flag(metric: Any, values: tuple[str, ...], value: object) -> None:  # noqa: ANN401 - as above
-    # A text says that there is something to say, an empty one too.
-    metric.add_metric(values, int(value is not None and value is not False))
-
-
-def _add_info(metric: Any, values: tuple[str, ...], text: object) -> None:  # noqa: ANN401 - as above
-    metric.add_metric((*values, str(text)), 1)
-
-
-def _add_histogram(metric: Any, values: tuple[str, ...], found: LatencyStatistics) -> None:  # noqa: ANN401 - as above
-    buckets = [(_edge(bound), count) for bound, count in found.buckets]
-    metric.add_metric(values, buckets=buckets, sum_value=found.sum)
+    """Add the samples of one field of one snapshot."""
+    match kind:
+        case Kind.LABELLED:
+            for key, count in found.items():
+                metric.add_metric((*values, str(key)), count)
+        case Kind.FLAG:
+            # A text says that there is something to say, an empty one too.
+            metric.add_metric(values, int(found is not None and found is not False))
+        case Kind.INFO:
+            metric.add_metric((*values, str(found)), 1)
+        case Kind.HISTOGRAM:
+            buckets = [(_edge(bound), count) for bound, count in found.buckets]
+            metric.add_metric(values, buckets=buckets, sum_value=found.sum)
+        case _:
+            metric.add_metric(values, found)
 
 
 def _edge(bound: float) -> str:
     return "+Inf" if bound == math.inf else repr(bound)
 
 
-_ADD: Final[Mapping[Kind, Callable[..., None]]] = {
-    Kind.GAUGE: _add_number,
-    Kind.COUNTER: _add_number,
-    Kind.LABELLED: _add_mapping,
-    Kind.FLAG: _add_flag,
-    Kind.INFO: _add_info,
-    Kind.HISTOGRAM: _add_histogram,
+# The others are gauges.
+_METRICS: Final[Mapping[Kind, Callable[..., Metric]]] = {
+    Kind.COUNTER: CounterMetricFamily,
+    Kind.LABELLED: CounterMetricFamily,
+    Kind.HISTOGRAM: HistogramMetricFamily,
 }

@@ -1,4 +1,4 @@
-"""`Metrics`: the handler of `GET /metrics`."""
+"""`Metrics`: the handler of `GET /metrics`, a registry's metrics as text."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class Metrics:
     """Answers with the metrics of the server asked, and of hubs: `app.get("/metrics")(Metrics())`.
 
-    Who may see them is up to the app.
+    It lets everybody in; let the app refuse those who may not see them.
 
     Args:
-        hub: the one hub there is.
-        hubs: several, by names: their metrics have the label `hub`.
-        registry: where to register, beside metrics of your own; one of its own, with those of
-            the process, if not given. One `Metrics` for each.
+        hub: the only hub.
+        hubs: several, by their names: their metrics have the label `hub`.
+        registry: the registry to register with, beside metrics of your own: one `Metrics` for each.
+            Without it, a new one that has the process's metrics.
 
     Raises:
         ValueError: both `hub` and `hubs` are given.
@@ -48,10 +48,10 @@ class Metrics:
             ProcessCollector(registry=registry)
         registry.register(collector)
         self.registry: CollectorRegistry = registry
-        """What is answered with; register others."""
+        """The registry whose metrics are the response; register metrics of your own here."""
 
     async def __call__(self, event: H3Event) -> Response:
-        """Answer in the text format, or in OpenMetrics where that is asked for."""
+        """Answer in Prometheus' text format, or in OpenMetrics if `Accept` asks for it."""
         encode, content_type = choose_encoder(event.headers.get("accept", ""))
         # Nothing between these waits, so no other request's event can be in its place.
         self._event = event
@@ -63,5 +63,5 @@ class Metrics:
         return Response(body, content_type=content_type, headers=headers)
 
     def _server_statistics(self) -> ServerStatistics | None:
-        """That of the server asked; none where the registry is collected in another way."""
+        """Return the statistics of the server asked; `None` if somebody else collects."""
         return None if self._event is None else self._event.server_statistics()

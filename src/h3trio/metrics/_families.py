@@ -1,8 +1,8 @@
-"""What each field of the statistics is as a metric: its name, its kind, its words.
+"""`Family`: one field of the statistics as a metric, with its name, kind and help.
 
-The tables are read by the collector; a test holds them against the dataclasses, so that no
-field is forgotten. Names follow Prometheus' rules: `h3trio_` in front, the unit in base units at
-the end, `_total` behind what only grows.
+The collector reads the tables; a test holds them against the dataclasses, so that no field is
+forgotten. Names follow Prometheus' rules: `h3trio_` in front, the unit in base units at the end,
+`_total` behind a number that only grows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PREFIX: Final = "h3trio_"
 
 
 class Kind(enum.Enum):
-    """How a field becomes samples."""
+    """The ways to make samples of a field."""
 
     GAUGE = "gauge"
     """A number that goes up and down."""
@@ -31,7 +31,7 @@ class Kind(enum.Enum):
 
 
 class Family(NamedTuple):
-    """One metric."""
+    """One metric; `label` is the name of the label that its kind adds."""
 
     name: str
     kind: Kind

@@ -1,15 +1,15 @@
-"""For programs that use h3trio, and their tests: a client in memory, and suites for interfaces.
+"""The test kit for programs that use h3trio: a client in memory, and suites for interfaces.
 
-Not imported by anything else; needs nothing but h3trio itself.
+Nothing else imports it, and it needs nothing but h3trio itself.
 """
 
 from h3trio._doors import own as _own
 
 from ._check_history import check_history as check_history
 from ._client import Client as Client
+from ._client import Ending as Ending
+from ._client import FramingError as FramingError
 from ._client import connect as connect
-from ._link import Ending as Ending
-from ._response import FramingError as FramingError
 
 _own(globals(), __name__)
 del _own

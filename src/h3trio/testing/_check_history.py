@@ -1,8 +1,7 @@
-"""The suite of checks that any implementation of `History` can run.
+"""`check_history`: the suite of checks for any implementation of `History`.
 
-Each check gets a history of its own, used as a hub uses it: what `append` returns
-is put into `log` at once. A broken rule raises `AssertionError` with the rule and
-what was seen.
+Each check gets a history of its own, and uses it as a hub does: records that `append` returns are
+put into `log` at once. A broken rule raises `AssertionError` with the rule and what was seen.
 """
 
 from __future__ import annotations
@@ -33,12 +32,11 @@ async def check_history(
     """Run every check against an implementation of `h3trio.hub.History`.
 
     Args:
-        make_history: makes a history that is empty, not open, and large enough for a
-            hundred small events.
-        make_small: the same for a history that keeps so many events in all and no more.
-            Without it, nothing is checked that retention does.
-        reopen: gets a closed history and makes one with the same store. For histories
-            that outlive their process.
+        make_history: makes a history that is empty, not open, and has room for 100 small events.
+        make_small: makes one that keeps the given number of events in all. Without it, retention
+            isn't checked.
+        reopen: gets a closed history and makes one with the same store, for histories that outlive
+            their process. Without it, that isn't checked.
 
     Raises:
         AssertionError: a rule is broken.

@@ -1,32 +1,38 @@
-"""A client in memory: the real connection code, without a port, and without time passing.
+"""`Client` and `connect`: a client in memory of the real connection code.
 
     test ──▶ Client ──▶ [pipe with room for so many bytes] ──▶ Connection ──▶ your handler
 
 Strategy: the server's side is the code that serves sockets, over a byte stream in memory. The
 client's side is one task that reads as a kernel does, whether the test looks or not, up to a bound;
-`stall` stops it, and what that does to the server is what a browser in a tunnel does to it. Nothing
-sleeps: with Trio's `MockClock`, or pytest-trio's `autojump_clock`, an hour takes a millisecond.
+`stall` stops it, and does to the server what a browser in a tunnel does. Nothing sleeps: with
+Trio's `MockClock`, or pytest-trio's `autojump_clock`, an hour of a stream takes no time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 from collections import deque
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, final
 
 import trio
 
 from h3trio import Settings, SSEEvent, SSEParser
+from h3trio._http.http1 import ResponseReader
 from h3trio._nursery import OwnedNursery
+from h3trio._server.connection import Connection
+from h3trio._server.peer import Peer
 from h3trio._server.serve import HasLifespan
+from h3trio._server.sockets.transport import StreamTransport
+from h3trio._server.state import ServerState
 
-from ._link import Ending, Link
+from ._pipe import pipe_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from h3trio import Closing
+    from h3trio import Closing, H3Event
     from h3trio._server.event import Handler
 
 BUFFER_BYTES: Final = 64 * 1024  # as in a kernel's socket buffer
@@ -38,36 +44,55 @@ _LEAVE_TIMEOUT: Final = 60.0
 
 
 @final
-class Client:
-    """One client of a handler: `async with connect(app, "/events") as client`."""
+class FramingError(Exception):
+    """The server sent bytes that are no HTTP/1.1 response: it comes out of the client's block."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        target: str,
-        *,
-        method: str,
-        headers: Mapping[str, str],
-        content: bytes,
-        last_event_id: str,
-        settings: Settings,
-        buffer_bytes: int,
-        lifespan: bool,
-    ) -> None:
-        self._handler = handler
+
+@final
+class Ending(enum.StrEnum):
+    """How a response ended, seen from the client."""
+
+    COMPLETE = "complete"
+    """It is whole: the server meant it to end there."""
+    CUT = "cut"
+    """The connection was closed in the middle of it."""
+    RESET = "reset"
+    """The connection broke."""
+    LEFT = "left"
+    """The client went away first."""
+
+
+class _Plan(NamedTuple):
+    """The arguments of `connect` that hold for each connection of its client."""
+
+    handler: Handler
+    line: str
+    fields: dict[str, str]
+    content: bytes
+    settings: Settings
+    room: int
+
+    def request(self, last_event_id: str) -> bytes:
+        """Write the request; an empty id isn't sent."""
+        resumed = {"last-event-id": last_event_id} if last_event_id else {}
+        fields = (f"{name}: {value}" for name, value in (self.fields | resumed).items())
+        return "\r\n".join([self.line, *fields, "", ""]).encode() + self.content
+
+
+@final
+class Client:
+    """One client of a handler; `connect` makes it: `async with connect(app, "/events") as client`.
+
+    Attributes:
+        connections: how many connections it has made.
+    """
+
+    def __init__(self, plan: _Plan, *, last_event_id: str, lifespan: bool) -> None:
+        self._plan = plan
         self._enters_lifespan = lifespan
-        self._line = f"{method} {target} HTTP/1.1"
-        self._fields = {"host": "localhost", "accept": "text/event-stream"}
-        if content or method not in ("GET", "HEAD", "DELETE"):
-            self._fields["content-length"] = str(len(content))
-        self._fields.update((name.lower(), value) for name, value in headers.items())
-        self._content = content
-        self._settings = settings
-        self._room = buffer_bytes
-        self._tasks: OwnedNursery | None = None
+        self._entered = contextlib.AsyncExitStack()
         self._nursery: trio.Nursery | None = None
-        self._lifespan: AbstractAsyncContextManager[object] | None = None
-        self._link: Link | None = None
+        self._link: _Link | None = None
         self._stalled = False
         self._receiving = trio.CancelScope()
         self._changed = trio.lowlevel.ParkingLot()
@@ -78,26 +103,24 @@ class Client:
         self._comment = b""
         self._comments: deque[str] = deque(maxlen=_COMMENTS)
         self._new_comments: deque[str] = deque(maxlen=_COMMENTS)
-        self.connections: int = 0
-        """How many connections it has made."""
-        _check_request(self._line, self._fields)
+        self.connections = 0
 
-    # -- what has come
+    # -- what has arrived
 
     @property
-    def _now(self) -> Link:
+    def _now(self) -> _Link:
         if self._link is None:
             raise RuntimeError("enter the client first: async with connect(...)")
         return self._link
 
     @property
     def status(self) -> int:
-        """The status of the answer."""
+        """The status of the response; 0 until its head is there."""
         return self._now.response.status
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of the answer: names in lower case, repeated ones joined with `", "`."""
+        """The headers of the response: names in lower case, repeated ones joined with `", "`."""
         return self._now.response.headers
 
     @property
@@ -107,7 +130,7 @@ class Client:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time in milliseconds that this connection's stream has set."""
+        """The reconnection time in milliseconds that this stream has set, `None` if it hasn't."""
         return self._parser.retry
 
     @property
@@ -117,17 +140,17 @@ class Client:
 
     @property
     def closed(self) -> bool:
-        """Whether the answer has ended, or its connection."""
+        """Whether the response has ended: whole, or with its connection."""
         return self._now.ending is not None
 
     @property
     def ending(self) -> Ending | None:
-        """How the answer ended, `None` while it lasts."""
+        """How the response ended, `None` while it lasts."""
         return self._now.ending
 
     @property
     def closing(self) -> Closing | None:
-        """How the answer ended for the server: what its `on_close` hooks get."""
+        """How the response ended for the server, as `on_close` hooks get it; `None` until then."""
         return self._now.closing
 
     async def next_event(self) -> SSEEvent:
@@ -153,7 +176,7 @@ class Client:
         return self._new_comments.popleft()
 
     async def body(self) -> bytes:
-        """Return the body of the answer, once it is whole.
+        """Return the body of the response, once it is whole.
 
         Raises:
             trio.BrokenResourceError: it was cut off.
@@ -163,14 +186,14 @@ class Client:
             await self._changed.park()
         await trio.lowlevel.checkpoint()
         if self.ending is not Ending.COMPLETE:
-            raise trio.BrokenResourceError(f"the answer ended: {self.ending}")
+            raise trio.BrokenResourceError(f"the response ended: {self.ending}")
         return bytes(self._body)
 
     async def _until_some(self, items: deque[SSEEvent] | deque[str]) -> None:
         await trio.lowlevel.checkpoint()
         while not items:
             if self.closed:
-                raise trio.EndOfChannel(f"status {self.status}; the answer ended: {self.ending}")
+                raise trio.EndOfChannel(f"status {self.status}; the response ended: {self.ending}")
             self._refuse_to_hang()
             await self._changed.park()
 
@@ -204,7 +227,7 @@ class Client:
         """Close this connection and ask again, with the last event id.
 
         Events that came and weren't taken stay; comments and body begin anew. Returns, as entering
-        does, when the head of the answer is there.
+        does, when the head of the response is there.
         """
         await self.leave()
         self._stalled = False
@@ -222,7 +245,7 @@ class Client:
             await self._now.served.wait()
 
     async def wait_closed(self) -> Closing:
-        """Wait until the server is done with the answer; return why, as it sees it.
+        """Wait until the server is done with the response; return why, as it sees it.
 
         Raises:
             trio.EndOfChannel: no handler was called: the request was refused before.
@@ -235,19 +258,15 @@ class Client:
     # -- its life
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._nursery is not None:
             raise RuntimeError("a client is entered once")
-        app: object = self._handler
-        if self._enters_lifespan and isinstance(app, HasLifespan):
-            self._lifespan = app.lifespan()
-            await self._lifespan.__aenter__()
-        self._tasks = OwnedNursery()
-        self._nursery = await self._tasks.__aenter__()
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            app: object = self._plan.handler
+            if self._enters_lifespan and isinstance(app, HasLifespan):
+                await stack.enter_async_context(app.lifespan())
+            self._nursery = await stack.enter_async_context(OwnedNursery())
             await self._open()
-        except BaseException as exc:
-            await self.__aexit__(type(exc), exc, exc.__traceback__)
-            raise
+            self._entered = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -256,25 +275,15 @@ class Client:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._tasks is not None, "entered before"
         try:
             if exc_type is None:
                 await self.leave()
         finally:
-            try:
-                await self._tasks.__aexit__(exc_type, exc, traceback)
-            finally:
-                if self._lifespan is not None:
-                    await self._lifespan.__aexit__(exc_type, exc, traceback)
+            await self._entered.__aexit__(exc_type, exc, traceback)
 
     async def _open(self) -> None:
         assert self._nursery is not None, "entered before"
-        fields = dict(self._fields)
-        if self.last_event_id:
-            fields["last-event-id"] = self.last_event_id
-        lines = [self._line, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-        request = "\r\n".join(lines).encode() + self._content
-        self._link = Link(self._handler, request, settings=self._settings, room=self._room)
+        self._link = _Link(self._plan, self._plan.request(self.last_event_id))
         self._parser = SSEParser(last_event_id=self.last_event_id)
         self._body.clear()
         self._comments.clear()
@@ -286,12 +295,12 @@ class Client:
         self._nursery.start_soon(self._read, self._link, name="h3trio test client")
         while not self.status:
             if self.closed:
-                raise trio.BrokenResourceError(f"no answer: {self.ending}")
+                raise trio.BrokenResourceError(f"no response: {self.ending}")
             await self._changed.park()
 
     # -- the reading task
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, link: _Link) -> None:
         try:
             while link.ending is None:
                 if self._stalled or self._unread >= _UNREAD:
@@ -305,9 +314,12 @@ class Client:
             link.ending = link.ending or Ending.LEFT
         self._changed.unpark_all()
 
-    def _received(self, link: Link, data: bytes) -> None:
+    def _received(self, link: _Link, data: bytes) -> None:
         response = link.response
-        piece = response.feed(data)
+        try:
+            piece = response.feed(data)
+        except ValueError as exc:
+            raise FramingError(str(exc)) from exc
         if "text/event-stream" in response.headers.get("content-type", ""):
             self._take_comments(piece)
             for event in self._parser.feed(piece):
@@ -318,17 +330,66 @@ class Client:
         if response.is_done:
             link.ending = Ending.COMPLETE
         elif not data:
-            link.ending = Ending.COMPLETE if response.feed_eof() else Ending.CUT
+            link.ending = Ending.CUT
         self._changed.unpark_all()
 
     def _take_comments(self, piece: bytes) -> None:
-        """The parser, as the standard has it, passes over them."""
+        """Collect the comments: the parser, as the standard has it, passes over them."""
         *lines, self._comment = (self._comment + piece).split(b"\n")
         for line in lines:
             if line.startswith(b":"):
                 text = line[1:].decode("utf-8", "replace").removesuffix("\r").removeprefix(" ")
                 self._comments.append(text)
                 self._new_comments.append(text)
+
+
+@final
+class _Link:
+    """One connection of a client: its two ends, and how each saw it end."""
+
+    def __init__(self, plan: _Plan, request: bytes) -> None:
+        self._handler = plan.handler
+        self._request = request
+        ours, self.stream = pipe_pair(plan.room)
+        self.state = state = ServerState(plan.settings)
+        state.connections = 1
+        self._connection = Connection(
+            StreamTransport(ours),
+            self._watched,
+            peer=Peer("memory", "http", state),
+            state=state,
+        )
+        self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
+        self.ending: Ending | None = None
+        self.closing: Closing | None = None
+        self.answered = trio.Event()
+        self.served = trio.Event()
+
+    async def _watched(self, event: H3Event) -> object:
+        event.on_close(self._closed)
+        return await self._handler(event)
+
+    def _closed(self, closing: Closing) -> None:
+        self.closing = closing
+        self.answered.set()
+
+    async def serve(self) -> None:
+        """Run the server's side."""
+        async with OwnedNursery() as nursery:
+            nursery.start_soon(self.state.heartbeat.run)
+            await self._connection.run()
+        self.answered.set()
+        self.served.set()
+
+    async def send_request(self) -> None:
+        """Send the request; a server that doesn't want all of it has answered."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.stream.send_all(self._request)
+
+    def leave(self) -> None:
+        """Close the client's end."""
+        self.ending = self.ending or Ending.LEFT
+        self.stream.close()
 
 
 def connect(
@@ -346,9 +407,9 @@ def connect(
     """Make a client of an app, in memory.
 
     Use it so: `async with connect(app, "/events") as client`. Entering sends the request, and
-    returns when the head of the answer is there; an app's lifespan is entered around that. Leaving
-    closes the connection, and returns when the handler has finished unwinding; an exception of the
-    block comes out bare.
+    returns when the head of the response is there; an app's lifespan is entered around that.
+    Leaving closes the connection, and returns when the handler has finished unwinding; an exception
+    of the block comes out bare.
 
     Args:
         app: `async def handler(event)`, such as an `App`.
@@ -356,28 +417,26 @@ def connect(
         method: of the request.
         headers: of the request, in front of ours: `Host: localhost` and `Accept`.
         content: body of the request.
-        last_event_id: to go on behind an event.
+        last_event_id: the id of the event to go on behind.
         settings: limits and times of the server.
-        buffer_bytes: what is between the two: a server that has so many bytes under way waits.
+        buffer_bytes: room between the two; a server that has so many bytes under way waits.
         lifespan: whether to enter the app's lifespan; not where the test, or another client, has.
 
     Raises:
         ValueError: the request can't be put on the wire.
-        trio.BrokenResourceError: on entering: the server closed the connection without an answer.
+        trio.BrokenResourceError: on entering: the server closed the connection without an response.
     """
     if buffer_bytes < 1:
         raise ValueError(f"buffer_bytes must be at least 1, not {buffer_bytes}")
-    return Client(
-        app,
-        target,
-        method=method,
-        headers=headers or {},
-        content=content.encode() if isinstance(content, str) else content,
-        last_event_id=last_event_id or "",
-        settings=settings or Settings(),
-        buffer_bytes=buffer_bytes,
-        lifespan=lifespan,
-    )
+    body = content.encode() if isinstance(content, str) else content
+    fields = {"host": "localhost", "accept": "text/event-stream"}
+    if body or method not in ("GET", "HEAD", "DELETE"):
+        fields["content-length"] = str(len(body))
+    fields.update((name.lower(), value) for name, value in (headers or {}).items())
+    line = f"{method} {target} HTTP/1.1"
+    _check_request(line, fields)
+    plan = _Plan(app, line, fields, body, settings or Settings(), buffer_bytes)
+    return Client(plan, last_event_id=last_event_id or "", lifespan=lifespan)
 
 
 def _cost(event: SSEEvent) -> int:
@@ -385,7 +444,7 @@ def _cost(event: SSEEvent) -> int:
 
 
 def _check_request(line: str, fields: Mapping[str, str]) -> None:
-    """A test that sends something else than it thinks is worse than none."""
+    """Refuse what isn't sent as it is written: the test would be of another request."""
     if len(line.split(" ")) != 3:  # noqa: PLR2004 - method, target, version
         raise ValueError(f"method and target must be without spaces: {line!r}")
     for text in (line, *fields, *fields.values()):

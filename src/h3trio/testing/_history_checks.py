@@ -1,4 +1,4 @@
-"""What every history must do, one rule after the other, each with a fresh history."""
+"""`CHECKS`: the rules of the interface `History`, each an async function of a fresh history."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How the checks of a history use it, and hold what comes out against the rules."""
+"""Functions of the checks: use a history as a hub does, and hold its pages against the rules."""
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from h3trio._wire.event import SSEEvent
@@ -54,16 +55,8 @@ async def fill(history: History, count: int, *topics: str) -> list[Record]:
     return records
 
 
-def fields_of(record: Record) -> tuple[object, ...]:
-    """Return what has to be the same when a record is read again."""
-    return (
-        record.position,
-        record.id,
-        record.topics,
-        record.private,
-        record.published,
-        record.frame,
-    )
+# What has to be the same when a record is read again.
+fields_of = attrgetter("position", "id", "topics", "private", "published", "frame")
 
 
 def positions(records: Sequence[Record]) -> list[int]:

@@ -1,7 +1,7 @@
-"""A byte stream in memory with room for so many bytes: what a peer that doesn't read looks like.
+"""`PipeEnd`: one end of a byte stream in memory that holds so many bytes.
 
-`trio.testing.memory_stream_pair` takes whatever is sent, and `lockstep_stream_pair` nothing that
-isn't being received. Between two kernels there is a buffer: sending goes well until it is full.
+Trio's `memory_stream_pair` takes whatever is sent, and `lockstep_stream_pair` nothing that isn't
+being received. Between two kernels there is a buffer: sending goes well until it is full.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Pipe:
         self._changed = trio.lowlevel.ParkingLot()
 
     def change(self, *, ended: bool = False, broken: bool = False, abandoned: bool = False) -> None:
-        """Note what can't be taken back, and wake both ends."""
+        """Set flags, none of which is ever reset, and wake both ends."""
         self.ended |= ended
         self.broken |= broken
         self.abandoned |= abandoned

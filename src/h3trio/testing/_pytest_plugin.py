@@ -1,6 +1,6 @@
-"""Fixtures for pytest with pytest-trio, found by pytest itself by the entry point `pytest11`.
+"""Fixtures for pytest with pytest-trio; pytest finds them by the entry point `pytest11`.
 
-What they need is imported when a test asks for them.
+A fixture imports h3trio when a test asks for it: pytest loads this in every project's tests.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._server.logs.json_log import JSONFormatter
 
@@ -73,10 +73,9 @@ class Silent:
         raise RuntimeError
 
 
-@pytest.mark.parametrize(
+@table(
     "value",
     [float("nan"), [float("-inf")], 10**5000, Silent()],
-    ids=["nan", "infinity inside", "too long a number", "fails"],
 )
 def test_what_json_cannot_say_breaks_no_line(value: object) -> None:
     """It is its `repr`, or its type's name where that fails too, and what is beside it is whole."""

@@ -7,9 +7,9 @@ import logging
 import time
 from urllib.parse import quote
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._server.logs.redaction import (
     MAX_FIELD,
@@ -39,7 +39,7 @@ def every_byte_encoded(text: str) -> str:
     return "".join(f"%{byte:02x}" for byte in text.encode())
 
 
-@pytest.mark.parametrize("name", SECRET_NAMES)
+@table("name", SECRET_NAMES)
 def test_secret_names(name: str) -> None:
     """A name that tells of a secret does so in any case, and encoded once or twice."""
     once = every_byte_encoded(name)
@@ -48,14 +48,14 @@ def test_secret_names(name: str) -> None:
         assert redact_query(f"a=1&{spelled}=s3cr3t&b=2") == f"a=1&{spelled}=[redacted]&b=2"
 
 
-@pytest.mark.parametrize("name", PLAIN_NAMES)
+@table("name", PLAIN_NAMES)
 def test_plain_names(name: str) -> None:
     """What tells of no secret is logged: a log that shows nothing helps nobody."""
     assert redact_query(f"{name}=value&{name}") == f"{name}=value&{name}"
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
+@table(
+    "query, expected",
     [
         ("", ""),
         ("token", "token"),
@@ -76,8 +76,8 @@ def test_queries(query: str, expected: str) -> None:
     assert redact_query(query) == expected
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
+@table(
+    "path, expected",
     [
         ("/events/token", "/events/token"),
         ("/a;token=s3cr3t/b", "/a;token=[redacted]/b"),
@@ -124,7 +124,7 @@ def test_a_field_is_bounded() -> None:
     assert len(shown_path(b"/" + b'"' * 9999)) == len(shown_query(b"\0" * 9999)) == MAX_FIELD
 
 
-@pytest.mark.parametrize("piece", ["eyJ", "token=", "%25", "a=%3D;", "key&"])
+@table("piece", ["eyJ", "token=", "%25", "a=%3D;", "key&"])
 def test_time_is_linear(piece: str) -> None:
     """A head full of what looks like a secret is dealt with in no time."""
     text = piece * (64 * 1024 // len(piece))

@@ -11,6 +11,7 @@ import trio
 from helpers import NamedPeers, request
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import H3Event, HTTPError, Server, Settings, serve
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from h3trio._server.event import Handler
 
 
-@pytest.mark.parametrize(
-    ("client", "key"),
+@table(
+    "client, key",
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),

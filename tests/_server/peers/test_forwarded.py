@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._server.peers.forwarded import MAX_HOPS, forwarded_hops, parse_node, x_forwarded_hops
 
 
-@pytest.mark.parametrize(
-    ("text", "client"),
+@table(
+    "text, client",
     [
         ("192.0.2.1", "192.0.2.1"),
         ("192.0.2.1:80", "192.0.2.1"),
@@ -41,8 +41,8 @@ def test_node(text: str, client: str | None) -> None:
     assert parse_node(text) == client
 
 
-@pytest.mark.parametrize(
-    ("value", "hops"),
+@table(
+    "value, hops",
     [
         ("for=192.0.2.1", [("192.0.2.1", None)]),
         ("For=192.0.2.1;Proto=HTTPS", [("192.0.2.1", "https")]),
@@ -70,8 +70,8 @@ def test_forwarded(value: str, hops: list[tuple[str | None, str | None]]) -> Non
     assert list(forwarded_hops(value)) == hops
 
 
-@pytest.mark.parametrize(
-    ("addresses", "schemes", "hops"),
+@table(
+    "addresses, schemes, hops",
     [
         ("192.0.2.1", "", [("192.0.2.1", None)]),
         ("192.0.2.1", "https", [("192.0.2.1", "https")]),

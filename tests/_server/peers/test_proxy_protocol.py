@@ -9,6 +9,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio._server.peers.proxy_protocol import (
     MAX_V1,
@@ -89,7 +90,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("data", "client"), GOOD)
+@table("data, client", GOOD)
 def test_good(data: bytes, client: str | None) -> None:
     """A header is read whole, byte by byte, and with anything behind it."""
     expected = ProxyHeader(len(data), client)
@@ -99,7 +100,7 @@ def test_good(data: bytes, client: str | None) -> None:
         assert parse(data + behind) == expected
 
 
-@pytest.mark.parametrize("data", BAD)
+@table("data", BAD)
 def test_bad(data: bytes) -> None:
     """What is no header is refused, whatever follows; byte by byte too, and never accepted."""
     for behind in (b"", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"):

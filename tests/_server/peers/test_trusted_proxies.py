@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tables import table
 
 from h3trio import TrustedProxies
 from h3trio._http.headers import Headers
@@ -15,8 +16,8 @@ def origin(allow: str, peer: str = "10.0.0.1", **fields: str) -> tuple[str, str]
     return TrustedProxies(allow.split()).origin(peer, "http", Headers(raw))
 
 
-@pytest.mark.parametrize(
-    ("allow", "peer", "trusted"),
+@table(
+    "allow, peer, trusted",
     [
         ("10.0.0.1", "10.0.0.1", True),
         ("10.0.0.1", "10.0.0.2", False),
@@ -37,7 +38,7 @@ def test_trust(allow: str, peer: str, *, trusted: bool) -> None:
     assert TrustedProxies(allow).trusts(peer) is trusted
 
 
-@pytest.mark.parametrize("entry", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "", "all"])
+@table("entry", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "", "all"])
 def test_a_bad_entry(entry: str) -> None:
     """What is no address, network or word is named; host bits beside a mask are a slip."""
     with pytest.raises(ValueError, match=f"'{entry}' is no address, network, unix or"):
@@ -62,8 +63,8 @@ def test_everyone_is_no_name() -> None:
 NETWORK = "10.0.0.0/8"
 
 
-@pytest.mark.parametrize(
-    ("forwarded_for", "client"),
+@table(
+    "forwarded_for, client",
     [
         ("192.0.2.1", "192.0.2.1"),
         ("9.9.9.9, 192.0.2.1", "192.0.2.1"),
