@@ -272,6 +272,19 @@ def test_stream_that_is_none(status: int, headers: list[tuple[bytes, bytes]]) ->
     assert conn.can_respond
 
 
+def test_an_idle_stream_holds_no_h11_connection() -> None:
+    """h11 is let go once the request is read and its answer has begun, and not before."""
+    conn = http(post(b"abc")[:-1])
+    assert conn._conn is not None  # noqa: SLF001 - that it goes is the point
+    conn.stream_head(200, [])
+    assert conn._conn is not None  # noqa: SLF001 - the rest of the body is still to come
+    assert feed(conn, [b"c"]) == [b"c", Signal.END_OF_REQUEST]
+    assert conn._conn is None  # noqa: SLF001 - both sides are done with it
+    conn.stream_ended()
+    assert conn.next_cycle()
+    assert conn._conn is None  # noqa: SLF001 - nor does an idle connection hold one
+
+
 def test_abandon() -> None:
     """After a send that failed the connection is of no use."""
     conn = http(request() + request())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from helpers import connect, connection_of, post, request
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Closing, HTTPError, Settings
+from h3trio._http.strict import CHUNKS_AT_ONCE
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
@@ -938,6 +941,115 @@ async def test_refusal_from_the_start(nursery: trio.Nursery) -> None:
         assert b"\r\nRetry-After: 3\r\n" in transport.sent
         assert transport.eof_sent
     assert state.counts.requests == 0
+
+
+# -- the context of a request
+
+USER = contextvars.ContextVar("user", default="nobody")
+
+
+async def remember(event: H3Event) -> object:
+    """Set variables, and end in the way that the path says; tell of what was set on `/who`."""
+    if event.path == "/who":
+        async with trio.open_nursery() as nursery:
+            nested: list[str] = []
+            nursery.start_soon(tell, nested)
+        return f"{USER.get()} {nested[0]} {decimal.getcontext().prec}"
+    USER.set("alice")
+    decimal.getcontext().prec = 3
+    await event.body()
+    if event.path == "/error":
+        raise HTTPError(403)
+    if event.path == "/bug":
+        raise KeyError("x")
+    if event.path == "/stream":
+        async with event.start_sse() as writer:
+            await writer.send("x")
+        return None
+    if event.path == "/kicked":
+        event.end()
+        await trio.sleep_forever()
+    return "ok"
+
+
+async def tell(nested: list[str]) -> None:
+    """Take a note of the user, in a task of its own."""
+    await trio.lowlevel.checkpoint()
+    nested.append(USER.get())
+
+
+WAYS = {
+    "response": request("/set"),
+    "head": request("/set", method="HEAD"),
+    "error": request("/error"),
+    "bug": request("/bug"),
+    "stream": request("/stream"),
+    "kicked": request("/kicked"),
+    "body": post(b"abc", "/set"),
+    "continue": post(b"abc", "/set", "Expect: 100-continue"),
+}
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+async def test_variables_stay_with_their_request(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, way: str, *, pipelined: bool
+) -> None:
+    """What a request sets in its context is gone for the next one, however the first ended."""
+    caplog.set_level("CRITICAL", "h3trio.server")
+    who = request("/who", "Connection: close")
+    USER.set("the server's")
+    client = connect(nursery, remember)
+    await client.send(WAYS[way] + who if pipelined else WAYS[way])
+    await wait_all_tasks_blocked()
+    if not pipelined:
+        await client.send(who)
+    prec = decimal.getcontext().prec
+    assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
+
+
+async def test_what_comes_behind_a_handler_sees_its_variables(nursery: trio.Nursery) -> None:
+    """A hook that is called when an exchange is over runs in the context of its request."""
+    seen: list[str] = []
+
+    async def handler(event: H3Event) -> str:
+        USER.set(event.path)
+        event.on_close(lambda _closing: seen.append(USER.get()))
+        return "ok"
+
+    client = connect(nursery, handler)
+    for path in ("/a", "/b"):
+        await client.send(request(path))
+        await client.response()
+    await wait_all_tasks_blocked()
+    assert seen == ["/a", "/b"]
+
+
+# -- the turns of others
+
+
+async def test_a_body_of_tiny_chunks_leaves_others_their_turn(nursery: trio.Nursery) -> None:
+    """Of a read full of one-byte chunks a bounded number is parsed before others have a turn."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    transport, chunks = FakeTransport(), 20 * CHUNKS_AT_ONCE
+    client = connect(nursery, echo, transport=transport)
+    await client.send(request("/a", "Transfer-Encoding: chunked", method="POST"))
+    await wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(take_turns)
+            before = turns
+            await client.send(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+            assert (await client.response())[1] == b"POST /a " + b"x" * chunks
+            assert turns - before >= chunks / CHUNKS_AT_ONCE
+            scope.cancel()
 
 
 # -- the end
