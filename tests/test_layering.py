@@ -56,6 +56,17 @@ HTTP_ROOMS = tuple(name for row in LAYERS[: LAYERS.index(("__init__",))] for nam
 # A file that is one concept is rarely longer.
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
+# A shorter file that one other imports is a part of that, unless it has a reason here.
+SLIVER_LINES = 80
+REASONS = {
+    "_cli.bench.progress": "draws with rich, which an extra brings",
+    "_server.access_log": "the line and the fields of the log are looked for by this name",
+    "_server.body_stream": "stands above the responder, and the buffer that it reads from below it",
+    "_server.handler_errors": "whose an error is, is decided beside the course of an exchange",
+    "_server.logs.json_log": "a formatter of logs, which has nothing of the command that uses it",
+    "hubserver._access.uri_template": "a grammar of its own, RFC 6570",
+    "hubserver._monitoring.routes": "the routes of this room, as `_app` has the others",
+}
 
 # A module's place in the package, such as "hub._feed", and its source.
 Sources: TypeAlias = "Mapping[str, str]"
@@ -221,6 +232,24 @@ def over_budget(sources: Sources) -> list[str]:
     return offences
 
 
+def slivers(sources: Sources) -> list[str]:
+    """Find short files that one other imports; what a package re-exports is no part of it."""
+    importers: dict[str, set[str]] = {}
+    for module, imported in all_imports(sources):
+        if imported.is_ours and imported.module != module:
+            importers.setdefault(imported.module, set()).add(module)
+    packages = {module.rpartition(".")[0] for module in sources} | {"__init__"}
+    return [
+        f"{module} is short, and a part of {only}: fold it, or give a reason in REASONS"
+        for module, source in sources.items()
+        if len(source.splitlines()) < SLIVER_LINES
+        and len(importers.get(module, ())) == 1
+        and (only := next(iter(importers[module]))) not in packages
+        and module not in packages
+        and module not in REASONS
+    ]
+
+
 def shields(sources: Sources) -> list[str]:
     """Find cancel scopes that may be shielded: a shield without an end hangs a shutdown."""
     offences = []
@@ -282,6 +311,12 @@ def test_files_and_functions_keep_their_budget() -> None:
     assert over_budget(package_sources()) == []
 
 
+def test_no_file_is_a_sliver() -> None:
+    """A file is one concept, and no piece of its only importer; each reason is of a file."""
+    assert slivers(package_sources()) == []
+    assert REASONS.keys() <= package_sources().keys()
+
+
 def test_no_cancel_scope_is_shielded() -> None:
     """Nothing escapes cancellation."""
     assert shields(package_sources()) == []
@@ -313,6 +348,7 @@ BREACHES: list[tuple[Callable[[Sources], list[str]], dict[str, str]]] = [
     (trio_in_wire_rooms, {"_app.routing": "import trio.abc"}),
     (over_budget, {"_wire.event": "\n" * 501}),
     (over_budget, {"_wire.event": "async def long():\n" + "    x\n" * 60}),
+    (slivers, {"_http.errors": "", "_http.request": "from .errors import x"}),
     (shields, {"_server.writer": "with trio.CancelScope(shield=True): pass"}),
     (shields, {"_server.writer": "scope.shield = True"}),
     (private_names_in_hubserver, {"hubserver._routes": "from .._writer import x", "_writer": ""}),
@@ -335,6 +371,7 @@ def test_good_sources_pass_every_rule() -> None:
         "_wire.event": "import re",
         "_wire.parser": "from .event import SSEEvent",
         "_http.http1": "import h11",
+        "_server.reader": "from h3trio._http.http1 import x",
         "_app.app": "from h3trio._http.http1 import x\nimport trio",
         "__init__": "from ._app.app import App as App\nfrom h3trio import _version",
         "_version": "",

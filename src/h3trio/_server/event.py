@@ -150,7 +150,7 @@ class H3Event(SetsCookies):
 
     @property
     def last_event_id(self) -> str | None:
-        """Where a reconnecting client stands: `Last-Event-ID`, then the query's aliases."""
+        """The id that a returning client goes on behind: `Last-Event-ID`, or a query parameter."""
         return last_event_id(self.headers, self.query)
 
     @property
@@ -343,7 +343,7 @@ def let_go(event: H3Event) -> None:
 
 @final
 class SSEStream:
-    """What `start_sse` returns: an async context manager that gives the writer.
+    """An async context manager that gives the writer: `async with event.start_sse() as writer`.
 
     Leaving the block normally sends what was accepted and the final chunk. An
     error that leaves it ends the stream without the final chunk, so that the client

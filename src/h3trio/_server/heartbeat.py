@@ -35,8 +35,6 @@ _TURN_BEATS: Final = 32
 class Heartbeat:
     """The streams of one server and when each was last heard."""
 
-    __slots__ = ("_count", "_due", "_interval", "_numbers", "_random", "_streams", "_wake")
-
     def __init__(self, interval: float, rng: random.Random) -> None:
         self._interval = interval
         self._random = rng

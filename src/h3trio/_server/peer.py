@@ -27,7 +27,7 @@ _MAX_TOLD: Final = 100
 
 @final
 class Peer:
-    """Who is at the other end of a connection."""
+    """The client, or the proxy, at the other end of a connection."""
 
     __slots__ = (
         "_forwarders",

@@ -47,7 +47,7 @@ HEARTBEAT: Final = b":\n"
 
 
 class State(enum.Enum):
-    """Who may write; see the top of this file."""
+    """The state of a send queue: it says who may write. See the top of this file."""
 
     IDLE = "idle"
     BUSY = "busy"

@@ -89,7 +89,7 @@ class Server:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens: `http://127.0.0.1:3000`, with the true port."""
+        """The addresses that it listens on: `http://127.0.0.1:3000`, with the true port."""
         return tuple(source.address for source in self._state.sources)
 
     @property

@@ -72,27 +72,6 @@ class Counts:
 class ServerState:
     """Settings, heartbeat, drain, counts of one server, and its registry of connections."""
 
-    __slots__ = (
-        "_date",
-        "_date_second",
-        "_empty",
-        "_random",
-        "addresses",
-        "cancels",
-        "connections",
-        "counts",
-        "draining",
-        "handshakes",
-        "heartbeat",
-        "idle",
-        "is_closing",
-        "proxies",
-        "rejected",
-        "settings",
-        "sources",
-        "watchdog",
-    )
-
     def __init__(self, settings: Settings, *, proxies: TrustedProxies | None = None) -> None:
         self.settings: Settings = settings
         self.proxies: TrustedProxies | None = proxies

@@ -52,8 +52,6 @@ _QUIET: Final = 10.0
 class Pacer:
     """Lets one warning through in so many seconds, and counts the others."""
 
-    __slots__ = ("_interval", "_next", "_skipped")
-
     def __init__(self, interval: float = _QUIET) -> None:
         self._interval = interval
         self._next = -math.inf
@@ -186,8 +184,6 @@ class CancelWatch:
     Args:
         patience: seconds a cancelled handler may take to unwind; `None` for ever.
     """
-
-    __slots__ = ("_due", "_pacer", "_patience", "_waiting", "overdue")
 
     def __init__(self, patience: float | None) -> None:
         self._patience = math.inf if patience is None else patience
