@@ -55,6 +55,8 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encodi
 _FRAMING_LENGTHS: Final = frozenset(map(len, _FRAMING))
 _CLOSE: Final = b"Connection: close\r\n\r\n"
 _END: Final = h11.EndOfMessage()
+# Strings that are there: a stream would hold one of its own.
+_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "DELETE", "OPTIONS")}
 
 
 class RequestHead(NamedTuple):
@@ -171,11 +173,11 @@ class Http1:
             raise ProtocolError(400, "a request has one Host header") from None
         assert isinstance(request, h11.Request), "the gate gives whole heads"
         head = RequestHead(
-            request.method.decode("ascii"),
+            _METHODS.get(request.method) or request.method.decode("ascii"),
             request.target,
             # As fields are compared: in lower case.
             [(name.lower(), value) for name, value in request.headers.raw_items()],
-            request.http_version.decode("ascii"),
+            "1.0" if request.http_version == b"1.0" else "1.1",
         )
         self._look_at(head)
         self._version = head.http_version

@@ -35,7 +35,7 @@ class BodyBuffer:
     )
 
     def __init__(self, limit: int) -> None:
-        self._buffer = bytearray()
+        self._buffer: bytearray | None = None  # made when something comes
         self._limit = limit
         self._lot: trio.lowlevel.ParkingLot | None = None
         self._reader: SingleWaiter | None = None  # made when it waits first
@@ -56,14 +56,14 @@ class BodyBuffer:
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "open"
-        return f"<BodyBuffer: {state}, {len(self._buffer)} bytes>"
+        return f"<BodyBuffer: {state}, {len(self._buffer or b'')} bytes>"
 
     # -- the reader's side
 
     @property
     def is_full(self) -> bool:
         """Whether the reader must wait for the handler."""
-        return len(self._buffer) >= self._limit
+        return len(self._buffer or b"") >= self._limit
 
     async def room(self) -> None:
         """Wait until the reader is to look again: for there is room, or a stream, or an end."""
@@ -76,6 +76,8 @@ class BodyBuffer:
         self.received += len(data)
         if self._discarding:
             self.discarded += len(data)
+        elif self._buffer is None:
+            self._buffer = bytearray(data)
         else:
             self._buffer += data
         self._wake()
@@ -112,9 +114,12 @@ class BodyBuffer:
 
     def take(self, max_bytes: int | None) -> bytes:
         """Return what is there, at most so many bytes."""
-        size = len(self._buffer) if max_bytes is None else max_bytes
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        buffer = self._buffer
+        if buffer is None:
+            return b""
+        size = len(buffer) if max_bytes is None else max_bytes
+        data = bytes(buffer[:size])
+        del buffer[:size]
         self.wake_reader()
         return data
 
@@ -145,8 +150,8 @@ class BodyBuffer:
     def discard(self) -> None:
         """Throw away what is buffered and what still arrives."""
         self._discarding = True
-        self.discarded += len(self._buffer)
-        self._buffer.clear()
+        self.discarded += len(self._buffer or b"")
+        self._buffer = None
         self._wake()
         self.wake_reader()
 

@@ -26,7 +26,7 @@ is thrown away up to `max_discard_bytes` first. One that has asked sets the pace
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import trio
 
@@ -50,26 +50,15 @@ if TYPE_CHECKING:
 
 
 @final
-class Request:
+class Request(NamedTuple):
     """A request whose head has arrived."""
 
-    __slots__ = ("body", "head", "is_last", "scope", "target")
-
-    def __init__(
-        self,
-        head: RequestHead,
-        target: Target,
-        body: BodyBuffer,
-        scope: ExchangeScope,
-        *,
-        is_last: bool,
-    ) -> None:
-        self.head: RequestHead = head
-        self.target: Target = target
-        self.body: BodyBuffer = body
-        self.scope: ExchangeScope = scope
-        self.is_last: bool = is_last
-        """Whether the connection takes no request after it."""
+    head: RequestHead
+    target: Target
+    body: BodyBuffer
+    scope: ExchangeScope
+    is_last: bool
+    """Whether the connection takes no request after it."""
 
 
 @final
@@ -77,11 +66,13 @@ class Reader:
     """The reading side of one connection."""
 
     __slots__ = (
+        "_body",
         "_deadlines",
         "_http",
         "_is_lingering",
         "_request",
         "_requests",
+        "_scope",
         "_state",
         "_transport",
         "_waiter",
@@ -97,7 +88,10 @@ class Reader:
         self._http = http
         self._state = state
         self._deadlines = Deadlines(state.settings)
-        self._request: Request | None = None
+        self._request: Request | None = None  # until it is taken
+        # Those of the request under way; its head isn't held for as long as a stream lasts.
+        self._body: BodyBuffer | None = None
+        self._scope: ExchangeScope | None = None
         self._requests = 0
         self._waiter = SingleWaiter()  # the task that takes the requests
         self._is_lingering = False
@@ -155,7 +149,7 @@ class Reader:
         while self._step():
             if self._http.has_more:
                 return True
-        if self._request is None and self._http.buffered:  # an empty line begins no head
+        if self._body is None and self._http.buffered:  # an empty line begins no head
             self._deadlines.head_begins()
         return False
 
@@ -171,12 +165,11 @@ class Reader:
         if isinstance(item, RequestHead):
             self._begin(item)
             return True
-        request = self._request
-        if isinstance(item, bytes) and request is not None:
-            request.body.feed(item)
+        if isinstance(item, bytes) and self._body is not None:
+            self._body.feed(item)
             return True
-        if item is Signal.END_OF_REQUEST and request is not None:
-            request.body.feed_eof()
+        if item is Signal.END_OF_REQUEST and self._body is not None:
+            self._body.feed_eof()
         return False  # what comes behind a request waits for its turn
 
     def _begin(self, head: RequestHead) -> None:
@@ -191,37 +184,36 @@ class Reader:
         except HTTPError as error:
             self._reject(error)
             return
-        body = BodyBuffer(settings.body_buffer_bytes)
-        scope = ExchangeScope(self._state.cancels, grace=settings.write_timeout)
-        self._request = Request(head, target, body, scope, is_last=is_last)
+        self._body = body = BodyBuffer(settings.body_buffer_bytes)
+        self._scope = scope = ExchangeScope(self._state.cancels, grace=settings.write_timeout)
+        self._request = Request(head, target, body, scope, is_last)
         self._waiter.wake()
 
     def _reject(self, error: HTTPError, *, counts: bool = True) -> None:
         """Take no more requests; the one under way hears it from its body."""
         self._state.counts.refusals[error.status] += counts
         self._http.stop_reading()
-        if self._request is None:
+        if self._body is None:
             # Its traceback, if it has one, would hold the frame that holds us.
             self.rejection = error.with_traceback(None)
             self._waiter.wake()
-        elif not self._request.body.complete:
-            self._request.body.fail(error)
+        elif not self._body.complete:
+            self._body.fail(error)
 
     # -- waiting
 
     def _must_pause(self) -> bool:
-        request, settings = self._request, self._state.settings
-        if request is None or self._http.reading is Reading.CLOSED:
+        body, scope, settings = self._body, self._scope, self._state.settings
+        if body is None or scope is None or self._http.reading is Reading.CLOSED:
             return False
-        if not request.body.complete:
-            streams = request.scope.is_streaming
-            if streams and request.body.spill() > settings.max_discard_bytes:
-                self._break_off(request.scope, "max_discard_bytes")
-            return request.body.is_full
+        if not body.complete:
+            if scope.is_streaming and body.spill() > settings.max_discard_bytes:
+                self._break_off(scope, "max_discard_bytes")
+            return body.is_full
         if self._http.buffered <= settings.max_head_bytes:
             return False
-        if request.scope.is_streaming:
-            self._break_off(request.scope, "max_head_bytes")
+        if scope.is_streaming:
+            self._break_off(scope, "max_head_bytes")
         return True
 
     def _break_off(self, scope: ExchangeScope, limit: str) -> None:
@@ -234,8 +226,8 @@ class Reader:
         self._deadlines.wait_until(inf)
         since = trio.current_time()
         try:
-            while self._must_pause() and self._request is not None:
-                await self._request.body.room()
+            while self._must_pause() and self._body is not None:
+                await self._body.room()
         finally:
             self._deadlines.paused(since)
             self._set_deadline()
@@ -247,12 +239,12 @@ class Reader:
         reading = http.reading
         if reading is Reading.HEAD:
             due = self._deadlines.for_head()
-        elif reading is Reading.BODY and self._request is not None:
+        elif reading is Reading.BODY and self._body is not None:
             if http.wants_continue:
                 # It isn't the one that is late: see `_has_time`.
                 due = trio.current_time() + self._state.settings.body_timeout
             else:
-                due = self._until_more(self._request.body)
+                due = self._until_more(self._body)
         if reading is Reading.HEAD and not http.buffered:
             self._state.idle.add(self._deadlines)
         else:
@@ -266,12 +258,11 @@ class Reader:
 
     def _has_time(self) -> bool:
         """Whether the client waits for `100 Continue`, or was told so only a while ago."""
-        request = self._request
-        if request is None or self._http.reading is not Reading.BODY:
+        body = self._body
+        if body is None or self._http.reading is not Reading.BODY:
             return False
         if self._http.wants_continue:
             return True
-        body = request.body
         if body.received or body.continued_at is None:
             return False
         return self._until_more(body) > trio.current_time()
@@ -294,7 +285,7 @@ class Reader:
         """Answer 408 where a request had begun, else close."""
         limit = self._deadlines.limit
         self._state.count_limit(limit)
-        if self._request is not None or self._http.buffered:
+        if self._body is not None or self._http.buffered:
             self._reject(HTTPError(408, TIMED_OUT[limit]))
         else:  # before a byte none is owed an answer
             self._http.stop_reading()
@@ -304,20 +295,19 @@ class Reader:
 
     def _at_eof(self) -> None:
         """The client sent all it will: what is complete may still be answered."""
-        request = self._request
-        if request is None:
+        if self._body is None or self._scope is None:
             return
-        if request.body.complete:
-            request.scope.half_close()
+        if self._body.complete:
+            self._scope.half_close()
         else:
             self._reject(HTTPError(400, "the request body ended early"), counts=False)
-            request.scope.cancel(CloseReason.CLIENT_CLOSED)
+            self._scope.cancel(CloseReason.CLIENT_CLOSED)
 
     def _lost(self, reason: CloseReason) -> None:
         self.peer_closed = True
-        if self._request is not None:
+        if self._scope is not None:
             self._reject(HTTPError(400, "the connection was lost"), counts=False)
-            self._request.scope.cancel(reason)
+            self._scope.cancel(reason)
 
     # -- for the task that takes the requests
 
@@ -325,7 +315,8 @@ class Reader:
         """Wait for the next request; `None` if there will be none. A checkpoint if it waits."""
         while self._request is None and not self._is_over:
             await self._waiter.park()
-        return self._request
+        request, self._request = self._request, None
+        return request
 
     @property
     def _is_over(self) -> bool:
@@ -336,18 +327,18 @@ class Reader:
 
         A checkpoint, if a further request has arrived by now.
         """
-        request, limit = self._request, self._state.settings.max_discard_bytes
-        assert request is not None, "taken before"
+        body, limit = self._body, self._state.settings.max_discard_bytes
+        assert body is not None, "of the request that was taken"
         if not self._http.keeps_alive:
             return False
-        if not await request.body.wait_discarded(limit):
-            if request.body.discarded > limit:
+        if not await body.wait_discarded(limit):
+            if body.discarded > limit:
                 self._state.count_limit("max_discard_bytes")
             return False
         if not self._http.next_cycle():
             return False
-        self._request = None
-        request.body.wake_reader()
+        self._body = self._scope = None
+        body.wake_reader()
         if self._http.buffered:
             self._deadlines.head_begins()
             # A pipelining client gets its turn, not the whole loop.
@@ -366,8 +357,8 @@ class Reader:
         self._is_lingering = True
         self._http.stop_reading()
         self._deadlines.wait_until(trio.current_time() + seconds)
-        if self._request is not None:
-            self._request.body.wake_reader()
+        if self._body is not None:
+            self._body.wake_reader()
 
     async def wait_ended(self) -> None:
         """Wait until the reader's task is over. A checkpoint if it waits."""
@@ -376,6 +367,6 @@ class Reader:
 
     def close(self) -> None:
         """Tell whoever still waits for a body that it will not come; keep nothing of it."""
-        if self._request is not None and not self._request.body.complete:
-            self._request.body.fail(HTTPError(400, "the connection is closed"))
-        self._request = None
+        if self._body is not None and not self._body.complete:
+            self._body.fail(HTTPError(400, "the connection is closed"))
+        self._request = self._body = self._scope = None
