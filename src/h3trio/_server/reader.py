@@ -81,9 +81,7 @@ class Reader:
         "rejection",
     )
 
-    def __init__(
-        self, transport: Transport, http: Http1, state: ServerState, *, received: bytes = b""
-    ) -> None:
+    def __init__(self, transport: Transport, http: Http1, state: ServerState) -> None:
         self._transport = transport
         self._http = http
         self._state = state
@@ -101,8 +99,6 @@ class Reader:
         """Whether the reader's task is over."""
         self.rejection: HTTPError | None = None
         """What is to be answered to what is no request."""
-        if received:
-            http.receive(received)
 
     @property
     def head_since(self) -> float | None:
