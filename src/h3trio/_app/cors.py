@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._http.errors import HTTPError
+from h3trio._http.headers import is_token
 from h3trio._http.response import Response
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _ORIGIN: Final = re.compile(
 )
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _HIGHEST_PORT: Final = 65535
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HEADERS: Final = ("Last-Event-ID", "Cache-Control", "Content-Type")
@@ -183,7 +183,7 @@ def check_origin(text: str) -> str:
 def _join(names: Iterable[str], *, wildcard: bool) -> str:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
-        if not _TOKEN.fullmatch(name):
+        if not is_token(name):
             raise ValueError(f"{name!r} is not a token (RFC 9110 section 5.6.2)")
         if name == "*" and not wildcard:
             # Fetch, "CORS protocol and credentials": there it is the name of a header.

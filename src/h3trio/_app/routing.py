@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
+from h3trio._http.headers import is_token
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,9 +28,6 @@ H = TypeVar("H")
 ANY_METHOD: Final = "all"
 """The method of a route that takes every method."""
 
-# RFC 9110 §9.1: a method is a case-sensitive token, by convention in upper case. A lower-case one
-# is a slip.
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 _PARAM: Final = re.compile(r":[A-Za-z_][A-Za-z0-9_]*")
 _STAR: Final = "*"
 
@@ -201,7 +200,10 @@ def _decode(segment: str) -> str:
 
 
 def _check_method(method: str) -> None:
-    if method != ANY_METHOD and (not _METHOD.fullmatch(method) or method == ANY_METHOD.upper()):
+    # RFC 9110 §9.1: a method is a case-sensitive token, by convention in upper case. A lower-case
+    # one is a slip.
+    is_method = is_token(method) and method == method.upper() != ANY_METHOD.upper()
+    if method != ANY_METHOD and not is_method:
         raise ValueError(
             f'method {method!r}: write upper case, as in "GET", or "{ANY_METHOD}" for every one'
         )

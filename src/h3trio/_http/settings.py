@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Final, final
+from typing import Final, cast, final
+
+from h3trio._limits import check_limit
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -177,17 +179,16 @@ def check(name: str, value: object) -> None:
     """
     if value is None and name in _MAY_BE_NONE:
         return
-    whole = _KINDS[name].startswith("int")
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise TypeError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
-    if math.isnan(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
-        raise ValueError(f"{name} must be positive, not {value!r}")
-    if math.isinf(value):
+    if value == 0 and value is not False and name in _MAY_BE_ZERO:
+        return
+    if value == math.inf:
         off = ": None is off" if name in _MAY_BE_NONE else ""
         raise ValueError(f"{name} must be finite, not {value!r}{off}")
-    if name in _KERNEL_INTS and value > _MAX_INT:
+    check_limit(name, value, whole=_KINDS[name].startswith("int"))
+    number = cast("float", value)
+    if name in _KERNEL_INTS and number > _MAX_INT:
         raise ValueError(f"{name} must be at most {_MAX_INT}, not {value!r}")
-    if name == "lease_jitter" and value >= 1:
+    if name == "lease_jitter" and number >= 1:
         raise ValueError(f"{name} must be a share below 1, not {value!r}")
 
 

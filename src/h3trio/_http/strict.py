@@ -24,6 +24,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final, final
 
+from .headers import TOKEN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,16 +34,14 @@ if TYPE_CHECKING:
 _MAX_LENGTH: Final = 2**63 - 1
 """Largest length: what a signed 64-bit number holds, as in most that read it beside us."""
 
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-"""RFC 9110 section 5.6.2: `token = 1*tchar`, as a part of an expression."""
-
+_TOKEN: Final = TOKEN.encode()
 _TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"  # section 5.5: no control character but HTAB
 
 # RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version". The RFC lets a
 # recipient split it at any whitespace; here a single space is meant as it is written.
-_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % TOKEN)
-_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (TOKEN, _TEXT))
-_FIELD_NAME: Final = re.compile(TOKEN + rb":")
+_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % _TOKEN)
+_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
+_FIELD_NAME: Final = re.compile(_TOKEN + rb":")
 # Searched for in the bytes as sent: h11 takes a repeated length for one before anybody sees it.
 _FRAMING: Final = re.compile(
     rb"\r\n(content-length|transfer-encoding):[ \t]*+([^\r]*+)", re.IGNORECASE
@@ -69,7 +69,8 @@ _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x
 # of the line would see another body: so it is one by the grammar. h11 takes no blank in front of a
 # semicolon, and no size of more than 20 digits.
 _SIZE_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n" % (TOKEN, TOKEN, _QUOTED)
+    rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n"
+    % (_TOKEN, _TOKEN, _QUOTED)
 )
 # A line without extension: many small chunks are no offence.
 _FREE: Final = len(b"7fffffffffffffff\r\n")

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from h3trio._limits import check_limit
+
 from .event import MAX_RETRY, SSEEvent, one_line, unchecked_event
 
 if TYPE_CHECKING:
@@ -89,7 +91,8 @@ class SSEParser:
     def __init__(
         self, *, max_event_size: int = DEFAULT_MAX_EVENT_SIZE, last_event_id: str = ""
     ) -> None:
-        self._max_event_size = _size(max_event_size)
+        check_limit("max_event_size", max_event_size)
+        self._max_event_size = max_event_size
         self._failed = False
         # Bytes that may be the start of a BOM; None once that is decided.
         self._start: bytes | None = b""
@@ -225,12 +228,3 @@ class SSEParser:
 def _decode(value: bytes | bytearray) -> str:
     """Decode as WHATWG does: one U+FFFD for each maximal part of a broken character."""
     return value.decode("utf-8", "replace")
-
-
-def _size(value: object) -> int:
-    """Check a `max_event_size`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_event_size must be int, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"max_event_size must be at least 1, not {value}")
-    return value

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from h3trio._http.headers import TOKEN
+
 from .addresses import UNKNOWN, parse_address
 
 if TYPE_CHECKING:
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
 MAX_HOPS: Final = 32
 """Proxies in a row that are looked at: more than any honest chain has."""
 
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - a word of RFC 9110's grammar
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-_PAIR: Final = rf"({_TOKEN})=({_TOKEN}|{_QUOTED})"
+_PAIR: Final = rf"({TOKEN})=({TOKEN}|{_QUOTED})"
 _ELEMENT: Final = re.compile(rf"\s*{_PAIR}(?:\s*;\s*{_PAIR})*\s*", re.DOTALL)
 _PAIRS: Final = re.compile(_PAIR, re.DOTALL)
 _SCHEMES: Final = ("http", "https")
