@@ -1,15 +1,13 @@
-"""`CORS`: which other sites' pages may read the answers (WHATWG Fetch, "CORS protocol").
+"""`CORS`: lets pages of other sites read the answers (WHATWG Fetch, "CORS protocol").
 
-An origin is compared with the list as a whole, byte by byte, and only one that is listed
-is ever written back. No patterns: each of them has let somebody else's domain in.
+An origin is compared with the list as a whole, byte by byte, and only one that is listed is written
+back. There are no patterns: they let in domains of others.
 
-The headers go on as the head is sent, whatever it is the head of: a response, an event
-stream, an error of the handler's or the router's. That is why this is a hook on the head and
-not a change of the response; a stream has none that comes back.
+A hook adds the headers as a head is sent: that of a response, an event stream, or an error of the
+handler or the router. A change of the response wouldn't do, as a stream has none.
 
-A preflight from an origin that isn't listed is answered 403. Fetch asks for an ok status
-*and* a matching `Access-Control-Allow-Origin`, so a browser refuses a plain answer without CORS
-headers too; but the 403 says why to whoever looks at the developer tools.
+A preflight from an origin that isn't listed is answered 403. A browser refuses any answer without
+CORS headers, but the 403 shows the reason in the developer tools.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ _HIGHEST_PORT: Final = 65535
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HEADERS: Final = ("Last-Event-ID", "Cache-Control", "Content-Type")
-"""What `EventSource` and its replacements on `fetch` send, and a body's type."""
+"""The headers of `EventSource` and its replacements on `fetch`, and of a body."""
 
 
 @final
@@ -62,8 +60,6 @@ class CORS:
         ValueError: an origin no browser sends, `"*"` together with another or with credentials,
             or a name that is no token.
     """
-
-    __slots__ = ("_credentials", "_exposed", "_origins", "_preflight")
 
     def __init__(
         self,

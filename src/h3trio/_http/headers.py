@@ -1,10 +1,9 @@
-"""Header fields and query parameters as plain values: cheap to make, checked where bytes leave.
+"""Header fields and query parameters as plain values.
 
-A request makes one `Headers` and one `QueryParams`, and most handlers look at two or three fields.
-So both keep the bytes they were given and decode only what is asked for; making one costs the same
-whatever the request holds. What a *response* sends is checked the moment it is set
-(`MutableHeaders`), because then the traceback points at the line that got it wrong. Nothing is
-stripped or replaced in silence: what cannot be framed is a ValueError.
+A request has one `Headers` and one `QueryParams`, and most handlers look at two or three fields. So
+both keep the bytes they were given, and decode a field when it is asked for. A field of a response
+is checked when it is set (`MutableHeaders`): the traceback points at the line that set it. Nothing
+is stripped or replaced in silence: a field that can't be framed is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def _joined(key: bytes, values: Sequence[bytes]) -> str:
 
 
 class _Fields(Mapping[str, str]):
-    """What request and response headers share: reading, by a name in any case."""
+    """Headers of a request or a response: fields are read by a name in any case."""
 
     __slots__ = ()
 
@@ -152,9 +151,9 @@ class Headers(_Fields):
     def pack(self) -> None:
         """Keep the fields in one piece until they are asked for again.
 
-        For a stream that may be idle for hours: a browser's fifteen fields are 3 KiB
-        of small objects, 4 with the index, and 1 KiB in one piece. Framed fields
-        hold no line ends (RFC 9112 §2.2), and names no colon (RFC 9110 §5.1).
+        For a stream that may be idle for hours: a browser's fifteen fields are 3 KiB of small
+        objects, and 1 KiB in one piece. Fields hold no line ends (RFC 9112 §2.2), and names no
+        colon (RFC 9110 §5.1).
         """
         if self._packed is None and self._raw:
             self._packed = b"\r\n".join([name + b":" + value for name, value in self._raw])
@@ -169,8 +168,7 @@ class Headers(_Fields):
 
     def _indexed(self) -> dict[bytes, list[bytes]]:
         # A look-up scans: a dict for a dozen fields is slower to make and would live as long as the
-        # stream. Iterating means that all fields are wanted; there a scan each is quadratic in a
-        # number the client chooses.
+        # stream. But to scan for each field when all are wanted is quadratic.
         if self._index is None:
             index: dict[bytes, list[bytes]] = {}
             for name, value in self.raw:
@@ -269,7 +267,7 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
         self._fields += [field for field in defaults._fields if field[0] not in present]
 
     def freeze(self) -> None:
-        """Refuse changes from now on: whoever sends the head calls this."""
+        """Refuse changes from now on: the head is sent."""
         self._frozen = True
 
 

@@ -1,11 +1,8 @@
-"""Every limit and every time of the server, on one page.
+"""`Settings`: every limit and every time of the server.
 
-One frozen value is handed to `serve`; nothing else configures a server. Each
-field has a default with its reason, and each is checked when the value is
-made, so a bad setting fails at start and not under load. What may be off is off
-by `None`; an infinity is refused, for it would have to be a number of milliseconds
-somewhere. No setting is held against another: where two bounds meet, the tighter
-holds (a drain of 0.2 s cuts a farewell of 1 s, which is what such a drain is for).
+Each is checked when the value is made, so a bad setting fails at start and not under load. Off is
+`None`; an infinity is refused, as it can't be a number of milliseconds. No setting is held against
+another: where two bounds meet, the tighter holds (a drain of 0.2 s cuts a farewell of 1 s).
 """
 
 from __future__ import annotations
@@ -19,17 +16,8 @@ from h3trio._limits import check_limit
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-# Fields that may be zero, or that may be None ("off").
+# The others must be positive.
 _MAY_BE_ZERO: Final = frozenset({"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"})
-_MAY_BE_NONE: Final = frozenset(
-    {
-        "blocked_loop_warning",
-        "cancel_warning",
-        "lease",
-        "max_requests_per_connection",
-        "min_body_rate",
-    }
-)
 # What the kernel takes as a C int.
 _MAX_INT: Final = 2**31 - 1
 _KERNEL_INTS: Final = frozenset({"backlog", "notsent_lowat"})
@@ -177,14 +165,15 @@ def check(name: str, value: object) -> None:
     Raises:
         ValueError, TypeError: as `Settings`.
     """
-    if value is None and name in _MAY_BE_NONE:
+    kind = _KINDS[name]
+    if value is None and kind.endswith("None"):
         return
     if value == 0 and value is not False and name in _MAY_BE_ZERO:
         return
     if value == math.inf:
-        off = ": None is off" if name in _MAY_BE_NONE else ""
+        off = ": None is off" if kind.endswith("None") else ""
         raise ValueError(f"{name} must be finite, not {value!r}{off}")
-    check_limit(name, value, whole=_KINDS[name].startswith("int"))
+    check_limit(name, value, whole=kind.startswith("int"))
     number = cast("float", value)
     if name in _KERNEL_INTS and number > _MAX_INT:
         raise ValueError(f"{name} must be at most {_MAX_INT}, not {value!r}")

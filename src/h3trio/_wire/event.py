@@ -1,26 +1,22 @@
-"""The wire format of one event: a checked value, and its bytes.
+"""`SSEEvent`: one event, a checked value, and its bytes.
 
-Strategy: everything is decided at construction. An `SSEEvent` that exists can be
-framed, so encoding only joins strings and nothing between a handler and a socket has
-to ask again. What the format cannot carry is refused, never stripped.
+Strategy: the constructor checks everything, so an `SSEEvent` that exists can be framed, and
+encoding only joins strings. A value that the format can't carry is refused, never stripped.
 
 Rules of this file:
 
 1. A line ends at CRLF, CR or LF (WHATWG HTML, 9.2.5, `end-of-line`), and nowhere else.
    `str.splitlines` also splits at VT, FF, NEL, U+2028 and more, which are data here.
-2. The order on the wire is comments, `event`, `id`, `retry`, `data`. Some clients insist
-   on it; the others do not care.
-3. There is always one space after the colon. A parser removes exactly one, so leading
-   spaces of a value survive.
-4. No I/O and no Trio: values in, bytes out.
+2. The order on the wire is comments, `event`, `id`, `retry`, `data`: some clients insist on it.
+3. There is always one space after the colon. A parser removes exactly one, so leading spaces of a
+   value survive.
 """
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias, TypedDict, Unpack, final
 
-# JavaScript holds integers exactly up to here, so every client reads the number that was
-# sent. Without a bound Python itself draws one: it won't print an int of 4,301 digits.
+# JavaScript holds integers exactly up to here, so every client reads the number that was sent.
 MAX_RETRY: Final = 2**53 - 1
 
 # data, event, id, retry, comment
@@ -184,11 +180,10 @@ class SSEEvent:
 
 
 def unchecked_event(data: str, event: str, id: str) -> SSEEvent:
-    """Make an event of what a parser found, with none of the constructor's checks.
+    """Make an event of the fields that a parser found, without the constructor's checks.
 
-    A stream may hold an event type with a NUL in it, which 9.2.6 says to dispatch and
-    the constructor refuses. The texts must have no lone surrogate, and `event` and `id`
-    no CR or LF: so it is with what was cut out of a line and decoded.
+    A stream may hold an event type with a NUL in it, which 9.2.6 says to dispatch and the
+    constructor refuses. Fields cut out of a line and decoded have no lone surrogate, CR or LF.
     """
     made = SSEEvent.__new__(SSEEvent)
     made.__setstate__((data, event, id, None, None))

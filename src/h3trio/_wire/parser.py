@@ -1,17 +1,14 @@
-"""Reading an event stream: bytes in whatever chunks they come, events out.
+"""`SSEParser`: reads an event stream, bytes in whatever chunks they come.
 
-Strategy: this is WHATWG HTML, 9.2.6 "Interpreting an event stream", on bytes instead of
-decoded text. Every character with a meaning is ASCII, and in UTF-8 an ASCII byte is never
-part of another character, so lines and fields are cut first and values decoded after,
-with the same U+FFFD in the same places.
+Strategy: this is WHATWG HTML, 9.2.6 "Interpreting an event stream", on bytes instead of decoded
+text. Every character with a meaning is ASCII, and in UTF-8 an ASCII byte is never part of another
+character, so lines and fields are cut first and values decoded after, with the same U+FFFD.
 
 Rules of this file:
 
 1. How the bytes are cut into chunks changes nothing: neither the events nor the error.
-2. Work is linear. A chunk is searched for line ends once; what is left of it waits in a
-   bytearray that is only added to.
-3. A line ends at its CR. An LF that follows is skipped when it comes, so an event never
-   waits for a byte that may not come.
+2. Work is linear. A chunk is searched for line ends once; its rest waits in a bytearray.
+3. A line ends at its CR: an event never waits for an LF that may not come, and skips it later.
 4. What is held is bounded by `max_event_size`, whatever the peer sends.
 """
 
@@ -26,9 +23,8 @@ from .event import MAX_RETRY, SSEEvent, one_line, unchecked_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Enough for an event of a million bytes, which servers do send (whole documents, model
-# answers, small images in base64), sixteen times what line scanners of Go clients take,
-# and still little enough to hold for each of a thousand streams.
+# Enough for an event of a million bytes, which servers do send (whole documents, model answers,
+# small images in base64), and still little enough to hold for each of a thousand streams.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -180,7 +176,7 @@ class SSEParser:
 
     def _take_field(self, line: bytes) -> None:
         """Act on a line that isn't blank. A comment is a field without a name."""
-        if line.startswith(b"data: "):  # as below; of nearly all lines, and a tenth of the time
+        if line.startswith(b"data: "):  # as below, but faster: nearly all lines are so
             self._data += line[6:]
             self._data += b"\n"
             return

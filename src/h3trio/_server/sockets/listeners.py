@@ -1,14 +1,13 @@
-"""Listening sockets and the connections that come from them.
+"""`Source`: a listening socket, and the connections that come from it.
 
 A `Source` has one of two forms. A `SocketSource` keeps the stdlib socket, so that a connection
 can try a send without waiting; a `ListenerSource` takes streams from any other Trio listener.
 
-Socket options are set once on the listening socket; on Linux accepted sockets
-inherit them, which saves four system calls per connection.
+Socket options are set once, on the listening socket: on Linux accepted sockets inherit them.
 
-Three kinds of failed accept: the connection died before we took it (take the
-next one), no descriptor or memory is left (wait, others will return some), the
-listener was closed. Anything else is a fault of ours and is raised.
+An accept fails because the connection is dead already (then the next one is taken), because no
+descriptor or memory is left (then it waits), or because the listener was closed. Any other failure
+is raised.
 """
 
 from __future__ import annotations
@@ -209,8 +208,7 @@ def _host(name: tuple[object, ...] | str | bytes) -> str:
 
 
 def _is_memory(stream: object) -> bool:
-    # Not imported here, as that takes as long as all of Trio: where nobody has imported it, no
-    # stream can come from it.
+    # Not imported here, as that is slow: where nobody has imported it, no stream comes from it.
     testing = sys.modules.get("trio.testing")
     sender = getattr(stream, "send_stream", None)
     return testing is not None and isinstance(sender, testing.MemorySendStream)
@@ -232,8 +230,7 @@ async def open_sources(
 ) -> list[SocketSource]:
     """Bind all addresses of a host name; port 0 takes one free port for all.
 
-    An address of a family that this machine does without is left out, as long as
-    another is there.
+    An address of a family that this machine does without is left out, if there is another.
 
     Raises:
         OSError: the name doesn't resolve, or an address can't be bound.

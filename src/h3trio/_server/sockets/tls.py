@@ -1,17 +1,11 @@
-"""TLS over any transport, by Trio's `SSLStream`.
+"""`TLSTransport`: TLS over another transport, by Trio's `SSLStream`.
 
-HTTP has its own framing: a client that leaves without `close_notify`, as
-browsers do, is EOF and no error (RFC 9112 section 9.8). We say it ourselves, as
-the same section asks of servers; that is why this isn't Trio's
-`https_compatible`, which reads as we do, but ends without a word.
+A client that leaves without `close_notify`, as browsers do, is EOF and no error (RFC 9112 section
+9.8), as HTTP has its own framing. The same section asks a server to send it. Trio's
+`https_compatible` doesn't, so it isn't used. Closing sends it if it fits at once, without waiting.
 
-The record layer can't send without waiting, so `send_nowait` takes nothing and
-the task that owns the stream does the waiting.
-
-How long a send may stall is told to the transport below, which knows what the
-kernel still holds: a slow client is the same over TLS as without.
-
-Closing sends `close_notify` if it fits at once, and waits for nothing.
+`send_nowait` takes nothing, as a record can't be sent in part. The transport below is told how
+long a send may stall: it knows how much the kernel still holds.
 """
 
 from __future__ import annotations
@@ -136,10 +130,9 @@ class TLSTransport:
         return await self._below.transport.receive_some()
 
     async def send_eof(self) -> None:
-        """Say `close_notify` if it fits at once, and FIN; what still comes is only read away.
+        """Send `close_notify` if it fits at once, and FIN; all that comes later is thrown away.
 
-        A client that waits for the end, as one of HTTP/1.0 does, has it then, and not when we
-        have lingered.
+        So a client that waits for the end, as one of HTTP/1.0 does, has it before we linger.
         """
         self._below.never_waits = self._below.stays = True
         if not self._is_encrypted:
@@ -160,7 +153,7 @@ class TLSTransport:
 
 @final
 class _Below(trio.abc.Stream):
-    """What `SSLStream` needs of the transport below it."""
+    """The transport below, as a stream for `SSLStream`."""
 
     def __init__(self, transport: Transport, received: bytes) -> None:
         self.transport = transport

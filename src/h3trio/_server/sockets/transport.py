@@ -1,19 +1,12 @@
-"""The byte stream below a connection, in two forms of one meaning.
+"""`Transport`: the byte stream below a connection.
 
-`SocketTransport` holds a non-blocking stdlib socket. It can *try* a send
-without waiting, which is what makes fan-out from one task possible.
-`StreamTransport` wraps any `trio.abc.Stream` (TLS, a memory stream, a foreign
-listener's). It can't try: there `send_nowait` takes nothing, and the writer
-task does the waiting.
+`SocketTransport` holds a non-blocking stdlib socket. It can *try* a send without waiting, so one
+task can send to many. `StreamTransport` wraps any `trio.abc.Stream` (a memory stream, a foreign
+listener's). It can't try: its `send_nowait` takes nothing, and the writer task waits.
 
-Rules:
-
-1. Every `OSError` and every foreign stream error is a
-   `trio.BrokenResourceError` from here on: also a foreign stream that somebody
-   closed, as nobody but its connection should.
-2. A send that was cancelled has left the stream in an unknown place; the only
-   thing to do with it afterwards is to close it.
-3. No send is shielded.
+An `OSError`, or an error of a foreign stream, is a `trio.BrokenResourceError` from here on; so is
+a stream that somebody else closed. A send that was cancelled may have sent a part: only `aclose`
+may follow it.
 """
 
 from __future__ import annotations
@@ -38,7 +31,7 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Sender(Protocol):
-    """What tries a send as a non-blocking socket does: the socket itself, where there is one."""
+    """An object that tries to send, as a non-blocking socket does; mostly that socket."""
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Hand over what fits without waiting; return how many bytes that was, maybe none.
@@ -51,11 +44,11 @@ class Sender(Protocol):
 
 
 class Transport(Protocol):
-    """What a connection needs of the bytes below it."""
+    """The bytes below a connection."""
 
     @property
     def sender(self) -> Sender:
-        """For who sends so often that the way through `send_nowait` is felt."""
+        """The way round `send_nowait` for a caller that sends often."""
         raise NotImplementedError
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -91,7 +84,7 @@ class Transport(Protocol):
 
 @final
 class _TakesNothing:
-    """The sender of what can't try: the task that owns the stream does the waiting."""
+    """The sender of a transport that can't try: the task that owns the stream waits."""
 
     __slots__ = ()
 

@@ -34,8 +34,7 @@ class Retention:
     by `max_events`."""
 
     max_age: float | None = None
-    """Seconds since a record was published. Looked after by `History.trim`, not by each
-    append."""
+    """Seconds since a record was published. `History.trim` sees to it, not each append."""
 
     max_topic_events: int | None = None
     """Records of one topic."""
