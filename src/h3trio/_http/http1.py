@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from http import HTTPStatus
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import h11
@@ -364,15 +364,9 @@ class Http1:
         return True
 
 
+@cache
 def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or _write_status_line(status)
-
-
-def _write_status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {reason_phrase(status)}\r\n".encode("ascii")
-
-
-_STATUS_LINES: Final = {int(status): _write_status_line(status) for status in HTTPStatus}
 
 
 def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool) -> RawHeaders:

@@ -29,40 +29,37 @@ class Settings:
     """Limits and times of one server. Times are seconds, sizes are bytes.
 
     Raises:
-        ValueError: a number is negative, zero where that means nothing, infinite, NaN or
-            out of its range.
+        ValueError: a number is negative, zero where that means nothing, infinite, NaN or out of its
+            range.
         TypeError: a value is not a number.
     """
 
     max_connections: int = 10_000
-    """Connections at once; one more is answered 503. What one core serves well,
-    and within the open-file limit that `serve` asks for."""
+    """Connections at once; one more is answered 503. One core serves so many well."""
 
     max_connections_per_address: int = 1000
-    """Connections of one address (IPv6: of one /64); one more is answered 429. A
-    tenth of all, so that no one keeps the others out; offices and mobile networks
-    put hundreds of people behind one address. Not for this machine."""
+    """Connections of one address (IPv6: of one /64); one more is answered 429. A tenth of all, so
+    that no one keeps the others out; offices and mobile networks put hundreds of people behind one
+    address. Not for this machine."""
 
     max_streams_per_address: int = 500
-    """Event streams of one address, as told by a trusted proxy; one more is
-    answered 429. Fewer than connections, so that an address at its limit can still
-    be told so, and can publish."""
+    """Event streams of one address, as told by a trusted proxy; one more is answered 429. Fewer
+    than connections, so that an address at its limit can still be told so, and can publish."""
 
     backlog: int = 1024
     """Connections the kernel may hold for us before `accept`."""
 
     max_requests_per_connection: int | None = None
-    """Requests on one connection; the last is answered with `Connection: close`.
-    `None` for no end: a connection costs more to make than to keep, and other
-    limits see to idle ones."""
+    """Requests on one connection; the last is answered with `Connection: close`. `None` for no end:
+    a connection costs more to make than to keep, and other limits see to idle ones."""
 
     max_head_bytes: int = 16 * KIB
     """Request line and headers together (431 above). Browsers stay below 8 KiB;
     the same bound holds for pipelined requests that wait for their turn."""
 
     max_target_bytes: int = 12 * KIB
-    """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a
-    hub's subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
+    """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a hub's
+    subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
 
     max_header_count: int = 100
     """Header fields, and trailer fields, of one request (431 above). Browsers send
@@ -87,25 +84,24 @@ class Settings:
     head: slow on a bad mobile link, short for an attacker. 408 after it."""
 
     tls_handshake_timeout: float = 10.0
-    """From the connection's start to the end of the TLS handshake; a head's time
-    again, as it is as many round trips. Then the connection closes."""
+    """From the connection's start to the end of the TLS handshake; then the connection closes. A
+    head's time again, as it is as many round trips."""
 
     body_timeout: float = 30.0
     """Longest silence inside a request body. 408 after it."""
 
     min_body_rate: float | None = 512.0
-    """Bytes a second that a body must come to on the whole, from `body_timeout` on;
-    408 below. Half of what a phone at the edge of a cell sends (GPRS, about 1 KiB/s);
-    a byte a second ends after 30 s. `None` is off. Not for a body that a handler
-    takes by `H3Event.stream`, which may be a live one."""
+    """Bytes a second that a body must come to on the whole, from `body_timeout` on; 408 below. Half
+    the rate of a phone at the edge of a cell (GPRS, about 1 KiB/s). `None` is off. Not for a body
+    that a handler takes by `H3Event.stream`, which may be a live one."""
 
     keepalive_timeout: float = 75.0
     """Idle time between two requests, longer than the 60 s for which common
     proxies reuse a connection, so that they close first."""
 
     write_timeout: float = 30.0
-    """A write that makes no progress for so long ends the connection, reason
-    `slow`. Also the `TCP_USER_TIMEOUT` of every connection."""
+    """A write that makes no progress for so long ends the connection, reason `slow`. Also the
+    `TCP_USER_TIMEOUT` of every connection."""
 
     linger_timeout: float = 2.0
     """After the last response: how long to read on, so that the peer gets our
@@ -116,8 +112,8 @@ class Settings:
     recommends about 15 s against proxies that drop idle connections."""
 
     lease: float | None = None
-    """Longest life of one stream, `None` for no end. A client behind a proxy
-    that never closes is found out by it; EventSource reconnects."""
+    """Longest life of one stream, `None` for no end. It ends streams of clients that are gone, but
+    whose proxy stays; EventSource reconnects."""
 
     lease_jitter: float = 0.1
     """A lease is drawn from ± this share, so that clients don't return at once.

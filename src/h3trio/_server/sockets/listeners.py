@@ -12,6 +12,7 @@ is raised.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -256,7 +257,7 @@ def _bind_all(
 ) -> list[SocketSource]:
     sources: list[SocketSource] = []
     missing: OSError | None = None
-    try:
+    with contextlib.ExitStack() as stack:
         for family, address in addresses:
             try:
                 sock = _listen(family, (address[0], port, *address[2:]), settings)
@@ -266,11 +267,9 @@ def _bind_all(
                 missing = exc
                 continue
             sources.append(SocketSource(sock, scheme=scheme))
+            stack.callback(sources[-1].close)
             port = port or int(sock.getsockname()[1])
-    except BaseException:
-        for source in sources:
-            source.close()
-        raise
+        stack.pop_all()
     if missing is not None:
         if not sources:
             raise missing

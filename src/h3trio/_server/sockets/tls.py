@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .transport import RECEIVE_SIZE, TAKES_NOTHING
+from .transport import RECEIVE_SIZE, Transport
 
 if TYPE_CHECKING:
     import os
-
-    from .transport import Sender, Transport
 
 # One slice of a long send: encrypted as a whole, so it is what a stalled client holds twice.
 _SLICE: Final = 64 * 1024
@@ -79,8 +77,8 @@ def _reason(exc: ssl.SSLError) -> str:
 
 
 @final
-class TLSTransport:
-    """The server's side of TLS; a `Transport` over another one."""
+class TLSTransport(Transport):
+    """The server's side of TLS, over another transport."""
 
     __slots__ = ("_below", "_is_encrypted", "_stream")
 
@@ -94,10 +92,6 @@ class TLSTransport:
     def __repr__(self) -> str:
         return f"<TLSTransport: {self._below.transport!r}>"
 
-    @property
-    def sender(self) -> Sender:
-        return TAKES_NOTHING
-
     async def handshake(self) -> None:
         """Shake hands; close afterwards if that fails.
 
@@ -106,10 +100,6 @@ class TLSTransport:
         """
         await self._stream.do_handshake()
         self._is_encrypted = True
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        del data
-        return 0
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         self._below.stall_timeout = stall_timeout

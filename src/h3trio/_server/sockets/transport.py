@@ -43,13 +43,28 @@ class Sender(Protocol):
         raise NotImplementedError
 
 
+@final
+class _TakesNothing:
+    """The sender of a transport that can't try: the task that owns the stream waits."""
+
+    __slots__ = ()
+
+    def send(self, _data: bytes | memoryview, /) -> int:
+        return 0
+
+
+_TAKES_NOTHING: Final = _TakesNothing()
+
+
 class Transport(Protocol):
     """The bytes below a connection."""
+
+    __slots__ = ()
 
     @property
     def sender(self) -> Sender:
         """The way round `send_nowait` for a caller that sends often."""
-        raise NotImplementedError
+        return _TAKES_NOTHING
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits without waiting; return how many bytes that was.
@@ -57,7 +72,7 @@ class Transport(Protocol):
         Raises:
             trio.BrokenResourceError: the connection is gone.
         """
-        raise NotImplementedError
+        return self.sender.send(data)
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         """Send everything, however long that takes while there is progress.
@@ -83,20 +98,7 @@ class Transport(Protocol):
 
 
 @final
-class _TakesNothing:
-    """The sender of a transport that can't try: the task that owns the stream waits."""
-
-    __slots__ = ()
-
-    def send(self, _data: bytes | memoryview, /) -> int:
-        return 0
-
-
-TAKES_NOTHING: Final = _TakesNothing()
-
-
-@final
-class SocketTransport:
+class SocketTransport(Transport):
     """A connected, non-blocking TCP or unix socket."""
 
     __slots__ = ("_is_new", "_sock")
@@ -179,7 +181,7 @@ class SocketTransport:
 
 
 @final
-class StreamTransport:
+class StreamTransport(Transport):
     """Any Trio stream."""
 
     __slots__ = ("_stream",)
@@ -189,14 +191,6 @@ class StreamTransport:
 
     def __repr__(self) -> str:
         return f"<StreamTransport: {self._stream!r}>"
-
-    @property
-    def sender(self) -> Sender:
-        return TAKES_NOTHING
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        del data
-        return 0
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         rest = memoryview(data)
