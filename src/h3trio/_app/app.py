@@ -38,8 +38,7 @@ class Next(Protocol):
 class Middleware(Protocol):
     """`async def middleware(event, next)`: runs around every request, routed or not.
 
-    It returns what a handler may return, to answer in its own way, or `None` to
-    leave the answer of `next()` as it is.
+    It returns an answer, as a handler does, or `None` to leave that of `next()` as it is.
     """
 
     def __call__(self, event: H3Event, next: Next, /) -> Awaitable[object]: ...  # noqa: A002 - the field's name for it
@@ -61,18 +60,18 @@ class Before(Protocol):
 class App:
     """Routes a request to a handler.
 
-    A pattern is exact (`/news`), has parameters (`/news/:topic`), or ends in `*`
-    for the rest of the path. Handlers return `str`, `bytes`, `dict` or `list`
-    (JSON), `Response`, or `None` (204), or they stream; they raise `HTTPError`.
+    A pattern is exact (`/news`), has parameters (`/news/:topic`), or ends in `*` for the rest of
+    the path. Handlers return `str`, `bytes`, `dict` or `list` (JSON), `Response`, or `None` (204),
+    or they stream; they raise `HTTPError`.
 
     Args:
-        lifespan: an async context manager function, entered around the serving:
-            the place for what handlers share, such as a hub or a client.
+        lifespan: an async context manager function, entered around the serving: the place for
+            objects that handlers share, such as a hub or a client.
     """
 
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
         self._router: Router[RouteHandler] = Router()
-        # One of the two each; told apart here, as that takes its time.
+        # One of the two each; told apart here, as that is slow.
         self._steps: list[tuple[Before | None, Middleware | None]] = []
         self._lifespan = lifespan
 

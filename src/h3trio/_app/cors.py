@@ -43,13 +43,12 @@ HEADERS: Final = ("Last-Event-ID", "Cache-Control", "Content-Type")
 class CORS:
     """Middleware that lets pages of other origins read: `app.use(CORS(["https://a.example"]))`.
 
-    Add it first, or behind nothing that answers on its own: an answer that doesn't pass it has
-    no CORS headers, and to a page looks like a broken network.
+    Add it first: an answer that doesn't pass it has no CORS headers, and to a page looks like a
+    broken network.
 
     Args:
-        allow_origins: exact origins, `scheme://host[:port]` as browsers send them; or `"*"`
-            alone, for every page; `"null"` only if it stands there itself: sandboxed frames and
-            files of anybody have that origin.
+        allow_origins: exact origins, `scheme://host[:port]` as browsers send them; or `"*"` alone,
+            for every page. `"null"` is the origin of anybody's sandboxed frames and files.
         allow_credentials: let them send cookies, and read what comes back.
         allow_methods: methods beyond the simple ones.
         allow_headers: request headers beyond the simple ones.
@@ -96,7 +95,7 @@ class CORS:
         return origin in self._origins or self.allows_any
 
     def lists(self, origin: str) -> bool:
-        """Whether this origin is listed itself, and so was named by somebody who trusts it."""
+        """Whether this origin is listed itself."""
         return origin in self._origins and origin != "*"
 
     def before(self, event: H3Event) -> Response | None:

@@ -1,13 +1,11 @@
 """Cookies: read leniently from a request, and set strictly in a response.
 
 After RFC 6265 and its successor's draft ("6265bis"). The standard library's `http.cookies` writes
-the attributes. Its reader isn't used: it stops at the first piece it can't read, so one odd cookie
-of another application hides the rest. Nor is its quoting, with backslashes that no browser takes
-back.
+them. Its reader isn't used, as it stops at the first piece it can't read, nor its quoting, with
+backslashes that no browser takes back.
 
-Nothing is quoted, encoded or dropped on the way out. A name or value that the grammar has no place
-for is a `ValueError` at the call that sets it; the caller encodes such a value (base64url, percent)
-as the reader expects it.
+Nothing is quoted, encoded or dropped on the way out: a name or value that the grammar has no place
+for is a `ValueError`. The caller encodes such a value as its reader expects it.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http.cookies import Morsel
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
 
 from .headers import is_token
 
@@ -63,6 +61,14 @@ def parse_cookies(fields: Iterable[str]) -> dict[str, str]:
             if len(cookies) == MAX_COOKIES:
                 break
     return cookies
+
+
+class _Attributes(TypedDict, total=False):
+    path: str
+    domain: str | None
+    secure: bool
+    http_only: bool
+    same_site: SameSite
 
 
 class SetsCookies:
@@ -130,33 +136,17 @@ class SetsCookies:
         cookie.set("_", value, value)
         self._cookie_headers().add("Set-Cookie", name + cookie.OutputString()[1:])
 
-    def delete_cookie(
-        self,
-        name: str,
-        *,
-        path: str = "/",
-        domain: str | None = None,
-        secure: bool = True,
-        http_only: bool = True,
-        same_site: SameSite = "lax",
-    ) -> None:
+    def delete_cookie(self, name: str, **attributes: Unpack[_Attributes]) -> None:
         """Have the client forget a cookie that was set with this name, path and domain.
+
+        The attributes are those of `set_cookie`: `path`, `domain`, `secure`, `http_only` and
+        `same_site`.
 
         Raises:
             ValueError: as `set_cookie`.
             ResponseStateError: the head went out.
         """
-        self.set_cookie(
-            name,
-            "",
-            max_age=0,
-            expires=_EPOCH,
-            path=path,
-            domain=domain,
-            secure=secure,
-            http_only=http_only,
-            same_site=same_site,
-        )
+        self.set_cookie(name, "", max_age=0, expires=_EPOCH, **attributes)
 
 
 def _check_pair(name: str, value: str) -> None:

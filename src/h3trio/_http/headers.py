@@ -53,8 +53,7 @@ def _encode_name(name: object) -> bytes:
 
 
 def _encode_value(name: str, value: object) -> bytes:
-    # The messages name the header but don't quote the value: it may be a cookie or a token, and
-    # errors get logged.
+    # The messages don't quote the value: it may be a cookie or a token, and errors get logged.
     if not isinstance(value, str):
         raise TypeError(f"header {name!r}: the value is a str, not {type(value).__name__}")
     try:
@@ -108,6 +107,9 @@ class _Fields(Mapping[str, str]):
         values = self._values(name)
         return _joined(name, values) if values else default
 
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self._values(_key(name)))
 
@@ -124,13 +126,12 @@ class _Fields(Mapping[str, str]):
 class Headers(_Fields):
     """The header fields of a request: an immutable mapping.
 
-    Names are taken in any case and iterated in lower case. `headers[name]` is the value; the
-    values of a repeated field come joined with `", "` (RFC 9110 §5.3), except `Set-Cookie`, of
-    which it is the first. `get_list` has them one by one. Values are decoded as latin-1, which
-    loses nothing: `value.encode("latin-1")` is what the client sent.
+    Names are taken in any case and iterated in lower case. `headers[name]` is the value; those of a
+    repeated field are joined with `", "` (RFC 9110 §5.3), and of `Set-Cookie` it is the first.
+    `get_list` has them one by one. Values are decoded as latin-1: `value.encode("latin-1")` gives
+    the client's bytes.
 
-    `raw` holds pairs of bytes, names in lower case, as h11 makes them. It is kept as it is, not
-    copied or checked, and must not change afterwards.
+    `raw` holds pairs of bytes, names in lower case. It is not copied, and must not change.
     """
 
     __slots__ = ("_index", "_packed", "_raw")
@@ -179,16 +180,12 @@ class Headers(_Fields):
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._indexed())
 
-    def __len__(self) -> int:
-        return len(self._indexed())
-
 
 @final
 class MutableHeaders(_Fields, MutableMapping[str, str]):
     """The header fields of a response: a mapping, made from another or from pairs of strings.
 
-    Names are taken in any case, iterated in lower case, and sent in the case given. Every change is
-    checked at once.
+    Names are taken in any case, iterated in lower case, and sent in the case given.
 
     Raises:
         ValueError: naming the header: the name is not a token (RFC 9110 §5.6.2), or the value holds
@@ -222,9 +219,6 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(lower.decode("ascii") for lower, _, _ in self._fields))
-
-    def __len__(self) -> int:
-        return len({lower for lower, _, _ in self._fields})
 
     def __setitem__(self, name: str, value: str) -> None:
         self.set(name, value)
@@ -275,10 +269,9 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
 class QueryParams(Mapping[str, str]):
     """The fields of a query string or a form, decoded as WHATWG URL §5.1 says.
 
-    `+` is a space, and text is UTF-8. `query[name]` is the first value of a repeated field,
-    `get_list` has all. `a` and `a=` both are a field with an empty value; an empty field
-    between two `&` is skipped. Bytes that are not UTF-8 become U+FFFD, and a `%` without two
-    hex digits stays as it is. Fields are decoded when the first one is asked for.
+    `+` is a space. `query[name]` is the first value of a repeated field, `get_list` has all. `a`
+    and `a=` both are a field with an empty value; an empty field between two `&` is skipped. Bytes
+    that are not UTF-8 become U+FFFD, and a `%` without two hex digits stays as it is.
 
     `raw` comes without the `?`.
 

@@ -266,12 +266,10 @@ class Http1:
         return b"".join(lines)
 
     def _plain_head(self, status: int, headers: RawHeaders) -> tuple[list[bytes], bool] | None:
-        """Write a head but for its framing, and tell whether it closes; `None` if h11 is to.
-
-        A client that was never told to continue may or may not send its body: nothing behind it
-        can be trusted to be a request, nor behind what isn't HTTP.
-        """
+        """Write a head but for its framing, and tell whether it closes; `None` if h11 is to."""
         lines = [_status_line(status)]
+        # A client that was never told to continue may or may not send its body: the bytes behind
+        # may be no request, as behind those that aren't HTTP.
         closes = self._closes or self.reading is Reading.CLOSED or self.wants_continue
         for name, value in headers:
             if len(name) in _FRAMING_LENGTHS and name.lower() in _FRAMING:

@@ -25,7 +25,7 @@ HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 
-# Made and checked once: most responses hold one of these and nothing else.
+# Made once: most responses hold one of these and nothing else.
 _KNOWN_TYPES: Final[Mapping[str | None, MutableHeaders]] = {
     known: MutableHeaders({"Content-Type": known}) for known in (TEXT, HTML, JSON, BYTES)
 }

@@ -54,16 +54,15 @@ class Settings:
     a connection costs more to make than to keep, and other limits see to idle ones."""
 
     max_head_bytes: int = 16 * KIB
-    """Request line and headers together (431 above). Browsers stay below 8 KiB;
-    the same bound holds for pipelined requests that wait for their turn."""
+    """Request line and headers together (431 above). Browsers stay below 8 KiB. So much of
+    pipelined requests may wait as well."""
 
     max_target_bytes: int = 12 * KIB
     """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a hub's
     subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
 
     max_header_count: int = 100
-    """Header fields, and trailer fields, of one request (431 above). Browsers send
-    about 20 and proxies add a few; each costs more than its bytes."""
+    """Header fields, and trailer fields, of one request (431 above). Browsers send about 20."""
 
     max_body_bytes: int = 1 * MIB
     """What `H3Event.body` collects (413 above). `H3Event.stream` has no such end."""
@@ -80,8 +79,8 @@ class Settings:
     same under a stream: reading on is how a client's leaving is seen."""
 
     head_timeout: float = 10.0
-    """From a request's first byte (or the connection's start) to the end of its
-    head: slow on a bad mobile link, short for an attacker. 408 after it."""
+    """From a request's first byte (or the connection's start) to the end of its head. 408 after it:
+    slow on a bad mobile link, short for an attacker."""
 
     tls_handshake_timeout: float = 10.0
     """From the connection's start to the end of the TLS handshake; then the connection closes. A
@@ -96,8 +95,8 @@ class Settings:
     that a handler takes by `H3Event.stream`, which may be a live one."""
 
     keepalive_timeout: float = 75.0
-    """Idle time between two requests, longer than the 60 s for which common
-    proxies reuse a connection, so that they close first."""
+    """Idle time between two requests, longer than the 60 s for which common proxies reuse a
+    connection, so that they close first."""
 
     write_timeout: float = 30.0
     """A write that makes no progress for so long ends the connection, reason `slow`. Also the
@@ -116,8 +115,7 @@ class Settings:
     whose proxy stays; EventSource reconnects."""
 
     lease_jitter: float = 0.1
-    """A lease is drawn from ± this share, so that clients don't return at once.
-    Below 1: a stream lasts some time."""
+    """A lease is drawn from ± this share, below 1, so that clients don't return at once."""
 
     reconnect_delay: float = 2.0
     """Middle of the jittered `retry:` and `Retry-After` we tell clients: each is
@@ -130,8 +128,8 @@ class Settings:
     """Bytes that wait in one writer. A larger event enters an empty queue only."""
 
     notsent_lowat: int = 128 * KIB
-    """`TCP_NOTSENT_LOWAT`: unsent bytes the kernel takes per connection. Without
-    it a stalled client holds megabytes of kernel memory."""
+    """`TCP_NOTSENT_LOWAT`: unsent bytes the kernel takes per connection. Without it a stalled
+    client holds megabytes of kernel memory."""
 
     farewell_timeout: float = 1.0
     """How long a stream that we end may take to accept what it still holds."""

@@ -343,9 +343,9 @@ def _check_coding(value: bytes) -> None:
     *others, last = members([value])
     if last == b"chunked" and not others:
         return
-    # RFC 9112 section 6.1: a coding that is not understood "SHOULD" be answered with 501. That is
-    # said of codings that exist; section 6.3 has 400 where chunked is not the last, and a coding
-    # that nobody knows may be somebody else's "chunked".
+    # RFC 9112 section 6.1: a coding that is not understood "SHOULD" be answered with 501. Section
+    # 6.3 has 400 where chunked is not the last. A coding that isn't registered is 400 too: a proxy
+    # may take it for "chunked".
     if {last, *others} <= _CODINGS | {b"chunked"} and b"chunked" not in others:
         raise ProtocolError(501 if last == b"chunked" else 400, "only chunked is decoded here")
     raise ProtocolError(400, "Transfer-Encoding is not chunked")

@@ -37,25 +37,22 @@ class SSEEvent:
     r"""One event of an event stream, immutable (WHATWG HTML, 9.2.5).
 
     Args:
-      data: The payload. CRLF, CR and LF in it separate lines; a client sees each of them
-        as LF. Bytes must be UTF-8 and are held as `str`. ``None`` writes no data line:
-        clients dispatch nothing, but still take `id` and `retry`. ``""`` is an event
-        with empty data.
-      event: The event type. ``""`` means the same as ``None`` to every client, the type
-        "message", and becomes ``None``. No CR, LF or NUL.
-      id: The id a client sends back as ``Last-Event-ID``. ``""`` tells it to forget the
-        one it has. No CR, LF or NUL.
-      retry: The reconnection time in milliseconds, 0 to `MAX_RETRY`. Clients built on
-        JavaScript timers reconnect at once if it is 2**31 (25 days) or more.
+      data: The payload. CRLF, CR and LF in it separate lines; a client sees each as LF. Bytes must
+        be UTF-8 and are held as `str`. ``None`` writes no data line: clients dispatch nothing, but
+        still take `id` and `retry`. ``""`` is an event with empty data.
+      event: The event type. ``""`` becomes ``None``, the type "message". No CR, LF or NUL.
+      id: The id a client sends back as ``Last-Event-ID``. ``""`` tells it to forget the one it has.
+        No CR, LF or NUL.
+      retry: The reconnection time in milliseconds, 0 to `MAX_RETRY`. Clients built on JavaScript
+        timers reconnect at once if it is 2**31 (25 days) or more.
       comment: Text that clients ignore, of as many lines as you like.
 
     Raises:
       TypeError: a field has the wrong type (a bool is no number here).
-      ValueError: a field can't be put on the wire, or all are missing. Both messages
-        start with the field's name.
+      ValueError: a field can't be put on the wire, or all are missing. Both messages start with
+        the field's name.
 
-    Events are equal if all five fields are: how `data` separates its lines counts,
-    though the wire doesn't tell.
+    Events are equal if all five fields are, line ends of `data` included.
     """
 
     # Properties over private slots, not an overridden `__setattr__`: no less immutable for

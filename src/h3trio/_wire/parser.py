@@ -38,8 +38,8 @@ class EventTooLargeError(ValueError):
 
     Attributes:
       limit: The `max_event_size`, in bytes.
-      events: What the failing `SSEParser.feed` had found before: whole and valid events
-        that no other call returns. Empty when an earlier `feed` failed.
+      events: The whole events that the failing `SSEParser.feed` had found before, which no other
+        call returns. Empty when an earlier `feed` failed.
     """
 
     def __init__(self, message: str, *, limit: int = 0, events: Sequence[SSEEvent] = ()) -> None:
@@ -59,16 +59,14 @@ class SSEParser:
     An event that the stream's end cuts off is discarded: simply stop feeding.
 
     Args:
-      max_event_size: The most bytes that one line may have, its field name included and
-        its line end not, and that the data of one event may have, with one byte for each
-        line end.
-      last_event_id: What the last event id is before the stream sets one: for a client
-        that reconnects, that of the stream before.
+      max_event_size: The most bytes of one line, its field name included and its line end not, and
+        of the data of one event, with one byte for each line end.
+      last_event_id: The last event id until the stream sets one: for a client that reconnects,
+        that of the stream before.
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: `max_event_size` is less than 1, or `last_event_id` has a CR, LF or NUL,
-        which no stream can set.
+      ValueError: `max_event_size` is less than 1, or `last_event_id` has a CR, LF or NUL.
     """
 
     __slots__ = (
@@ -114,8 +112,7 @@ class SSEParser:
     def retry(self) -> int | None:
         """The reconnection time in milliseconds, ``None`` until the stream sets one.
 
-        It counts from the end of its line. A number above `MAX_RETRY` is ignored, like
-        anything else that is no reconnection time.
+        It counts from the end of its line. A number above `MAX_RETRY` is ignored.
         """
         return self._retry
 

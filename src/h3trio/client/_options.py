@@ -1,7 +1,4 @@
-"""`Limits`: the limits and times of an event source, each with its reason.
-
-One frozen value, checked when it is made: a bad one fails where it was written.
-"""
+"""`Limits`: the limits and times of an event source, each with its reason."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ class TrustedProxies:
     """The peers whose word on their clients is taken.
 
     Args:
-        allow: addresses (`10.0.0.7`), networks (`10.0.0.0/8`), `unix` for peers on
-            unix sockets, `*` for every peer: only where nobody else can connect.
-        proxy_protocol: their connections begin with a header of the PROXY
-            protocol, version 1 or 2; one without is closed. Other peers' don't.
+        allow: addresses (`10.0.0.7`), networks (`10.0.0.0/8`), `unix` for peers on unix sockets,
+            `*` for every peer: only where nobody else can connect.
+        proxy_protocol: their connections begin with a header of the PROXY protocol, version 1 or 2;
+            one without is closed. Other peers' don't.
 
     Raises:
         ValueError: an entry is none of these, or there is none.

@@ -56,9 +56,9 @@ _DIED_BEFORE: Final = frozenset(
 # A name may have addresses of a family that this machine does without.
 _NO_SUCH_ADDRESS: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
-# Between two tries without descriptors. The kernel doesn't tell when one is free again.
+# Seconds between two tries without descriptors: the kernel doesn't tell when one is free again.
 _PAUSE: Final = 0.1
-# A shortage can last; it is logged once in so many seconds.
+# Seconds between two log entries on that.
 _COMPLAINT_INTERVAL: Final = 10.0
 # With port 0 the first address takes a free port, which may be taken on the others.
 _PORT_ATTEMPTS: Final = 10

@@ -139,8 +139,8 @@ class SocketTransport(Transport):
                 with _translated():
                     await trio.lowlevel.wait_writable(self._sock)
                 return
-            # Below the low-water mark the socket counts as writable only after a
-            # large part of the queue has gone, so a slow reader shows here first.
+            # The socket counts as writable only after a large part of the queue has gone, so a
+            # slow reader shows here first.
             if self._unacknowledged() >= before:
                 raise trio.TooSlowError(f"the peer took nothing for {stall_timeout} s")
 
@@ -153,13 +153,11 @@ class SocketTransport(Transport):
 
     async def receive_some(self) -> bytes:
         if self._is_new:
-            # A client sends its request as soon as it is connected: mostly that is here by now,
-            # which spares a wait, and so two turns of the scheduler.
+            # Mostly the first request is here by now: that spares a wait.
             self._is_new = False
             with _translated(), contextlib.suppress(BlockingIOError):
                 return self._sock.recv(RECEIVE_SIZE)
-        # From then on waiting first is one system call less than trying first: between
-        # two requests there is nothing to read.
+        # Later there is nothing to read yet: waiting first is one system call less.
         # No helper around the wait: its frame is 200 bytes of each idle connection.
         while True:
             try:

@@ -65,7 +65,7 @@ def _link(ours: Path, path: Path) -> None:
         stale = _identity(path)
         _require_stale(path)
         _remove(path, stale)
-        # Who was faster has it: this raises then.
+        # This raises if another server was faster.
         path.hardlink_to(ours)
 
 
