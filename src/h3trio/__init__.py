@@ -1,8 +1,7 @@
 """Server-Sent Events on Trio: a server, a hub, and tools.
 
-A connection is one cancel scope in one nursery. When the client leaves, its
-handler is cancelled and has finished unwinding; when `serve` returns, no task
-is left.
+A connection is one cancel scope in one nursery. When the client leaves, its handler is cancelled;
+when `serve` returns, no task is left.
 """
 
 from ._app.app import App as App

@@ -1,4 +1,4 @@
-"""What a public package does with the names it re-exports."""
+"""`own`: makes the names that a public package re-exports its own."""
 
 from __future__ import annotations
 

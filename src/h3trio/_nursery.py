@@ -1,9 +1,8 @@
-"""A nursery behind a context manager that is about something else.
+"""`OwnedNursery`: a nursery inside another context manager, such as `EventSource`.
 
-Who enters `async with EventSource(...)` asked for events and not for a nursery. So when the block
-is left the tasks are cancelled, and an exception of the block leaves it bare: it never enters the
-nursery, so no group is made of it. Only where one of the tasks failed has the nursery cancelled the
-block; then what the block raised is the nursery's to judge, and a group of one is opened.
+When the block is left the tasks are cancelled, and an exception of the block leaves it bare: it
+never enters the nursery, so no group is made of it. If one of the tasks failed, the nursery has
+cancelled the block: then it gets the block's exception, and a group of one is opened.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 @final
 class OwnedNursery:
     """Enter it for the nursery; leaving it cancels the nursery's tasks, and waits for them."""
-
-    __slots__ = ("_manager", "_nursery")
 
     def __init__(self) -> None:
         self._manager = trio.open_nursery()

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
 
-from h3trio._app.routing import Match, MethodNotAllowed, NotFound, Router
+from h3trio._app.routing import Match, Router, Unrouted
 
-Outcome: TypeAlias = Match[str] | NotFound | MethodNotAllowed
+Outcome: TypeAlias = Match[str] | Unrouted
 
 
 def router(*routes: str) -> Router[str]:
@@ -116,13 +116,13 @@ def test_pattern_takes_path(pattern: str, path: str, params: dict[str, str]) -> 
 def test_pattern_leaves_path(pattern: str, path: str) -> None:
     """A path that doesn't fit is not found: nothing is normalised, and parameters aren't empty."""
     made = router(f"GET {pattern}")
-    assert made.match("GET", path) == NotFound()
-    assert made.match("GET", path.encode()) == NotFound()
+    assert made.match("GET", path) == Unrouted()
+    assert made.match("GET", path.encode()) == Unrouted()
 
 
 def test_a_router_without_routes_finds_nothing() -> None:
     """An empty router answers every path."""
-    assert [Router[str]().match("GET", path) for path in ("", "/", "/a/b")] == [NotFound()] * 3
+    assert [Router[str]().match("GET", path) for path in ("", "/", "/a/b")] == [Unrouted()] * 3
 
 
 def test_bytes_that_are_not_utf_8_are_no_error() -> None:
@@ -214,18 +214,16 @@ def test_head_falls_back_to_get(pattern: str) -> None:
 
 def test_methods_are_case_sensitive() -> None:
     """`get` is another method than `GET`, as HTTP says."""
-    assert router("GET /a").match("get", "/a") == MethodNotAllowed(("GET", "HEAD", "OPTIONS"))
+    assert router("GET /a").match("get", "/a") == Unrouted(("GET", "HEAD", "OPTIONS"))
 
 
 def test_allow_has_the_methods_of_every_route_for_the_path() -> None:
     """Less specific routes count, HEAD comes with GET, and OPTIONS always."""
     made = router("POST /a/b", "PUT /a/:x", "DELETE /:y/b", "PATCH /*", "QUERY /z")
-    assert made.match("GET", "/a/b") == MethodNotAllowed(
-        ("DELETE", "OPTIONS", "PATCH", "POST", "PUT")
-    )
-    assert made.match("GET", "/a/c") == MethodNotAllowed(("OPTIONS", "PATCH", "PUT"))
+    assert made.match("GET", "/a/b") == Unrouted(("DELETE", "OPTIONS", "PATCH", "POST", "PUT"))
+    assert made.match("GET", "/a/c") == Unrouted(("OPTIONS", "PATCH", "PUT"))
     made.add("GET", "/a/b", "get")
-    assert made.match("TRACE", "/a/b") == MethodNotAllowed(
+    assert made.match("TRACE", "/a/b") == Unrouted(
         ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
     )
 
@@ -320,10 +318,10 @@ def test_a_look_up_visits_each_node_once() -> None:
         made.add(f"M{number}", pattern, number)
     method = CountingMethod("GET")
     outcome = made.match(method, "/a" * depth)
-    assert isinstance(outcome, MethodNotAllowed)
+    assert isinstance(outcome, Unrouted)
     assert len(outcome.allow) == 2**depth + 1
     assert method.looked_up == 1 + 2**depth  # the dict in front, then the trie
-    assert made.match(method, "/a" * (depth + 1)) == NotFound()
+    assert made.match(method, "/a" * (depth + 1)) == Unrouted()
     assert method.looked_up == 1 + 2**depth
 
 
@@ -332,7 +330,7 @@ def test_a_long_path_costs_no_more_than_the_routes_are_deep() -> None:
     rest = "a/" * 10_000
     made = router("GET /x/*", "GET /:a/:b/:c")
     assert found(made, "GET", "/x/" + rest) == ("GET /x/*", {"*": rest})
-    assert made.match("GET", "/y/" + rest) == NotFound()
+    assert made.match("GET", "/y/" + rest) == Unrouted()
 
 
 # -- against a reference
@@ -392,9 +390,9 @@ def naive_match(routes: list[tuple[str, str]], method: str, path: str) -> Outcom
         _, _, m, p, params = best[0]
         return Match(f"{m} {p}", params, p)
     if not fitting:
-        return NotFound()
+        return Unrouted()
     allow = {m for m, _, _ in fitting} | {"OPTIONS"}
-    return MethodNotAllowed(tuple(sorted(allow | ({"HEAD"} if "GET" in allow else set()))))
+    return Unrouted(tuple(sorted(allow | ({"HEAD"} if "GET" in allow else set()))))
 
 
 @given(st.lists(st.tuples(methods, patterns()), max_size=9), methods, st.sets(paths, max_size=4))
@@ -422,4 +420,4 @@ def test_router_agrees_with_the_reference(
 def test_any_path_and_method_has_an_answer(path: bytes, method: str) -> None:
     """No bytes of a path and no method are an error."""
     made = router("GET /", "GET /:x/a", "POST /*")
-    assert isinstance(made.match(method, path), Match | NotFound | MethodNotAllowed)
+    assert isinstance(made.match(method, path), Match | Unrouted)

@@ -22,7 +22,7 @@ from helpers import connection_of
 from trio.testing import MockClock, memory_stream_pair
 
 from h3trio import App, EventTooLargeError, H3Event, HTTPError, Response, Settings, SSEParser
-from h3trio._app.routing import Match, MethodNotAllowed, NotFound, Router
+from h3trio._app.routing import Match, Router, Unrouted
 from h3trio._http.cookies import parse_cookies
 from h3trio._http.headers import Headers
 from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, split_target
@@ -343,7 +343,7 @@ def _route(data: bytes) -> None:
         text.encode("utf-8")
     for method in ("GET", "POST", "OPTIONS"):
         found = ROUTER.match(method, target.raw_path)
-        assert isinstance(found, Match | MethodNotAllowed | NotFound)
+        assert isinstance(found, Match | Unrouted)
 
 
 def bodies(data: bytes) -> None:

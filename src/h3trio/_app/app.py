@@ -1,9 +1,8 @@
 """`App`: routes and middleware in front of handlers. Itself a handler.
 
-A request passes the middleware, outermost first, and ends at a route, or at the
-404 or 405 that is raised where there is none: middleware sees those too. What
-comes back through it is always a `Response`, or `None` once a stream is open,
-whatever the handler returned.
+A request passes the middleware, outermost first, and ends at a route, or at the 404 or 405 that is
+raised where there is none: middleware sees those too. It gets a `Response` back, or `None` once a
+stream is open, whatever the handler returned.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
 from h3trio._server.event import response_from
 
-from .routing import MethodNotAllowed, NotFound, Router
+from .routing import Router, Unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,8 +38,7 @@ class Next(Protocol):
 class Middleware(Protocol):
     """`async def middleware(event, next)`: runs around every request, routed or not.
 
-    It returns what a handler may return, to answer in its own way, or `None` to
-    leave the answer of `next()` as it is.
+    It returns an answer, as a handler does, or `None` to leave that of `next()` as it is.
     """
 
     def __call__(self, event: H3Event, next: Next, /) -> Awaitable[object]: ...  # noqa: A002 - the field's name for it
@@ -50,7 +48,7 @@ class Middleware(Protocol):
 class Before(Protocol):
     """Middleware that has nothing to do once the handler runs, such as `CORS`.
 
-    A stream keeps no coroutine of it for as long as it lasts.
+    So a stream holds no coroutine of it.
     """
 
     def before(self, event: H3Event) -> Response | None:
@@ -62,34 +60,32 @@ class Before(Protocol):
 class App:
     """Routes a request to a handler.
 
-    A pattern is exact (`/news`), has parameters (`/news/:topic`), or ends in `*`
-    for the rest of the path. Handlers return `str`, `bytes`, `dict` or `list`
-    (JSON), `Response`, or `None` (204), or they stream; they raise `HTTPError`.
+    A pattern is exact (`/news`), has parameters (`/news/:topic`), or ends in `*` for the rest of
+    the path. Handlers return `str`, `bytes`, `dict` or `list` (JSON), `Response`, or `None` (204),
+    or they stream; they raise `HTTPError`.
 
     Args:
-        lifespan: an async context manager function, entered around the serving:
-            the place for what handlers share, such as a hub or a client.
+        lifespan: an async context manager function, entered around the serving: the place for
+            objects that handlers share, such as a hub or a client.
     """
 
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
         self._router: Router[RouteHandler] = Router()
-        # One of the two each; told apart here, as that takes its time.
+        # One of the two each; told apart here, as that is slow.
         self._steps: list[tuple[Before | None, Middleware | None]] = []
         self._lifespan = lifespan
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
-        """What `serve` enters around the serving."""
+        """Return the context that `serve` enters around the serving."""
         return contextlib.nullcontext() if self._lifespan is None else self._lifespan()
 
     def __call__(self, event: H3Event) -> Awaitable[Response | None]:
         """Handle one request: `await app(event)`.
 
-        A plain function that returns the coroutine of the next step: an `async` one
-        would keep a frame of its own for as long as the stream lasts.
-
         Raises, when awaited:
-            HTTPError: 404, 405, or what a handler raised.
+            HTTPError: 404, 405, or as the handler does.
         """
+        # Not `async`: its frame would last as long as the stream.
         return self._chain(event, 0)
 
     def _chain(self, event: H3Event, index: int) -> Awaitable[Response | None]:
@@ -120,16 +116,12 @@ class App:
             event.count_limit("drain_soft")
             raise HTTPError(503, "the server is going away")
         found = self._router.match(event.method, event.raw_path)
-        if isinstance(found, NotFound):
-            if event.method == "OPTIONS" and event.raw_path == b"*":
-                # RFC 9110 section 9.3.7: it asks about the server as a whole, "a 'ping'".
-                return Response(status=204)
-            raise HTTPError(404)
-        if isinstance(found, MethodNotAllowed):
-            allow = {"Allow": ", ".join(found.allow)}
-            if event.method == "OPTIONS":
+        if isinstance(found, Unrouted):
+            allow = {"Allow": ", ".join(found.allow)} if found.allow else None
+            # RFC 9110 section 9.3.7: for `*` it asks about the server as a whole, "a 'ping'".
+            if event.method == "OPTIONS" and (allow or event.raw_path == b"*"):
                 return Response(status=204, headers=allow)
-            raise HTTPError(405, headers=allow)
+            raise HTTPError(405 if allow else 404, headers=allow)
         event.params = found.params  # made for this request: a copy would be held as well
         return _answer(event, await found.handler(event))
 

@@ -1,15 +1,13 @@
-"""`CORS`: which other sites' pages may read the answers (WHATWG Fetch, "CORS protocol").
+"""`CORS`: lets pages of other sites read the answers (WHATWG Fetch, "CORS protocol").
 
-An origin is compared with the list as a whole, byte by byte, and only one that is listed
-is ever written back. No patterns: each of them has let somebody else's domain in.
+An origin is compared with the list as a whole, byte by byte, and only one that is listed is written
+back. There are no patterns: they let in domains of others.
 
-The headers go on as the head is sent, whatever it is the head of: a response, an event
-stream, an error of the handler's or the router's. That is why this is a hook on the head and
-not a change of the response; a stream has none that comes back.
+A hook adds the headers as a head is sent: that of a response, an event stream, or an error of the
+handler or the router. A change of the response wouldn't do, as a stream has none.
 
-A preflight from an origin that isn't listed is answered 403. Fetch asks for an ok status
-*and* a matching `Access-Control-Allow-Origin`, so a browser refuses a plain answer without CORS
-headers too; but the 403 says why to whoever looks at the developer tools.
+A preflight from an origin that isn't listed is answered 403. A browser refuses any answer without
+CORS headers, but the 403 shows the reason in the developer tools.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._http.errors import HTTPError
+from h3trio._http.headers import is_token
 from h3trio._http.response import Response
 
 if TYPE_CHECKING:
@@ -34,24 +33,22 @@ _ORIGIN: Final = re.compile(
 )
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _HIGHEST_PORT: Final = 65535
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HEADERS: Final = ("Last-Event-ID", "Cache-Control", "Content-Type")
-"""What `EventSource` and its replacements on `fetch` send, and a body's type."""
+"""The headers of `EventSource` and its replacements on `fetch`, and of a body."""
 
 
 @final
 class CORS:
     """Middleware that lets pages of other origins read: `app.use(CORS(["https://a.example"]))`.
 
-    Add it first, or behind nothing that answers on its own: an answer that doesn't pass it has
-    no CORS headers, and to a page looks like a broken network.
+    Add it first: an answer that doesn't pass it has no CORS headers, and to a page looks like a
+    broken network.
 
     Args:
-        allow_origins: exact origins, `scheme://host[:port]` as browsers send them; or `"*"`
-            alone, for every page; `"null"` only if it stands there itself: sandboxed frames and
-            files of anybody have that origin.
+        allow_origins: exact origins, `scheme://host[:port]` as browsers send them; or `"*"` alone,
+            for every page. `"null"` is the origin of anybody's sandboxed frames and files.
         allow_credentials: let them send cookies, and read what comes back.
         allow_methods: methods beyond the simple ones.
         allow_headers: request headers beyond the simple ones.
@@ -62,8 +59,6 @@ class CORS:
         ValueError: an origin no browser sends, `"*"` together with another or with credentials,
             or a name that is no token.
     """
-
-    __slots__ = ("_credentials", "_exposed", "_origins", "_preflight")
 
     def __init__(
         self,
@@ -100,7 +95,7 @@ class CORS:
         return origin in self._origins or self.allows_any
 
     def lists(self, origin: str) -> bool:
-        """Whether this origin is listed itself, and so was named by somebody who trusts it."""
+        """Whether this origin is listed itself."""
         return origin in self._origins and origin != "*"
 
     def before(self, event: H3Event) -> Response | None:
@@ -183,7 +178,7 @@ def check_origin(text: str) -> str:
 def _join(names: Iterable[str], *, wildcard: bool) -> str:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
-        if not _TOKEN.fullmatch(name):
+        if not is_token(name):
             raise ValueError(f"{name!r} is not a token (RFC 9110 section 5.6.2)")
         if name == "*" and not wildcard:
             # Fetch, "CORS protocol and credentials": there it is the name of a header.

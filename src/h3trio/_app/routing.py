@@ -1,14 +1,11 @@
-"""From method and path to handler: a trie of segments, behind a dict for paths without parameters.
+"""`Router`: finds the handler of a method and a path.
 
-A path is split at its `/` *before* it is percent-decoded, so `%2F` never splits a segment, and
-nothing is normalised: a trailing slash, `//` and `..` all count as they stand. The most
-specific route that has the method wins, decided segment by segment from the left: exact, then
-`:param`, then `*`. A less specific branch is still tried when a more specific one leads
-nowhere.
-
-Trying branches can't blow up. In a trie a node has one parent and one depth, so a look-up visits
-each node at most once, whatever the path: the cost is bounded by what the developer registered, not
-by what a client sends.
+Strategy: a trie of segments, behind a dict for paths without parameters. A path is split at its
+`/` *before* it is percent-decoded, so `%2F` never splits a segment, and nothing is normalised: a
+trailing slash, `//` and `..` all count as they stand. The most specific route that has the method
+wins, segment by segment from the left: exact, then `:param`, then `*`. A less specific branch is
+still tried when a more specific one leads nowhere. As a node has one parent, a look-up visits it
+at most once: the routes bound the cost, and not the path that a client sends.
 """
 
 from __future__ import annotations
@@ -18,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
+from h3trio._http.headers import is_token
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,39 +25,28 @@ H = TypeVar("H")
 ANY_METHOD: Final = "all"
 """The method of a route that takes every method."""
 
-# RFC 9110 §9.1: a method is a case-sensitive token, by convention in upper case. A lower-case one
-# is a slip.
-_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 _PARAM: Final = re.compile(r":[A-Za-z_][A-Za-z0-9_]*")
 _STAR: Final = "*"
 
 
 @final
 class Match(NamedTuple, Generic[H]):
-    """The route that a request goes to.
-
-    `params` holds the percent-decoded value of each `:name`, and of a final `*` under
-    `"*"`; `pattern` is the route as registered, so a label with few values for logs and
-    metrics.
-    """
+    """The route that a request goes to."""
 
     handler: H
     params: dict[str, str]
+    """The percent-decoded value of each `:name`, and of a final `*` under `"*"`."""
     pattern: str
+    """The route as registered: a label with few values for logs and metrics."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class NotFound:
-    """No route has this path: 404."""
+class Unrouted:
+    """The answer that no route has this path and method."""
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class MethodNotAllowed:
-    """Routes have this path, but not the method: 405; `allow` is for the `Allow` header."""
-
-    allow: tuple[str, ...]
+    allow: tuple[str, ...] = ()
+    """The methods that routes of this path have, for the `Allow` header of a 405; none for 404."""
 
 
 @final
@@ -82,8 +70,6 @@ _Routes: TypeAlias = "dict[str, _Route[H]]"  # by method
 
 @final
 class _Node(Generic[H]):
-    __slots__ = ("param", "routes", "star", "static")
-
     def __init__(self) -> None:
         self.static: dict[str, _Node[H]] = {}
         self.param: _Node[H] | None = None
@@ -111,8 +97,6 @@ class Router(Generic[H]):
     has `/files/`, but not `/files`).
     """
 
-    __slots__ = ("_depth", "_exact", "_root")
-
     def __init__(self) -> None:
         self._root: _Node[H] = _Node()
         self._exact: dict[str, _Routes[H]] = {}
@@ -138,8 +122,8 @@ class Router(Generic[H]):
         if not names:
             self._exact[pattern] = node.routes
 
-    def match(self, method: str, raw_path: bytes | str) -> Match[H] | NotFound | MethodNotAllowed:
-        """Return where a request goes.
+    def match(self, method: str, raw_path: bytes | str) -> Match[H] | Unrouted:
+        """Return the route of a request.
 
         `raw_path` is the path as sent, percent-encoded and without the query. `HEAD` goes to
         the route for `GET` where there is none of its own. `OPTIONS` is in every `allow`, for
@@ -153,7 +137,7 @@ class Router(Generic[H]):
         if exact is not None and (route := _pick(exact, method)):
             return Match(route.handler, {}, route.pattern)
         if not path.startswith("/"):
-            return NotFound()
+            return Unrouted()
         # At most one segment more than any pattern has; the last one keeps its slashes.
         segments = path[1:].split("/", self._depth)
         allow: set[str] = set()
@@ -161,10 +145,9 @@ class Router(Generic[H]):
             if route := _pick(routes, method):
                 return route.match(segments)
             allow.update(routes)
-        if not allow:
-            return NotFound()
-        allow.update(("HEAD", "OPTIONS") if "GET" in allow else ("OPTIONS",))
-        return MethodNotAllowed(tuple(sorted(allow)))
+        if allow:
+            allow.update(("HEAD", "OPTIONS") if "GET" in allow else ("OPTIONS",))
+        return Unrouted(tuple(sorted(allow)))
 
     def _candidates(self, segments: list[str]) -> Iterator[_Routes[H]]:
         # Depth first, on a stack of its own: what was pushed last is tried first, so the most
@@ -201,7 +184,10 @@ def _decode(segment: str) -> str:
 
 
 def _check_method(method: str) -> None:
-    if method != ANY_METHOD and (not _METHOD.fullmatch(method) or method == ANY_METHOD.upper()):
+    # RFC 9110 §9.1: a method is a case-sensitive token, by convention in upper case. A lower-case
+    # one is a slip.
+    is_method = is_token(method) and method == method.upper() != ANY_METHOD.upper()
+    if method != ANY_METHOD and not is_method:
         raise ValueError(
             f'method {method!r}: write upper case, as in "GET", or "{ANY_METHOD}" for every one'
         )

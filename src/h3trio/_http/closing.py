@@ -1,4 +1,4 @@
-"""Why and how an exchange ended: the same value for hook, log and statistics."""
+"""`Closing`: how and why an exchange ended; the same value for hook, log and statistics."""
 
 from __future__ import annotations
 
@@ -39,18 +39,13 @@ class CloseReason(enum.StrEnum):
 
 
 def lost(error: BaseException) -> CloseReason:
-    """Why a connection broke: `TCP_USER_TIMEOUT` is our write timeout, watched by the kernel."""
+    """Tell why a connection broke: the kernel watches the write timeout, by `TCP_USER_TIMEOUT`."""
     is_timeout = isinstance(error if isinstance(error, OSError) else error.__cause__, TimeoutError)
     return CloseReason.SLOW if is_timeout else CloseReason.CONNECTION_LOST
 
 
 ENDED_BY_SERVER = frozenset(
-    {
-        CloseReason.LEASE,
-        CloseReason.DRAINING,
-        CloseReason.KICKED,
-        CloseReason.AUTH_EXPIRED,
-    }
+    {CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED, CloseReason.AUTH_EXPIRED}
 )
 """Endings after which a stream gets a farewell `retry:` and its final chunk."""
 

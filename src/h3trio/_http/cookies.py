@@ -1,13 +1,11 @@
-"""Cookies: what a client sent, read leniently, and what a response sets, checked strictly.
+"""Cookies: read leniently from a request, and set strictly in a response.
 
-After RFC 6265 and its successor's draft ("6265bis"). The standard library's `http.cookies`
-is not used: its reader stops at the first piece it can't read, so one odd cookie of another
-application hides the rest; it quotes with backslashes that no browser takes back; and it puts
-attributes on the wire as they are given.
+After RFC 6265 and its successor's draft ("6265bis"). The standard library's `http.cookies` writes
+them. Its reader isn't used, as it stops at the first piece it can't read, nor its quoting, with
+backslashes that no browser takes back.
 
-Nothing is quoted, encoded or dropped on the way out. What the grammar has no place for is a
-`ValueError` at the call that sets it: a name that is no token, a value with anything but
-cookie-octets. Who has such a value encodes it (base64url, percent) as the reader expects it.
+Nothing is quoted, encoded or dropped on the way out: a name or value that the grammar has no place
+for is a `ValueError`. The caller encodes such a value as its reader expects it.
 """
 
 from __future__ import annotations
@@ -16,7 +14,10 @@ import re
 from abc import abstractmethod
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Final, Literal
+from http.cookies import Morsel
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
+
+from .headers import is_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,15 +35,12 @@ MAX_PAIR_BYTES: Final = 4096
 MAX_ATTRIBUTE_BYTES: Final = 1024
 """Longest path or domain that is set: 6265bis section 5.6 has browsers ignore longer ones."""
 
-# RFC 9110 section 5.6.2.
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 6265 section 4.1.1: no control, space, DQUOTE, comma, semicolon or backslash; DQUOTE around.
 _OCTETS: Final = r"[!#-+\--:<-\[\]-~]*"
 _VALUE: Final = re.compile(rf'{_OCTETS}|"{_OCTETS}"')
 _PATH: Final = re.compile(r"/[ -:<-~]*")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _READABLE: Final = re.compile(r"[ -~]*")
-_SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,21 +56,29 @@ def parse_cookies(fields: Iterable[str]) -> dict[str, str]:
     for piece in text.split(";"):
         name, equals, value = piece.partition("=")
         name, value = name.strip(" \t"), value.strip(" \t")
-        if equals and _TOKEN.fullmatch(name) and _READABLE.fullmatch(value):
+        if equals and is_token(name) and _READABLE.fullmatch(value):
             cookies.setdefault(name, value)
             if len(cookies) == MAX_COOKIES:
                 break
     return cookies
 
 
+class _Attributes(TypedDict, total=False):
+    path: str
+    domain: str | None
+    secure: bool
+    http_only: bool
+    same_site: SameSite
+
+
 class SetsCookies:
-    """What has response headers, and so can set cookies."""
+    """An object with response headers, which can set cookies."""
 
     __slots__ = ()
 
     @abstractmethod
     def _cookie_headers(self) -> MutableHeaders:
-        """The headers that a `Set-Cookie` goes to."""
+        """Return the headers that a `Set-Cookie` goes to."""
 
     def set_cookie(
         self,
@@ -107,51 +113,45 @@ class SetsCookies:
             ValueError: one of these can't be sent, or no browser would take them together.
             ResponseStateError: the head went out.
         """
-        fields = [_pair(name, value)]
-        if max_age is not None:
-            fields.append(f"Max-Age={_whole(max_age)}")
-        if expires is not None:
-            fields.append(f"Expires={_date(expires)}")
-        fields.append(_attribute("Path", path, _PATH))
-        if domain is not None:
-            fields.append(_attribute("Domain", domain, _DOMAIN))
+        _check_pair(name, value)
+        _check_attribute("Path", path, _PATH)
         _check_together(name, path=path, domain=domain, secure=secure, same_site=same_site)
-        fields += ["Secure"] * secure + ["HttpOnly"] * http_only
-        fields.append(f"SameSite={_SAME_SITE[same_site]}")
-        self._cookie_headers().add("Set-Cookie", "; ".join(fields))
+        cookie: Morsel[str] = Morsel()
+        cookie["path"] = path
+        cookie["secure"] = secure
+        cookie["httponly"] = http_only
+        cookie["samesite"] = same_site.title()
+        if domain is not None:
+            _check_attribute("Domain", domain, _DOMAIN)
+            cookie["domain"] = domain
+        if max_age is not None:
+            if isinstance(max_age, bool) or not isinstance(max_age, int):
+                raise ValueError(f"max_age is a whole number of seconds, not {max_age!r}")
+            cookie["max-age"] = max_age
+        if expires is not None:
+            if expires.tzinfo is None:
+                raise ValueError("expires has no time zone: which moment it means isn't known")
+            cookie["expires"] = format_datetime(expires.astimezone(UTC), usegmt=True)
+        # A morsel of this name would refuse one that is called as an attribute is, such as "path".
+        cookie.set("_", value, value)
+        self._cookie_headers().add("Set-Cookie", name + cookie.OutputString()[1:])
 
-    def delete_cookie(
-        self,
-        name: str,
-        *,
-        path: str = "/",
-        domain: str | None = None,
-        secure: bool = True,
-        http_only: bool = True,
-        same_site: SameSite = "lax",
-    ) -> None:
+    def delete_cookie(self, name: str, **attributes: Unpack[_Attributes]) -> None:
         """Have the client forget a cookie that was set with this name, path and domain.
+
+        The attributes are those of `set_cookie`: `path`, `domain`, `secure`, `http_only` and
+        `same_site`.
 
         Raises:
             ValueError: as `set_cookie`.
             ResponseStateError: the head went out.
         """
-        self.set_cookie(
-            name,
-            "",
-            max_age=0,
-            expires=_EPOCH,
-            path=path,
-            domain=domain,
-            secure=secure,
-            http_only=http_only,
-            same_site=same_site,
-        )
+        self.set_cookie(name, "", max_age=0, expires=_EPOCH, **attributes)
 
 
-def _pair(name: str, value: str) -> str:
+def _check_pair(name: str, value: str) -> None:
     # The messages don't quote values: errors are logged, and a cookie may be a session.
-    if not _TOKEN.fullmatch(name):
+    if not is_token(name):
         raise ValueError(f"cookie name {name!r} is not a token (RFC 9110 section 5.6.2)")
     if not _VALUE.fullmatch(value):
         raise ValueError(
@@ -160,31 +160,17 @@ def _pair(name: str, value: str) -> str:
         )
     if len(name) + len(value) > MAX_PAIR_BYTES:
         raise ValueError(f"cookie {name!r} is longer than {MAX_PAIR_BYTES} bytes")
-    return f"{name}={value}"
 
 
-def _whole(max_age: int) -> int:
-    if isinstance(max_age, bool) or not isinstance(max_age, int):
-        raise ValueError(f"max_age is a whole number of seconds, not {max_age!r}")  # noqa: TRY004 - every bad argument of a cookie is one kind of error
-    return max_age
-
-
-def _date(expires: datetime) -> str:
-    if expires.tzinfo is None:
-        raise ValueError("expires has no time zone: which moment it means isn't known")
-    return format_datetime(expires.astimezone(UTC), usegmt=True)
-
-
-def _attribute(name: str, value: str, pattern: re.Pattern[str]) -> str:
+def _check_attribute(name: str, value: str, pattern: re.Pattern[str]) -> None:
     if not pattern.fullmatch(value) or len(value) > MAX_ATTRIBUTE_BYTES:
         raise ValueError(f"{value[:MAX_ATTRIBUTE_BYTES]!r} can't be the {name} of a cookie")
-    return f"{name}={value}"
 
 
 def _check_together(
     name: str, *, path: str, domain: str | None, secure: bool, same_site: SameSite
 ) -> None:
-    if same_site not in _SAME_SITE:
+    if same_site not in ("strict", "lax", "none"):
         raise ValueError(f"same_site is strict, lax or none, not {same_site!r}")
     if same_site == "none" and not secure:
         raise ValueError("browsers take SameSite=None with Secure only")

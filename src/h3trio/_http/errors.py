@@ -1,10 +1,8 @@
-"""Every public error, on one page, each with the party at fault.
+"""The public errors of HTTP: `HTTPError` and `ResponseStateError`.
 
-The list is flat, and short because Trio's own errors are used where they fit:
-`trio.ClosedResourceError`, `trio.BrokenResourceError`, `trio.BusyResourceError` and
-`trio.WouldBlock` mean here what they mean there, and a bad argument is a `ValueError` or a
-`TypeError` at the call that passed it. This module imports nothing of h3trio, so that the HTTP
-rooms and the hub can both name their errors here without importing each other.
+They are few: Trio's own (`trio.ClosedResourceError`, `trio.BrokenResourceError`,
+`trio.BusyResourceError`, `trio.WouldBlock`) are used where they fit, and a bad argument is a
+`ValueError` or a `TypeError` at the call that passed it.
 """
 
 from __future__ import annotations
@@ -38,8 +36,8 @@ def reason_phrase(status: int) -> str:
 class HTTPError(Exception):
     """The request ends with this status.
 
-    Raised by handlers and middleware, and by h3trio's own request helpers. Whose fault: the
-    client's for 400 to 499, the server's for 500 to 599.
+    Raised by handlers and middleware, and by h3trio's own request helpers. At fault is the client
+    for 400 to 499, the server for 500 to 599.
 
     Raised anywhere before the first byte of the response it gives the true status; raised later it
     ends the stream without the final chunk. `detail` is sent to the client as plain text, so it
@@ -58,9 +56,9 @@ class HTTPError(Exception):
         self.status: Final = int(status)
         """From 400 to 599."""
         self.detail: Final = reason_phrase(self.status) if detail is None else detail
-        """What the client is told, as plain text."""
+        """The text that the client gets."""
         self.headers: Final = dict(headers or {})
-        """What is added to the response's head."""
+        """Fields that are added to the response's head."""
         super().__init__(self.status, self.detail)
 
     def __str__(self) -> str:
@@ -78,6 +76,6 @@ class HTTPError(Exception):
 class ResponseStateError(RuntimeError):
     """The response is past the point where this can be done.
 
-    Whose fault: the handler's, or middleware's. Raised when a stream is started a second time or
-    after a response, and when a header or the status is changed after the response head went out.
+    At fault is the handler, or middleware. Raised when a stream is started a second time or after a
+    response, and when a header or the status is changed after the response head went out.
     """

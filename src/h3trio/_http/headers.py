@@ -1,10 +1,9 @@
-"""Header fields and query parameters as plain values: cheap to make, checked where bytes leave.
+"""Header fields and query parameters as plain values.
 
-A request makes one `Headers` and one `QueryParams`, and most handlers look at two or three fields.
-So both keep the bytes they were given and decode only what is asked for; making one costs the same
-whatever the request holds. What a *response* sends is checked the moment it is set
-(`MutableHeaders`), because then the traceback points at the line that got it wrong. Nothing is
-stripped or replaced in silence: what cannot be framed is a ValueError.
+A request has one `Headers` and one `QueryParams`, and most handlers look at two or three fields. So
+both keep the bytes they were given, and decode a field when it is asked for. A field of a response
+is checked when it is set (`MutableHeaders`): the traceback points at the line that set it. Nothing
+is stripped or replaced in silence: a field that can't be framed is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -22,14 +21,21 @@ _T = TypeVar("_T")
 MAX_NUM_FIELDS: Final = 1000
 """Default bound on the fields of one query string or form."""
 
-# RFC 9110 §5.6.2: token = 1*tchar
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105 - a word of the grammar
+"""RFC 9110 §5.6.2: `token = 1*tchar`, as a part of an expression."""
+
+_TOKEN: Final = re.compile(TOKEN)
 # RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB between them.
 _FIELD_CONTENT: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # RFC 9110 §5.3: it "often appears in a response message across multiple field lines and does not
 # use the list syntax".
 _SET_COOKIE: Final = b"set-cookie"
 _SECRETS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+
+
+def is_token(text: str) -> bool:
+    """Whether this is a token (RFC 9110 §5.6.2): a method, or the name of a field or a cookie."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def _key(name: str) -> bytes:
@@ -41,15 +47,13 @@ def _key(name: str) -> bytes:
 def _encode_name(name: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"a header name is a str, not {type(name).__name__}")
-    raw = name.encode("ascii", "replace")
-    if not _TOKEN.fullmatch(raw):
+    if not _TOKEN.fullmatch(name):
         raise ValueError(f"header name {name!r} is not a token (RFC 9110 §5.6.2)")
-    return raw
+    return name.encode("ascii")
 
 
 def _encode_value(name: str, value: object) -> bytes:
-    # The messages name the header but don't quote the value: it may be a cookie or a token, and
-    # errors get logged.
+    # The messages don't quote the value: it may be a cookie or a token, and errors get logged.
     if not isinstance(value, str):
         raise TypeError(f"header {name!r}: the value is a str, not {type(value).__name__}")
     try:
@@ -74,7 +78,7 @@ def _joined(key: bytes, values: Sequence[bytes]) -> str:
 
 
 class _Fields(Mapping[str, str]):
-    """What request and response headers share: reading, by a name in any case."""
+    """Headers of a request or a response: fields are read by a name in any case."""
 
     __slots__ = ()
 
@@ -97,11 +101,14 @@ class _Fields(Mapping[str, str]):
     def get(self, key: str, /, default: _T) -> str | _T: ...
     def get(self, key: str, /, default: object = None) -> object:
         """Return the value, or the default if there is none."""
-        # Mapping's own catches the KeyError of what isn't there: 2 µs for each of the dozen fields
-        # that a request is asked for and few have.
+        # Mapping's own catches the KeyError of a field that isn't there, as most of the dozen
+        # that a request is asked for aren't: slow.
         name = _key(key)
         values = self._values(name)
         return _joined(name, values) if values else default
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self._values(_key(name)))
@@ -119,13 +126,12 @@ class _Fields(Mapping[str, str]):
 class Headers(_Fields):
     """The header fields of a request: an immutable mapping.
 
-    Names are taken in any case and iterated in lower case. `headers[name]` is the value; the
-    values of a repeated field come joined with `", "` (RFC 9110 §5.3), except `Set-Cookie`, of
-    which it is the first. `get_list` has them one by one. Values are decoded as latin-1, which
-    loses nothing: `value.encode("latin-1")` is what the client sent.
+    Names are taken in any case and iterated in lower case. `headers[name]` is the value; those of a
+    repeated field are joined with `", "` (RFC 9110 §5.3), and of `Set-Cookie` it is the first.
+    `get_list` has them one by one. Values are decoded as latin-1: `value.encode("latin-1")` gives
+    the client's bytes.
 
-    `raw` holds pairs of bytes, names in lower case, as h11 makes them. It is kept as it is, not
-    copied or checked, and must not change afterwards.
+    `raw` holds pairs of bytes, names in lower case. It is not copied, and must not change.
     """
 
     __slots__ = ("_index", "_packed", "_raw")
@@ -146,9 +152,9 @@ class Headers(_Fields):
     def pack(self) -> None:
         """Keep the fields in one piece until they are asked for again.
 
-        For a stream that may be idle for hours: a browser's fifteen fields are 3 KiB
-        of small objects, 4 with the index, and 1 KiB in one piece. Framed fields
-        hold no line ends (RFC 9112 §2.2), and names no colon (RFC 9110 §5.1).
+        For a stream that may be idle for hours: a browser's fifteen fields are 3 KiB of small
+        objects, and 1 KiB in one piece. Fields hold no line ends (RFC 9112 §2.2), and names no
+        colon (RFC 9110 §5.1).
         """
         if self._packed is None and self._raw:
             self._packed = b"\r\n".join([name + b":" + value for name, value in self._raw])
@@ -163,8 +169,7 @@ class Headers(_Fields):
 
     def _indexed(self) -> dict[bytes, list[bytes]]:
         # A look-up scans: a dict for a dozen fields is slower to make and would live as long as the
-        # stream. Iterating means that all fields are wanted; there a scan each is quadratic in a
-        # number the client chooses.
+        # stream. But to scan for each field when all are wanted is quadratic.
         if self._index is None:
             index: dict[bytes, list[bytes]] = {}
             for name, value in self.raw:
@@ -175,16 +180,12 @@ class Headers(_Fields):
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._indexed())
 
-    def __len__(self) -> int:
-        return len(self._indexed())
-
 
 @final
 class MutableHeaders(_Fields, MutableMapping[str, str]):
     """The header fields of a response: a mapping, made from another or from pairs of strings.
 
-    Names are taken in any case, iterated in lower case, and sent in the case given. Every change is
-    checked at once.
+    Names are taken in any case, iterated in lower case, and sent in the case given.
 
     Raises:
         ValueError: naming the header: the name is not a token (RFC 9110 §5.6.2), or the value holds
@@ -218,9 +219,6 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(lower.decode("ascii") for lower, _, _ in self._fields))
-
-    def __len__(self) -> int:
-        return len({lower for lower, _, _ in self._fields})
 
     def __setitem__(self, name: str, value: str) -> None:
         self.set(name, value)
@@ -263,7 +261,7 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
         self._fields += [field for field in defaults._fields if field[0] not in present]
 
     def freeze(self) -> None:
-        """Refuse changes from now on: whoever sends the head calls this."""
+        """Refuse changes from now on: the head is sent."""
         self._frozen = True
 
 
@@ -271,10 +269,9 @@ class MutableHeaders(_Fields, MutableMapping[str, str]):
 class QueryParams(Mapping[str, str]):
     """The fields of a query string or a form, decoded as WHATWG URL §5.1 says.
 
-    `+` is a space, and text is UTF-8. `query[name]` is the first value of a repeated field,
-    `get_list` has all. `a` and `a=` both are a field with an empty value; an empty field
-    between two `&` is skipped. Bytes that are not UTF-8 become U+FFFD, and a `%` without two
-    hex digits stays as it is. Fields are decoded when the first one is asked for.
+    `+` is a space. `query[name]` is the first value of a repeated field, `get_list` has all. `a`
+    and `a=` both are a field with an empty value; an empty field between two `&` is skipped. Bytes
+    that are not UTF-8 become U+FFFD, and a `%` without two hex digits stays as it is.
 
     `raw` comes without the `?`.
 

@@ -1,28 +1,21 @@
-"""`Http1`: the framing of one server-side connection, without I/O. The only door to h11.
+"""`Http1`: the framing of one server-side connection, without I/O. Only this file imports h11.
 
-Bytes go in by `receive`, values come out of `next`; a response goes in as plain values and comes
-out as bytes. Event streams pass this only for their head and their end: their chunks are framed
-once for all subscribers elsewhere.
+Reading: bytes go in by `receive`, values come out of `next`. Every byte of a request goes through
+an `h11.Connection`, behind a `Gate` that lets through one request at a time. Each request has an
+h11 connection of its own, which is dropped as soon as the request is read and its answer has begun:
+an idle stream holds none, nor does an idle connection.
 
-Reading: every byte of a request, from its head to its end, goes through an `h11.Connection`, and
-what is known of a request comes from h11's events. The gate (`strict`) stands in front and lets
-through the bytes of one request at a time. There is one h11 connection for each request, let go as
-soon as the request is read and its answer has begun: an idle stream holds none, nor does an idle
-connection.
-
-Writing: headers come checked, from `MutableHeaders`. The head of the usual response is written
-here, where only a length is to be added, and the end of the connection; a property test holds it
-against what h11 would write. Where the headers say something of framing themselves, h11 writes the
-head, and says whether the connection lives on. To let h11 write them all was rejected: it would
-check each header a second time.
+Writing: headers come checked, from `MutableHeaders`. The usual head is written here; a property
+test compares it with h11's. If the headers say something of framing, h11 writes the head. To let
+h11 write all was rejected: it checks each header a second time. Of an event stream only the head
+and the end pass here: its chunks are framed elsewhere, once for all subscribers.
 
 Four rules keep this and the wire in step:
 
 1. After `stream_head` exactly one of `stream_ended` and `abandon` follows.
 2. After `ProtocolError` nothing more is parsed; one last response may be sent, and the connection
    closes.
-3. EOF is the connection's business and never comes here: what it means depends on the exchange
-   under way, and a request needs no EOF to be complete.
+3. EOF never comes here: its meaning depends on the exchange, and no request needs it.
 4. Bytes behind a request stay in the gate, unread, until `next_cycle`.
 """
 
@@ -30,7 +23,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from http import HTTPStatus
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import h11
@@ -70,7 +63,7 @@ class RequestHead(NamedTuple):
 
 
 class Signal(enum.Enum):
-    """What `next` returns when there is no value to give."""
+    """The result of `next` when there is no value."""
 
     NEED_DATA = enum.auto()
     END_OF_REQUEST = enum.auto()
@@ -131,7 +124,7 @@ class Http1:
 
     @property
     def has_more(self) -> bool:
-        """Whether a bound cut short what `next` returned: let others have their turn."""
+        """Whether a bound cut short the result of `next`: let others have their turn."""
         return self._gate.has_more
 
     def next(self) -> RequestHead | bytes | Signal:
@@ -153,7 +146,7 @@ class Http1:
         return Signal.PAUSED if self._gate else Signal.NEED_DATA
 
     def stop_reading(self) -> None:
-        """Drop what is there and what comes; an answer that is due closes the connection."""
+        """Drop all bytes, now and from now on; an answer that is due closes the connection."""
         self.reading = Reading.CLOSED
         self._gate.clear()
 
@@ -275,12 +268,10 @@ class Http1:
         return b"".join(lines)
 
     def _plain_head(self, status: int, headers: RawHeaders) -> tuple[list[bytes], bool] | None:
-        """Write a head but for its framing, and tell whether it closes; `None` if h11 is to.
-
-        A client that was never told to continue may or may not send its body: nothing behind it
-        can be trusted to be a request, nor behind what isn't HTTP.
-        """
+        """Write a head but for its framing, and tell whether it closes; `None` if h11 is to."""
         lines = [_status_line(status)]
+        # A client that was never told to continue may or may not send its body: the bytes behind
+        # may be no request, as behind those that aren't HTTP.
         closes = self._closes or self.reading is Reading.CLOSED or self.wants_continue
         for name, value in headers:
             if len(name) in _FRAMING_LENGTHS and name.lower() in _FRAMING:
@@ -292,14 +283,14 @@ class Http1:
         return lines, closes
 
     def _framed_response(self, status: int, headers: RawHeaders, body: bytes) -> bytes:
-        """As `response`, with headers that have a part in the framing: h11 sees to them."""
+        """Have h11 frame a whole response, as its headers have a part in the framing."""
         fields = _with_length(status, headers, body, is_head=self._is_head)
         data = self._frame(status, fields, b"" if self._is_head else body, with_end=True)
         self._has_ended()
         return data
 
     def _framed_stream_head(self, status: int, headers: RawHeaders) -> bytes:
-        """As `stream_head`, with headers that have a part in the framing: h11 sees to them."""
+        """Have h11 frame the head of a stream, as its headers have a part in the framing."""
         if status in _BODILESS or _lengths(headers):
             raise ValueError(
                 f"a {status} response can't be a stream, nor can one with a Content-Length"
@@ -336,13 +327,13 @@ class Http1:
         self.answer = Answer.BEGUN
         self._let_go()
 
-    def _has_ended(self) -> None:
-        self.answer = Answer.LAST if self._closes else Answer.COMPLETE
-        self._let_go()
-
     def stream_ended(self) -> None:
         """Note that the caller has sent the last chunk, or the head alone in answer to HEAD."""
         self._has_ended()
+
+    def _has_ended(self) -> None:
+        self.answer = Answer.LAST if self._closes else Answer.COMPLETE
+        self._let_go()
 
     def abandon(self, *, orderly: bool = False) -> None:
         """Note that the answer was given up: the connection can't be used again.
@@ -373,15 +364,9 @@ class Http1:
         return True
 
 
+@cache
 def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or _write_status_line(status)
-
-
-def _write_status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {reason_phrase(status)}\r\n".encode("ascii")
-
-
-_STATUS_LINES: Final = {int(status): _write_status_line(status) for status in HTTPStatus}
 
 
 def _with_length(status: int, headers: RawHeaders, body: bytes, *, is_head: bool) -> RawHeaders:

@@ -1,7 +1,7 @@
-"""A request as values: its target, its query, its form, its JSON, and where a client left off.
+"""Readers of a request's parts: its target, query, form, JSON and last event id.
 
-Everything that a client sent is read strictly. A function that finds something wrong raises
-`HTTPError` with a status and a detail, never a bare ValueError, so a handler may call it unguarded.
+All are strict. A fault of the client is an `HTTPError` with a status and a detail, never a bare
+`ValueError`, so a handler needn't catch anything.
 """
 
 from __future__ import annotations
@@ -95,9 +95,8 @@ def last_event_id(headers: Headers, query: QueryParams) -> str | None:
 
     The header `Last-Event-ID` comes first, then the query parameters `last_event_id`,
     `lastEventID` and `lastEventId`; an empty one counts as absent. The header is UTF-8 (WHATWG
-    HTML §9.2.4). What is not UTF-8 becomes U+FFFD, as in the query: None would put a client that
-    asked for a replay on the live stream, and tell it nothing; an id that nobody issued gets it the
-    answer for unknown ids. So does a header that is sent twice.
+    HTML §9.2.4). Bytes that are not UTF-8 become U+FFFD, as in the query: such a client, and one
+    that sends the header twice, gets the answer for unknown ids, and not the live stream.
     """
     header = headers.get("last-event-id")
     if header:
@@ -111,10 +110,7 @@ def parse_query(raw: bytes, *, max_num_fields: int = MAX_NUM_FIELDS) -> QueryPar
     Raises:
         HTTPError: 400 for more than `max_num_fields`.
     """
-    try:
-        return QueryParams(raw, max_num_fields=max_num_fields)
-    except ValueError as exc:
-        raise HTTPError(400, f"The query has {exc}.") from exc
+    return _parse_fields(raw, "query", max_num_fields)
 
 
 def parse_form(
@@ -132,10 +128,14 @@ def parse_form(
     # Decoded in one go for the check: the separators are ASCII, so the whole is UTF-8 only if each
     # field is.
     _decode_strictly(body, "form")
+    return _parse_fields(body, "form", max_num_fields)
+
+
+def _parse_fields(raw: bytes, what: str, max_num_fields: int) -> QueryParams:
     try:
-        return QueryParams(body, max_num_fields=max_num_fields)
+        return QueryParams(raw, max_num_fields=max_num_fields)
     except ValueError as exc:
-        raise HTTPError(400, f"The form has {exc}.") from exc
+        raise HTTPError(400, f"The {what} has {exc}.") from exc
 
 
 def parse_json(body: bytes) -> object:

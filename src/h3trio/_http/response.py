@@ -1,9 +1,6 @@
-"""HTTP as plain values: what a handler returns, and what a request says, without a socket in sight.
+"""`Response`: a whole answer, as a value.
 
-Answers are made strict: a `Response` that exists can be sent, since its status, headers and body
-were checked where they were written. Requests are read strict too, with the client told what is
-wrong: every helper that reads what a client sent raises `HTTPError` with a status and a detail,
-never a bare ValueError, so a handler may call it unguarded.
+A `Response` that exists can be sent: its status, headers and body are checked where it is made.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 
-# Made and checked once: most responses hold one of these and nothing else.
+# Made once: most responses hold one of these and nothing else.
 _KNOWN_TYPES: Final[Mapping[str | None, MutableHeaders]] = {
     known: MutableHeaders({"Content-Type": known}) for known in (TEXT, HTML, JSON, BYTES)
 }
@@ -78,7 +75,7 @@ class Response(SetsCookies):
         else:
             is_default = False
         self.headers: Final = _with_type(headers, content_type, is_default=is_default)
-        """What goes out, in this order; it may be changed."""
+        """The fields that go out, in this order; they may be changed."""
         self.body: Final = _encode_body(body)
         """The bytes that go out."""
 
@@ -121,8 +118,8 @@ class Response(SetsCookies):
 
         Raises:
             ValueError: a status other than 301, 302, 303, 307 and 308, or a location that is empty
-                or holds other than visible ASCII: a URI has its spaces and its non-ASCII characters
-                percent-encoded (RFC 3986 §2), and browsers differ in how they read one that hasn't.
+                or holds other than visible ASCII: in a URI the rest is percent-encoded (RFC 3986
+                §2), and browsers differ in how they read one where it isn't.
         """
         if status not in _REDIRECTS:
             raise ValueError(f"a redirect takes status 301, 302, 303, 307 or 308, not {status!r}")

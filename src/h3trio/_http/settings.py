@@ -1,33 +1,23 @@
-"""Every limit and every time of the server, on one page.
+"""`Settings`: every limit and every time of the server.
 
-One frozen value is handed to `serve`; nothing else configures a server. Each
-field has a default with its reason, and each is checked when the value is
-made, so a bad setting fails at start and not under load. What may be off is off
-by `None`; an infinity is refused, for it would have to be a number of milliseconds
-somewhere. No setting is held against another: where two bounds meet, the tighter
-holds (a drain of 0.2 s cuts a farewell of 1 s, which is what such a drain is for).
+Each is checked when the value is made, so a bad setting fails at start and not under load. Off is
+`None`; an infinity is refused, as it can't be a number of milliseconds. No setting is held against
+another: where two bounds meet, the tighter holds (a drain of 0.2 s cuts a farewell of 1 s).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Final, final
+from typing import Final, cast, final
+
+from h3trio._limits import check_limit
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-# Fields that may be zero, or that may be None ("off").
+# The others must be positive.
 _MAY_BE_ZERO: Final = frozenset({"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"})
-_MAY_BE_NONE: Final = frozenset(
-    {
-        "blocked_loop_warning",
-        "cancel_warning",
-        "lease",
-        "max_requests_per_connection",
-        "min_body_rate",
-    }
-)
 # What the kernel takes as a C int.
 _MAX_INT: Final = 2**31 - 1
 _KERNEL_INTS: Final = frozenset({"backlog", "notsent_lowat"})
@@ -39,44 +29,40 @@ class Settings:
     """Limits and times of one server. Times are seconds, sizes are bytes.
 
     Raises:
-        ValueError: a number is negative, zero where that means nothing, infinite, NaN or
-            out of its range.
+        ValueError: a number is negative, zero where that means nothing, infinite, NaN or out of its
+            range.
         TypeError: a value is not a number.
     """
 
     max_connections: int = 10_000
-    """Connections at once; one more is answered 503. What one core serves well,
-    and within the open-file limit that `serve` asks for."""
+    """Connections at once; one more is answered 503. One core serves so many well."""
 
     max_connections_per_address: int = 1000
-    """Connections of one address (IPv6: of one /64); one more is answered 429. A
-    tenth of all, so that no one keeps the others out; offices and mobile networks
-    put hundreds of people behind one address. Not for this machine."""
+    """Connections of one address (IPv6: of one /64); one more is answered 429. A tenth of all, so
+    that no one keeps the others out; offices and mobile networks put hundreds of people behind one
+    address. Not for this machine."""
 
     max_streams_per_address: int = 500
-    """Event streams of one address, as told by a trusted proxy; one more is
-    answered 429. Fewer than connections, so that an address at its limit can still
-    be told so, and can publish."""
+    """Event streams of one address, as told by a trusted proxy; one more is answered 429. Fewer
+    than connections, so that an address at its limit can still be told so, and can publish."""
 
     backlog: int = 1024
     """Connections the kernel may hold for us before `accept`."""
 
     max_requests_per_connection: int | None = None
-    """Requests on one connection; the last is answered with `Connection: close`.
-    `None` for no end: a connection costs more to make than to keep, and other
-    limits see to idle ones."""
+    """Requests on one connection; the last is answered with `Connection: close`. `None` for no end:
+    a connection costs more to make than to keep, and other limits see to idle ones."""
 
     max_head_bytes: int = 16 * KIB
-    """Request line and headers together (431 above). Browsers stay below 8 KiB;
-    the same bound holds for pipelined requests that wait for their turn."""
+    """Request line and headers together (431 above). Browsers stay below 8 KiB. So much of
+    pipelined requests may wait as well."""
 
     max_target_bytes: int = 12 * KIB
-    """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a
-    hub's subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
+    """A request's target (414 above). RFC 9112 section 3 asks for 8,000 at least, a hub's
+    subscription to 1,000 topics takes about 10 KB; headers keep 4 KiB."""
 
     max_header_count: int = 100
-    """Header fields, and trailer fields, of one request (431 above). Browsers send
-    about 20 and proxies add a few; each costs more than its bytes."""
+    """Header fields, and trailer fields, of one request (431 above). Browsers send about 20."""
 
     max_body_bytes: int = 1 * MIB
     """What `H3Event.body` collects (413 above). `H3Event.stream` has no such end."""
@@ -93,29 +79,28 @@ class Settings:
     same under a stream: reading on is how a client's leaving is seen."""
 
     head_timeout: float = 10.0
-    """From a request's first byte (or the connection's start) to the end of its
-    head: slow on a bad mobile link, short for an attacker. 408 after it."""
+    """From a request's first byte (or the connection's start) to the end of its head. 408 after it:
+    slow on a bad mobile link, short for an attacker."""
 
     tls_handshake_timeout: float = 10.0
-    """From the connection's start to the end of the TLS handshake; a head's time
-    again, as it is as many round trips. Then the connection closes."""
+    """From the connection's start to the end of the TLS handshake; then the connection closes. A
+    head's time again, as it is as many round trips."""
 
     body_timeout: float = 30.0
     """Longest silence inside a request body. 408 after it."""
 
     min_body_rate: float | None = 512.0
-    """Bytes a second that a body must come to on the whole, from `body_timeout` on;
-    408 below. Half of what a phone at the edge of a cell sends (GPRS, about 1 KiB/s);
-    a byte a second ends after 30 s. `None` is off. Not for a body that a handler
-    takes by `H3Event.stream`, which may be a live one."""
+    """Bytes a second that a body must come to on the whole, from `body_timeout` on; 408 below. Half
+    the rate of a phone at the edge of a cell (GPRS, about 1 KiB/s). `None` is off. Not for a body
+    that a handler takes by `H3Event.stream`, which may be a live one."""
 
     keepalive_timeout: float = 75.0
-    """Idle time between two requests, longer than the 60 s for which common
-    proxies reuse a connection, so that they close first."""
+    """Idle time between two requests, longer than the 60 s for which common proxies reuse a
+    connection, so that they close first."""
 
     write_timeout: float = 30.0
-    """A write that makes no progress for so long ends the connection, reason
-    `slow`. Also the `TCP_USER_TIMEOUT` of every connection."""
+    """A write that makes no progress for so long ends the connection, reason `slow`. Also the
+    `TCP_USER_TIMEOUT` of every connection."""
 
     linger_timeout: float = 2.0
     """After the last response: how long to read on, so that the peer gets our
@@ -126,12 +111,11 @@ class Settings:
     recommends about 15 s against proxies that drop idle connections."""
 
     lease: float | None = None
-    """Longest life of one stream, `None` for no end. A client behind a proxy
-    that never closes is found out by it; EventSource reconnects."""
+    """Longest life of one stream, `None` for no end. It ends streams of clients that are gone, but
+    whose proxy stays; EventSource reconnects."""
 
     lease_jitter: float = 0.1
-    """A lease is drawn from ± this share, so that clients don't return at once.
-    Below 1: a stream lasts some time."""
+    """A lease is drawn from ± this share, below 1, so that clients don't return at once."""
 
     reconnect_delay: float = 2.0
     """Middle of the jittered `retry:` and `Retry-After` we tell clients: each is
@@ -144,8 +128,8 @@ class Settings:
     """Bytes that wait in one writer. A larger event enters an empty queue only."""
 
     notsent_lowat: int = 128 * KIB
-    """`TCP_NOTSENT_LOWAT`: unsent bytes the kernel takes per connection. Without
-    it a stalled client holds megabytes of kernel memory."""
+    """`TCP_NOTSENT_LOWAT`: unsent bytes the kernel takes per connection. Without it a stalled
+    client holds megabytes of kernel memory."""
 
     farewell_timeout: float = 1.0
     """How long a stream that we end may take to accept what it still holds."""
@@ -175,19 +159,19 @@ def check(name: str, value: object) -> None:
     Raises:
         ValueError, TypeError: as `Settings`.
     """
-    if value is None and name in _MAY_BE_NONE:
+    kind = _KINDS[name]
+    if value is None and kind.endswith("None"):
         return
-    whole = _KINDS[name].startswith("int")
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise TypeError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
-    if math.isnan(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
-        raise ValueError(f"{name} must be positive, not {value!r}")
-    if math.isinf(value):
-        off = ": None is off" if name in _MAY_BE_NONE else ""
+    if value == 0 and value is not False and name in _MAY_BE_ZERO:
+        return
+    if value == math.inf:
+        off = ": None is off" if kind.endswith("None") else ""
         raise ValueError(f"{name} must be finite, not {value!r}{off}")
-    if name in _KERNEL_INTS and value > _MAX_INT:
+    check_limit(name, value, whole=kind.startswith("int"))
+    number = cast("float", value)
+    if name in _KERNEL_INTS and number > _MAX_INT:
         raise ValueError(f"{name} must be at most {_MAX_INT}, not {value!r}")
-    if name == "lease_jitter" and value >= 1:
+    if name == "lease_jitter" and number >= 1:
         raise ValueError(f"{name} must be a share below 1, not {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""What a server tells of itself."""
+"""`ServerStatistics`: a snapshot of one server."""
 
 from __future__ import annotations
 

@@ -1,21 +1,18 @@
-"""The gate in front of h11: a `Gate` holds a connection's bytes until h11 may see them.
+"""`Gate`: holds the bytes of a connection until h11 may see them.
 
-h11 reads every request, and what we know of one comes from its events. But it is lenient where
-leniency lets requests be smuggled past a proxy that reads differently: it takes a bare LF for the
-end of a line, joins folded lines, takes equal lengths for one, and lets a transfer coding win over
-a length. So the gate looks at the bytes first. It lets through what RFC 9112 writes, and nothing
-that the RFC merely tolerates; for the rest it raises `ProtocolError`.
+h11 reads every request, but is lenient where that lets requests be smuggled past a proxy that reads
+differently: it takes a bare LF for the end of a line, joins folded lines, takes equal lengths for
+one, and lets a transfer coding win over a length. The gate lets through the grammar of RFC 9112,
+and nothing that the RFC merely tolerates; for the rest it raises `ProtocolError`.
 
 Strategy: a head is held until its blank line is there. Then one expression matches the request
 line, one all field lines, and one finds the fields that frame the body. Only a head that fails is
-looked at again, to say why. The fields that frame give the length of the body, which is all that
-is needed to keep from h11 every byte behind the request. In a chunked body the gate steps over the
-data and matches each size line; a line that isn't complete is held. Beyond that it keeps no state:
-the ends of chunks, a missing or second Host, and everything else are h11's.
+looked at again, to say why. The length of the body tells which bytes lie behind the request: h11
+never sees those. In a chunked body the gate steps over the data and matches each size line.
+Everything else, such as the ends of chunks and a missing or second Host, is h11's.
 
-A head that isn't complete is refused as soon as it can't become one, so that nobody waits for a
-blank line that a client with other line ends will never send. No bytes of the client's go into a
-detail: it is sent back, and logged.
+A head is refused as soon as it can't become complete: a client with other line ends never sends the
+blank line. No bytes of the client go into a detail, which is sent back, and logged.
 """
 
 from __future__ import annotations
@@ -23,6 +20,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TYPE_CHECKING, Final, final
+
+from .headers import TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +31,14 @@ if TYPE_CHECKING:
 _MAX_LENGTH: Final = 2**63 - 1
 """Largest length: what a signed 64-bit number holds, as in most that read it beside us."""
 
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-"""RFC 9110 section 5.6.2: `token = 1*tchar`, as a part of an expression."""
-
+_TOKEN: Final = TOKEN.encode()
 _TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*+"  # section 5.5: no control character but HTAB
 
 # RFC 9112 section 3: "request-line = method SP request-target SP HTTP-version". The RFC lets a
 # recipient split it at any whitespace; here a single space is meant as it is written.
-_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % TOKEN)
-_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (TOKEN, _TEXT))
-_FIELD_NAME: Final = re.compile(TOKEN + rb":")
+_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])\r\n" % _TOKEN)
+_FIELD_LINES: Final = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT))
+_FIELD_NAME: Final = re.compile(_TOKEN + rb":")
 # Searched for in the bytes as sent: h11 takes a repeated length for one before anybody sees it.
 _FRAMING: Final = re.compile(
     rb"\r\n(content-length|transfer-encoding):[ \t]*+([^\r]*+)", re.IGNORECASE
@@ -69,15 +66,16 @@ _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x
 # of the line would see another body: so it is one by the grammar. h11 takes no blank in front of a
 # semicolon, and no size of more than 20 digits.
 _SIZE_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n" % (TOKEN, TOKEN, _QUOTED)
+    rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n"
+    % (_TOKEN, _TOKEN, _QUOTED)
 )
 # A line without extension: many small chunks are no offence.
 _FREE: Final = len(b"7fffffffffffffff\r\n")
 _HEXDIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 
 CHUNKS_AT_ONCE: Final = 128
-"""Chunks of a body that are let through in one step. h11 takes a step of its own for each, so a
-read of 64 KiB of one-byte chunks would keep every other connection waiting."""
+"""Chunks of a body that are let through in one step: with a read of 64 KiB of one-byte chunks, h11
+would keep every other connection waiting."""
 
 
 @final
@@ -145,8 +143,7 @@ class Gate:
         """Return a head with its blank line, `None` until it is there.
 
         Raises:
-            ProtocolError: 400 for what isn't in the grammar or has more than one meaning; 414, 431,
-                501 or 505 as in docs/reference/http.md.
+            ProtocolError: 400, 414, 431, 501 or 505, as in docs/reference/http.md.
         """
         self._skip_empty_line()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3)) + 4
@@ -291,8 +288,8 @@ def _check_request_line(head: bytes, settings: Settings) -> tuple[int, bytes]:
         raise ProtocolError(400, _stray_detail(head[: head.find(b"\r\n")]))
     method, target, version = found.groups()
     if version not in (b"1.1", b"1.0"):
-        # RFC 9110 section 15.6.6. A 1.2 would have to be read as 1.1 (section 2.5), but nobody
-        # defined one: who sends it doesn't speak HTTP.
+        # RFC 9110 section 15.6.6. A 1.2 would have to be read as 1.1 (section 2.5), but there is
+        # none.
         raise ProtocolError(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
     if len(target) > settings.max_target_bytes:
         raise _too_long()
@@ -316,8 +313,7 @@ def _check_fields(lines: bytes, max_count: int) -> None:
 def _check_trailers(lines: bytes, max_count: int) -> None:
     _check_fields(lines, max_count)
     # RFC 9110 section 6.5.1: fields "cannot be processed outside the header section" if they
-    # "describe message framing, routing". They are thrown away like all trailers; who sends one
-    # hopes for somebody who merges it into the head.
+    # "describe message framing, routing". A program behind us might merge them into the head.
     if _FRAMING_NAME.search(lines):
         raise ProtocolError(400, "a trailer can't frame or route the request")
 
@@ -331,7 +327,7 @@ def _framing(head: bytes, version: bytes) -> tuple[int, bool]:
     is_chunked = len(name) == len(b"transfer-encoding")
     # RFC 9112 section 6.3: both together "ought to be handled as an error"; section 6.1: a coding
     # in HTTP/1.0 "MUST" be treated "as if the framing is faulty". RFC 9110 section 8.6: a repeated
-    # length may be refused or taken for one; who sends two hopes that somebody takes the other.
+    # length may be refused or taken for one.
     if len(fields) > 1 or (is_chunked and version == b"1.0"):
         raise ProtocolError(400, "the length of the body is told twice, or a coding in HTTP/1.0")
     value = value.rstrip(b" \t")
@@ -347,9 +343,9 @@ def _check_coding(value: bytes) -> None:
     *others, last = members([value])
     if last == b"chunked" and not others:
         return
-    # RFC 9112 section 6.1: a coding that is not understood "SHOULD" be answered with 501. That is
-    # said of codings that exist; section 6.3 has 400 where chunked is not the last, and a coding
-    # that nobody knows may be somebody else's "chunked".
+    # RFC 9112 section 6.1: a coding that is not understood "SHOULD" be answered with 501. Section
+    # 6.3 has 400 where chunked is not the last. A coding that isn't registered is 400 too: a proxy
+    # may take it for "chunked".
     if {last, *others} <= _CODINGS | {b"chunked"} and b"chunked" not in others:
         raise ProtocolError(501 if last == b"chunked" else 400, "only chunked is decoded here")
     raise ProtocolError(400, "Transfer-Encoding is not chunked")

@@ -1,8 +1,7 @@
-"""What passes between a hub and a stream: encoded frames, many at once.
+"""`Batch`: encoded frames that a hub makes once and gives to many streams.
 
-A hub knows nothing of HTTP and a stream knows nothing of topics. Both know
-these two: a `Batch` of frames, made once and shared by all who stand at the
-same cursor, and a `FrameSink` that takes it without waiting.
+A hub knows nothing of HTTP and a stream knows nothing of topics. They share this, and the
+`FrameSink` that takes it without waiting.
 """
 
 from __future__ import annotations
@@ -46,15 +45,14 @@ class Batch:
 
 
 class FrameSink(Protocol):
-    """Where a hub puts frames. `SSEWriter` is one; tests and channels are others."""
+    """A taker of a hub's frames, such as `SSEWriter`."""
 
     @property
     def send_batch_nowait(self) -> Callable[[Batch], bool]:
         """`sink.send_batch_nowait(batch)`: take the whole batch; `True` if idle after it.
 
-        `False` means that a part of it waits inside the sink, which is then not
-        idle until `flush` returns. A method will do; it is typed as a property so
-        that a sink may hand out a callable from further down, bound once.
+        `False` means that a part of it waits inside the sink, which is then not idle until
+        `flush` returns. A method will do; a property may return a callable that is bound once.
 
         Raises, when called:
             trio.WouldBlock: the sink is not idle; nothing was taken.

@@ -1,26 +1,22 @@
-"""The wire format of one event: a checked value, and its bytes.
+"""`SSEEvent`: one event, a checked value, and its bytes.
 
-Strategy: everything is decided at construction. An `SSEEvent` that exists can be
-framed, so encoding only joins strings and nothing between a handler and a socket has
-to ask again. What the format cannot carry is refused, never stripped.
+Strategy: the constructor checks everything, so an `SSEEvent` that exists can be framed, and
+encoding only joins strings. A value that the format can't carry is refused, never stripped.
 
 Rules of this file:
 
 1. A line ends at CRLF, CR or LF (WHATWG HTML, 9.2.5, `end-of-line`), and nowhere else.
    `str.splitlines` also splits at VT, FF, NEL, U+2028 and more, which are data here.
-2. The order on the wire is comments, `event`, `id`, `retry`, `data`. Some clients insist
-   on it; the others do not care.
-3. There is always one space after the colon. A parser removes exactly one, so leading
-   spaces of a value survive.
-4. No I/O and no Trio: values in, bytes out.
+2. The order on the wire is comments, `event`, `id`, `retry`, `data`: some clients insist on it.
+3. There is always one space after the colon. A parser removes exactly one, so leading spaces of a
+   value survive.
 """
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias, TypedDict, Unpack, final
 
-# JavaScript holds integers exactly up to here, so every client reads the number that was
-# sent. Without a bound Python itself draws one: it won't print an int of 4,301 digits.
+# JavaScript holds integers exactly up to here, so every client reads the number that was sent.
 MAX_RETRY: Final = 2**53 - 1
 
 # data, event, id, retry, comment
@@ -41,25 +37,22 @@ class SSEEvent:
     r"""One event of an event stream, immutable (WHATWG HTML, 9.2.5).
 
     Args:
-      data: The payload. CRLF, CR and LF in it separate lines; a client sees each of them
-        as LF. Bytes must be UTF-8 and are held as `str`. ``None`` writes no data line:
-        clients dispatch nothing, but still take `id` and `retry`. ``""`` is an event
-        with empty data.
-      event: The event type. ``""`` means the same as ``None`` to every client, the type
-        "message", and becomes ``None``. No CR, LF or NUL.
-      id: The id a client sends back as ``Last-Event-ID``. ``""`` tells it to forget the
-        one it has. No CR, LF or NUL.
-      retry: The reconnection time in milliseconds, 0 to `MAX_RETRY`. Clients built on
-        JavaScript timers reconnect at once if it is 2**31 (25 days) or more.
+      data: The payload. CRLF, CR and LF in it separate lines; a client sees each as LF. Bytes must
+        be UTF-8 and are held as `str`. ``None`` writes no data line: clients dispatch nothing, but
+        still take `id` and `retry`. ``""`` is an event with empty data.
+      event: The event type. ``""`` becomes ``None``, the type "message". No CR, LF or NUL.
+      id: The id a client sends back as ``Last-Event-ID``. ``""`` tells it to forget the one it has.
+        No CR, LF or NUL.
+      retry: The reconnection time in milliseconds, 0 to `MAX_RETRY`. Clients built on JavaScript
+        timers reconnect at once if it is 2**31 (25 days) or more.
       comment: Text that clients ignore, of as many lines as you like.
 
     Raises:
       TypeError: a field has the wrong type (a bool is no number here).
-      ValueError: a field can't be put on the wire, or all are missing. Both messages
-        start with the field's name.
+      ValueError: a field can't be put on the wire, or all are missing. Both messages start with
+        the field's name.
 
-    Events are equal if all five fields are: how `data` separates its lines counts,
-    though the wire doesn't tell.
+    Events are equal if all five fields are, line ends of `data` included.
     """
 
     # Properties over private slots, not an overridden `__setattr__`: no less immutable for
@@ -184,11 +177,10 @@ class SSEEvent:
 
 
 def unchecked_event(data: str, event: str, id: str) -> SSEEvent:
-    """Make an event of what a parser found, with none of the constructor's checks.
+    """Make an event of the fields that a parser found, without the constructor's checks.
 
-    A stream may hold an event type with a NUL in it, which 9.2.6 says to dispatch and
-    the constructor refuses. The texts must have no lone surrogate, and `event` and `id`
-    no CR or LF: so it is with what was cut out of a line and decoded.
+    A stream may hold an event type with a NUL in it, which 9.2.6 says to dispatch and the
+    constructor refuses. Fields cut out of a line and decoded have no lone surrogate, CR or LF.
     """
     made = SSEEvent.__new__(SSEEvent)
     made.__setstate__((data, event, id, None, None))

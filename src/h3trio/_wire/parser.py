@@ -1,17 +1,14 @@
-"""Reading an event stream: bytes in whatever chunks they come, events out.
+"""`SSEParser`: reads an event stream, bytes in whatever chunks they come.
 
-Strategy: this is WHATWG HTML, 9.2.6 "Interpreting an event stream", on bytes instead of
-decoded text. Every character with a meaning is ASCII, and in UTF-8 an ASCII byte is never
-part of another character, so lines and fields are cut first and values decoded after,
-with the same U+FFFD in the same places.
+Strategy: this is WHATWG HTML, 9.2.6 "Interpreting an event stream", on bytes instead of decoded
+text. Every character with a meaning is ASCII, and in UTF-8 an ASCII byte is never part of another
+character, so lines and fields are cut first and values decoded after, with the same U+FFFD.
 
 Rules of this file:
 
 1. How the bytes are cut into chunks changes nothing: neither the events nor the error.
-2. Work is linear. A chunk is searched for line ends once; what is left of it waits in a
-   bytearray that is only added to.
-3. A line ends at its CR. An LF that follows is skipped when it comes, so an event never
-   waits for a byte that may not come.
+2. Work is linear. A chunk is searched for line ends once; its rest waits in a bytearray.
+3. A line ends at its CR: an event never waits for an LF that may not come, and skips it later.
 4. What is held is bounded by `max_event_size`, whatever the peer sends.
 """
 
@@ -19,14 +16,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from h3trio._limits import check_limit
+
 from .event import MAX_RETRY, SSEEvent, one_line, unchecked_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Enough for an event of a million bytes, which servers do send (whole documents, model
-# answers, small images in base64), sixteen times what line scanners of Go clients take,
-# and still little enough to hold for each of a thousand streams.
+# Enough for an event of a million bytes, which servers do send (whole documents, model answers,
+# small images in base64), and still little enough to hold for each of a thousand streams.
 DEFAULT_MAX_EVENT_SIZE: Final = 2**20
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -40,8 +38,8 @@ class EventTooLargeError(ValueError):
 
     Attributes:
       limit: The `max_event_size`, in bytes.
-      events: What the failing `SSEParser.feed` had found before: whole and valid events
-        that no other call returns. Empty when an earlier `feed` failed.
+      events: The whole events that the failing `SSEParser.feed` had found before, which no other
+        call returns. Empty when an earlier `feed` failed.
     """
 
     def __init__(self, message: str, *, limit: int = 0, events: Sequence[SSEEvent] = ()) -> None:
@@ -61,16 +59,14 @@ class SSEParser:
     An event that the stream's end cuts off is discarded: simply stop feeding.
 
     Args:
-      max_event_size: The most bytes that one line may have, its field name included and
-        its line end not, and that the data of one event may have, with one byte for each
-        line end.
-      last_event_id: What the last event id is before the stream sets one: for a client
-        that reconnects, that of the stream before.
+      max_event_size: The most bytes of one line, its field name included and its line end not, and
+        of the data of one event, with one byte for each line end.
+      last_event_id: The last event id until the stream sets one: for a client that reconnects,
+        that of the stream before.
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: `max_event_size` is less than 1, or `last_event_id` has a CR, LF or NUL,
-        which no stream can set.
+      ValueError: `max_event_size` is less than 1, or `last_event_id` has a CR, LF or NUL.
     """
 
     __slots__ = (
@@ -89,7 +85,8 @@ class SSEParser:
     def __init__(
         self, *, max_event_size: int = DEFAULT_MAX_EVENT_SIZE, last_event_id: str = ""
     ) -> None:
-        self._max_event_size = _size(max_event_size)
+        check_limit("max_event_size", max_event_size)
+        self._max_event_size = max_event_size
         self._failed = False
         # Bytes that may be the start of a BOM; None once that is decided.
         self._start: bytes | None = b""
@@ -115,8 +112,7 @@ class SSEParser:
     def retry(self) -> int | None:
         """The reconnection time in milliseconds, ``None`` until the stream sets one.
 
-        It counts from the end of its line. A number above `MAX_RETRY` is ignored, like
-        anything else that is no reconnection time.
+        It counts from the end of its line. A number above `MAX_RETRY` is ignored.
         """
         return self._retry
 
@@ -177,7 +173,7 @@ class SSEParser:
 
     def _take_field(self, line: bytes) -> None:
         """Act on a line that isn't blank. A comment is a field without a name."""
-        if line.startswith(b"data: "):  # as below; of nearly all lines, and a tenth of the time
+        if line.startswith(b"data: "):  # as below, but faster: nearly all lines are so
             self._data += line[6:]
             self._data += b"\n"
             return
@@ -225,12 +221,3 @@ class SSEParser:
 def _decode(value: bytes | bytearray) -> str:
     """Decode as WHATWG does: one U+FFFD for each maximal part of a broken character."""
     return value.decode("utf-8", "replace")
-
-
-def _size(value: object) -> int:
-    """Check a `max_event_size`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_event_size must be int, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"max_event_size must be at least 1, not {value}")
-    return value

@@ -1,14 +1,11 @@
-"""`Limits`: the limits and times of an event source, each with its reason.
-
-One frozen value, checked when it is made: a bad one fails where it was written.
-"""
+"""`Limits`: the limits and times of an event source, each with its reason."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, TypedDict, final
 
+from h3trio._limits import check_limit
 from h3trio._wire.parser import DEFAULT_MAX_EVENT_SIZE
 
 from ._policy import MAX_BACKOFF, RECONNECT_DELAY, RETRY_STATUSES
@@ -16,7 +13,14 @@ from ._policy import MAX_BACKOFF, RECONNECT_DELAY, RETRY_STATUSES
 if TYPE_CHECKING:
     from collections.abc import Container
 
-_LEAST: Final = {"max_event_bytes": 1, "buffer_events": 0, "max_redirects": 0}
+# Of the others zero is refused.
+_LEAST: Final = {
+    "reconnect_delay": 0,
+    "max_backoff": 0,
+    "max_event_bytes": 1,
+    "buffer_events": 0,
+    "max_redirects": 0,
+}
 
 
 class LimitKeywords(TypedDict, total=False):
@@ -72,17 +76,6 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "retry_statuses":
-                _check(field.name, getattr(self, field.name))
-        if not self.read_timeout or not self.connect_timeout:
-            raise ValueError("connect_timeout and read_timeout must be positive")
-
-
-def _check(name: str, value: object) -> None:
-    least = _LEAST.get(name, 0)
-    if name in _LEAST and not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if math.isnan(value) or value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+            name, value, whole = field.name, getattr(self, field.name), field.type == "int"
+            if name != "retry_statuses":
+                check_limit(name, value, whole=whole, least=_LEAST.get(name), finite=False)

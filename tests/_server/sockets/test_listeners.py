@@ -293,7 +293,7 @@ async def test_closing_closes_the_foreign_listener() -> None:
 def options(settings: Settings) -> dict[tuple[int, int], int]:
     """Return the options that a listening socket gets."""
     sock = _FakeSocket()
-    set_stream_options(sock, settings)
+    set_stream_options(cast("socket.socket", sock), settings)
     return sock.options
 
 

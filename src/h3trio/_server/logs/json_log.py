@@ -1,8 +1,8 @@
-"""Log records as lines of JSON, for programs that collect logs.
+"""`JSONFormatter`: log records as lines of JSON, for programs that collect logs.
 
-One object a line, all of ASCII: JSON escapes what could end the line or steer a terminal. The
-fields that a record brings along (`extra=`), such as those of the access log, stand beside ours,
-and never in their place. Whatever they hold, the line is JSON: RFC 8259, which knows no NaN.
+A line is one object in ASCII: JSON escapes characters that end a line or steer a terminal. The
+`extra=` fields of a record, such as those of the access log, stand beside ours, and never in their
+place. Whatever they hold, the line is JSON by RFC 8259, which has no NaN.
 """
 
 from __future__ import annotations

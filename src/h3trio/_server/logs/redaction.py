@@ -1,15 +1,13 @@
-r"""What a client sent, made fit for a log: without secrets, without a way to forge, bounded.
+r"""Text of a client, made fit for a log: without secrets, without a way to forge, bounded.
 
-One helper for every line that is logged, so that there is one place to look at.
-Two dangers, two steps, in this order:
+Two steps, in this order:
 
-1. A token in a URL ends up wherever the URL is written. So the values of parameters
-   whose *name* tells of a secret are replaced, in queries and in paths
-   (`/a;token=x`), and so is what looks like a JWT, wherever it stands. Names are matched
-   loosely: a value too many hidden costs less than one too few.
-2. A line end, an escape sequence of a terminal, a quote or U+2028 makes one entry look
-   like two, or like another. So what is left is ASCII, and whatever isn't printable, and
-   `"` and `\`, are written as `\x..` or `\u....`.
+1. The values of parameters whose *name* tells of a secret are replaced, in queries and in paths
+   (`/a;token=x`), and so is all that looks like a JWT. Names are matched loosely: it is better to
+   hide a value too many.
+2. A line end, an escape sequence of a terminal, a quote or U+2028 could make one entry look like
+   two. So the rest is ASCII: characters that aren't printable, `"` and `\` are written as `\x..`
+   or `\u....`.
 
 Every pattern here runs in linear time: the text is the client's.
 """
@@ -115,9 +113,8 @@ def shown_query(query: bytes) -> str:
 class LogFormatter(logging.Formatter):
     """A formatter none of whose entries can look like two.
 
-    The message has its control characters and line ends escaped. A traceback, which quotes the
-    text of exceptions and with it perhaps a client's, is indented: no line of it begins as
-    an entry does.
+    Control characters and line ends of the message are escaped. A traceback, which may quote a
+    client, is indented: no line of it begins as an entry does.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name for it

@@ -1,13 +1,12 @@
-"""Who counts as one client, and what each one holds: connections and streams.
+"""`AddressBook`: the connections and streams that each client address holds.
 
-One dict, one entry for each address that holds something, gone with the last of
-it. Whoever takes a place keeps the key it was given and hands that back, so the
-books stay exact whatever a handler does to `H3Event.client` meanwhile.
+The caller that takes a place keeps its key and hands that back, so the counts stay exact whatever
+a handler does to `H3Event.client` meanwhile.
 
-An IPv6 client owns a whole /64 (RFC 4291 section 2.5.4, RFC 6177 section 2), so
-that counts as one address; an IPv4 address that is written as IPv6 counts as
-what it is. What comes from this machine isn't counted: a proxy without a
-`TrustedProxies`, and tools beside the server, look like one client that is many.
+An IPv6 client owns a whole /64 (RFC 4291 section 2.5.4, RFC 6177 section 2), so that counts as one
+address; an IPv4 address that is written as IPv6 counts as IPv4. Clients on this machine aren't
+counted: a proxy without a `TrustedProxies`, and tools beside the server, look like one client that
+is many.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ def is_local(client: str) -> bool:
 
 
 def address_key(client: str) -> str | None:
-    """What a client is counted under, `None` for what isn't counted.
+    """Return the key that a client is counted under, `None` for one that isn't counted.
 
-    All clients without a known address share one key: being nobody is no way around a limit.
+    All clients without a known address share one key.
     """
     if client in (UNIX, MEMORY):
         return None
     # Names come from the kernel or from `parse_address`, so one that begins as IPv4 is that, in
-    # its only form; to parse it for each connection and stream would cost ten times as much.
+    # its only form; to parse it for each connection and stream would be slow.
     if client[:1].isdigit() and ":" not in client:
         return None if client.startswith("127.") else client
     address = parse_address(client)
@@ -67,68 +66,58 @@ def address_key(client: str) -> str | None:
 
 
 @final
-class _Load:
-    """What one address holds."""
-
-    __slots__ = ("connections", "streams")
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.streams = 0
-
-
-@final
 class AddressBook:
-    """The addresses of one server's clients, and the limits of each."""
-
-    __slots__ = ("_loads", "_max_connections", "_max_streams")
+    """The connections and streams of each address, and how many it may have."""
 
     def __init__(self, *, max_connections: int, max_streams: int) -> None:
-        self._loads: dict[str, _Load] = {}
-        self._max_connections = max_connections
-        self._max_streams = max_streams
+        self._connections = _Places(max_connections)
+        self._streams = _Places(max_streams)
 
     def __len__(self) -> int:
-        return len(self._loads)
+        return len(self.loads)
 
     @property
     def loads(self) -> Mapping[str, tuple[int, int]]:
         """Connections and streams by address: a copy."""
-        return {key: (load.connections, load.streams) for key, load in self._loads.items()}
+        keys = self._connections.keys() | self._streams.keys()
+        return {key: (self._connections.get(key, 0), self._streams.get(key, 0)) for key in keys}
 
     def take_connection(self, key: str | None) -> bool:
         """Count one more connection, unless that is one too many."""
-        if key is None:
-            return True
-        load = self._loads.get(key) or self._loads.setdefault(key, _Load())
-        if load.connections >= self._max_connections:
-            return False
-        load.connections += 1
-        return True
+        return self._connections.take(key)
 
     def leave_connection(self, key: str | None) -> None:
         """Give back what `take_connection` gave."""
-        if key is not None:
-            self._loads[key].connections -= 1
-            self._forget(key)
+        self._connections.leave(key)
 
     def take_stream(self, key: str | None) -> bool:
         """Count one more stream, unless that is one too many."""
-        if key is None:
-            return True
-        load = self._loads.get(key) or self._loads.setdefault(key, _Load())
-        if load.streams >= self._max_streams:
-            return False
-        load.streams += 1
-        return True
+        return self._streams.take(key)
 
     def leave_stream(self, key: str | None) -> None:
         """Give back what `take_stream` gave."""
-        if key is not None:
-            self._loads[key].streams -= 1
-            self._forget(key)
+        self._streams.leave(key)
 
-    def _forget(self, key: str) -> None:
-        load = self._loads[key]
-        if not load.connections and not load.streams:
-            del self._loads[key]
+
+@final
+class _Places(dict[str, int]):
+    """The places that are taken, by address; an address that has none isn't in here."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def take(self, key: str | None) -> bool:
+        if key is None:
+            return True
+        taken = self.get(key, 0)
+        if taken >= self._most:
+            return False
+        self[key] = taken + 1
+        return True
+
+    def leave(self, key: str | None) -> None:
+        if key is not None:
+            self[key] -= 1
+            if not self[key]:
+                del self[key]

@@ -1,16 +1,16 @@
-"""`Forwarded` (RFC 7239) and `X-Forwarded-For`: what proxies say of their clients. No I/O.
+"""Readers of `Forwarded` (RFC 7239) and `X-Forwarded-For`, in which proxies name their clients.
 
-Each proxy appends, so only the right end of a list is written by one that is
-known; what stands further left is that proxy's hearsay, and at last whatever the
-client cared to send. Both are therefore read from the right, an element at a
-time, and no further than somebody trusts them: a quote that a client left open
-can't swallow what a proxy has written behind it.
+Each proxy appends, so the client may have written all but the right end of a list. Both are read
+from the right, an element at a time, and no further than the caller trusts them: a quote that a
+client left open can't take in an element that a proxy wrote behind it.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from h3trio._http.headers import TOKEN
 
 from .addresses import UNKNOWN, parse_address
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 MAX_HOPS: Final = 32
 """Proxies in a row that are looked at: more than any honest chain has."""
 
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - a word of RFC 9110's grammar
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-_PAIR: Final = rf"({_TOKEN})=({_TOKEN}|{_QUOTED})"
+_PAIR: Final = rf"({TOKEN})=({TOKEN}|{_QUOTED})"
 _ELEMENT: Final = re.compile(rf"\s*{_PAIR}(?:\s*;\s*{_PAIR})*\s*", re.DOTALL)
 _PAIRS: Final = re.compile(_PAIR, re.DOTALL)
 _SCHEMES: Final = ("http", "https")
@@ -30,7 +29,7 @@ _PORT: Final = re.compile(r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]+)")
 
 
 class Hop(NamedTuple):
-    """What one proxy says of the connection that it took."""
+    """The client of one proxy, as that proxy names it."""
 
     client: str | None
     """Its peer's address, `unknown` if it hides that, `None` if what it says makes no sense."""

@@ -1,13 +1,10 @@
 """The PROXY protocol's header, versions 1 and 2, without I/O.
 
-Source: "The PROXY protocol", HAProxy Technologies, sections 2.1 and 2.2. It is
-what a proxy that knows nothing of HTTP says first on a connection: who its
-client is.
+A proxy that knows nothing of HTTP sends it first on a connection: it names the client. Source:
+"The PROXY protocol", HAProxy Technologies, sections 2.1 and 2.2.
 
-`parse` is called with all that has come so far, and answers with a header, with
-`None` for "more", or with an error; an error comes with the first byte that
-can't be part of a header, so nobody waits for the rest of a mistake. Nothing is
-guessed: a sender must be known to speak it.
+`parse` takes all that has come so far. It raises at the first byte that can't be part of a header,
+so that a connection with another protocol doesn't wait for the rest.
 """
 
 from __future__ import annotations
@@ -21,9 +18,8 @@ MAX_V1: Final = 107
 """Section 2.1: the longest line, CRLF included."""
 
 MAX_V2: Final = 4096
-"""What we take of a header of version 2. Addresses need 232 bytes; the rest are
-TLVs (certificate names, endpoint ids), which are skipped. Its length field would
-allow 64 KiB."""
+"""Bytes of the longest header of version 2 that is taken; its length field would allow 64 KiB.
+Addresses need 232; the rest are TLVs (certificate names, endpoint ids), which are skipped."""
 
 _V1: Final = b"PROXY "
 _V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
@@ -36,7 +32,7 @@ _ADDRESS_BYTES: Final = {_UNSPEC: 0, _INET: 12, _INET6: 36, _UNIX_FAMILY: 216}
 
 
 class ProxyProtocolError(ValueError):
-    """What was sent is not a header of the PROXY protocol."""
+    """The bytes are not a header of the PROXY protocol."""
 
 
 class ProxyHeader(NamedTuple):

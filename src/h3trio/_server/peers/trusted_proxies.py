@@ -1,17 +1,13 @@
-"""Which peers are proxies that are believed, and whom a request comes from in the end.
+"""`TrustedProxies`: the peers that are believed when they name the client of a request.
 
-Only the operator knows which machines are proxies; what anybody else sends of
-that kind is noise. From a trusted peer the walk goes from hop to hop, as long as
-each is trusted itself: the first that isn't is the client. What makes no sense
-ends the walk at the last address that was believed.
+From a trusted peer the walk goes from hop to hop, as long as each is trusted itself: the first that
+isn't is the client. A malformed hop ends the walk at the last address that was believed.
 
-`X-Forwarded-For` and `Forwarded` may both be there, as most proxies write one and
-pass on whatever the client sent of the other. Where they disagree nobody can
-tell which was forged, so the client is `unknown`.
+`X-Forwarded-For` and `Forwarded` may both be there, as most proxies write one and pass on the other
+as the client sent it. Where they disagree, either may be forged: the client is `unknown`.
 
-An address that is local is so on the machine that saw it. A proxy elsewhere that
-says "127.0.0.1" or "unix" means a program beside itself: `unknown` to us, and
-without the rights of this machine.
+A proxy elsewhere that names "127.0.0.1" or "unix" means a program on its own machine: the client is
+`unknown`, and without the rights of ours.
 """
 
 from __future__ import annotations
@@ -39,16 +35,14 @@ class TrustedProxies:
     """The peers whose word on their clients is taken.
 
     Args:
-        allow: addresses (`10.0.0.7`), networks (`10.0.0.0/8`), `unix` for peers on
-            unix sockets, `*` for every peer: only where nobody else can connect.
-        proxy_protocol: their connections begin with a header of the PROXY
-            protocol, version 1 or 2; one without is closed. Other peers' don't.
+        allow: addresses (`10.0.0.7`), networks (`10.0.0.0/8`), `unix` for peers on unix sockets,
+            `*` for every peer: only where nobody else can connect.
+        proxy_protocol: their connections begin with a header of the PROXY protocol, version 1 or 2;
+            one without is closed. Other peers' don't.
 
     Raises:
         ValueError: an entry is none of these, or there is none.
     """
-
-    __slots__ = ("_everyone", "_networks", "_unix", "proxy_protocol")
 
     def __init__(self, allow: Iterable[str], *, proxy_protocol: bool = False) -> None:
         entries = [allow] if isinstance(allow, str) else list(allow)
@@ -112,7 +106,7 @@ class TrustedProxies:
 
 
 def seen_through(client: str, proxy: str) -> str:
-    """What a client that a proxy names is to us: local only if the proxy is."""
+    """Return a client that a proxy names: a local one is `unknown` unless the proxy is local."""
     return UNKNOWN if is_local(client) and not is_local(proxy) else client
 
 

@@ -1,25 +1,25 @@
-"""Listening sockets and the connections that come from them.
+"""`Source`: a listening socket, and the connections that come from it.
 
-Our own listeners keep the stdlib socket, so that a connection can try a send
-without waiting. Any other `trio.abc.Listener` gives streams. Both become one
-kind of source here: `accept()` returns a transport and the peer's name.
+A `Source` has one of two forms. A `SocketSource` keeps the stdlib socket, so that a connection
+can try a send without waiting; a `ListenerSource` takes streams from any other Trio listener.
 
-Socket options are set once on the listening socket; on Linux accepted sockets
-inherit them, which saves four system calls per connection.
+Socket options are set once, on the listening socket: on Linux accepted sockets inherit them.
 
-Three kinds of failed accept: the connection died before we took it (take the
-next one), no descriptor or memory is left (wait, others will return some), the
-listener was closed. Anything else is a fault of ours and is raised.
+An accept fails because the connection is dead already (then the next one is taken), because no
+descriptor or memory is left (then it waits), or because the listener was closed. Any other failure
+is raised.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
 import socket
 import sys
-from typing import TYPE_CHECKING, Final, Protocol, final
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from h3trio._http.settings import Settings
 
     from .transport import Transport
+
+    _Socket = socket.socket | trio.socket.SocketType
 
 logger = logging.getLogger("h3trio.server")
 
@@ -54,31 +56,25 @@ _DIED_BEFORE: Final = frozenset(
 # A name may have addresses of a family that this machine does without.
 _NO_SUCH_ADDRESS: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
-# Between two tries without descriptors. The kernel doesn't tell when one is free again.
+# Seconds between two tries without descriptors: the kernel doesn't tell when one is free again.
 _PAUSE: Final = 0.1
-# A shortage can last; it is logged once in so many seconds.
+# Seconds between two log entries on that.
 _COMPLAINT_INTERVAL: Final = 10.0
 # With port 0 the first address takes a free port, which may be taken on the others.
 _PORT_ATTEMPTS: Final = 10
 
 
-class Source(Protocol):
-    """Where connections come from."""
+class Source(ABC):
+    """A listener: connections come from it, each with the name of its client."""
 
-    @property
-    def address(self) -> str:
-        """`http://host:port`, or another name of the listener."""
-        ...
-
-    @property
-    def scheme(self) -> str:
+    def __init__(self, scheme: str, address: str) -> None:
+        self.scheme: Final = scheme
         """`http`, or `https` over TLS."""
-        ...
-
-    @property
-    def pauses(self) -> int:
+        self.address: Final = address
+        """`http://host:port`, or another name of the listener."""
+        self.pauses: int = 0
         """How often accepting paused for want of descriptors or memory."""
-        ...
+        self._quiet_until = -math.inf
 
     async def accept(self) -> tuple[Transport, str]:
         """Wait for a connection; return its transport and the client's name.
@@ -86,18 +82,37 @@ class Source(Protocol):
         Raises:
             trio.ClosedResourceError: the source was closed.
         """
-        ...
+        while True:
+            try:
+                return await self._accept()
+            except OSError as exc:
+                await self._wait_out(exc)
 
+    @abstractmethod
+    async def _accept(self) -> tuple[Transport, str]: ...
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Stop listening."""
-        ...
+
+    async def _wait_out(self, exc: OSError) -> None:
+        """Return when it is worth trying again; raise what can't be waited out."""
+        if exc.errno in _DIED_BEFORE:
+            await trio.lowlevel.checkpoint()
+            return
+        if exc.errno not in _OUT_OF_RESOURCES:
+            raise exc
+        self.pauses += 1
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _COMPLAINT_INTERVAL
+            logger.error("can't accept connections for now: %s", exc.strerror)
+        await trio.sleep(_PAUSE)
 
 
 @final
-class SocketSource:
+class SocketSource(Source):
     """A listening TCP or unix socket of our own."""
-
-    __slots__ = ("_failures", "_on_close", "_sock", "address", "scheme")
 
     def __init__(
         self,
@@ -107,31 +122,26 @@ class SocketSource:
         address: str | None = None,
         on_close: Callable[[], object] | None = None,
     ) -> None:
+        super().__init__(scheme, address or _name(scheme, sock))
         self._sock = sock
-        self._failures = _Failures()
         self._on_close = on_close
-        self.scheme = scheme
-        self.address = address or _name(sock, scheme, sock)
 
-    @property
-    def pauses(self) -> int:
-        return self._failures.pauses
-
-    async def accept(self) -> tuple[Transport, str]:
+    async def _accept(self) -> tuple[Transport, str]:
         while True:
             try:
                 sock, peer = self._sock.accept()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
-            except OSError as exc:
-                if self._sock.fileno() == -1:
-                    raise trio.ClosedResourceError("this listener was closed") from None
-                await self._failures.wait_out(exc)
+            except OSError:
+                if self._sock.fileno() != -1:
+                    raise
+                raise trio.ClosedResourceError("this listener was closed") from None
             else:
                 sock.settimeout(0)
                 return SocketTransport(sock), _host(peer)
 
     def close(self) -> None:
+        """Stop listening."""
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
@@ -143,10 +153,8 @@ class SocketSource:
 
 
 @final
-class ListenerSource:
+class ListenerSource(Source):
     """Any Trio listener."""
-
-    __slots__ = ("_failures", "_listener", "address", "scheme")
 
     def __init__(
         self,
@@ -155,85 +163,38 @@ class ListenerSource:
         *,
         scheme: str = "http",
     ) -> None:
-        self._listener = listener
-        self._failures = _Failures()
-        # What has another listener below it is TLS.
+        # A listener that has another below it is TLS.
         below = getattr(listener, "transport_listener", None)
         sock = getattr(below or listener, "socket", None)
-        self.scheme = "https" if below else scheme
-        self.address = _name(listener, self.scheme, sock)
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        scheme = "https" if below else scheme
+        super().__init__(scheme, _name(scheme, sock) if sock is not None else repr(listener))
+        self._listener = listener
+        if sock is not None:
             set_stream_options(sock, settings)
 
-    @property
-    def pauses(self) -> int:
-        return self._failures.pauses
-
-    async def accept(self) -> tuple[Transport, str]:
-        while True:
-            try:
-                stream = await self._listener.accept()
-            except OSError as exc:
-                await self._failures.wait_out(exc)
-            else:
-                return StreamTransport(stream), _peer(stream)
+    async def _accept(self) -> tuple[Transport, str]:
+        stream = await self._listener.accept()
+        return StreamTransport(stream), _peer(stream)
 
     async def aclose(self) -> None:
         await self._listener.aclose()
 
 
-@final
-class _Failures:
-    """What one source does about failed accepts."""
-
-    __slots__ = ("_quiet_until", "pauses")
-
-    def __init__(self) -> None:
-        self.pauses = 0
-        self._quiet_until = -math.inf
-
-    async def wait_out(self, exc: OSError) -> None:
-        """Return when it is worth trying again; raise what can't be waited out."""
-        if exc.errno in _OUT_OF_RESOURCES:
-            self.pauses += 1
-            self._complain(exc)
-            await trio.sleep(_PAUSE)
-        elif exc.errno in _DIED_BEFORE:
-            await trio.lowlevel.checkpoint()
-        else:
-            raise exc
-
-    def _complain(self, exc: OSError) -> None:
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _COMPLAINT_INTERVAL
-            logger.error("can't accept connections for now: %s", exc.strerror)
-
-
-def _name(listener: object, scheme: str, sock: _Named | None) -> str:
-    if sock is None:
-        return repr(listener)
-    name = sock.getsockname()
-    return f"{scheme}://{_host_port(name)}" if isinstance(name, tuple) else f"unix:{_text(name)}"
-
-
-def _host_port(name: tuple[object, ...]) -> str:
-    host, port = str(name[0]), name[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _text(name: str | bytes) -> str:
-    """The path of a unix socket; an abstract one (bytes that begin with NUL) as `@name`."""
-    if isinstance(name, bytes):
-        return name.decode("utf-8", "backslashreplace").replace("\0", "@")
-    return name
+def _name(scheme: str, sock: _Socket) -> str:
+    name: tuple[object, ...] | str | bytes = sock.getsockname()
+    if isinstance(name, tuple):
+        host, port = str(name[0]), name[1]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    if isinstance(name, bytes):  # an abstract name, which begins with NUL
+        name = name.decode("utf-8", "backslashreplace").replace("\0", "@")
+    return f"unix:{name}"
 
 
 def _peer(stream: object) -> str:
     """Name the client: its IP address, `unix`, `memory`, or `unknown` where it isn't sure."""
     while (below := getattr(stream, "transport_stream", None)) is not None:  # TLS
         stream = below
-    sock: _Named | None = getattr(stream, "socket", None)
+    sock: _Socket | None = getattr(stream, "socket", None)
     if sock is None:
         return MEMORY if _is_memory(stream) else UNKNOWN
     try:
@@ -248,29 +209,20 @@ def _host(name: tuple[object, ...] | str | bytes) -> str:
 
 
 def _is_memory(stream: object) -> bool:
-    # Not imported here, as that takes as long as all of Trio: where nobody has imported it, no
-    # stream can come from it.
+    # Not imported here, as that is slow: where nobody has imported it, no stream comes from it.
     testing = sys.modules.get("trio.testing")
     sender = getattr(stream, "send_stream", None)
     return testing is not None and isinstance(sender, testing.MemorySendStream)
 
 
-class _Named(Protocol):
-    """A socket, Python's or Trio's, as far as its names go."""
-
-    def getsockname(self) -> tuple[object, ...] | str | bytes: ...
-    def getpeername(self) -> tuple[object, ...] | str | bytes: ...
-
-
 def source_of(
     listener: trio.abc.Listener[trio.abc.Stream] | socket.socket, settings: Settings, *, scheme: str
 ) -> Source:
-    """Take connections from what somebody else has made: a Trio listener or a listening socket."""
+    """Make a source of a Trio listener or a listening socket that somebody else has made."""
     if not isinstance(listener, socket.socket):
         return ListenerSource(listener, settings, scheme=scheme)
     listener.settimeout(0)
-    if listener.family in (socket.AF_INET, socket.AF_INET6):
-        set_stream_options(listener, settings)
+    set_stream_options(listener, settings)
     return SocketSource(listener, scheme=scheme)
 
 
@@ -279,8 +231,7 @@ async def open_sources(
 ) -> list[SocketSource]:
     """Bind all addresses of a host name; port 0 takes one free port for all.
 
-    An address of a family that this machine does without is left out, as long as
-    another is there.
+    An address of a family that this machine does without is left out, if there is another.
 
     Raises:
         OSError: the name doesn't resolve, or an address can't be bound.
@@ -306,7 +257,7 @@ def _bind_all(
 ) -> list[SocketSource]:
     sources: list[SocketSource] = []
     missing: OSError | None = None
-    try:
+    with contextlib.ExitStack() as stack:
         for family, address in addresses:
             try:
                 sock = _listen(family, (address[0], port, *address[2:]), settings)
@@ -316,11 +267,9 @@ def _bind_all(
                 missing = exc
                 continue
             sources.append(SocketSource(sock, scheme=scheme))
+            stack.callback(sources[-1].close)
             port = port or int(sock.getsockname()[1])
-    except BaseException:
-        for source in sources:
-            source.close()
-        raise
+        stack.pop_all()
     if missing is not None:
         if not sources:
             raise missing
@@ -348,14 +297,10 @@ def _listen(family: int, address: tuple[object, ...], settings: Settings) -> soc
     return sock
 
 
-class _Settable(Protocol):
-    """A socket, Python's or Trio's, as far as its options go."""
-
-    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
-
-
-def set_stream_options(sock: _Settable, settings: Settings) -> None:
-    """Options for event streams: send at once, hold little, notice the dead."""
+def set_stream_options(sock: _Socket, settings: Settings) -> None:
+    """Set options for event streams on a TCP socket: send at once, hold little, notice the dead."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
     tcp = socket.IPPROTO_TCP
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,8 +1,7 @@
-"""What a service manager hands over and wants to hear: sockets and readiness.
+"""The protocol of a service manager: sockets that it passes, and states that it is told.
 
-`sd_listen_fds(3)` and `sd_notify(3)` in the parts a server needs, without
-systemd's library: environment variables and one datagram. Other supervisors
-speak the same.
+It is the part of `sd_listen_fds(3)` and `sd_notify(3)` that a server needs: environment variables
+and one datagram. Other supervisors speak the same.
 """
 
 from __future__ import annotations

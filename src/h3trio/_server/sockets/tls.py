@@ -1,17 +1,11 @@
-"""TLS over any transport, by Trio's `SSLStream`.
+"""`TLSTransport`: TLS over another transport, by Trio's `SSLStream`.
 
-HTTP has its own framing: a client that leaves without `close_notify`, as
-browsers do, is EOF and no error (RFC 9112 section 9.8). We say it ourselves, as
-the same section asks of servers; that is why this isn't Trio's
-`https_compatible`, which reads as we do, but ends without a word.
+A client that leaves without `close_notify`, as browsers do, is EOF and no error (RFC 9112 section
+9.8), as HTTP has its own framing. The same section asks a server to send it. Trio's
+`https_compatible` doesn't, so it isn't used. Closing sends it if it fits at once, without waiting.
 
-The record layer can't send without waiting, so `send_nowait` takes nothing and
-the task that owns the stream does the waiting.
-
-How long a send may stall is told to the transport below, which knows what the
-kernel still holds: a slow client is the same over TLS as without.
-
-Closing sends `close_notify` if it fits at once, and waits for nothing.
+`send_nowait` takes nothing, as a record can't be sent in part. The transport below is told how
+long a send may stall: it knows how much the kernel still holds.
 """
 
 from __future__ import annotations
@@ -23,12 +17,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .transport import RECEIVE_SIZE, TAKES_NOTHING
+from .transport import RECEIVE_SIZE, Transport
 
 if TYPE_CHECKING:
     import os
-
-    from .transport import Sender, Transport
 
 # One slice of a long send: encrypted as a whole, so it is what a stalled client holds twice.
 _SLICE: Final = 64 * 1024
@@ -85,8 +77,8 @@ def _reason(exc: ssl.SSLError) -> str:
 
 
 @final
-class TLSTransport:
-    """The server's side of TLS; a `Transport` over another one."""
+class TLSTransport(Transport):
+    """The server's side of TLS, over another transport."""
 
     __slots__ = ("_below", "_is_encrypted", "_stream")
 
@@ -100,10 +92,6 @@ class TLSTransport:
     def __repr__(self) -> str:
         return f"<TLSTransport: {self._below.transport!r}>"
 
-    @property
-    def sender(self) -> Sender:
-        return TAKES_NOTHING
-
     async def handshake(self) -> None:
         """Shake hands; close afterwards if that fails.
 
@@ -112,10 +100,6 @@ class TLSTransport:
         """
         await self._stream.do_handshake()
         self._is_encrypted = True
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        del data
-        return 0
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         self._below.stall_timeout = stall_timeout
@@ -136,10 +120,9 @@ class TLSTransport:
         return await self._below.transport.receive_some()
 
     async def send_eof(self) -> None:
-        """Say `close_notify` if it fits at once, and FIN; what still comes is only read away.
+        """Send `close_notify` if it fits at once, and FIN; all that comes later is thrown away.
 
-        A client that waits for the end, as one of HTTP/1.0 does, has it then, and not when we
-        have lingered.
+        So a client that waits for the end, as one of HTTP/1.0 does, has it before we linger.
         """
         self._below.never_waits = self._below.stays = True
         if not self._is_encrypted:
@@ -160,7 +143,7 @@ class TLSTransport:
 
 @final
 class _Below(trio.abc.Stream):
-    """What `SSLStream` needs of the transport below it."""
+    """The transport below, as a stream for `SSLStream`."""
 
     def __init__(self, transport: Transport, received: bytes) -> None:
         self.transport = transport

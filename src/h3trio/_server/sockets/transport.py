@@ -1,19 +1,12 @@
-"""The byte stream below a connection, in two forms of one meaning.
+"""`Transport`: the byte stream below a connection.
 
-`SocketTransport` holds a non-blocking stdlib socket. It can *try* a send
-without waiting, which is what makes fan-out from one task possible.
-`StreamTransport` wraps any `trio.abc.Stream` (TLS, a memory stream, a foreign
-listener's). It can't try: there `send_nowait` takes nothing, and the writer
-task does the waiting.
+`SocketTransport` holds a non-blocking stdlib socket. It can *try* a send without waiting, so one
+task can send to many. `StreamTransport` wraps any `trio.abc.Stream` (a memory stream, a foreign
+listener's). It can't try: its `send_nowait` takes nothing, and the writer task waits.
 
-Rules:
-
-1. Every `OSError` and every foreign stream error is a
-   `trio.BrokenResourceError` from here on: also a foreign stream that somebody
-   closed, as nobody but its connection should.
-2. A send that was cancelled has left the stream in an unknown place; the only
-   thing to do with it afterwards is to close it.
-3. No send is shielded.
+An `OSError`, or an error of a foreign stream, is a `trio.BrokenResourceError` from here on; so is
+a stream that somebody else closed. A send that was cancelled may have sent a part: only `aclose`
+may follow it.
 """
 
 from __future__ import annotations
@@ -38,7 +31,7 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Sender(Protocol):
-    """What tries a send as a non-blocking socket does: the socket itself, where there is one."""
+    """An object that tries to send, as a non-blocking socket does; mostly that socket."""
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Hand over what fits without waiting; return how many bytes that was, maybe none.
@@ -50,13 +43,28 @@ class Sender(Protocol):
         raise NotImplementedError
 
 
+@final
+class _TakesNothing:
+    """The sender of a transport that can't try: the task that owns the stream waits."""
+
+    __slots__ = ()
+
+    def send(self, _data: bytes | memoryview, /) -> int:
+        return 0
+
+
+_TAKES_NOTHING: Final = _TakesNothing()
+
+
 class Transport(Protocol):
-    """What a connection needs of the bytes below it."""
+    """The bytes below a connection."""
+
+    __slots__ = ()
 
     @property
     def sender(self) -> Sender:
-        """For who sends so often that the way through `send_nowait` is felt."""
-        raise NotImplementedError
+        """The way round `send_nowait` for a caller that sends often."""
+        return _TAKES_NOTHING
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits without waiting; return how many bytes that was.
@@ -64,7 +72,7 @@ class Transport(Protocol):
         Raises:
             trio.BrokenResourceError: the connection is gone.
         """
-        raise NotImplementedError
+        return self.sender.send(data)
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         """Send everything, however long that takes while there is progress.
@@ -90,20 +98,7 @@ class Transport(Protocol):
 
 
 @final
-class _TakesNothing:
-    """The sender of what can't try: the task that owns the stream does the waiting."""
-
-    __slots__ = ()
-
-    def send(self, _data: bytes | memoryview, /) -> int:
-        return 0
-
-
-TAKES_NOTHING: Final = _TakesNothing()
-
-
-@final
-class SocketTransport:
+class SocketTransport(Transport):
     """A connected, non-blocking TCP or unix socket."""
 
     __slots__ = ("_is_new", "_sock")
@@ -144,8 +139,8 @@ class SocketTransport:
                 with _translated():
                     await trio.lowlevel.wait_writable(self._sock)
                 return
-            # Below the low-water mark the socket counts as writable only after a
-            # large part of the queue has gone, so a slow reader shows here first.
+            # The socket counts as writable only after a large part of the queue has gone, so a
+            # slow reader shows here first.
             if self._unacknowledged() >= before:
                 raise trio.TooSlowError(f"the peer took nothing for {stall_timeout} s")
 
@@ -158,13 +153,11 @@ class SocketTransport:
 
     async def receive_some(self) -> bytes:
         if self._is_new:
-            # A client sends its request as soon as it is connected: mostly that is here by now,
-            # which spares a wait, and so two turns of the scheduler.
+            # Mostly the first request is here by now: that spares a wait.
             self._is_new = False
             with _translated(), contextlib.suppress(BlockingIOError):
                 return self._sock.recv(RECEIVE_SIZE)
-        # From then on waiting first is one system call less than trying first: between
-        # two requests there is nothing to read.
+        # Later there is nothing to read yet: waiting first is one system call less.
         # No helper around the wait: its frame is 200 bytes of each idle connection.
         while True:
             try:
@@ -186,7 +179,7 @@ class SocketTransport:
 
 
 @final
-class StreamTransport:
+class StreamTransport(Transport):
     """Any Trio stream."""
 
     __slots__ = ("_stream",)
@@ -196,14 +189,6 @@ class StreamTransport:
 
     def __repr__(self) -> str:
         return f"<StreamTransport: {self._stream!r}>"
-
-    @property
-    def sender(self) -> Sender:
-        return TAKES_NOTHING
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        del data
-        return 0
 
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         rest = memoryview(data)

@@ -1,13 +1,11 @@
-"""A listening unix socket: its file appears ready, and is taken away by whoever made it.
+"""A listening unix socket, and its file.
 
-The socket is bound under a name of its own, gets its mode and listens; only
-then is it linked to the path. So nobody meets a socket that refuses, none that
-is open to others for a moment, and a file that refuses is one whose process is
-gone: that one is replaced. Whatever else has the name is left alone, and is an
-error.
+The socket is bound under a name of its own, gets its mode and listens; only then is it linked to
+the path. So no client finds a file that refuses it or that has another mode for a moment, and a
+file that refuses is one whose process is gone: it is replaced. Any other file at the path is an
+error, and stays.
 
-The file is removed at the end only if it is still the one made here: the next
-server may have put its own in place.
+At the end the file is removed if it is still this one: the next server may have put its own there.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ def _link(ours: Path, path: Path) -> None:
         stale = _identity(path)
         _require_stale(path)
         _remove(path, stale)
-        # Who was faster has it: this raises then.
+        # This raises if another server was faster.
         path.hardlink_to(ours)
 
 

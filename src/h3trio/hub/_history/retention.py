@@ -1,10 +1,11 @@
-"""`Retention`: the limits of one log, as every history of ours has them; and `check_limit`."""
+"""`Retention`: the limits of one log, as every history of ours has them."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Final, final
+
+from h3trio._limits import check_limit
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -33,8 +34,7 @@ class Retention:
     by `max_events`."""
 
     max_age: float | None = None
-    """Seconds since a record was published. Looked after by `History.trim`, not by each
-    append."""
+    """Seconds since a record was published. `History.trim` sees to it, not each append."""
 
     max_topic_events: int | None = None
     """Records of one topic."""
@@ -64,13 +64,3 @@ class Retention:
             (most_events is not None and events > most_events)
             or (most_bytes is not None and size > most_bytes)
         )
-
-
-def check_limit(name: str, value: object, *, whole: bool = True) -> None:
-    """Check that a limit is a positive number, a whole one unless said otherwise."""
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        wanted = "an integer" if whole else "a number"
-        raise TypeError(f"{name} must be {wanted}, not {value!r}")
-    if not value > 0 or math.isinf(value):
-        raise ValueError(f"{name} must be positive, not {value!r}")

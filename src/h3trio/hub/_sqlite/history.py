@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 import trio
 
+from h3trio._limits import check_limit
 from h3trio.hub._history.epochs import Epochs, is_own_syntax
 from h3trio.hub._history.errors import HistoryFullError
 from h3trio.hub._history.gaps import Gaps
 from h3trio.hub._history.history import Durability, History, HistoryStatistics
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.retention import GIB, MIB, Retention, check_limit
+from h3trio.hub._history.retention import GIB, MIB, Retention
 
 from . import pages, schema
 from .change import Sums
