@@ -10,10 +10,11 @@ terminal shows them.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -176,6 +177,12 @@ def json_object(text: bytes | str) -> dict[str, object]:
 
 
 # -- lines
+
+
+def has_rich(stream: TextIO | None) -> bool:
+    """Tell whether rich can draw: it comes with an extra, and draws on terminals."""
+    is_terminal = stream is not None and stream.isatty()
+    return is_terminal and importlib.util.find_spec("rich") is not None
 
 
 def write_line(text: str) -> None:

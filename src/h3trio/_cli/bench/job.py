@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from .histogram import delays, merge
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from h3trio.hub._fanout.latency import Histogram
+
+    Pipe = Connection[Any, Any]
 
 GO: Final = "go"
 DRAIN: Final = "drain"
