@@ -85,6 +85,17 @@ def up_to(most: int) -> Callable[[str], int]:
     return convert
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """Make a converter of one of these words."""
+
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is neither {' nor '.join(words)}")
+        return text
+
+    return convert
+
+
 def number(text: str) -> float:
     """Convert a number."""
     try:
@@ -101,8 +112,8 @@ def seconds(text: str) -> float:
 
 
 def seconds_or_zero(text: str) -> float:
-    """Convert a positive and finite number, or `0`."""
-    return 0.0 if text == "0" else seconds(text)
+    """Convert a finite number, zero or more."""
+    return 0.0 if number(text) == 0 else seconds(text)
 
 
 def scaled(text: str, units: dict[str, int]) -> int:
