@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # The rooms of src/h3trio that are held to the rules.
-ROOMS = ("metrics", "testing")
+ROOMS = ("_cli", "client", "metrics", "testing")
 
 Rule: TypeAlias = "Callable[[str], list[str]]"
 

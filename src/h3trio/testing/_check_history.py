@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from h3trio.hub._history.record import Appended, Page, Record
 
 AMPLE: Final = 1_000_000
+_ALL: Final = Selection([EVERYTHING])
 _SMALL: Final = 4
 
 
@@ -109,7 +110,7 @@ def positions(records: Sequence[Record]) -> list[int]:
 
 async def read_all(
     history: History,
-    selection: Selection,
+    selection: Selection = _ALL,
     after: int = 0,
     *,
     max_records: int = AMPLE,
@@ -156,7 +157,7 @@ async def _empty_has_a_cursor(history: History) -> None:
     cursor = history.epochs.format(0)
     position = history.epochs.resolve(cursor, 0)
     expect(position == 0, "the cursor of an empty history is good", cursor)
-    expect(await read_all(history, Selection([EVERYTHING])) == [], "there is nothing to read", None)
+    expect(await read_all(history) == [], "there is nothing to read", None)
     await publish(history, update("first"))
     position = history.epochs.resolve(cursor, history.log.head)
     expect(position == 0, "it is still good after the first record", cursor)
@@ -175,7 +176,7 @@ async def _log_has_one_order(history: History) -> None:
     expect(len(set(ids)) == len(ids), "ids are given once", ids)
     for record, asked in zip(records, updates, strict=True):
         _check_record(history, record, asked)
-    read = await read_all(history, Selection([EVERYTHING]))
+    read = await read_all(history)
     seen = [fields_of(record) for record in read]
     wanted = [fields_of(record) for record in records]
     expect(seen == wanted, "what is read is what was returned", read)
@@ -197,24 +198,23 @@ async def _append_leaves_the_log_alone(history: History) -> None:
     head = history.log.head
     (appended,) = await history.append([update("third")])
     expect(history.log.head == head, "`append` doesn't touch `log`", history.log.head)
-    read = positions(await read_all(history, Selection([EVERYTHING])))
+    read = positions(await read_all(history))
     expect(max(read) == head, "`read` ends at the head of `log`", read)
     if appended.record is not None:
         history.log.append(appended.record)
-    read = positions(await read_all(history, Selection([EVERYTHING])))
+    read = positions(await read_all(history))
     expect(len(read) == 3, "then it reads what was added", read)  # noqa: PLR2004 - two and one
 
 
 async def _pages_have_limits(history: History) -> None:
     records = await fill(history, 10)
-    everything = Selection([EVERYTHING])
     size = len(records[0].frame)
     for max_records, max_bytes in ((1, AMPLE), (3, AMPLE), (AMPLE, 1), (AMPLE, 3 * size + 1)):
-        read = await read_all(history, everything, max_records=max_records, max_bytes=max_bytes)
+        read = await read_all(history, _ALL, max_records=max_records, max_bytes=max_bytes)
         whole = positions(read) == positions(records)
         expect(whole, "small pages together give everything", (max_records, max_bytes, read))
     for after in (records[3].position, history.log.head, history.log.head + 5):
-        read = await read_all(history, everything, after)
+        read = await read_all(history, _ALL, after)
         wanted = [position for position in positions(records) if position > after]
         expect(positions(read) == wanted, f"reading starts behind {after}", read)
 
@@ -245,7 +245,7 @@ _SELECTIONS: Final = (
     Selection([_TOPICS[-1]]),
     Selection([_Suffix("/1")]),
     Selection(["b", _Suffix("/1")]),
-    Selection([EVERYTHING]),
+    _ALL,
     Selection([]),
 )
 
@@ -297,7 +297,7 @@ async def _repeated_keys_are_one_publish(history: History) -> None:
     expect(other.record is not None, "another key is another publish", other)
     (later,) = await publish(history, update("4", "b", dedup="k"))
     expect(later == (first.id, None), "in a later append too", later)
-    read = await read_all(history, Selection([EVERYTHING]))
+    read = await read_all(history)
     expect(len(read) == 2, "a repetition isn't stored", read)  # noqa: PLR2004 - two keys
     (own,) = await publish(history, update("5", dedup="own", id="y"))
     (later,) = await publish(history, update("6", dedup="own"))
@@ -312,7 +312,7 @@ async def _purging_removes_and_leaves_gaps(history: History) -> None:
     expect(removed == 4, "purging says how many records went", removed)  # noqa: PLR2004 - 3 and the shared
     expect(await history.purge("a") == 0, "purging again finds nothing", None)
     left = [r.position for r in records if "a" not in r.topics]
-    read = positions(await read_all(history, Selection([EVERYTHING])))
+    read = positions(await read_all(history))
     expect(read == left, "what was purged can't be read", read)
     in_log = positions(list(history.log))
     expect(set(in_log) <= set(left), "nor is it in `log`", in_log)
@@ -332,7 +332,7 @@ async def _purging_removes_and_leaves_gaps(history: History) -> None:
 async def _trimming_without_need_does_nothing(history: History) -> None:
     records = await fill(history, 3)
     expect(await history.trim() == 0, "trim removes nothing within the limits", None)
-    read = positions(await read_all(history, Selection([EVERYTHING])))
+    read = positions(await read_all(history))
     expect(read == positions(records), "everything is there", read)
 
 
@@ -381,13 +381,12 @@ async def _oldest_go_first(history: History) -> None:
     records = await fill(history, 3, "quiet", "busy", "quiet")
     records += await fill(history, 5, "busy")
     kept = records[-_SMALL:]
-    everything = Selection([EVERYTHING])
-    read = positions(await read_all(history, everything))
+    read = positions(await read_all(history))
     expect(read == positions(kept), "the newest are kept", read)
     in_log = positions(list(history.log))
     expect(set(in_log) <= set(read), "`log` has nothing that isn't kept", in_log)
     cursors = [0, *positions(records)]
-    for selection in (Selection(["quiet"]), Selection(["busy"]), Selection(["x"]), everything):
+    for selection in (Selection(["quiet"]), Selection(["busy"]), Selection(["x"]), _ALL):
         gone = [r.position for r in records[:-_SMALL] if selection.matches(r.topics)]
         for after in cursors:
             wanted = any(position > after for position in gone)
@@ -412,17 +411,16 @@ async def _keys_and_ids_go_with_their_record(history: History) -> None:
 async def _everything_outlives_closing(
     history: History, reopen: Callable[[History], History]
 ) -> None:
-    everything = Selection([EVERYTHING])
     async with history:
         await fill(history, 5, "a", "b")
         (own,) = await publish(history, update("own", id="x", dedup="k", private=True))
-        records = await read_all(history, everything)
+        records = await read_all(history)
         removed = len(await fill(history, 1, "gone")) and await history.purge("gone")
         cursor, head = history.epochs.format(history.log.head), history.log.head
     expect(removed == 1, "purging says how many records went", removed)
     async with reopen(history) as second:
         expect(second.log.head == head, "the head is where it was", second.log.head)
-        again = await read_all(second, everything)
+        again = await read_all(second)
         same = [fields_of(r) for r in again] == [fields_of(r) for r in records]
         expect(same, "records are what they were", again)
         position = second.epochs.resolve(cursor, second.log.head)

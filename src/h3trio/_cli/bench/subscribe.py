@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 
+from h3trio._http.http1 import ResponseReader
 from h3trio._version import __version__
 from h3trio.client._policy import is_event_stream
 
@@ -79,18 +80,16 @@ def parse_head(head: bytes) -> bool:
     Raises:
         RefusedError: it is no event stream.
     """
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    words = status_line.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1."):  # noqa: PLR2004 - version, status
-        raise RefusedError("the answer is not HTTP/1")
-    if words[1] != "200":
-        raise RefusedError(f"status {words[1][:3]}")
-    fields = {
-        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
-    }
-    if not is_event_stream(fields.get("content-type", "")):
+    answer = ResponseReader()
+    try:
+        answer.feed(head + b"\r\n\r\n")
+    except ValueError:
+        raise RefusedError("the answer is not HTTP/1") from None
+    if answer.status != 200:  # noqa: PLR2004 - OK
+        raise RefusedError(f"status {answer.status}")
+    if not is_event_stream(answer.headers.get("content-type", "")):
         raise RefusedError("no text/event-stream")
-    return fields.get("transfer-encoding", "").lower() == "chunked"
+    return answer.headers.get("transfer-encoding", "").lower() == "chunked"
 
 
 @final

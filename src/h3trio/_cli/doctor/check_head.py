@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     Check = Callable[[Seen], Iterator["Finding"]]
 
 OK: Final = 200
-NO_CONTENT: Final = 204
 SLOW_HEAD: Final = 2.0  # seconds
 
 
