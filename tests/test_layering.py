@@ -59,7 +59,7 @@ MAX_FUNCTION_LINES = 60
 # A shorter file that one other imports is a part of that, unless it has a reason here.
 SLIVER_LINES = 80
 REASONS = {
-    "_cli.bench.progress": "draws with rich, which an extra brings",
+    "_cli.top.screen": "draws with rich, which an extra brings",
     "_server.access_log": "the line and the fields of the log are looked for by this name",
     "_server.body_stream": "stands above the responder, and the buffer that it reads from below it",
     "_server.handler_errors": "whose an error is, is decided beside the course of an exchange",

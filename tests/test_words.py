@@ -18,23 +18,6 @@ from test_layering import package_sources
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# The rooms of src/h3trio that are held to the rules.
-ROOMS = (
-    "_app",
-    "_doors",
-    "_http",
-    "_limits",
-    "_nursery",
-    "_server.logs",
-    "_server.peers",
-    "_server.sockets",
-    "_wire",
-    "hub._history.retention",
-    "hub._settings",
-    "metrics",
-    "testing",
-)
-
 Rule: TypeAlias = "Callable[[str], list[str]]"
 
 # A sentence that begins so is a question or a riddle: it has no subject that does something.
@@ -77,19 +60,13 @@ def measured_times(source: str) -> list[str]:
     return [f"{line}: {found[0]}" for line, text in told for found in MEASURED.finditer(text)]
 
 
-@pytest.mark.parametrize("room", ROOMS)
 @pytest.mark.parametrize("rule", [riddles, measured_times])
-def test_a_room_keeps_the_rule(rule: Rule, room: str) -> None:
+def test_every_source_keeps_the_rule(rule: Rule) -> None:
     """No docstring is a riddle, and no comment holds a measured time."""
-    sources = {name: text for name, text in package_sources().items() if in_room(name, room)}
+    sources = package_sources()
     assert sources
     offences = [f"{name}:{found}" for name, text in sources.items() for found in rule(text)]
     assert offences == []
-
-
-def in_room(module: str, room: str) -> bool:
-    """Tell whether a module is in a room, or is it."""
-    return module == room or module.startswith(f"{room}.")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ terminal shows them.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ def up_to(most: int) -> Callable[[str], int]:
     return convert
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """Make a converter of one of these words."""
+
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is neither {' nor '.join(words)}")
+        return text
+
+    return convert
+
+
 def number(text: str) -> float:
     """Convert a number."""
     try:
@@ -100,8 +112,8 @@ def seconds(text: str) -> float:
 
 
 def seconds_or_zero(text: str) -> float:
-    """Convert a positive and finite number, or `0`."""
-    return 0.0 if text == "0" else seconds(text)
+    """Convert a finite number, zero or more."""
+    return 0.0 if number(text) == 0 else seconds(text)
 
 
 def scaled(text: str, units: dict[str, int]) -> int:
@@ -176,6 +188,12 @@ def json_object(text: bytes | str) -> dict[str, object]:
 
 
 # -- lines
+
+
+def has_rich(stream: TextIO | None) -> bool:
+    """Tell whether rich can draw: it comes with an extra, and draws on terminals."""
+    is_terminal = stream is not None and stream.isatty()
+    return is_terminal and importlib.util.find_spec("rich") is not None
 
 
 def write_line(text: str) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from _typeshed import DataclassInstance
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -150,11 +152,16 @@ class Options(argparse.ArgumentParser):
             setattr(arguments, dest, value)
 
 
+def fields_from(arguments: argparse.Namespace, kind: type[DataclassInstance]) -> dict[str, Any]:
+    """Return the arguments that are named like a field of a dataclass, to make one of."""
+    given = vars(arguments)
+    return {f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given}
+
+
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """Make the `Settings` of parsed arguments; exit with one line if they don't fit together."""
-    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)}
     try:
-        return Settings(**values)
+        return Settings(**fields_from(arguments, Settings))
     except ValueError as exc:
         fail(str(exc))
 

@@ -154,16 +154,13 @@ class Tail:
     """
 
     def __init__(self, client: httpx2.AsyncClient, url: str, arguments: argparse.Namespace) -> None:
-        self._as_json: bool = arguments.json
-        self._count: int | None = arguments.count
-        self._quiet: bool = arguments.quiet
+        self._arguments = arguments
         self._unsaid: list[str] = []
-        self._reconnect = not arguments.no_reconnect
         self._source = http.event_source(
             client,
             url,
             silence=arguments.idle_timeout,
-            reconnect=self._reconnect,
+            reconnect=not arguments.no_reconnect,
             on_state_change=self._notice,
             last_event_id=arguments.since,
             params=None if arguments.first is None else {"first": arguments.first},
@@ -181,13 +178,13 @@ class Tail:
         try:
             async with self._source as source:
                 async for event in source:
-                    printed += print_event(event, as_json=self._as_json)
-                    if printed == self._count:
+                    printed += print_event(event, as_json=self._arguments.json)
+                    if printed == self._arguments.count:
                         return
                     self._catch_up()
         except EventLimitError as exc:
             raise common.CommandError(f"{exc}; see --max-event-size") from exc
-        if self._reconnect or source.last_error is None:
+        if not self._arguments.no_reconnect or source.last_error is None:
             self._say("the server answered 204: there is no more")
 
     def _notice(self, change: StateChange) -> None:
@@ -205,5 +202,5 @@ class Tail:
         counts = self._source.statistics()
         while self._unsaid and counts.events_delivered == counts.events_received:
             message = self._unsaid.pop(0)
-            if not self._quiet:
+            if not self._arguments.quiet:
                 common.say(message)

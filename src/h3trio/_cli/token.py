@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Final, cast
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 EXPIRES: Final = "1h"
 
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = "exit status: 0 done; 2 the arguments or the key are wrong"
 
 
@@ -65,10 +63,10 @@ def add_arguments(parser: Options) -> None:
 def _period(text: str) -> int | None:
     if text == "none":
         return None
-    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text, re.ASCII)
-    if found is None or not int(found[1]):
-        raise ValueError(f"{text!r} is neither none nor a positive number, with s, m, h or d")
-    return int(found[1]) * _UNITS[found[2]]
+    try:
+        return common.scaled(text, common.SECONDS)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; none for no end") from None
 
 
 def _claims(text: str) -> dict[str, object]:

@@ -3,30 +3,46 @@
     server ─▶ run task: attempt, read, parse, wait, again ─▶ [memory channel] ─▶ `async for`
 
 Strategy: one task owns everything, the HTTP client's connection too. It lives in a nursery inside
-the context manager, so when the block is left it has ended. Its events go
-through the memory channel, in order; the channel's bound makes a server wait for a slow consumer.
+the context manager, so when the block is left it has ended. Its events go through the memory
+channel, in order; the channel's bound makes a server wait for a slow consumer.
 
 Rules of this file:
 
-1. `last_event_id` moves when an event was handed over, and not when it came.
-2. An error of the network is left for the consumer, behind the events that came before it. Any
-   other exception of the run task cancels the block, as in any nursery.
+1. There are two last event ids. A reconnect asks with `_received_id`, that of the stream; the one
+   for the consumer travels with each item, and moves when that is handed over.
+2. Every error of the network is caught in the run task, judged, and either waited out or left for
+   the consumer, behind the events that came before it. Any other exception of the task (a fault of
+   ours, or of a hook) cancels the block, as in any nursery.
 3. An exception of the block leaves it bare: see `OwnedNursery`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import random
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, Unpack, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, Unpack, final
 
 import trio
 
-from h3trio import SSEEvent, SSEParser
+from h3trio import EventTooLargeError, SSEEvent, SSEParser
 from h3trio._nursery import OwnedNursery
 
+from ._body import is_readable, read_body, read_text
+from ._errors import (
+    ContentEncodingError,
+    ContentTypeError,
+    EventLimitError,
+    EventSourceError,
+    LostError,
+    SilentError,
+    StatusError,
+    StreamEndedError,
+)
 from ._options import LimitKeywords, Limits
+from ._policy import is_event_stream, reconnect_delay, retry_after
 from ._request import Requester, new_client, require_httpx2
-from ._run import Item, SourceRun
 from ._state import EventSourceStatistics, State, StateChange
 
 if TYPE_CHECKING:
@@ -35,10 +51,16 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from ._errors import EventSourceError
     from ._request import HeaderFields
 
 _CLOSED_HERE: Final = "this event source was closed"
+
+
+class _Item(NamedTuple):
+    """An event that is handed over, or only the id of a block without data."""
+
+    event: SSEEvent | None
+    id: str
 
 
 @final
@@ -94,28 +116,31 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             url, method=method, headers=headers, params=params, content=content, limits=limits
         )
         self._given_client = http_client
+        self._reconnect = reconnect
+        self._on_state_change = on_state_change
         self._delivered_id = SSEParser(last_event_id=last_event_id or "").last_event_id
-        self._delivered = 0
-        sender, self._receiver = trio.open_memory_channel[Item](limits.buffer_events)
-        self._run = SourceRun(
-            self._requester,
-            sender,
-            limits=limits,
-            last_event_id=self._delivered_id,
-            reconnect=reconnect,
-            on_state_change=on_state_change,
-        )
+        self._received_id = self._delivered_id
+        self._delay = limits.reconnect_delay
+        self._sender, self._receiver = trio.open_memory_channel[_Item](limits.buffer_events)
         self._tasks: OwnedNursery | None = None
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+        self._changed = trio.Event()  # set, and replaced, with each change of state
+        self._state = State.CONNECTING
+        self._last_error: EventSourceError | None = None
+        self._final_error: EventSourceError | None = None  # `None` for an end in order, too
+        self._attempts = self._streams = self._failures = self._silences = 0
+        self._bytes = self._received = self._delivered = self._over_limit = 0
 
     def __repr__(self) -> str:
-        return f"<EventSource: {self.url}, {self._run.state}, {self._run.attempts} attempts>"
+        return f"<EventSource: {self.url}, {self._state}, {self._attempts} attempts>"
 
     # -- what can be seen
 
     @property
     def state(self) -> State:
         """The state now. Events that came before it was closed may still wait to be taken."""
-        return self._run.state
+        return self._state
 
     @property
     def url(self) -> str:
@@ -130,26 +155,26 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     @property
     def last_error(self) -> EventSourceError | None:
         """The reason why the last stream or attempt ended, `None` before the first that did."""
-        return self._run.last_error
+        return self._last_error
 
     @property
     def attempts(self) -> int:
         """The number of attempts that were made."""
-        return self._run.attempts
+        return self._attempts
 
     def statistics(self) -> EventSourceStatistics:
         """A snapshot."""
         return EventSourceStatistics(
-            state=self._run.state,
-            attempts=self._run.attempts,
-            streams=self._run.streams,
-            failures=self._run.failures,
+            state=self._state,
+            attempts=self._attempts,
+            streams=self._streams,
+            failures=self._failures,
             redirects=self._requester.redirects,
-            bytes_received=self._run.bytes_received,
-            events_received=self._run.events_received,
+            bytes_received=self._bytes,
+            events_received=self._received,
             events_delivered=self._delivered,
-            events_over_limit=self._run.events_over_limit,
-            silences=self._run.silences,
+            events_over_limit=self._over_limit,
+            silences=self._silences,
         )
 
     async def wait_open(self) -> None:
@@ -161,13 +186,13 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.ClosedResourceError: it was closed here.
         """
         await trio.lowlevel.checkpoint()
-        run, seen = self._run, self._run.streams
-        while run.state is State.CONNECTING and run.streams == seen:
-            await run.changed.wait()
-        waiting = run.streams > seen or run.events_received > self._delivered
-        if run.state is not State.CLOSED or (waiting and not run.scope.cancel_called):
+        seen = self._streams
+        while self._state is State.CONNECTING and self._streams == seen:
+            await self._changed.wait()
+        waiting = self._streams > seen or self._received > self._delivered
+        if self._state is not State.CLOSED or (waiting and not self._scope.cancel_called):
             return
-        if run.scope.cancel_called:
+        if self._scope.cancel_called:
             raise trio.ClosedResourceError(_CLOSED_HERE)
         raise self._end()
 
@@ -181,7 +206,7 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
             trio.EndOfChannel: there will be no more.
             trio.ClosedResourceError: it was closed here.
         """
-        if self._tasks is None and self._run.state is not State.CLOSED:
+        if self._tasks is None and self._state is not State.CLOSED:
             raise RuntimeError("enter the event source first: async with EventSource(...)")
         while True:
             try:
@@ -209,9 +234,9 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         raise self._end()
 
     def _end(self) -> Exception:
-        return self._run.final_error or trio.EndOfChannel()
+        return self._final_error or trio.EndOfChannel()
 
-    def _hand_over(self, item: Item) -> SSEEvent | None:
+    def _hand_over(self, item: _Item) -> SSEEvent | None:
         self._delivered_id = item.id
         self._delivered += item.event is not None
         return item.event
@@ -219,13 +244,12 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     # -- its life
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None or self._run.finished.is_set():
+        if self._tasks is not None or self._finished.is_set():
             raise RuntimeError("an event source is entered once")
         client = self._given_client or new_client(timeout=self._limits.read_timeout)
         self._tasks = OwnedNursery()
         nursery = await self._tasks.__aenter__()
-        run = partial(self._run.run, client, owns_client=self._given_client is None)
-        nursery.start_soon(run, name=f"h3trio event source {self.url}")
+        nursery.start_soon(self._run, client, name=f"h3trio event source {self.url}")
         return self
 
     async def __aexit__(
@@ -242,12 +266,151 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         """End it: the connection is closed, and what wasn't taken is dropped."""
         self._close()
         if self._tasks is not None:
-            await self._run.finished.wait()
+            await self._finished.wait()
         await trio.lowlevel.checkpoint()
 
     def _close(self) -> None:
-        self._run.scope.cancel(reason=_CLOSED_HERE)
+        self._scope.cancel(reason=_CLOSED_HERE)
         self._receiver.close()
         if self._tasks is None:
-            self._run.state = State.CLOSED
-            self._run.finished.set()
+            self._state = State.CLOSED
+            self._finished.set()
+
+    # -- the run task
+
+    async def _run(self, client: httpx2.AsyncClient) -> None:
+        """Read until there is no use in another attempt, or cancelled."""
+        try:
+            with self._scope:
+                async with client if self._given_client is None else contextlib.nullcontext():
+                    await self._connect(client)
+        except trio.Cancelled:
+            self._change(State.CLOSED)
+            raise
+        except BaseException:
+            # The sender stays open: the consumer is cancelled, and must not see an end in order.
+            self._state = State.CLOSED
+            raise
+        else:
+            self._sender.close()
+            self._change(State.CLOSED, self._final_error)
+        finally:
+            self._finished.set()
+
+    async def _connect(self, client: httpx2.AsyncClient) -> None:
+        """Read one stream after the other, until there is no use in another attempt."""
+        while True:
+            self._attempts += 1
+            delivered = self._received
+            try:
+                await self._read_stream(client)
+            except EventSourceError as exc:
+                error = exc
+            else:
+                return
+            # After it was closed here, no loss is told any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._failures = 0 if self._received > delivered else self._failures + 1
+            self._last_error = error
+            self._silences += isinstance(error, SilentError)
+            delay = self._delay_after(error)
+            if not self._comes_back(error, delay):
+                self._final_error = None if isinstance(error, StreamEndedError) else error
+                return
+            self._change(State.CONNECTING, error, delay)
+            await trio.sleep(delay)
+
+    def _delay_after(self, error: EventSourceError) -> float:
+        asked = self._delay
+        if isinstance(error, StatusError):
+            asked = max(asked, error.retry_after or 0)
+        limit = self._limits.max_backoff
+        return reconnect_delay(asked, self._failures, random.random, max_backoff=limit)
+
+    def _comes_back(self, error: EventSourceError, delay: float) -> bool:
+        is_refused_for_now = (
+            isinstance(error, StatusError) and error.status in self._limits.retry_statuses
+        )
+        if not (isinstance(error, LostError) or is_refused_for_now):
+            return False
+        if isinstance(self._reconnect, bool):
+            return self._reconnect
+        return self._reconnect(self._change_to(State.CONNECTING, error, delay))
+
+    async def _read_stream(self, client: httpx2.AsyncClient) -> None:
+        """Make one attempt; returns where the server says that there is no more."""
+        response = await self._requester.open(client, self._received_id)
+        try:
+            # WHATWG HTML, 9.2.3: a stream is status 200 with its type, 204 ends it for good.
+            if response.status_code == 204:  # noqa: PLR2004 - No Content
+                return
+            if response.status_code != 200:  # noqa: PLR2004 - OK
+                raise await _refusal(response)
+            if not is_event_stream(kind := response.headers.get("content-type", "")):
+                raise ContentTypeError(kind)
+            if not is_readable(coding := response.headers.get("content-encoding", "")):
+                raise ContentEncodingError(f"the stream is compressed with {coding[:50]!r}")
+            await self._read_events(response)
+        finally:
+            await response.aclose()
+        raise StreamEndedError("the server ended the stream")
+
+    async def _read_events(self, response: httpx2.Response) -> None:
+        self._streams += 1
+        self._change(State.OPEN)
+        limits = self._limits
+        parser = SSEParser(max_event_size=limits.max_event_bytes, last_event_id=self._received_id)
+        take = partial(self._take, parser)
+        await read_body(response, take, read_timeout=limits.read_timeout)
+
+    async def _take(self, parser: SSEParser, piece: bytes) -> None:
+        """Hand on the events that these bytes complete; waits while the buffer is full."""
+        self._bytes += len(piece)
+        too_large = None
+        try:
+            events = parser.feed(piece)
+        except EventTooLargeError as exc:
+            events, too_large = [*exc.events], exc
+        if parser.retry is not None:
+            self._delay = parser.retry / 1000
+        for event in events:
+            await self._hand_on(_Item(event, event.id or ""))
+        if too_large is not None:
+            self._over_limit += 1
+            raise EventLimitError(str(too_large)) from too_large
+        if parser.last_event_id != self._received_id:
+            await self._hand_on(_Item(None, parser.last_event_id))
+
+    async def _hand_on(self, item: _Item) -> None:
+        self._received_id = item.id
+        self._received += item.event is not None
+        await self._sender.send(item)
+
+    def _change(
+        self, state: State, error: EventSourceError | None = None, delay: float | None = None
+    ) -> None:
+        self._state = state
+        self._changed.set()
+        self._changed = trio.Event()
+        if self._on_state_change is not None:
+            self._on_state_change(self._change_to(state, error, delay))
+
+    def _change_to(
+        self, state: State, error: EventSourceError | None, delay: float | None
+    ) -> StateChange:
+        return StateChange(
+            state=state,
+            url=self._requester.asked,
+            attempts=self._attempts,
+            failures=self._failures,
+            error=error,
+            delay=delay,
+        )
+
+
+async def _refusal(response: httpx2.Response) -> StatusError:
+    """Return the error for a status that is no stream."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    wait = retry_after(headers.get("retry-after", ""), time.time())
+    text = await read_text(response)
+    return StatusError(response.status_code, headers=headers, text=text, retry_after=wait)

@@ -6,7 +6,7 @@ Needs prometheus-client, which the extras `metrics` and `hub` bring.
 from h3trio._doors import own as _own
 
 from ._collector import Collector as Collector
-from ._endpoint import Metrics as Metrics
+from ._collector import Metrics as Metrics
 
 _own(globals(), __name__)
 del _own

@@ -58,9 +58,11 @@ async def test_plan_of_arguments() -> None:
         arguments = parser.parse_args([*words, "-H", "Authorization:  Bearer x", "--ramp", "0"])
         parser.complete(arguments, {"H3TRIO_DURATION": "3"})
         plan = await make_plan(arguments)
-    assert (plan.connections, plan.processes, plan.duration, plan.ramp) == (5, 1, 3.0, 0.0)
-    assert (plan.target.host, plan.target.path) == (at, "/?topic=a")
-    assert plan.target.headers == ("Authorization: Bearer x",)
+    assert (plan.subscribe.connections, plan.subscribe.ramp) == (5, 0.0)
+    assert (plan.processes, plan.duration) == (1, 3.0)
+    target = plan.subscribe.target
+    assert (target.host, target.path) == (at, "/?topic=a")
+    assert target.headers == ("Authorization: Bearer x",)
     assert plan.publish is not None
     assert (plan.publish.rate, plan.publish.size) == (10.0, 100)
     assert plan.publish.target.path == "/events/a"

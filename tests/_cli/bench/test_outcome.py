@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from h3trio._cli.bench.job import Published, Received
 from h3trio._cli.bench.outcome import EXIT_PROBLEMS, EXIT_UNREACHED, Outcome
@@ -116,3 +118,15 @@ def test_json_has_every_figure() -> None:
     assert found["received"]["latency_ms"]["max"] == pytest.approx(4)
     assert found["published"]["acked"] == 8
     assert (found["problems"], found["status"]) == ([], 0)
+
+
+def test_rich_draws_the_same_figures() -> None:
+    """The table has every row, and the problems stand below it; URLs aren't markup."""
+    results = io.StringIO()
+    received = Received(asked=2, opened=2, missing=1, events=7)
+    found = Outcome(url="http://h/[x]", received=received)
+    found.draw(Console(file=results, width=80))
+    drawn = results.getvalue()
+    assert all(what in drawn and value in drawn for what, value in found.rows())
+    assert "PROBLEM: 1 events missing" in drawn
+    assert "http://h/[x]" in drawn

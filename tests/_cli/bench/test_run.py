@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections import Counter
 
 import pytest
 
@@ -31,6 +32,10 @@ def test_open_files_bound_the_connections() -> None:
 
 def test_progress_sums_the_processes() -> None:
     """The line has the sums, and the rate since the line before."""
-    progress = [{"opened": 2, "events": 100, "bytes": 1_000_000}, {"opened": 1, "gone": 1}, {}]
+    progress = [
+        Counter(opened=2, events=100, bytes=1_000_000),
+        Counter(opened=1, gone=1),
+        Counter(),
+    ]
     assert step_line(progress, 40) == ("3 opened, 1 gone; 100 events, 60/s, 1.0 MB", 100)
     assert step_line([], 0) == ("0 opened; 0 events, 0/s, 0.0 MB", 0)

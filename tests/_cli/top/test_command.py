@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, final
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
 import httpx2
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
-
-    from h3trio._cli.top.view import TopView
 
 
 WRONG = [
@@ -32,25 +31,6 @@ def test_wrong_arguments(refused: Callable[..., str], subtests: pytest.Subtests)
             assert message in refused("top", *argv)
 
 
-@final
-class Shown:
-    """A screen that keeps what it is to show beside a view."""
-
-    def __init__(self) -> None:
-        self.states: list[str] = []
-
-    def __enter__(self) -> object:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, shown: TopView, state: str) -> None:
-        """Keep it."""
-        assert shown.title
-        self.states.append(state)
-
-
 async def test_the_address_is_shown_without_its_password() -> None:
     """A glance over a shoulder, or a screenshot, shows the name of the hub and no secret."""
 
@@ -59,11 +39,13 @@ async def test_the_address_is_shown_without_its_password() -> None:
         fields = {"Content-Type": "text/event-stream"}
         return httpx2.Response(200, headers=fields, text='event: statistics\ndata: {"hub":{}}\n\n')
 
-    screen = Shown()
-    watching = Watching("http://me:secret@hub:3000", screen, token=None, once=True, interval=1)
+    states: list[str] = []
+    url = "http://me:secret@hub:3000"
+    arguments = Namespace(url=url, token=None, once=True, interval=1.0)
+    watching = Watching(arguments, is_drawn=True)
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
-        await watching.watch(client)
-    assert screen.states == ["http://hub:3000"]
+        await watching.watch(client, lambda _shown, state: states.append(state))
+    assert states == ["http://hub:3000"]
 
 
 def test_without_rich(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

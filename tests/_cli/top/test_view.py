@@ -63,8 +63,8 @@ def test_rates_are_those_between_two() -> None:
     facts = dict(view(snapshot(62, 130), snapshot(60, 120)).facts)
     assert facts["published"] == "5.0/s, 130 in all"
     shown = view(snapshot(62, 130), snapshot(60, 120))
-    assert shown.topics[0].rate == "5.0"
-    assert view(snapshot(62, 130), snapshot(60, 120, topics=[])).topics[0].rate == "0.0"
+    assert shown.topics[0][2] == "5.0"
+    assert view(snapshot(62, 130), snapshot(60, 120, topics=[])).topics[0][2] == "0.0"
     assert dict(view(snapshot(2, 4), snapshot(60, 120)).facts)["published"] == "2.0/s, 4 in all"
 
 

@@ -17,8 +17,7 @@ from h3trio._cli import common, http
 from h3trio._cli.options import fail
 from h3trio.client._errors import without_secret
 
-from .job import Endpoint, PublishJob
-from .progress import display
+from .job import Endpoint, PublishJob, SubscribeJob
 from .run import BenchPlan, BenchRun, check_limits, resolve
 
 if TYPE_CHECKING:
@@ -127,16 +126,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _bench(arguments: argparse.Namespace) -> Outcome:
     plan = await make_plan(arguments)
-    shown = display(quiet=arguments.quiet, stream=sys.stderr)
-    try:
-        outcome = await BenchRun(plan, shown.step).run()
-    except BaseException:
-        shown.end(None)
-        raise
-    shown.end(None if arguments.json else outcome)
+    if arguments.quiet or not common.has_rich(sys.stderr):
+        outcome = await BenchRun(plan, _say_nothing if arguments.quiet else common.say).run()
+        shown = outcome.as_text()
+    else:
+        from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
+
+        # One line that changes, and is gone at the end.
+        with Console(stderr=True).status("") as status:
+            outcome = await BenchRun(plan, status.update).run()
+        shown = None
     if arguments.json:
-        common.write_line(json.dumps(outcome.as_json(), indent=2))
+        shown = json.dumps(outcome.as_json(), indent=2)
+    if shown is None:
+        outcome.draw(Console())
+    else:
+        common.write_line(shown)
     return outcome
+
+
+def _say_nothing(_step: str) -> None:
+    """Show no progress."""
 
 
 async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
@@ -145,23 +155,26 @@ async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
     Raises:
         UnreachedError: there is none.
     """
-    publish = None
+    job = None
     if arguments.publish_url is not None:
-        publish = PublishJob(
+        job = PublishJob(
             target=await _target(arguments.publish_url, arguments),
             rate=arguments.rate or RATE,
             size=arguments.size,
             connections=arguments.publishers,
         )
-    return BenchPlan(
-        url=without_secret(arguments.stream),
+    streams = SubscribeJob(
         target=await _target(arguments.stream, arguments),
         connections=arguments.connections,
-        processes=arguments.processes,
         ramp=arguments.ramp,
-        duration=arguments.duration,
         timeout=arguments.timeout,
-        publish=publish,
+    )
+    return BenchPlan(
+        url=without_secret(arguments.stream),
+        subscribe=streams,
+        processes=arguments.processes,
+        duration=arguments.duration,
+        publish=job,
     )
 
 

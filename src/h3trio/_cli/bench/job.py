@@ -9,13 +9,17 @@ count from now, `DRAIN` to end as soon as it is quiet, `END` to end at once. It 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, final
+
+from h3trio.hub._fanout.latency import Histogram
 
 from .histogram import delays, merge
 
 if TYPE_CHECKING:
-    from h3trio.hub._fanout.latency import Histogram
+    from multiprocessing.connection import Connection
+
+    Pipe = Connection[Any, Any]
 
 GO: Final = "go"
 DRAIN: Final = "drain"
@@ -107,21 +111,14 @@ class Received:
     def add(self, other: Received) -> None:
         """Add the counts of another process."""
         self.least = min(self.least, other.least) if self.asked else other.least
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in _MAXIMA:
-            setattr(self, name, max(getattr(self, name), getattr(other, name)))
-        self.refused += other.refused
-        self.lost += other.lost
-        merge(self.connects, other.connects)
-        merge(self.latencies, other.latencies)
-
-
-_SUMS: Final = (
-    *("asked", "opened", "ended", "events", "timed", "early", "bytes", "reads"),
-    *("judged", "unnumbered", "repeated", "missing", "resets"),
-)
-_MAXIMA: Final = ("most", "connect_seconds", "bounded", "seconds", "busy")
+        for name in (each.name for each in fields(self) if each.name != "least"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Histogram):
+                merge(mine, theirs)
+            elif name == "most" or isinstance(mine, bool | float):
+                setattr(self, name, max(mine, theirs))
+            else:
+                setattr(self, name, mine + theirs)
 
 
 @final

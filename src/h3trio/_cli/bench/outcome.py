@@ -1,4 +1,7 @@
-"""`Outcome`: the figures of a run of the load generator, its problems, and notes on the figures."""
+"""`Outcome`: the figures of a run of the load generator, its problems, and notes on the figures.
+
+It is written as JSON, as plain lines, or as a table with rich, which comes with an extra.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from .publish import event_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from rich.console import Console
 
     from h3trio.hub._fanout.latency import Histogram
 
@@ -113,6 +118,19 @@ class Outcome:
         width = max(len(what) for what, _ in rows)
         lines = [f"  {what.ljust(width)}  {value}" for what, value in rows]
         return "\n".join([self.url, *lines, *self.remarks()])
+
+    def draw(self, console: Console) -> None:
+        """Draw the table, and write the problems and the notes below it."""
+        from rich.table import Table  # noqa: PLC0415 - the extra, only where it is there
+        from rich.text import Text  # noqa: PLC0415 - same
+
+        # As text: the brackets of an IPv6 address would be markup.
+        table = Table(title=Text(self.url), show_header=False)
+        for row in self.rows():
+            table.add_row(*row)
+        console.print(table)
+        for line in self.remarks():
+            console.print(line, style="red" if "PROBLEM" in line else None, markup=False)
 
     def remarks(self) -> Iterator[str]:
         """Return the problems and the notes, a line each."""

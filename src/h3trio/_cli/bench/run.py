@@ -11,7 +11,8 @@ import contextlib
 import multiprocessing
 import resource
 import signal
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -19,21 +20,15 @@ import trio
 from h3trio._cli.common import CommandError
 from h3trio.client._errors import reason_of
 
-from .job import (
-    DRAIN,
-    END,
-    GO,
-    Endpoint,
-    Published,
-    PublishJob,
-    Received,
-    SubscribeJob,
-)
+from .job import DRAIN, END, GO, Published, PublishJob, Received, SubscribeJob
 from .outcome import EXIT_UNREACHED, Outcome
-from .worker import work
+from .publish import publish
+from .subscribe import subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from .job import Pipe
 
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
@@ -55,12 +50,10 @@ class BenchPlan:
     """The parts of a run; times are in seconds."""
 
     url: str
-    target: Endpoint
-    connections: int
+    subscribe: SubscribeJob
+    """The streams of all processes."""
     processes: int
-    ramp: float
     duration: float
-    timeout: float
     publish: PublishJob | None = None
 
 
@@ -102,6 +95,17 @@ async def resolve(host: str, port: int, patience: float) -> tuple[int, str]:
     raise UnreachedError(f"can't reach {host} at port {port}: {why}")
 
 
+def work(job: SubscribeJob | PublishJob, pipe: Pipe) -> None:
+    """Do a job, in a process that ends with the pipe: nothing is left running if `bench` goes."""
+    # An interrupt goes to all processes of the terminal; `bench` turns it into a command.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        if isinstance(job, PublishJob):
+            publish(job, pipe)
+        else:
+            subscribe(job, pipe)
+
+
 @final
 class Worker:
     """A process that works for us.
@@ -122,7 +126,7 @@ class Worker:
         self._result: Received | Published | None = None
         self.ready, self.going, self.over = trio.Event(), trio.Event(), trio.Event()
         self.opened = 0
-        self.progress: dict[str, int] = {}
+        self.progress: Counter[str] = Counter()
 
     def tell(self, command: str) -> None:
         """Send a command; one that is gone is not told."""
@@ -187,17 +191,15 @@ class BenchRun:
         plan = self._plan
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals)
-            for count in shares(plan.connections, plan.processes):
-                job = SubscribeJob(
-                    target=plan.target, connections=count, ramp=plan.ramp, timeout=plan.timeout
-                )
-                self._workers.append(Worker(job))
+            for count in shares(plan.subscribe.connections, plan.processes):
+                self._workers.append(Worker(replace(plan.subscribe, connections=count)))
             publisher = plan.publish and Worker(plan.publish)
             for worker in (*self._workers, *([publisher] if publisher else [])):
                 nursery.start_soon(worker.follow)
             nursery.start_soon(self._show_steps)
             ready = [worker.ready for worker in self._workers]
-            await self._until(ready, plan.ramp + 2 * plan.timeout + LATE)
+            patience = plan.subscribe.ramp + 2 * plan.subscribe.timeout + LATE
+            await self._until(ready, patience)
             outcome = await self._measure(publisher)
             nursery.cancel_scope.cancel(reason="the run is over")
         return outcome
@@ -267,12 +269,9 @@ class BenchRun:
             self._show(line)
 
 
-def step_line(progress: Sequence[dict[str, int]], before: int) -> tuple[str, int]:
+def step_line(progress: Sequence[Counter[str]], before: int) -> tuple[str, int]:
     """Return a line of progress, and the events it counts: the next line shows what was added."""
-    total = {
-        name: sum(found.get(name, 0) for found in progress)
-        for name in ("opened", "gone", "events", "bytes")
-    }
+    total: Counter[str] = sum(progress, Counter())
     events = total["events"]
     rate = max(0, events - before) / STEP
     gone = f", {total['gone']:,} gone" if total["gone"] else ""

@@ -15,29 +15,59 @@ import os
 import select
 import socket
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 
+from h3trio._http.http1 import ResponseReader
 from h3trio._version import __version__
 from h3trio.client._policy import is_event_stream
 
 from .count import BadStreamError, BodyReader, Memo
 from .histogram import delays
 from .ids import Ids, Position
-from .job import Received
+from .job import DRAIN, END, GO, Received
 
 if TYPE_CHECKING:
     from .count import Found
-    from .job import SubscribeJob
+    from .job import Pipe, SubscribeJob
 
 BUFFER_BYTES: Final = 256 * 1024
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_CONNECTING: Final = 256  # at once in one process: no server's backlog should overflow by us
 QUIET: Final = 0.5  # seconds without an event that end a drain
 MAX_DRAIN: Final = 5.0
+PROGRESS: Final = 0.5  # seconds between two messages
 
 _AGENT: Final = f"User-Agent: h3trio-bench/{__version__}"
 _IN: Final = select.EPOLLIN if hasattr(select, "EPOLLIN") else 1
 _OUT: Final = select.EPOLLOUT if hasattr(select, "EPOLLOUT") else 4
+
+
+def subscribe(job: SubscribeJob, pipe: Pipe) -> None:
+    """Do a job, as the commands say."""
+    swarm, ready, drained, command = Swarm(job, pipe.fileno()), False, 0.0, ""
+    told = time.perf_counter()
+    while command != END and not (drained and swarm.is_quiet(drained)):
+        if swarm.turn(PROGRESS):
+            command = pipe.recv()
+            if command == GO:
+                swarm.go()
+                pipe.send(("going", True))
+            elif command == DRAIN:
+                drained = time.perf_counter()
+        if not ready and swarm.is_open:
+            ready = True
+            pipe.send(("ready", swarm.received.opened))
+        if (now := time.perf_counter()) - told >= PROGRESS:
+            told, found = now, swarm.received
+            gone = found.ended + found.lost.total() + found.refused.total()
+            pipe.send(
+                (
+                    "progress",
+                    Counter(opened=found.opened, gone=gone, events=found.events, bytes=found.bytes),
+                )
+            )
+    pipe.send(("result", swarm.result()))
 
 
 class RefusedError(Exception):
@@ -50,18 +80,16 @@ def parse_head(head: bytes) -> bool:
     Raises:
         RefusedError: it is no event stream.
     """
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    words = status_line.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1."):  # noqa: PLR2004 - version, status
-        raise RefusedError("the answer is not HTTP/1")
-    if words[1] != "200":
-        raise RefusedError(f"status {words[1][:3]}")
-    fields = {
-        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
-    }
-    if not is_event_stream(fields.get("content-type", "")):
+    answer = ResponseReader()
+    try:
+        answer.feed(head + b"\r\n\r\n")
+    except ValueError:
+        raise RefusedError("the answer is not HTTP/1") from None
+    if answer.status != 200:  # noqa: PLR2004 - OK
+        raise RefusedError(f"status {answer.status}")
+    if not is_event_stream(answer.headers.get("content-type", "")):
         raise RefusedError("no text/event-stream")
-    return fields.get("transfer-encoding", "").lower() == "chunked"
+    return answer.headers.get("transfer-encoding", "").lower() == "chunked"
 
 
 @final
@@ -83,13 +111,15 @@ class SwarmStream:
 class Swarm:
     """All streams of this process; `turn` is one round of the loop."""
 
-    def __init__(self, job: SubscribeJob) -> None:
+    def __init__(self, job: SubscribeJob, watched: int) -> None:
+        """Make it; `turn` returns when the watched descriptor can be read."""
         self._job = job
         self._request = (
             job.target.head("GET", _AGENT, "Accept: text/event-stream", "Cache-Control: no-store")
             + b"\r\n"
         )
         self._poll = select.epoll()
+        self._poll.register(watched, _IN)
         self._streams: dict[int, SwarmStream] = {}
         self._connecting: dict[int, SwarmStream] = {}  # the oldest first
         self._buffer = bytearray(BUFFER_BYTES)
@@ -102,10 +132,6 @@ class Swarm:
         self._count_from = self._last_event = 0.0
         self._cpu = 0.0
         self.received = Received(asked=job.connections)
-
-    def watch(self, fd: int) -> None:
-        """Let `turn` return when this descriptor can be read."""
-        self._poll.register(fd, _IN)
 
     @property
     def is_open(self) -> bool:
@@ -122,19 +148,19 @@ class Swarm:
         self._count_from = self._last_event = time.perf_counter()
         self._cpu = time.process_time()
 
-    def turn(self, timeout: float) -> set[int]:
-        """Serve what is ready, after waiting so many seconds; return the watched that are ready."""
+    def turn(self, timeout: float) -> bool:
+        """Serve what is ready, after waiting so many seconds; return whether the watched is."""
         wait = self._start_due(time.perf_counter())
-        others: set[int] = set()
+        is_told = False
         for fd, mask in self._poll.poll(min(timeout, wait), 1024):
             stream = self._streams.get(fd)
             if stream is None:
-                others.add(fd)
+                is_told = True
             elif mask & _OUT:
                 self._connected(stream)
             else:
                 self._read(stream)
-        return others
+        return is_told
 
     def is_quiet(self, since: float) -> bool:
         """Whether a drain that was asked for at `since` is over."""

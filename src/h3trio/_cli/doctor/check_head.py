@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .seen import Head, Seen
 
     Check = Callable[[Seen], Iterator["Finding"]]
 
 OK: Final = 200
-NO_CONTENT: Final = 204
 SLOW_HEAD: Final = 2.0  # seconds
 
 
@@ -46,20 +45,16 @@ class Finding:
     severity: Severity = field(kw_only=True)
 
 
-ok = partial(Finding, severity=Severity.OK)
-info = partial(Finding, severity=Severity.INFO)
-warning = partial(Finding, severity=Severity.WARNING)
-error = partial(Finding, severity=Severity.ERROR)
+# The table of checks adds the name.
+ok = partial(Finding, "", severity=Severity.OK)
+info = partial(Finding, "", severity=Severity.INFO)
+warning = partial(Finding, "", severity=Severity.WARNING)
+error = partial(Finding, "", severity=Severity.ERROR)
 
 
 def with_head(check: Callable[[Seen, Head], Iterator[Finding]]) -> Check:
     """Make a check that is left out where there is no stream."""
-
-    def check_stream(seen: Seen) -> Iterator[Finding]:
-        if seen.head is not None and seen.is_stream:
-            yield from check(seen, seen.head)
-
-    return check_stream
+    return lambda seen: check(seen, seen.head) if seen.head and seen.is_stream else iter(())
 
 
 # -- the answer
@@ -85,40 +80,40 @@ BUFFER: Final = (
 )
 
 
-def is_held(seen: Seen) -> bool:
-    """Tell whether the stream's head is kept back: HEAD, which has no more to wait for, gets it."""
-    probe = seen.head_probe
-    return seen.is_silent and probe is not None and probe.head is not None
-
-
 def check_answer(seen: Seen) -> Iterator[Finding]:
     """An EventSource wants 200, and soon (WHATWG HTML, 9.2.3)."""
     head = seen.head
+    probe = seen.head_probe
     if seen.is_untrusted:
-        advice = (
-            "Browsers refuse it without asking. Send the chain; --ca-file or --insecure to go on."
-        )
-        yield error("certificate", seen.problem, advice)
-    elif is_held(seen):
+        return
+    if seen.is_silent and probe is not None and probe.head is not None:
+        # HEAD, which has no more to wait for, gets a head.
         text = f"{seen.problem}, though HEAD is answered at once: the stream is held back"
-        yield error("answer", text, BUFFER)
+        yield error(text, BUFFER)
     elif head is None:
         problem = seen.problem or "there was no answer"
-        advice = "See whether it runs, and what a firewall or proxy in between does."
-        yield error("answer", problem, advice)
+        yield error(problem, "See whether it runs, and what a firewall or proxy in between does.")
     elif head.status != OK:
         said = f": {seen.text}" if seen.text else ""
         later = f" It asks to wait: Retry-After {head.get('retry-after')}." * (
             "retry-after" in dict(head.fields)
         )
-        yield error("answer", f"{head.status}{said}", _ADVICE.get(head.status, _GIVES_UP) + later)
+        yield error(f"{head.status}{said}", _ADVICE.get(head.status, _GIVES_UP) + later)
     elif head.seconds > SLOW_HEAD:
         advice = "Send the head and a comment at once; a proxy may be waiting for the first bytes."
-        yield warning("answer", f"200, but only after {head.seconds:.1f} s", advice)
+        yield warning(f"200, but only after {head.seconds:.1f} s", advice)
     else:
-        yield ok("answer", f"200 after {milliseconds(head.seconds)}")
-    if seen.is_trusting and head is not None and urlsplit(head.url).scheme == "https":
-        yield warning("certificate", "not checked", "Leave out --insecure to have it checked.")
+        yield ok(f"200 after {milliseconds(head.seconds)}")
+
+
+def check_certificate(seen: Seen) -> Iterator[Finding]:
+    """Browsers refuse a certificate that they don't trust, and there is no answer then."""
+    head = seen.head
+    if seen.is_untrusted:
+        advice = "Send the chain; --ca-file or --insecure to go on."
+        yield error(seen.problem, f"Browsers refuse it without asking. {advice}")
+    elif seen.is_trusting and head is not None and urlsplit(head.url).scheme == "https":
+        yield warning("not checked", "Leave out --insecure to have it checked.")
 
 
 def check_redirects(seen: Seen) -> Iterator[Finding]:
@@ -127,12 +122,12 @@ def check_redirects(seen: Seen) -> Iterator[Finding]:
         here, there = urlsplit(hop.url), urlsplit(hop.target)
         text = f"{hop.status} to {hop.target}"
         if (here.scheme, there.scheme) == ("https", "http"):
-            yield error("redirect", text, "Browsers block plain HTTP in a page that came by HTTPS.")
+            yield error(text, "Browsers block plain HTTP in a page that came by HTTPS.")
         elif here.netloc != there.netloc:
             advice = "Another origin: it needs CORS, and cookies and tokens don't go along."
-            yield warning("redirect", text, advice)
+            yield warning(text, advice)
         else:
-            yield info("redirect", text, "Name the final address: each reconnect takes both steps.")
+            yield info(text, "Name the final address: each reconnect takes both steps.")
 
 
 def check_type(seen: Seen) -> Iterator[Finding]:
@@ -142,14 +137,13 @@ def check_type(seen: Seen) -> Iterator[Finding]:
     value = seen.head.get("content-type")
     if not seen.is_stream:
         advice = "Send `Content-Type: text/event-stream`, or EventSource gives up."
-        yield error("type", value or "no Content-Type", advice)
+        yield error(value or "no Content-Type", advice)
         return
     charset = (value or "").lower().partition("charset=")[2].strip(' "')
     if charset and charset not in ("utf-8", "utf8"):
-        advice = "Event streams are UTF-8 whatever a charset says: leave it out."
-        yield warning("type", value or "", advice)
+        yield warning(value or "", "Event streams are UTF-8 whatever a charset says: leave it out.")
     else:
-        yield ok("type", value or "")
+        yield ok(value or "")
 
 
 # -- what is between
@@ -162,16 +156,15 @@ def check_caching(_seen: Seen, head: Head) -> Iterator[Finding]:
     stored += [f"{name}: {value}" for name, value in head.fields if is_hit(name, value)]
     if stored:
         advice = "A cache answered. Send `Cache-Control: no-cache`, and exempt the path there."
-        yield error("caching", ", ".join(stored), advice)
+        yield error(", ".join(stored), advice)
     text = head.get("cache-control") or "no Cache-Control"
     if not control & {"no-cache", "no-store"}:
-        advice = "Send `Cache-Control: no-cache, no-transform`."
-        yield warning("caching", text, advice)
+        yield warning(text, "Send `Cache-Control: no-cache, no-transform`.")
     elif "no-transform" not in control:
         advice = "Add `no-transform`: some CDNs and mobile networks compress what may be changed."
-        yield info("caching", text, advice)
+        yield info(text, advice)
     else:
-        yield ok("caching", text)
+        yield ok(text)
 
 
 def is_hit(name: str, value: str) -> bool:
@@ -184,12 +177,12 @@ def check_accel(_seen: Seen, head: Head) -> Iterator[Finding]:
     match head.get("x-accel-buffering"):
         case None:
             text = "no X-Accel-Buffering: it isn't sent, or an nginx has taken it"
-            yield info("proxy buffers", text, "Send `X-Accel-Buffering: no`: nginx obeys it.")
+            yield info(text, "Send `X-Accel-Buffering: no`: nginx obeys it.")
         case "no":
-            yield ok("proxy buffers", "X-Accel-Buffering: no")
+            yield ok("X-Accel-Buffering: no")
         case other:
             advice = "Send `X-Accel-Buffering: no`, so that nginx passes on each event at once."
-            yield warning("proxy buffers", f"X-Accel-Buffering: {other}", advice)
+            yield warning(f"X-Accel-Buffering: {other}", advice)
 
 
 def check_framing(_seen: Seen, head: Head) -> Iterator[Finding]:
@@ -197,12 +190,12 @@ def check_framing(_seen: Seen, head: Head) -> Iterator[Finding]:
     length = head.get("content-length")
     if length is not None:
         advice = "Whatever made a length had all of it first: turn its buffering off."
-        yield error("framing", f"Content-Length: {length}: it ends there", advice)
+        yield error(f"Content-Length: {length}: it ends there", advice)
     elif "chunked" in head.members("transfer-encoding"):
-        yield ok("framing", f"{head.version}, chunked")
+        yield ok(f"{head.version}, chunked")
     else:
         advice = "Let what is in front speak HTTP/1.1: a cut looks like an end here."
-        yield info("framing", f"{head.version}, until the connection closes", advice)
+        yield info(f"{head.version}, until the connection closes", advice)
 
 
 def check_compression(_seen: Seen, head: Head) -> Iterator[Finding]:
@@ -213,9 +206,9 @@ def check_compression(_seen: Seen, head: Head) -> Iterator[Finding]:
             "Turn it off for text/event-stream, unless each event is flushed; `Cache-Control: "
             "no-transform` forbids it to proxies."
         )
-        yield warning("compression", f"Content-Encoding: {', '.join(sorted(encodings))}", advice)
+        yield warning(f"Content-Encoding: {', '.join(sorted(encodings))}", advice)
     else:
-        yield ok("compression", "none, though it was offered")
+        yield ok("none, though it was offered")
 
 
 # -- pages of other origins
@@ -227,20 +220,20 @@ def check_origin(seen: Seen, head: Head) -> Iterator[Finding]:
     with_cookies = (head.get("access-control-allow-credentials") or "") == "true"
     if allowed is None and seen.origin is None:
         text = "only pages of its own origin can read it"
-        yield info("origins", text, "If others shall, allow them by CORS, and try --origin.")
+        yield info(text, "If others shall, allow them by CORS, and try --origin.")
     elif allowed == "*" and with_cookies:
         advice = "Browsers refuse * together with credentials: name the origin."
-        yield error("origins", "any origin, with credentials", advice)
+        yield error("any origin, with credentials", advice)
     elif seen.origin is not None and allowed not in ("*", seen.origin):
         text = f"pages of {seen.origin} can't read it"
         found = "is missing" if allowed is None else f"says {allowed}"
-        yield error("origins", text, f"Access-Control-Allow-Origin {found}.")
+        yield error(text, f"Access-Control-Allow-Origin {found}.")
     elif allowed != "*" and not head.members("vary") & {"origin", "*"}:
         advice = "Add `Vary: Origin`: a cache may give this answer to another origin."
-        yield warning("origins", f"{allowed}, but no Vary: Origin", advice)
+        yield warning(f"{allowed}, but no Vary: Origin", advice)
     else:
         cookies = ", with cookies" if with_cookies else ", without cookies"
-        yield ok("origins", "any" + cookies if allowed == "*" else f"{allowed}{cookies}")
+        yield ok("any" + cookies if allowed == "*" else f"{allowed}{cookies}")
 
 
 def check_preflight(seen: Seen) -> Iterator[Finding]:
@@ -250,17 +243,16 @@ def check_preflight(seen: Seen) -> Iterator[Finding]:
         return
     advice = "Only clients made with `fetch` need it: answer OPTIONS, and allow these headers."
     if probe.head is None:
-        yield warning("preflight", probe.problem, advice)
+        yield warning(probe.problem, advice)
         return
     allowed = probe.head.members("access-control-allow-headers")
     missing = {"authorization", "last-event-id"} - allowed
     if not 200 <= probe.head.status < 300:  # noqa: PLR2004 - successful
-        yield warning("preflight", f"OPTIONS is answered {probe.head.status}", advice)
+        yield warning(f"OPTIONS is answered {probe.head.status}", advice)
     elif missing:
-        text = f"it doesn't allow {' and '.join(sorted(missing))}"
-        yield warning("preflight", text, advice)
+        yield warning(f"it doesn't allow {' and '.join(sorted(missing))}", advice)
     else:
-        yield ok("preflight", f"allows {', '.join(sorted(allowed))}")
+        yield ok(f"allows {', '.join(sorted(allowed))}")
 
 
 def check_method_head(seen: Seen) -> Iterator[Finding]:
@@ -270,11 +262,11 @@ def check_method_head(seen: Seen) -> Iterator[Finding]:
         return
     advice = "Answer HEAD with the head alone: monitors and link checkers ask with it."
     if probe.head is None:
-        yield warning("HEAD", probe.problem, advice)
+        yield warning(probe.problem, advice)
     elif probe.head.status == OK:
-        yield ok("HEAD", "answered, without a body")
+        yield ok("answered, without a body")
     else:
-        yield info("HEAD", f"is answered {probe.head.status}", advice)
+        yield info(f"is answered {probe.head.status}", advice)
 
 
 # -- connections
@@ -288,13 +280,13 @@ _SIX: Final = (
 def check_connections(seen: Seen, head: Head) -> Iterator[Finding]:
     """Browsers speak HTTP/2 only over TLS, where ALPN chose it (RFC 9113, 3.2)."""
     if seen.offered == "h2":
-        yield ok("connections", "HTTP/2 is offered: a hundred streams go over one connection")
+        yield ok("HTTP/2 is offered: a hundred streams go over one connection")
         return
     if urlsplit(head.url).scheme == "https":
         advice = "Offer HTTP/2 at what ends TLS; or send many topics over one stream."
     else:
         advice = "Put a proxy with TLS and HTTP/2 in front; or send many topics over one stream."
-    yield info("connections", _SIX, advice)
+    yield info(_SIX, advice)
 
 
 def milliseconds(seconds: float) -> str:
@@ -302,16 +294,17 @@ def milliseconds(seconds: float) -> str:
     return f"{max(seconds, 0) * 1000:.0f} ms"
 
 
-HEAD_CHECKS: Final[tuple[Check, ...]] = (
-    check_redirects,
-    check_answer,
-    check_type,
-    with_head(check_caching),
-    with_head(check_accel),
-    with_head(check_framing),
-    with_head(check_compression),
-    with_head(check_origin),
-    check_preflight,
-    check_method_head,
-    with_head(check_connections),
-)
+HEAD_CHECKS: Final[Mapping[str, Check]] = {
+    "redirect": check_redirects,
+    "answer": check_answer,
+    "certificate": check_certificate,
+    "type": check_type,
+    "caching": with_head(check_caching),
+    "proxy buffers": with_head(check_accel),
+    "framing": with_head(check_framing),
+    "compression": with_head(check_compression),
+    "origins": with_head(check_origin),
+    "preflight": check_preflight,
+    "HEAD": check_method_head,
+    "connections": with_head(check_connections),
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from .check_head import (
@@ -25,7 +26,7 @@ from .check_head import (
 from .reading import ALONE, TOGETHER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .check_head import Check
     from .reading import Reading
@@ -47,12 +48,7 @@ _KEEP_ALIVE: Final = "Send a comment (`:`) when nothing was sent for 15 s."
 
 def with_reading(check: Callable[[Seen, Reading], Iterator[Finding]]) -> Check:
     """Make a check that is left out where no stream was read."""
-
-    def check_read(seen: Seen) -> Iterator[Finding]:
-        if seen.reading is not None:
-            yield from check(seen, seen.reading)
-
-    return check_read
+    return lambda seen: check(seen, seen.reading) if seen.reading else iter(())
 
 
 # -- what holds it up
@@ -62,19 +58,18 @@ def check_first_byte(_seen: Seen, reading: Reading) -> Iterator[Finding]:
     """A first comment makes proxies pass the head on, so that `onopen` fires."""
     if reading.first_byte is None:
         advice = f"Send a comment at once, as some proxies hold the head until bytes come. {BUFFER}"
-        yield warning("first bytes", f"none within {reading.seconds:.0f} s", advice)
+        yield warning(f"none within {reading.seconds:.0f} s", advice)
     elif reading.first_byte > LATE:
         advice = f"Send a comment at once. If the server does: {BUFFER}"
-        text = f"came {reading.first_byte:.1f} s after the head"
-        yield warning("first bytes", text, advice)
+        yield warning(f"came {reading.first_byte:.1f} s after the head", advice)
     else:
-        yield ok("first bytes", f"{milliseconds(reading.first_byte)} after the head")
+        yield ok(f"{milliseconds(reading.first_byte)} after the head")
 
 
 def check_form(_seen: Seen, reading: Reading) -> Iterator[Finding]:
     """A stream that can't be read here, browsers may read or not."""
     if reading.damage:
-        yield error("form", reading.damage, "Find out what sends or changes it.")
+        yield error(reading.damage, "Find out what sends or changes it.")
 
 
 def check_delivery(seen: Seen, reading: Reading) -> Iterator[Finding]:
@@ -85,12 +80,12 @@ def check_delivery(seen: Seen, reading: Reading) -> Iterator[Finding]:
     refused = next((sent for sent in seen.sent if sent.problem), None)
     if refused is not None:
         advice = "Give --token if it needs one, or say where to publish by --publish-url."
-        yield error("delivery", f"publishing failed: {refused.problem}", advice)
+        yield error(f"publishing failed: {refused.problem}", advice)
         return
     # An event whose request had no answer may be stored or not.
     sent = [event for event in seen.sent if event.problem == "" or event.mark in reading.arrivals]
     if not sent:
-        yield error("delivery", "nothing could be published in time", "Raise --wait.")
+        yield error("nothing could be published in time", "Raise --wait.")
         return
     yield from _delivered(reading, sent)
 
@@ -99,23 +94,21 @@ def _delivered(reading: Reading, sent: Sequence[Sent]) -> Iterator[Finding]:
     came = [event for event in sent if event.mark in reading.arrivals]
     if not came:
         text = f"none of {len(sent)} published events came within {reading.seconds:.0f} s"
-        advice = f"Are they published to what this stream carries? If so: {BUFFER}"
-        yield error("delivery", text, advice)
+        yield error(text, f"Are they published to what this stream carries? If so: {BUFFER}")
         return
     delays = [reading.arrivals[event.mark] - event.at for event in came]
     late = max(_held(reading, event) for event in came)
     if len(came) < len(sent):
         text = f"only {len(came)} of {len(sent)} published events came"
-        yield error("delivery", text, f"Some are lost, or held. {BUFFER}")
+        yield error(text, f"Some are lost, or held. {BUFFER}")
     elif _come_together(reading, came):
-        text = f"published events came together, up to {late:.1f} s late"
-        yield error("delivery", text, BUFFER)
+        yield error(f"published events came together, up to {late:.1f} s late", BUFFER)
     elif late > LATE:
         text = f"published events came up to {late:.1f} s late"
-        yield warning("delivery", text, f"Is the server busy? If not: {BUFFER}")
+        yield warning(text, f"Is the server busy? If not: {BUFFER}")
     else:
         times = f"{milliseconds(min(delays))} to {milliseconds(max(delays))}"
-        yield ok("delivery", f"{len(came)} published events came one by one, in {times}")
+        yield ok(f"{len(came)} published events came one by one, in {times}")
 
 
 def _held(reading: Reading, event: Sent) -> float:
@@ -143,17 +136,17 @@ def _unpublished(reading: Reading) -> Iterator[Finding]:
     beats = max((burst.comments for burst in reading.bursts if not burst.events), default=0)
     if reading.paused_inside > PAUSE:
         text = f"it paused for {reading.paused_inside:.1f} s in the middle of an event"
-        yield error("delivery", text, BUFFER)
+        yield error(text, BUFFER)
     elif beats > 1 and reading.bursts[0].comments < beats:
-        yield error("delivery", f"{beats} heartbeats came together", BUFFER)
+        yield error(f"{beats} heartbeats came together", BUFFER)
     elif len(clumps) > 1:
         most = max(burst.events for burst in clumps)
         text = f"events came in clumps, up to {most} at once after a silence"
-        yield warning("delivery", text, f"Does the server send them so? If not: {BUFFER}")
+        yield warning(text, f"Does the server send them so? If not: {BUFFER}")
     else:
         advice = "To measure it, publish: --publish for a h3trio hub, or --publish-url."
         came = f"{reading.events} events, none seen to be held" if reading.events else "no events"
-        yield info("delivery", came, advice)
+        yield info(came, advice)
 
 
 # -- what keeps it alive, and ends it
@@ -167,15 +160,15 @@ def check_heartbeat(_seen: Seen, reading: Reading) -> Iterator[Finding]:
         text = f"a comment every {interval:.1f} s of silence"
         if interval > LONG_HEARTBEAT:
             advice = "Send one every 15 s: proxies commonly give up after 60 s, some after 30."
-            yield warning("heartbeat", text, advice)
+            yield warning(text, advice)
         else:
-            yield ok("heartbeat", text)
+            yield ok(text)
     elif silence > LONG_HEARTBEAT or (silence > SILENCE and not reading.ended):
         advice = f"{_KEEP_ALIVE} To see a longer interval, raise --wait."
-        yield warning("heartbeat", f"nothing came for {silence:.0f} s", advice)
+        yield warning(f"nothing came for {silence:.0f} s", advice)
     else:
         text = f"none seen; the longest silence was {silence:.1f} s"
-        yield info("heartbeat", text, "On a quiet stream, and with a longer --wait, it shows.")
+        yield info(text, "On a quiet stream, and with a longer --wait, it shows.")
 
 
 def check_end(seen: Seen, reading: Reading) -> Iterator[Finding]:
@@ -184,19 +177,18 @@ def check_end(seen: Seen, reading: Reading) -> Iterator[Finding]:
     if reading.ended == "cut":
         advice = f"It wasn't the server's own end: a proxy's timeout, or a crash. {_KEEP_ALIVE}"
         text = f"cut off after {reading.seconds:.1f} s, {silence:.1f} s of them silent at last"
-        yield error("end", text, advice)
+        yield error(text, advice)
     elif reading.ended and silence > ALONE:
         text = f"ended after {silence:.1f} s of silence"
-        advice = f"It looks like an idle timeout. {_KEEP_ALIVE}"
-        yield warning("end", text, advice)
+        yield warning(text, f"It looks like an idle timeout. {_KEEP_ALIVE}")
     elif reading.ended:
         advice = (
             "EventSource comes back for more: if that was all, close it in the page at a last "
             "event; if not, find out what ended it."
         )
-        yield warning("end", f"ended after {reading.seconds:.1f} s", advice)
+        yield warning(f"ended after {reading.seconds:.1f} s", advice)
     else:
-        yield ok("end", f"none within {seen.wait:g} s")
+        yield ok(f"none within {seen.wait:g} s")
 
 
 # -- what takes it up again
@@ -206,16 +198,16 @@ def check_ids(_seen: Seen, reading: Reading) -> Iterator[Finding]:
     """A client that comes back says the last id it saw, if there was any."""
     advice = "Send an `id:` with each event, or who reconnects misses what came meanwhile."
     if reading.numbered < reading.events and not reading.last_event_id:
-        yield warning("ids", f"{reading.events} events without an id", advice)
+        yield warning(f"{reading.events} events without an id", advice)
     elif reading.numbered < reading.events:
         text = f"{reading.events - reading.numbered} of {reading.events} events have no own id"
-        yield info("ids", text, advice)
+        yield info(text, advice)
     elif reading.events:
-        yield ok("ids", f"each of {reading.events} events has one")
+        yield ok(f"each of {reading.events} events has one")
     elif reading.last_event_id:
-        yield ok("ids", "the stream gives one before any event")
+        yield ok("the stream gives one before any event")
     else:
-        yield info("ids", "there was no event to have one", "Publish, or raise --wait.")
+        yield info("there was no event to have one", "Publish, or raise --wait.")
 
 
 def check_resume(seen: Seen) -> Iterator[Finding]:
@@ -224,23 +216,22 @@ def check_resume(seen: Seen) -> Iterator[Finding]:
         return
     advice = "Begin behind `Last-Event-ID`; if that is gone, say so by an event."
     if found.status == 204:  # noqa: PLR2004 - "no content"
-        yield warning("resume", "204: who comes back with an id is sent away for good", advice)
+        yield warning("204: who comes back with an id is sent away for good", advice)
     elif found.problem:
-        yield error("resume", found.problem, "Who is disconnected can't come back.")
+        yield error(found.problem, "Who is disconnected can't come back.")
     elif found.reset:
         text = "a reset: the hub no longer has what followed the id"
-        yield warning("resume", text, "Keep more of the past, or tell clients to load anew.")
+        yield warning(text, "Keep more of the past, or tell clients to load anew.")
     elif found.asked in found.ids:
-        text = "the event of the id comes again: Last-Event-ID is ignored"
-        yield warning("resume", text, advice)
+        yield warning("the event of the id comes again: Last-Event-ID is ignored", advice)
     elif not found.expected:
         advice = "Nothing followed the id, so nothing could be missed; publish to learn more."
-        yield info("resume", "accepted an id", advice)
+        yield info("accepted an id", advice)
     elif found.ids[: len(found.expected)] == found.expected:
         count = len(found.expected)
-        yield ok("resume", f"Last-Event-ID brings the {count} events that followed it")
+        yield ok(f"Last-Event-ID brings the {count} events that followed it")
     else:
-        yield warning("resume", _went_wrong(found), advice)
+        yield warning(_went_wrong(found), advice)
 
 
 def _went_wrong(found: Resumed) -> str:
@@ -262,43 +253,43 @@ def check_retry(_seen: Seen, reading: Reading) -> Iterator[Finding]:
         advice = (
             "Send `retry:`, differing from client to client: a restart brings all back at once."
         )
-        yield info("retry", text, advice)
+        yield info(text, advice)
     elif retry < MIN_RETRY:
         advice = (
             "Raise it: a server that is down is asked again by all its clients as fast as that."
         )
-        yield warning("retry", f"{retry} ms", advice)
+        yield warning(f"{retry} ms", advice)
     elif retry > MAX_RETRY:
-        advice = "Lower it: who is cut off misses events for so long."
-        yield warning("retry", f"{retry} ms", advice)
+        yield warning(f"{retry} ms", "Lower it: who is cut off misses events for so long.")
     else:
-        yield ok("retry", f"{retry} ms")
+        yield ok(f"{retry} ms")
 
 
 def check_time(seen: Seen) -> Iterator[Finding]:
     """Looking has an end, whatever the server does."""
     if seen.ran_out:
         text = "the time for everything was over before everything was looked at"
-        yield warning("time", text, "Something answers very slowly; raise --timeout.")
+        yield warning(text, "Something answers very slowly; raise --timeout.")
 
 
-CHECKS: Final[tuple[Check, ...]] = (
-    *HEAD_CHECKS,
-    with_reading(check_first_byte),
-    with_reading(check_form),
-    with_reading(check_delivery),
-    with_reading(check_heartbeat),
-    with_reading(check_end),
-    with_reading(check_ids),
-    check_resume,
-    with_reading(check_retry),
-    check_time,
-)
+CHECKS: Final[Mapping[str, Check]] = {
+    **HEAD_CHECKS,
+    "first bytes": with_reading(check_first_byte),
+    "form": with_reading(check_form),
+    "delivery": with_reading(check_delivery),
+    "heartbeat": with_reading(check_heartbeat),
+    "end": with_reading(check_end),
+    "ids": with_reading(check_ids),
+    "resume": check_resume,
+    "retry": with_reading(check_retry),
+    "time": check_time,
+}
 
 
 def diagnose(seen: Seen) -> list[Finding]:
     """Make all checks."""
-    return [finding for check in CHECKS for finding in check(seen)]
+    found = ((name, finding) for name, check in CHECKS.items() for finding in check(seen))
+    return [replace(finding, check=name) for name, finding in found]
 
 
 def exit_status(findings: Sequence[Finding]) -> int:

@@ -12,7 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from h3trio._cli import common, http
-from h3trio._cli.options import fail
+from h3trio._cli.options import fail, fields_from
 
 from .check_stream import diagnose, exit_status
 from .observe import DoctorPlan, certificates, observe
@@ -106,16 +106,8 @@ async def _doctor(
 
 def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:
     """Make the plan of parsed arguments."""
-    publish_url = arguments.publish_url
     if arguments.publish:
         joint = "&" if "?" in arguments.stream else "?"
-        publish_url = f"{arguments.stream}{joint}event={EVENT_TYPE}"
-    return DoctorPlan(
-        url=arguments.stream,
-        wait=arguments.wait,
-        timeout=arguments.timeout,
-        publish_url=publish_url,
-        origin=arguments.origin,
-        is_trusting=arguments.insecure,
-        tls=tls,
-    )
+        arguments.publish_url = f"{arguments.stream}{joint}event={EVENT_TYPE}"
+    given = fields_from(arguments, DoctorPlan)
+    return DoctorPlan(url=arguments.stream, is_trusting=arguments.insecure, tls=tls, **given)

@@ -6,14 +6,13 @@ What a server says stands among them, so a terminal gets nothing but printable c
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import textwrap
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from h3trio._cli.common import one_line, write_line
+from h3trio._cli.common import has_rich, one_line, write_line
 
 from .check_head import Severity
 from .check_stream import exit_status
@@ -106,7 +105,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def show(seen: Seen, findings: Sequence[Finding]) -> None:
     """Write the findings to standard output: a table on a terminal, if rich is there."""
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+    if has_rich(sys.stdout):
         from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
 
         draw(Console(), seen, findings)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
-from h3trio._cli.common import KEY_VARIABLE, counted, seconds
-from h3trio._cli.options import fail
+from h3trio._cli.common import KEY_VARIABLE, counted, seconds, seconds_or_zero
+from h3trio._cli.options import env_flag, fail, fields_from
 from h3trio.hubserver import (
     COOKIE_NAME,
     AccessControl,
@@ -45,11 +44,6 @@ _COUNTS: Final = {
 
 def add_arguments(parser: Options) -> None:
     """Add the options."""
-    _add_tokens(parser)
-    _add_limits(parser)
-
-
-def _add_tokens(parser: Options) -> None:
     parser.add_variable("jwt_key", KEY_VARIABLE)
     what = f"hub: secret or public key of tokens; or the key itself in {KEY_VARIABLE}"
     parser.add_option("--jwt-key-file", metavar="FILE", help=what)
@@ -57,18 +51,16 @@ def _add_tokens(parser: Options) -> None:
     parser.add_option("--jwt-audience", metavar="TEXT", help="hub: what must be in a token's aud")
     parser.add_option("--jwt-issuer", metavar="TEXT", help="hub: what a token's iss must be")
     what = "hub: seconds that an issuer's clock may be ahead"
-    parser.add_option("--jwt-leeway", default=_RULES.leeway, type=_leeway, metavar="S", help=what)
+    parser.add_option("--jwt-leeway", default=_RULES.leeway, type=seconds_or_zero, help=what)
     parser.add_switch("--jwt-allow-no-exp", help="hub: take tokens that never end")
+    what, most = "hub: longest token that is looked at", _RULES.max_token_bytes
+    parser.add_option("--max-token-bytes", default=most, type=counted, help=what)
     parser.add_option(
-        "--max-token-bytes",
-        default=_RULES.max_token_bytes,
-        type=counted,
-        metavar="N",
-        help="hub: longest token that is looked at",
-    )
-    what = "hub: cookie that may hold a token"
-    parser.add_option(
-        "--cookie-name", default=COOKIE_NAME, type=_cookie_name, metavar="NAME", help=what
+        "--cookie-name",
+        default=COOKIE_NAME,
+        type=_cookie_name,
+        metavar="NAME",
+        help="hub: cookie that may hold a token",
     )
     what = "hub: take a token from ?authorization= too, for GET"
     parser.add_switch("--allow-query-token", help=what)
@@ -79,23 +71,11 @@ def _add_tokens(parser: Options) -> None:
         metavar="S|none",
         help="hub: seconds after which a stream's rights are checked again",
     )
-
-
-def _add_limits(parser: Options) -> None:
     what = "hub: events a second of one publisher, and at once; no limit unless given"
     parser.add_option("--publish-rate", type=Rate.parse, metavar="N/s[,BURST]", help=what)
     for name, what in _COUNTS.items():
-        parser.add_option(
-            "--" + name.replace("_", "-"),
-            default=getattr(_LIMITS, name),
-            type=counted,
-            metavar="N",
-            help=f"hub: {what}",
-        )
-
-
-def _leeway(text: str) -> float:
-    return 0.0 if text == "0" else seconds(text)
+        default = getattr(_LIMITS, name)
+        parser.add_option(env_flag(name), default=default, type=counted, help=f"hub: {what}")
 
 
 def _cookie_name(text: str) -> str:
@@ -124,11 +104,10 @@ def access_from(arguments: argparse.Namespace, anonymous: AnonymousAccess) -> Ac
         allow_query=arguments.allow_query_token,
         allowed_origins=anonymous.allowed_origins,
     )
-    names = {field.name for field in fields(Limits)} & vars(arguments).keys()
     return AccessControl(
         anonymous=anonymous,
         authenticator=keys and TokenAuthenticator(keys, rules=rules, token_sources=token_sources),
-        limits=Limits(**{name: getattr(arguments, name) for name in names}),
+        limits=Limits(**fields_from(arguments, Limits)),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from h3trio._cli.common import one_of
 from h3trio._cli.options import fail, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
@@ -54,7 +55,7 @@ def add_arguments(parser: Options) -> None:
     listen.add_arguments(parser)
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
     what = "how it is logged: text, or json for a JSON object a line"
-    parser.add_option("--log-format", default="text", type=_log_format, help=what)
+    parser.add_option("--log-format", default="text", type=one_of("text", "json"), help=what)
     parser.add_switch("--no-access-log", help="don't log requests")
     parser.add_switch(
         _reload.FLAG, help="start again when a Python file changes, to develop an app"
@@ -67,12 +68,6 @@ def _level(text: str) -> str:
     if text.upper() not in logging.getLevelNamesMapping():
         raise ValueError(f"{text!r} is not a log level")
     return text.lower()
-
-
-def _log_format(text: str) -> str:
-    if text not in ("text", "json"):
-        raise ValueError(f"{text!r} is neither text nor json")
-    return text
 
 
 def run(arguments: argparse.Namespace) -> int:

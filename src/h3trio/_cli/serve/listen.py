@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+from h3trio._cli.common import whole
 from h3trio._cli.options import fail
 from h3trio._server.peers.addresses import is_local
 from h3trio._server.peers.trusted_proxies import TrustedProxies
@@ -28,34 +30,22 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--host", default="127.0.0.1", help="address to listen on")
     parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
     parser.add_option("--unix", metavar="PATH", help="unix socket to listen on, not host and port")
-    parser.add_option(
-        "--unix-mode",
-        type=_mode,
-        metavar="MODE",
-        help=f"permissions of its file, {_UNIX_MODE:o} unless given",
-    )
-    parser.add_option(
-        "--fd",
-        default=(),
-        type=_descriptors,
-        metavar="N[,N]",
-        help="inherited sockets to listen on, not host and port",
-    )
+    what = f"permissions of its file, {_UNIX_MODE:o} unless given"
+    parser.add_option("--unix-mode", type=_mode, metavar="MODE", help=what)
+    what = "inherited sockets to listen on, not host and port"
+    parser.add_option("--fd", default=(), type=_descriptors, metavar="N[,N]", help=what)
     parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
     parser.add_option("--tls-key", metavar="PATH", help="PEM file of its key, if not in the same")
-    parser.add_option(
-        "--forwarded-allow-ips",
-        default="",
-        metavar="LIST",
-        help="proxies to believe: addresses, networks, unix or *, by commas",
-    )
+    what = "proxies to believe: addresses, networks, unix or *, by commas"
+    parser.add_option("--forwarded-allow-ips", default="", metavar="LIST", help=what)
     parser.add_switch("--proxy-protocol", help="their connections begin with a PROXY header")
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) <= 65535):  # noqa: PLR2004 - the range of TCP ports
-        raise ValueError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
+    with contextlib.suppress(ValueError):
+        if (port := whole(text)) <= 65535:  # noqa: PLR2004 - the range of TCP ports
+            return port
+    raise ValueError(f"{text!r} is not a port (0 to 65535)")
 
 
 def _mode(text: str) -> int:
@@ -69,10 +59,10 @@ def _mode(text: str) -> int:
 
 
 def _descriptors(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdecimal() for part in parts):
-        raise ValueError(f"{text!r} is not a list of descriptors, such as 3,4")
-    return tuple(map(int, parts))
+    try:
+        return tuple(map(whole, text.split(",")))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of descriptors, such as 3,4") from None
 
 
 def listening_from(

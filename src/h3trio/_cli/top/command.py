@@ -7,7 +7,6 @@ before the program ends.
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import sys
 from functools import partial
@@ -19,7 +18,7 @@ from h3trio._cli import common, http
 from h3trio._cli.options import fail
 from h3trio.client._errors import without_secret
 
-from .screen import PlainScreen, RichScreen, Screen
+from .screen import drawing, printing
 from .view import Snapshot, view
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
     from h3trio._cli.options import Options
     from h3trio.client import StateChange
+
+    from .screen import Show
 
 INTERVAL: Final = 1.0
 _BOUNDS: Final = (0.5, 60.0)  # those of the hub
@@ -62,23 +63,12 @@ def _interval(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Watch; return the exit status."""
     http.require_client(arguments.url)
-    watching = Watching(
-        arguments.url,
-        _screen(once=arguments.once),
-        token=arguments.token,
-        once=arguments.once,
-        interval=arguments.interval,
-    )
+    is_drawn = not arguments.once and sys.stdout is not None and sys.stdout.isatty()
+    if is_drawn and not common.has_rich(sys.stdout):
+        fail("needs rich to draw on a terminal: pip install 'h3trio[top]'; or ask with --once")
+    watching = Watching(arguments, is_drawn=is_drawn)
     status = http.run_command(watching.run)
     return 128 + watching.signal if watching.signal else status
-
-
-def _screen(*, once: bool) -> Screen:
-    if once or sys.stdout is None or not sys.stdout.isatty():
-        return PlainScreen()
-    if importlib.util.find_spec("rich") is None:
-        fail("needs rich to draw on a terminal: pip install 'h3trio[top]'; or ask with --once")
-    return RichScreen()
 
 
 @final
@@ -86,24 +76,19 @@ class Watching:
     """One hub, watched until somebody has seen enough.
 
     Args:
-        url: of the hub.
-        screen: to show it on.
-        token: to show the hub.
-        once: whether one snapshot is enough.
-        interval: seconds between two snapshots.
+        arguments: those of the command.
+        is_drawn: whether a terminal is drawn on.
 
     Attributes:
         signal: the number of the one that ended it, 0 if none did.
     """
 
-    def __init__(
-        self, url: str, screen: Screen, *, token: str | None, once: bool, interval: float
-    ) -> None:
-        self._url = url
-        self._screen = screen
-        self._token = token
-        self._once = once
-        self._interval = interval
+    def __init__(self, arguments: argparse.Namespace, *, is_drawn: bool) -> None:
+        self._url: str = arguments.url
+        self._token: str | None = arguments.token
+        self._once: bool = arguments.once
+        self._interval: float = arguments.interval
+        self._is_drawn = is_drawn
         self._last: Snapshot | None = None
         self._before: Snapshot | None = None
         self.signal = 0
@@ -120,8 +105,8 @@ class Watching:
             stop = partial(nursery.cancel_scope.cancel, reason="there is no more to show")
             if not self._once:
                 await nursery.start(self._watch_signals, stop)
-            with self._screen:
-                await self.watch(client)
+            with drawing() if self._is_drawn else printing() as show:
+                await self.watch(client, show)
             stop()
 
     async def _watch_signals(
@@ -134,39 +119,37 @@ class Watching:
                 self.signal = number
                 stop()
 
-    async def watch(self, client: httpx2.AsyncClient) -> None:
+    async def watch(self, client: httpx2.AsyncClient, show: Show) -> None:
         """Show what comes, asking with a client; raises as `run`."""
+
+        def draw(state: str) -> None:
+            if self._last is not None:
+                show(view(self._last, self._before), common.one_line(state))
+
+        def notice(change: StateChange) -> None:
+            if change.delay is not None:
+                (draw if self._is_drawn else common.say)(
+                    f"{change.error}; again in {change.delay:.1f} s"
+                )
+
         source = http.event_source(
             client,
             f"{self._url}/statistics",
             silence=self._interval + _SILENCE,
             reconnect=not self._once,
-            on_state_change=self._notice,
+            on_state_change=notice,
             params={"interval": f"{self._interval:g}"},
         )
         async with source:
             async for event in source:
                 if event.event == "statistics":
-                    self._show(common.json_object(event.data or ""))
+                    self._take(common.json_object(event.data or ""))
+                    draw(without_secret(self._url))
                     if self._once:
                         return
         raise common.CommandError("the server has no statistics to show")
 
-    def _show(self, snapshot: Snapshot) -> None:
+    def _take(self, snapshot: Snapshot) -> None:
         if not isinstance(snapshot.get("hub"), dict):
             raise common.CommandError("what the server tells are no statistics of a hub")
         self._before, self._last = self._last, snapshot
-        self._draw(common.one_line(without_secret(self._url)))
-
-    def _draw(self, state: str) -> None:
-        if self._last is not None:
-            self._screen.show(view(self._last, self._before), state)
-
-    def _notice(self, change: StateChange) -> None:
-        if change.delay is None:
-            return
-        lost = f"{change.error}; again in {change.delay:.1f} s"
-        if isinstance(self._screen, PlainScreen):
-            common.say(lost)
-        else:
-            self._draw(common.one_line(lost))

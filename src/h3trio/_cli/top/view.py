@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from h3trio._cli.common import one_line
 from h3trio.hub import LatencyStatistics
@@ -18,30 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Snapshot = dict[str, object]
+Row = tuple[str, ...]
+
+TOPIC_HEADS: Final = ("topic", "subscribers", "events/s", "published")
+SLOW_HEADS: Final = ("client", "behind", "for", "topics")
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LARGEST: Final = 1e18
 _WIDTH: Final = 12  # of a name in front of its facts
 MAX_ROWS: Final = 10
 """Topics, and slow clients, that plain lines show."""
-
-
-class TopicRow(NamedTuple):
-    """A row of the busiest topics."""
-
-    topic: str
-    subscribers: str
-    rate: str
-    published: str
-
-
-class SlowRow(NamedTuple):
-    """A row of the slow clients."""
-
-    client: str
-    behind: str
-    since: str
-    topics: str
 
 
 @final
@@ -52,8 +38,10 @@ class TopView:
     title: str
     facts: list[tuple[str, str]]
     """What, and its figures."""
-    topics: list[TopicRow]
-    slow: list[SlowRow]
+    topics: list[Row]
+    """The busiest topics, under `TOPIC_HEADS`."""
+    slow: list[Row]
+    """The slow clients, under `SLOW_HEADS`."""
     problems: list[str]
 
 
@@ -75,8 +63,8 @@ def plain(shown: TopView) -> str:
     """Return it as lines, which end in nothing but their text."""
     lines = [shown.title, *(f"{name:<{_WIDTH}}{figures}" for name, figures in shown.facts)]
     for name, head, rows in (
-        ("topics", TopicRow("topic", "subscribers", "events/s", "published"), shown.topics),
-        ("slow", SlowRow("client", "behind", "for", "topics"), shown.slow),
+        ("topics", TOPIC_HEADS, shown.topics),
+        ("slow", SLOW_HEADS, shown.slow),
     ):
         if rows:
             lines += ["", f"{name}:", *_columns([head, *rows[:MAX_ROWS]])]
@@ -85,7 +73,7 @@ def plain(shown: TopView) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _columns(rows: list[Row]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
@@ -116,8 +104,7 @@ def _part(snapshot: Snapshot, *names: str) -> Snapshot:
 
 
 def _rows(snapshot: Snapshot, name: str) -> list[Snapshot]:
-    rows = (cast("Snapshot", row) for row in _list(snapshot.get(name)) if isinstance(row, dict))
-    return list(rows)
+    return [cast("Snapshot", row) for row in _list(snapshot.get(name)) if isinstance(row, dict)]
 
 
 def _list(value: object) -> list[object]:
@@ -207,9 +194,9 @@ def _latency_words(found: LatencyStatistics) -> str:
     return f"{quantiles}; longest since the start {milliseconds(found.max)}"
 
 
-def _topics(step: Step) -> Iterator[TopicRow]:
+def _topics(step: Step) -> Iterator[Row]:
     for row in _rows(step.now, "topics"):
-        yield TopicRow(
+        yield (
             _text(row.get("topic")),
             f"{number(row, 'subscribers'):,.0f}",
             f"{step.published(row):,.1f}",
@@ -217,9 +204,9 @@ def _topics(step: Step) -> Iterator[TopicRow]:
         )
 
 
-def _slow(now: Snapshot) -> Iterator[SlowRow]:
+def _slow(now: Snapshot) -> Iterator[Row]:
     for row in _rows(now, "slow"):
-        yield SlowRow(
+        yield (
             _text(row.get("client")),
             f"{number(row, 'behind'):,.0f}",
             duration(max(0, number(now, "time") - number(row, "since"))),
