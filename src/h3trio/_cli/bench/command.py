@@ -139,6 +139,8 @@ async def _bench(arguments: argparse.Namespace) -> Outcome:
     if arguments.json:
         shown = json.dumps(outcome.as_json(), indent=2)
     if shown is None:
+        from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
+
         outcome.draw(Console())
     else:
         common.write_line(shown)

@@ -271,7 +271,7 @@ class BenchRun:
 
 def step_line(progress: Sequence[Counter[str]], before: int) -> tuple[str, int]:
     """Return a line of progress, and the events it counts: the next line shows what was added."""
-    total: Counter[str] = sum(progress, Counter())
+    total = sum(progress, Counter[str]())
     events = total["events"]
     rate = max(0, events - before) / STEP
     gone = f", {total['gone']:,} gone" if total["gone"] else ""
