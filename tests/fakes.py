@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def exchange_scope(scope: trio.CancelScope | None = None) -> ExchangeScope:
     """Make the scope of an exchange that nobody watches."""
-    made = ExchangeScope(CancelWatch(None), grace=30)
+    made = ExchangeScope(CancelWatch(None), 30)
     made.handler_begins(scope or trio.CancelScope(), "a test")
     return made
 

@@ -6,6 +6,7 @@ What nobody wants is discarded, up to a cap that the reader sees to.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import final
 
 import trio
@@ -16,43 +17,30 @@ from .parking import SingleWaiter
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class BodyBuffer:
     """Bytes of one body between the task that reads and the tasks that ask."""
 
-    __slots__ = (
-        "_buffer",
-        "_discarding",
-        "_error",
-        "_limit",
-        "_lot",
-        "_reader",
-        "complete",
-        "continued_at",
-        "discarded",
-        "is_streamed",
-        "is_wanted",
-        "received",
-    )
-
-    def __init__(self, limit: int) -> None:
-        self._buffer: bytearray | None = None  # made when something comes
-        self._limit = limit
-        self._lot: trio.lowlevel.ParkingLot | None = None
-        self._reader: SingleWaiter | None = None  # made when it waits first
-        self._discarding = False
-        self._error: HTTPError | None = None
-        self.complete: bool = False
-        """Whether all of it has come."""
-        self.continued_at: float | None = None
-        """When the client was told to send it, on Trio's clock, if it waited for that."""
-        self.discarded: int = 0
-        """Bytes thrown away."""
-        self.received: int = 0
-        """Bytes of the body that arrived, read or not."""
-        self.is_wanted: bool = False
-        """Whether somebody has asked for it."""
-        self.is_streamed: bool = False
-        """Whether it is taken as a stream, whose length and pace are the handler's business."""
+    limit: int
+    """Bytes at which it is full."""
+    complete: bool = False
+    """Whether all of it has come."""
+    continued_at: float | None = None
+    """When the client was told to send it, on Trio's clock, if it waited for that."""
+    discarded: int = 0
+    """Bytes thrown away."""
+    received: int = 0
+    """Bytes of the body that arrived, read or not."""
+    is_wanted: bool = False
+    """Whether somebody has asked for it."""
+    is_streamed: bool = False
+    """Whether it is taken as a stream, whose length and pace are the handler's business."""
+    # These three are made when they are first needed.
+    _buffer: bytearray | None = None
+    _lot: trio.lowlevel.ParkingLot | None = None
+    _reader: SingleWaiter | None = None
+    _discarding: bool = False
+    _error: HTTPError | None = None
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "open"
@@ -63,7 +51,7 @@ class BodyBuffer:
     @property
     def is_full(self) -> bool:
         """Whether the reader must wait for the handler."""
-        return len(self._buffer or b"") >= self._limit
+        return len(self._buffer or b"") >= self.limit
 
     async def room(self) -> None:
         """Wait until the reader is to look again: for there is room, or a stream, or an end."""

@@ -85,7 +85,7 @@ class Exchange:
             transport=transport,
             nursery=nursery,
             peer=peer,
-            state=state,
+            server=state,
         )
         client, scheme = peer.identify(headers)
         self.event = H3Event(

@@ -11,6 +11,7 @@ exchanges. What happened to the exchange before that is done to the scope then.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -22,40 +23,25 @@ if TYPE_CHECKING:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class ExchangeScope:
-    """A cancel scope with a reason.
+    """A cancel scope with a reason."""
 
-    Args:
-        cancels: is told of handlers that were cancelled.
-        grace: seconds for the answer to a client that has sent EOF.
-    """
-
-    __slots__ = (
-        "_cancels",
-        "_grace",
-        "_key",
-        "_scope",
-        "_task",
-        "is_complete",
-        "is_half_closed",
-        "is_streaming",
-        "reason",
-    )
-
-    def __init__(self, cancels: CancelWatch, *, grace: float) -> None:
-        self._cancels = cancels
-        self._grace = grace
-        self._key: object = None
-        self._task: trio.lowlevel.Task | None = None
-        self._scope: trio.CancelScope | None = None  # while the handler runs
-        self.reason: CloseReason | None = None
-        """Why the exchange ended or is to end; `None` as long as nothing has happened to it."""
-        self.is_streaming: bool = False
-        """Whether a stream was opened."""
-        self.is_complete: bool = False
-        """Whether all of the stream is sent, with its end: what ends it now cuts nothing short."""
-        self.is_half_closed: bool = False
-        """Whether the client has sent EOF behind its request."""
+    cancels: CancelWatch
+    """It is told of handlers that were cancelled."""
+    grace: float
+    """Seconds for the answer to a client that has sent EOF."""
+    reason: CloseReason | None = None
+    """Why the exchange ended or is to end; `None` as long as nothing has happened to it."""
+    is_streaming: bool = False
+    """Whether a stream was opened."""
+    is_complete: bool = False
+    """Whether all of the stream is sent, with its end: what ends it now cuts nothing short."""
+    is_half_closed: bool = False
+    """Whether the client has sent EOF behind its request."""
+    _key: object = None
+    _task: trio.lowlevel.Task | None = None
+    _scope: trio.CancelScope | None = None  # while the handler runs
 
     def note(self, reason: CloseReason) -> None:
         """Remember a reason, without cancelling anything."""
@@ -70,7 +56,7 @@ class ExchangeScope:
     def _cancel_handler(self) -> None:
         if self._scope is not None and self._task is not None and self.reason is not None:
             self._scope.cancel(reason=self.reason.value)
-            self._cancels.cancelled(self._key, self._task)
+            self.cancels.cancelled(self._key, self._task)
 
     def half_close(self) -> None:
         """The client sent EOF after its request, and may still read.
@@ -81,7 +67,7 @@ class ExchangeScope:
             self.cancel(CloseReason.CLIENT_CLOSED)
         elif not self.is_half_closed:
             self.is_half_closed = True
-            self.expire_after(self._grace)
+            self.expire_after(self.grace)
 
     def expire_after(self, seconds: float) -> None:
         """Cancel the handler after this time, for no reason that is known here."""
@@ -94,10 +80,10 @@ class ExchangeScope:
         if self.reason is not None:
             self._cancel_handler()
         elif self.is_half_closed:
-            self.expire_after(self._grace)
+            self.expire_after(self.grace)
 
     def handler_ended(self) -> None:
         """It has unwound: a later `cancel` only notes its reason."""
         if self.reason is not None:
-            self._cancels.ended(self._key)
+            self.cancels.ended(self._key)
         self._scope = self._key = self._task = None

@@ -181,7 +181,7 @@ class Reader:
             self._reject(error)
             return
         self._body = body = BodyBuffer(settings.body_buffer_bytes)
-        self._scope = scope = ExchangeScope(self._state.cancels, grace=settings.write_timeout)
+        self._scope = scope = ExchangeScope(self._state.cancels, settings.write_timeout)
         self._request = Request(head, target, body, scope, is_last)
         self._waiter.wake()
 

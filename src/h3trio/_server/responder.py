@@ -11,6 +11,7 @@ nothing else, and the exchange, by its scope, to end.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Never, final
 
 import trio
@@ -58,18 +59,16 @@ class ResponseState(enum.Enum):
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Draft:
     """Status, headers, hooks and stream of an answer, as far as the handler has said."""
 
-    __slots__ = ("_headers", "close_hooks", "head_hooks", "state", "status", "stream_callback")
-
-    def __init__(self) -> None:
-        self.state: ResponseState = ResponseState.NEW
-        self.status: int = 200
-        self._headers: MutableHeaders | None = None
-        self.head_hooks: tuple[HeadHook, ...] = ()
-        self.close_hooks: tuple[CloseHook, ...] = ()
-        self.stream_callback: StreamCallback | None = None
+    state: ResponseState = ResponseState.NEW
+    status: int = 200
+    head_hooks: tuple[HeadHook, ...] = ()
+    close_hooks: tuple[CloseHook, ...] = ()
+    stream_callback: StreamCallback | None = None
+    _headers: MutableHeaders | None = None
 
     @property
     def head_sent(self) -> bool:
@@ -97,70 +96,41 @@ class Draft:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Responder:
     """Writes one answer to one connection."""
 
-    __slots__ = (
-        "_body",
-        "_continuing",
-        "_headers",
-        "_http",
-        "_is_head",
-        "_is_last",
-        "_nursery",
-        "_peer",
-        "_scope",
-        "_state",
-        "_transport",
-        "bytes_sent",
-        "draft",
-        "queue",
-        "status",
-    )
-
-    def __init__(
-        self,
-        *,
-        method: str,
-        headers: Headers,
-        is_last: bool,
-        body: BodyBuffer,
-        scope: ExchangeScope,
-        http: Http1,
-        transport: Transport,
-        nursery: trio.Nursery,
-        peer: Peer,
-        state: ServerState,
-    ) -> None:
-        self._is_head = method == "HEAD"
-        self._headers = headers
-        self._is_last = is_last
-        self._body = body
-        self._scope = scope
-        self._http = http
-        self._transport = transport
-        self._nursery = nursery
-        self._peer = peer
-        self._state = state
-        self._continuing: trio.Event | None = None  # while `100 Continue` is on its way
-        self.draft: Draft = Draft()
-        self.queue: SendQueue | None = None
-        """The sending side of the stream, if there is one."""
-        self.status: int = 0
-        """The status sent, 0 before that."""
-        self.bytes_sent: int = 0
-        """Bytes that the transport took, those of a stream not counted."""
+    method: str
+    headers: Headers
+    is_last: bool
+    """Whether the connection takes no request after this one."""
+    body: BodyBuffer
+    scope: ExchangeScope
+    http: Http1
+    transport: Transport
+    nursery: trio.Nursery
+    """Where a stream's writer task runs."""
+    peer: Peer
+    server: ServerState
+    draft: Draft = field(default_factory=Draft)
+    queue: SendQueue | None = None
+    """The sending side of the stream, if there is one."""
+    status: int = 0
+    """The status sent, 0 before that."""
+    bytes_sent: int = 0
+    """Bytes that the transport took, those of a stream not counted."""
+    _continuing: trio.Event | None = None  # while `100 Continue` is on its way
 
     # -- for the event
 
     def end(self, reason: CloseReason) -> None:
         """Cancel the handler and end its stream with a farewell."""
-        self._scope.cancel(reason)
+        self.scope.cancel(reason)
 
     def fail_stream(self) -> None:
         """Let the stream end without its final chunk: an error left its block."""
-        if not self._scope.is_complete:
-            self._scope.note(CloseReason.HANDLER_ERROR)
+        if not self.scope.is_complete:
+            self.scope.note(CloseReason.HANDLER_ERROR)
 
     async def open_stream(self, client: str) -> SSEWriter:
         """Send the head and a first comment; give the writer.
@@ -172,32 +142,32 @@ class Responder:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._require_writable()
         self._require_streamable()
-        self._peer.take_stream(client)
-        draft, state, scope = self.draft, self._state, self._scope
+        self.peer.take_stream(client)
+        draft, server, scope = self.draft, self.server, self.scope
         fields = self._join(draft.take_fields(), STREAM_HEADERS)
-        head = self._http.stream_head(draft.status, fields)
+        head = self.http.stream_head(draft.status, fields)
         draft.state = ResponseState.STREAMING
         self.status = draft.status
-        if self._is_head:
+        if self.method == "HEAD":
             await self._end_with_the_head(head)
         self.queue = queue = SendQueue(
-            self._transport,
-            chunked=self._http.chunks_streams,
-            settings=state.settings,
-            nursery=self._nursery,
+            self.transport,
+            chunked=self.http.chunks_streams,
+            settings=server.settings,
+            nursery=self.nursery,
             scope=scope,
         )
         scope.is_streaming = True
         # A reader that pauses must look again: a stream may not be left unwatched.
-        self._body.wake_reader()
-        scope.expire_after(state.lease())
-        state.heartbeat.add(queue)
+        self.body.wake_reader()
+        scope.expire_after(server.lease())
+        server.heartbeat.add(queue)
         queue.open(head)
         if scope.is_half_closed:
             scope.cancel(CloseReason.CLIENT_CLOSED)
-        elif state.draining.is_set():
+        elif server.draining.is_set():
             scope.cancel(CloseReason.DRAINING)
-        self._headers.pack()
+        self.headers.pack()
         await trio.lowlevel.checkpoint()
         return SSEWriter(queue)
 
@@ -214,9 +184,9 @@ class Responder:
 
     async def _end_with_the_head(self, head: bytes) -> Never:
         """Answer HEAD with the head alone, and unwind the handler: nothing streams."""
-        self._http.stream_ended()
+        self.http.stream_ended()
         await self._send(head)
-        self._scope.cancel(CloseReason.COMPLETED)
+        self.scope.cancel(CloseReason.COMPLETED)
         await trio.lowlevel.checkpoint()
         raise ResponseStateError(
             "HEAD is answered with the head alone, and a shield kept the handler from ending"
@@ -226,12 +196,12 @@ class Responder:
 
     async def send_continue(self) -> None:
         """Tell the client to send its body, if it waits for that (RFC 9110 section 10.1.1)."""
-        if self._http.wants_continue and self._http.can_respond:
+        if self.http.wants_continue and self.http.can_respond:
             self._continuing = done = trio.Event()
             try:
-                await self._send(self._http.continue_head())
+                await self._send(self.http.continue_head())
             finally:
-                self._body.continued_at = trio.current_time()
+                self.body.continued_at = trio.current_time()
                 self._continuing = None
                 done.set()
 
@@ -242,7 +212,7 @@ class Responder:
         """
         if self._continuing is not None:
             await self._continuing.wait()
-        return self._http.can_respond
+        return self.http.can_respond
 
     # -- for the exchange
 
@@ -253,9 +223,9 @@ class Responder:
             ValueError: its headers contradict its framing.
         """
         await self._require_writable()
-        later = self._state.come_later(response.status)
+        later = self.server.come_later(response.status)
         joined = self._join(response.headers.raw, fields, later)
-        data = self._http.response(response.status, joined, response.body)
+        data = self.http.response(response.status, joined, response.body)
         self.draft.state = ResponseState.RESPONDED
         self.status = response.status
         await self._send(data)
@@ -270,31 +240,31 @@ class Responder:
             names.update([name.lower() for name, _ in fields])
         if b"date" not in names:
             # RFC 9110 section 6.6.1: an origin server with a clock "MUST generate a Date".
-            headers.insert(0, (b"Date", self._state.date()))
+            headers.insert(0, (b"Date", self.server.date()))
         # RFC 9110 section 15.5.9: with 408 a server "SHOULD send a close connection option"; the
         # framing does that, as nothing is read any more.
-        if self._is_last or self._state.draining.is_set():
+        if self.is_last or self.server.draining.is_set():
             headers.append((b"Connection", b"close"))
         return headers
 
     async def _send(self, data: bytes) -> None:
         taken = 0
         try:
-            taken = self._transport.send_nowait(data)
+            taken = self.transport.send_nowait(data)
             if taken < len(data):
-                stall = self._state.settings.write_timeout
-                await self._transport.send_all(memoryview(data)[taken:], stall_timeout=stall)
+                stall = self.server.settings.write_timeout
+                await self.transport.send_all(memoryview(data)[taken:], stall_timeout=stall)
                 taken = len(data)
         except trio.TooSlowError:
             self._cut(CloseReason.SLOW)
         except trio.BrokenResourceError as exc:
             self._cut(lost(exc))
         except trio.Cancelled:
-            self._http.abandon()
+            self.http.abandon()
             raise
         finally:
             self.bytes_sent += taken
 
     def _cut(self, reason: CloseReason) -> None:
-        self._http.abandon()
-        self._scope.cancel(reason)
+        self.http.abandon()
+        self.scope.cancel(reason)
