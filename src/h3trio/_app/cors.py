@@ -131,7 +131,7 @@ class CORS:
         self._vary(headers)
 
     def _vary(self, headers: MutableHeaders) -> None:
-        """Keep a cache from giving one origin's answer to another (Fetch, "HTTP caches")."""
+        """Keep caches from giving one origin's answer to another (Fetch, "HTTP caches")."""
         if self.allows_any:
             return
         vary = headers.get("vary", "")

@@ -91,10 +91,9 @@ class _Node(Generic[H]):
 class Router(Generic[H]):
     """Routes, each a method, a pattern and a handler of any type.
 
-    A pattern starts with `/`. Its segments are literal text, written decoded (`/café`, not
-    `/caf%C3%A9`), or `:name`, which takes one segment that isn't empty, or, as the last one,
-    `*`, which takes the rest of the path, slashes included; the rest may be empty (`/files/*`
-    has `/files/`, but not `/files`).
+    A pattern starts with `/`. A segment is literal text, decoded (`/café`, not `/caf%C3%A9`), or
+    `:name`, which takes one segment that isn't empty. The last may be `*`, which takes the rest of
+    the path, slashes included: `/files/*` has `/files/`, but not `/files`.
     """
 
     def __init__(self) -> None:
@@ -125,14 +124,12 @@ class Router(Generic[H]):
     def match(self, method: str, raw_path: bytes | str) -> Match[H] | Unrouted:
         """Return the route of a request.
 
-        `raw_path` is the path as sent, percent-encoded and without the query. `HEAD` goes to
-        the route for `GET` where there is none of its own. `OPTIONS` is in every `allow`, for
-        the caller to answer. Bytes that are not UTF-8 become U+FFFD. Raises nothing, whatever the
-        path.
+        `raw_path` is the path as sent, percent-encoded and without the query. `HEAD` goes to the
+        route for `GET` where there is none of its own. `OPTIONS` is in every `allow`, for the
+        caller to answer. Bytes that are not UTF-8 become U+FFFD. Raises nothing.
         """
         path = raw_path if isinstance(raw_path, str) else raw_path.decode("utf-8", "replace")
-        # Exact is always the most specific, and as no pattern holds a "%", neither does a path that
-        # is found here.
+        # Exact is the most specific. No pattern holds a "%", so nor does a path found here.
         exact = self._exact.get(path)
         if exact is not None and (route := _pick(exact, method)):
             return Match(route.handler, {}, route.pattern)
@@ -150,8 +147,7 @@ class Router(Generic[H]):
         return Unrouted(tuple(sorted(allow)))
 
     def _candidates(self, segments: list[str]) -> Iterator[_Routes[H]]:
-        # Depth first, on a stack of its own: what was pushed last is tried first, so the most
-        # specific goes on last.
+        # Depth first: the most specific is pushed last, and tried first.
         decoded = [_decode(segment) for segment in segments]
         end = len(segments)
         stack: list[tuple[_Node[H], int]] = [(self._root, 0)]

@@ -17,6 +17,8 @@ import sys
 from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast
 from urllib.parse import urlsplit
 
+from h3trio._http.headers import is_token
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,6 @@ EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the status of other tools whose 
 
 MAX_MESSAGE: Final = 500
 _MAX_DIGITS: Final = 19  # of 64 bits
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 BYTES: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -123,11 +124,6 @@ def scaled(text: str, units: dict[str, int]) -> int:
         suffixes = ", ".join(filter(None, units))
         raise ValueError(f"{text!r} is not a positive number, with {suffixes} behind it if need be")
     return int(found[1]) * units[found[2]]
-
-
-def is_token(text: str) -> bool:
-    """Tell whether a text is a token, as names of header fields are (RFC 9110 section 5.6.2)."""
-    return _TOKEN.fullmatch(text) is not None
 
 
 def visible(text: str) -> str:

@@ -39,10 +39,10 @@ class HTTPError(Exception):
     Raised by handlers and middleware, and by h3trio's own request helpers. At fault is the client
     for 400 to 499, the server for 500 to 599.
 
-    Raised anywhere before the first byte of the response it gives the true status; raised later it
-    ends the stream without the final chunk. `detail` is sent to the client as plain text, so it
-    must hold no secrets; it defaults to the standard reason phrase. `headers` are added to the
-    response (`Retry-After`, `WWW-Authenticate`); they are checked when the response is made.
+    Raised before the first byte of the response it gives the status; raised later it ends the
+    stream without the final chunk. `detail` is sent to the client as plain text: no secrets in it.
+    It defaults to the standard reason phrase. `headers` are added to the response (`Retry-After`,
+    `WWW-Authenticate`); they are checked when the response is made.
 
     Raises:
         ValueError: a status outside 400 to 599: success is returned, not raised.

@@ -101,8 +101,7 @@ class _Fields(Mapping[str, str]):
     def get(self, key: str, /, default: _T) -> str | _T: ...
     def get(self, key: str, /, default: object = None) -> object:
         """Return the value, or the default if there is none."""
-        # Mapping's own catches the KeyError of a field that isn't there, as most of the dozen
-        # that a request is asked for aren't: slow.
+        # Mapping's own catches a KeyError, which is slow, and most fields asked for aren't there.
         name = _key(key)
         values = self._values(name)
         return _joined(name, values) if values else default

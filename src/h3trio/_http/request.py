@@ -28,10 +28,9 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 class Target(NamedTuple):
     """The target of a request (RFC 9112 §3.2), taken apart but not normalised.
 
-    `raw_path` is the path as sent, on which routes are matched; `path` is it percent-decoded,
-    so there `%2F` and `/` look alike; `raw_query` is what follows the `?`. `authority` is
-    that of a target in absolute form: it then takes the place of the `Host` header, which must be
-    ignored (RFC 9112 §3.2.2). `*` is a path of its own.
+    `raw_path` is the path as sent, on which routes are matched; `path` is it percent-decoded, so
+    there `%2F` and `/` look alike; `raw_query` follows the `?`. `authority` is that of a target in
+    absolute form: it takes the place of the `Host` header (RFC 9112 §3.2.2). `*` is a path.
     """
 
     raw_path: bytes
@@ -44,9 +43,8 @@ def split_target(target: bytes) -> Target:
     """Take apart the target of a request: `/path?query`, `http://host/path?query` or `*`.
 
     Raises:
-        HTTPError: 400 for any other form, a fragment, user information in the authority, a `%`
-            without two hex digits in the path, or a path that decodes to other than UTF-8 or to a
-            NUL.
+        HTTPError: 400 for any other form, a fragment, user information in the authority, or a path
+            with a `%` without two hex digits, or that decodes to other than UTF-8 or to a NUL.
     """
     authority = None
     if not target.startswith(b"/"):
@@ -66,8 +64,8 @@ def _split_absolute(target: bytes) -> tuple[bytes, bytes]:
     if found is None:
         raise HTTPError(400, "The request target is neither a path nor an http URI.")
     authority, rest = found.groups()
-    # RFC 9110 §4.2.4: a recipient "SHOULD parse for userinfo and treat its presence as an error".
-    # An http URI with an empty host is to be rejected (section 4.2.1).
+    # RFC 9110 §4.2.4: a recipient "SHOULD parse for userinfo and treat its presence as an error";
+    # §4.2.1: an http URI with an empty host is to be rejected.
     if authority.startswith(b":") or not is_authority(authority):
         raise HTTPError(400, "The request target has an authority that is not host:port.")
     # RFC 9112 §3.2.1: an empty path is the same as "/".
@@ -125,8 +123,7 @@ def parse_form(
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != FORM:
         raise HTTPError(415, f"The body must be of type {FORM}.", headers={"Accept": FORM})
-    # Decoded in one go for the check: the separators are ASCII, so the whole is UTF-8 only if each
-    # field is.
+    # The separators are ASCII, so the whole is UTF-8 only if each field is.
     _decode_strictly(body, "form")
     return _parse_fields(body, "form", max_num_fields)
 
@@ -175,8 +172,7 @@ def _refuse_number(text: str) -> Never:
 
 
 def _finite(text: str) -> float:
-    # `1e999` is JSON by its grammar, but would become an infinity, which can't be sent back as
-    # JSON.
+    # `1e999` is JSON, but becomes an infinity, which isn't.
     number = float(text)
     if math.isinf(number):
         raise _not_json("a number is out of range")

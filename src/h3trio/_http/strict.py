@@ -62,9 +62,9 @@ _LONGEST_REST: Final = len(b" HTTP/1.1\r")
 
 # RFC 9110 section 5.6.4, a quoted-pair being a backslash and what may follow it.
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-# RFC 9112 section 7.1. An extension is thrown away, but a proxy that reads its CR or LF as the end
-# of the line would see another body: so it is one by the grammar. h11 takes no blank in front of a
-# semicolon, and no size of more than 20 digits.
+# RFC 9112 section 7.1. A proxy that reads a CR or LF in an extension as the end of the line would
+# see another body: so it is checked. h11 takes no blank in front of a semicolon, and no size of
+# more than 20 digits.
 _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,20})(?:;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*+\r\n"
     % (_TOKEN, _TOKEN, _QUOTED)
@@ -254,9 +254,8 @@ class Gate:
     def _count_overhead(self, size: int) -> int:
         """Return what a line of this size counts as, or refuse it if that is too much.
 
-        Extensions and trailers have no use here, and are bounded together as one more head: RFC
-        9112 section 7.1.1 asks to "limit the total length of chunk extensions received in a
-        request".
+        Extensions and trailers are bounded together as one more head: RFC 9112 section 7.1.1 asks
+        to "limit the total length of chunk extensions received in a request".
         """
         cost = max(0, size - _FREE)
         if self._overhead + cost > self._settings.max_head_bytes:

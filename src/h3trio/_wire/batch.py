@@ -24,8 +24,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Batch:
     """Joined frames, and the same as one HTTP/1.1 chunk.
 
-    Both are plain attributes, made at once: nearly every batch goes to a chunked stream, and
-    a property that makes the chunk when it is asked for costs each send a frame.
+    Both are made at once: nearly every batch goes to a chunked stream.
 
     Raises:
         ValueError: no frames, or empty ones: an empty chunk would end the stream.

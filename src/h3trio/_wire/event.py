@@ -14,12 +14,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, TypedDict, Unpack, final
+from typing import Final, TypeAlias, TypedDict, Unpack, cast, final
 
 # JavaScript holds integers exactly up to here, so every client reads the number that was sent.
 MAX_RETRY: Final = 2**53 - 1
 
-# data, event, id, retry, comment
+_NAMES: Final = ("data", "event", "id", "retry", "comment")
 _Fields: TypeAlias = tuple[str | None, str | None, str | None, int | None, str | None]
 _NOTHING: Final = (None, None, None, None, None)
 
@@ -55,8 +55,7 @@ class SSEEvent:
     Events are equal if all five fields are, line ends of `data` included.
     """
 
-    # Properties over private slots, not an overridden `__setattr__`: no less immutable for
-    # users, and the constructor's stores stay plain ones.
+    # Properties over slots, not an overridden `__setattr__`: the constructor's stores stay plain.
     __slots__ = ("_comment", "_data", "_event", "_id", "_retry", "_wire")
 
     def __init__(
@@ -119,15 +118,8 @@ class SSEEvent:
 
     def replace(self, **changes: Unpack[_Changes]) -> SSEEvent:
         """Return a new event with these fields changed, checked like any other."""
-        fields: _Changes = {
-            "data": self._data,
-            "event": self._event,
-            "id": self._id,
-            "retry": self._retry,
-            "comment": self._comment,
-        }
-        fields.update(changes)
-        return SSEEvent(**fields)
+        fields = {**dict(zip(_NAMES, self._fields(), strict=True)), **changes}
+        return SSEEvent(**cast("_Changes", fields))
 
     __replace__ = replace  # what `copy.replace` calls, from Python 3.13 on
 
@@ -141,10 +133,9 @@ class SSEEvent:
 
     def __repr__(self) -> str:
         shown = [] if self._data is None else [repr(self._data)]
-        names = ("event", "id", "retry", "comment")
         shown += [
             f"{name}={value!r}"
-            for name, value in zip(names, self._fields()[1:], strict=True)
+            for name, value in zip(_NAMES[1:], self._fields()[1:], strict=True)
             if value is not None
         ]
         return f"SSEEvent({', '.join(shown)})"
