@@ -90,7 +90,7 @@ class Client:
     def __init__(self, plan: _Plan, *, last_event_id: str, lifespan: bool) -> None:
         self._plan = plan
         self._enters_lifespan = lifespan
-        self._entered = contextlib.AsyncExitStack()
+        self._entered: contextlib.AsyncExitStack[bool | None] = contextlib.AsyncExitStack()
         self._nursery: trio.Nursery | None = None
         self._link: _Link | None = None
         self._stalled = False
@@ -103,7 +103,7 @@ class Client:
         self._comment = b""
         self._comments: deque[str] = deque(maxlen=_COMMENTS)
         self._new_comments: deque[str] = deque(maxlen=_COMMENTS)
-        self.connections = 0
+        self.connections: int = 0
 
     # -- what has arrived
 
