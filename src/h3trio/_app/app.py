@@ -51,7 +51,7 @@ class Before(Protocol):
     So a stream holds no coroutine of it.
     """
 
-    def before(self, event: H3Event) -> Response | None:
+    def before(self, event: H3Event, /) -> Response | None:
         """Answer, or let the request go on by `None`, or raise `HTTPError`."""
         ...
 

@@ -62,10 +62,12 @@ def add_browser_safety(
 class _Check:
     """Middleware that calls a function with each request, and lets it pass unless that raises."""
 
-    __slots__ = ("before",)
-
     def __init__(self, check: Callable[[H3Event], None]) -> None:
-        self.before = check
+        self._check = check
+
+    def before(self, event: H3Event, /) -> None:
+        """Check a request."""
+        self._check(event)
 
 
 def _add_security_headers(event: H3Event) -> None:
