@@ -24,7 +24,7 @@ class ChannelSink:
     """The hub's side of an `EventChannel`: a `FrameSink` of one batch."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         """Whether the reader wants no more."""
         self._batch: Batch | None = None
         self._ended = False
