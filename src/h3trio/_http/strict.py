@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from .headers import TOKEN
@@ -90,36 +91,22 @@ class ProtocolError(Exception):
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Gate:
     """The bytes of one connection that h11 hasn't seen."""
 
-    __slots__ = (
-        "_buffer",
-        "_is_chunked",
-        "_left",
-        "_overhead",
-        "_scanned",
-        "_settings",
-        "_skips_line",
-        "_trailers",
-        "has_more",
-        "is_head_request",
-    )
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._buffer = b""
-        self._scanned = 0  # so many bytes of the buffer were looked at, and can still become a line
-        self._skips_line = True
-        self._is_chunked = False
-        # Bytes to come: of the body, or of the chunk under way with the CRLF behind it.
-        self._left = 0
-        self._overhead = 0
-        self._trailers = False
-        self.has_more: bool = False
-        """Whether the piece of body that was taken last ended at `CHUNKS_AT_ONCE`."""
-        self.is_head_request: bool = False
-        """Whether the head under way is that of HEAD, seen before it is complete or checked."""
+    settings: Settings
+    has_more: bool = False
+    """Whether the piece of body that was taken last ended at `CHUNKS_AT_ONCE`."""
+    is_head_request: bool = False
+    """Whether the head under way is that of HEAD, seen before it is complete or checked."""
+    _buffer: bytes = b""
+    _scanned: int = 0  # so many bytes of the buffer were looked at, and can still become a line
+    _skips_line: bool = True
+    _is_chunked: bool = False
+    _left: int = 0  # bytes to come: of the body, or of the chunk under way with the CRLF behind it
+    _overhead: int = 0
+    _trailers: bool = False
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -151,7 +138,7 @@ class Gate:
         self.is_head_request = self._buffer.startswith(b"HEAD ")
         if end < 4:  # noqa: PLR2004 - not found
             if len(self._buffer) > self._scanned and self._buffer != b"\r":
-                _check_start(self._buffer, self._scanned, self._settings)
+                _check_start(self._buffer, self._scanned, self.settings)
                 self._scanned = len(self._buffer)
             return None
         head = self._take(end)
@@ -166,10 +153,10 @@ class Gate:
             self._buffer = self._buffer.removeprefix(b"\r\n")
 
     def _check_head(self, head: bytes) -> None:
-        start, version = _check_request_line(head, self._settings)
-        if len(head) > self._settings.max_head_bytes:
+        start, version = _check_request_line(head, self.settings)
+        if len(head) > self.settings.max_head_bytes:
             raise ProtocolError(431, "the request head is too large", limit="max_head_bytes")
-        _check_fields(head[start:-2], self._settings.max_header_count)
+        _check_fields(head[start:-2], self.settings.max_header_count)
         self._left, self._is_chunked = _framing(head, version)
         self._trailers = False
         self._overhead = 0
@@ -247,7 +234,7 @@ class Gate:
                 self._scanned = len(data)
                 return start
         self._count_overhead(end + 2 - start)
-        _check_trailers(data[start:end], self._settings.max_header_count)
+        _check_trailers(data[start:end], self.settings.max_header_count)
         self._is_chunked = False
         return end + 2
 
@@ -258,7 +245,7 @@ class Gate:
         to "limit the total length of chunk extensions received in a request".
         """
         cost = max(0, size - _FREE)
-        if self._overhead + cost > self._settings.max_head_bytes:
+        if self._overhead + cost > self.settings.max_head_bytes:
             raise ProtocolError(
                 431, "chunk extensions and trailers are too large", limit="max_head_bytes"
             )

@@ -8,6 +8,7 @@ whoever carried it here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from .peers.addresses import UNKNOWN, address_key, is_local
@@ -26,49 +27,40 @@ _MAX_TOLD: Final = 100
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Peer:
     """The client, or the proxy, at the other end of a connection."""
 
-    __slots__ = (
-        "_forwarders",
-        "_is_counted",
-        "_key",
-        "_state",
-        "_stream_key",
-        "client",
-        "closes_silently",
-        "expects_header",
-        "is_rejected",
-        "scheme",
-    )
+    client: str
+    """The address of the connection itself."""
+    scheme: str
+    state: ServerState
+    expects_header: bool = False
+    """Whether its connection begins with a header of the PROXY protocol."""
+    is_rejected: bool = False
+    """Whether there is no room for its connection."""
+    closes_silently: bool = False
+    """Whether it is rejected without a word: so many others are being told so."""
+    _key: str | None = None  # what its connection is counted under; a proxy's isn't counted
+    _is_counted: bool = False
+    _forwarders: TrustedProxies | None = None
+    _stream_key: str | None = None
 
-    def __init__(self, client: str, scheme: str, state: ServerState) -> None:
-        proxies = state.proxies
-        is_trusted = proxies is not None and proxies.trusts(client)
-        self.client: str = client
-        """The address of the connection itself."""
-        self.scheme: str = scheme
-        self.expects_header: bool = proxies is not None and is_trusted and proxies.proxy_protocol
-        """Whether its connection begins with a header of the PROXY protocol."""
-        # What its connection is counted under; a proxy's isn't counted.
-        self._key: str | None = None if is_trusted else address_key(client)
-        self._is_counted = False
-        self.is_rejected: bool = False
-        """Whether there is no room for its connection."""
-        self.closes_silently: bool = False
-        """Whether it is rejected without a word: so many others are being told so."""
-        self._forwarders: TrustedProxies | None = proxies if is_trusted else None
-        if self.expects_header and proxies is not None and not proxies.believes(client):
-            self._forwarders = None
-        self._state = state
-        self._stream_key: str | None = None
+    def __post_init__(self) -> None:
+        proxies, client = self.state.proxies, self.client
+        if proxies is None or not proxies.trusts(client):
+            self._key = address_key(client)
+        else:
+            self.expects_header = proxies.proxy_protocol
+            if not self.expects_header or proxies.believes(client):
+                self._forwarders = proxies
 
     def name(self, client: str) -> None:
         """Take the word of the PROXY header for who it is."""
         # A name of this machine would have its rights, and whoever is in front of the proxy may
         # be anybody.
         self.client = client = UNKNOWN if is_local(client) else client
-        proxies = self._state.proxies
+        proxies = self.state.proxies
         is_named = proxies is not None and proxies.names(client)
         self._forwarders = proxies if is_named else None
         self._key = None if is_named else address_key(client)
@@ -81,8 +73,8 @@ class Peer:
 
     def take_connection(self) -> HTTPError | None:
         """Count its connection under its address; return 429 if that holds all it may."""
-        state = self._state
-        self._is_counted = state.addresses.take_connection(self._key)
+        state = self.state
+        self._is_counted = state.addresses.connections.take(self._key)
         if self._is_counted:
             return None
         state.counts.refused_by_address += 1
@@ -92,16 +84,16 @@ class Peer:
     def reject(self, error: HTTPError) -> HTTPError:
         """Count its connection among those for which there is no room; return the error."""
         self.is_rejected = True
-        self._state.connections -= 1
-        self._state.rejected += 1
-        self.closes_silently = self._state.rejected > _MAX_TOLD
+        self.state.connections -= 1
+        self.state.rejected += 1
+        self.closes_silently = self.state.rejected > _MAX_TOLD
         return error
 
     def leave(self) -> None:
         """Count its connection no more: it is closed."""
-        state = self._state
+        state = self.state
         if self._is_counted:
-            state.addresses.leave_connection(self._key)
+            state.addresses.connections.leave(self._key)
         if self.is_rejected:
             state.rejected -= 1
         else:
@@ -117,9 +109,9 @@ class Peer:
         # A proxy that names no client is many, or a health check.
         is_client = self._forwarders is None or client != self.client
         if self._stream_key is None and is_client:
-            self._stream_key = self._state.take_stream(client)
+            self._stream_key = self.state.take_stream(client)
 
     def leave_stream(self) -> None:
         """Count it no more: the request is over."""
-        self._state.leave_stream(self._stream_key)
+        self.state.addresses.streams.leave(self._stream_key)
         self._stream_key = None

@@ -25,6 +25,7 @@ is thrown away up to `max_discard_bytes` first. One that has asked sets the pace
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -62,43 +63,30 @@ class Request(NamedTuple):
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Reader:
     """The reading side of one connection."""
 
-    __slots__ = (
-        "_body",
-        "_deadlines",
-        "_http",
-        "_is_lingering",
-        "_request",
-        "_requests",
-        "_scope",
-        "_state",
-        "_transport",
-        "_waiter",
-        "has_ended",
-        "peer_closed",
-        "rejection",
-    )
+    transport: Transport
+    http: Http1
+    state: ServerState
+    peer_closed: bool = False
+    """Whether nothing more can come: the client sent EOF, or is lost."""
+    has_ended: bool = False
+    """Whether the reader's task is over."""
+    rejection: HTTPError | None = None
+    """What is to be answered to what is no request."""
+    _deadlines: Deadlines = field(init=False)
+    _request: Request | None = None  # until it is taken
+    # Those of the request under way; its head isn't held for as long as a stream lasts.
+    _body: BodyBuffer | None = None
+    _scope: ExchangeScope | None = None
+    _requests: int = 0
+    _waiter: SingleWaiter = field(default_factory=SingleWaiter)  # the task that takes the requests
+    _is_lingering: bool = False
 
-    def __init__(self, transport: Transport, http: Http1, state: ServerState) -> None:
-        self._transport = transport
-        self._http = http
-        self._state = state
-        self._deadlines = Deadlines(state.settings)
-        self._request: Request | None = None  # until it is taken
-        # Those of the request under way; its head isn't held for as long as a stream lasts.
-        self._body: BodyBuffer | None = None
-        self._scope: ExchangeScope | None = None
-        self._requests = 0
-        self._waiter = SingleWaiter()  # the task that takes the requests
-        self._is_lingering = False
-        self.peer_closed: bool = False
-        """Whether nothing more can come: the client sent EOF, or is lost."""
-        self.has_ended: bool = False
-        """Whether the reader's task is over."""
-        self.rejection: HTTPError | None = None
-        """What is to be answered to what is no request."""
+    def __post_init__(self) -> None:
+        self._deadlines = Deadlines(self.state.settings)
 
     @property
     def head_since(self) -> float | None:
@@ -121,7 +109,7 @@ class Reader:
                     while not self.peer_closed:
                         if self._must_pause():
                             await self._pause()
-                        self._received(await self._transport.receive_some())
+                        self._received(await self.transport.receive_some())
                         while self._advance():
                             await trio.lowlevel.checkpoint()
                         self._set_deadline()
@@ -130,12 +118,12 @@ class Reader:
         except trio.BrokenResourceError as exc:
             self._lost(lost(exc))
         self.has_ended = True
-        self._state.idle.discard(self._deadlines)
+        self.state.idle.discard(self._deadlines)
         self._waiter.wake()
 
     def _received(self, data: bytes) -> None:
         if data:
-            self._http.receive(data)
+            self.http.receive(data)
         else:
             self.peer_closed = True
             self._at_eof()
@@ -143,19 +131,19 @@ class Reader:
     def _advance(self) -> bool:
         """Parse what was received; `True` if more is to be parsed after a checkpoint."""
         while self._step():
-            if self._http.has_more:
+            if self.http.has_more:
                 return True
-        if self._body is None and self._http.buffered:  # an empty line begins no head
+        if self._body is None and self.http.buffered:  # an empty line begins no head
             self._deadlines.head_begins()
         return False
 
     def _step(self) -> bool:
         """Take one value from the framing; `False` if there is to be none for now."""
         try:
-            item = self._http.next()
+            item = self.http.next()
         except ProtocolError as exc:
             if exc.limit is not None:
-                self._state.count_limit(exc.limit)
+                self.state.count_limit(exc.limit)
             self._reject(HTTPError(exc.status, exc.detail))
             return False
         if isinstance(item, RequestHead):
@@ -169,26 +157,26 @@ class Reader:
         return False  # what comes behind a request waits for its turn
 
     def _begin(self, head: RequestHead) -> None:
-        settings = self._state.settings
+        settings = self.state.settings
         self._deadlines.head_ends()
         self._requests += 1
         is_last = self._requests == settings.max_requests_per_connection
         if is_last:
-            self._state.count_limit("max_requests_per_connection")
+            self.state.count_limit("max_requests_per_connection")
         try:
             target = split_target(head.target)
         except HTTPError as error:
             self._reject(error)
             return
         self._body = body = BodyBuffer(settings.body_buffer_bytes)
-        self._scope = scope = ExchangeScope(self._state.cancels, settings.write_timeout)
+        self._scope = scope = ExchangeScope(self.state.cancels, settings.write_timeout)
         self._request = Request(head, target, body, scope, is_last)
         self._waiter.wake()
 
     def _reject(self, error: HTTPError, *, counts: bool = True) -> None:
         """Take no more requests; the one under way hears it from its body."""
-        self._state.counts.refusals[error.status] += counts
-        self._http.stop_reading()
+        self.state.counts.refusals[error.status] += counts
+        self.http.stop_reading()
         if self._body is None:
             # Its traceback, if it has one, would hold the frame that holds us.
             self.rejection = error.with_traceback(None)
@@ -199,14 +187,14 @@ class Reader:
     # -- waiting
 
     def _must_pause(self) -> bool:
-        body, scope, settings = self._body, self._scope, self._state.settings
-        if body is None or scope is None or self._http.reading is Reading.CLOSED:
+        body, scope, settings = self._body, self._scope, self.state.settings
+        if body is None or scope is None or self.http.reading is Reading.CLOSED:
             return False
         if not body.complete:
             if scope.is_streaming and body.spill() > settings.max_discard_bytes:
                 self._break_off(scope, "max_discard_bytes")
             return body.is_full
-        if self._http.buffered <= settings.max_head_bytes:
+        if self.http.buffered <= settings.max_head_bytes:
             return False
         if scope.is_streaming:
             self._break_off(scope, "max_head_bytes")
@@ -215,7 +203,7 @@ class Reader:
     def _break_off(self, scope: ExchangeScope, limit: str) -> None:
         """End a stream whose client sends more behind its request than it may."""
         if scope.reason is None:
-            self._state.count_limit(limit)
+            self.state.count_limit(limit)
         scope.cancel(CloseReason.PROTOCOL_ERROR)
 
     async def _pause(self) -> None:
@@ -231,20 +219,20 @@ class Reader:
     def _set_deadline(self) -> None:
         if self._is_lingering:
             return
-        http, due = self._http, inf
+        http, due = self.http, inf
         reading = http.reading
         if reading is Reading.HEAD:
             due = self._deadlines.for_head()
         elif reading is Reading.BODY and self._body is not None:
             if http.wants_continue:
                 # It isn't the one that is late: see `_has_time`.
-                due = trio.current_time() + self._state.settings.body_timeout
+                due = trio.current_time() + self.state.settings.body_timeout
             else:
                 due = self._until_more(self._body)
         if reading is Reading.HEAD and not http.buffered:
-            self._state.idle.add(self._deadlines)
+            self.state.idle.add(self._deadlines)
         else:
-            self._state.idle.discard(self._deadlines)
+            self.state.idle.discard(self._deadlines)
         self._deadlines.wait_until(due)
 
     def _until_more(self, body: BodyBuffer) -> float:
@@ -255,9 +243,9 @@ class Reader:
     def _has_time(self) -> bool:
         """Whether the client waits for `100 Continue`, or was told so only a while ago."""
         body = self._body
-        if body is None or self._http.reading is not Reading.BODY:
+        if body is None or self.http.reading is not Reading.BODY:
             return False
-        if self._http.wants_continue:
+        if self.http.wants_continue:
             return True
         if body.received or body.continued_at is None:
             return False
@@ -269,22 +257,22 @@ class Reader:
             if self._has_time():
                 self._set_deadline()
             elif self._is_lingering:
-                self._state.count_limit("linger_timeout")
+                self.state.count_limit("linger_timeout")
                 self.has_ended = True
             else:
                 self._timed_out()
-        elif self._deadlines in self._state.idle and self._state.draining.is_set():
-            self._http.stop_reading()
+        elif self._deadlines in self.state.idle and self.state.draining.is_set():
+            self.http.stop_reading()
         self._waiter.wake()
 
     def _timed_out(self) -> None:
         """Answer 408 where a request had begun, else close."""
         limit = self._deadlines.limit
-        self._state.count_limit(limit)
-        if self._body is not None or self._http.buffered:
+        self.state.count_limit(limit)
+        if self._body is not None or self.http.buffered:
             self._reject(HTTPError(408, TIMED_OUT[limit]))
         else:  # before a byte none is owed an answer
-            self._http.stop_reading()
+            self.http.stop_reading()
             self.has_ended = True
 
     # -- the end
@@ -316,33 +304,33 @@ class Reader:
 
     @property
     def _is_over(self) -> bool:
-        return self.has_ended or self.peer_closed or self._http.reading is Reading.CLOSED
+        return self.has_ended or self.peer_closed or self.http.reading is Reading.CLOSED
 
     async def next_cycle(self) -> bool:
         """Discard what is left of the request, and read on; `False` if the connection must close.
 
         A checkpoint, if a further request has arrived by now.
         """
-        body, limit = self._body, self._state.settings.max_discard_bytes
+        body, limit = self._body, self.state.settings.max_discard_bytes
         assert body is not None, "of the request that was taken"
-        if not self._http.keeps_alive:
+        if not self.http.keeps_alive:
             return False
         if not await body.wait_discarded(limit):
             if body.discarded > limit:
-                self._state.count_limit("max_discard_bytes")
+                self.state.count_limit("max_discard_bytes")
             return False
-        if not self._http.next_cycle():
+        if not self.http.next_cycle():
             return False
         self._body = self._scope = None
         body.wake_reader()
-        if self._http.buffered:
+        if self.http.buffered:
             self._deadlines.head_begins()
             # A pipelining client gets its turn, not the whole loop.
             await trio.lowlevel.checkpoint()
             while self._advance():
                 await trio.lowlevel.checkpoint()
-        elif self._state.draining.is_set():
-            self._http.stop_reading()
+        elif self.state.draining.is_set():
+            self.http.stop_reading()
         if self.peer_closed:
             self._at_eof()
         self._set_deadline()
@@ -351,7 +339,7 @@ class Reader:
     def begin_linger(self, seconds: float) -> None:
         """Drop what comes from now on, and end after so many seconds at the latest."""
         self._is_lingering = True
-        self._http.stop_reading()
+        self.http.stop_reading()
         self._deadlines.wait_until(trio.current_time() + seconds)
         if self._body is not None:
             self._body.wake_reader()

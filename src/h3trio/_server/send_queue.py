@@ -25,6 +25,7 @@ senders that wait are told whether the stream was closed or broke.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from h3trio._wire.batch import Batch
 
     from .exchange_scope import ExchangeScope
-    from .sockets.transport import Transport
+    from .sockets.transport import Sender, Transport
 
 # What the writer task joins into one chunk and one send.
 _JOIN_BYTES: Final = 64 * 1024
@@ -60,66 +61,40 @@ _IDLE: Final = State.IDLE
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class SendQueue:
     """The sending side of one event stream."""
 
-    __slots__ = (
-        "_bytes_sent",
-        "_chunked",
-        "_clock",
-        "_closing",
-        "_drained",
-        "_events_sent",
-        "_nursery",
-        "_pending",
-        "_queued_bytes",
-        "_receive",
-        "_room",
-        "_send",
-        "_sender",
-        "_settings",
-        "_tail_written",
-        "_transport",
-        "_turn",
-        "finished",
-        "last_write",
-        "scope",
-        "state",
-    )
+    transport: Transport
+    chunked: bool
+    settings: Settings
+    nursery: trio.Nursery
+    scope: ExchangeScope
+    """That of the exchange: cancelled where the client is gone."""
+    state: State = State.IDLE
+    finished: bool = False
+    """Whether the transport has the last chunk."""
+    events_sent: int = 0
+    """Events whose sending has begun."""
+    bytes_sent: int = 0
+    """Bytes that the transport took, head and framing included."""
+    last_write: float = field(default_factory=trio.current_time)
+    _pending: bytes | memoryview | None = None
+    # All of these are made when first needed: an idle stream has none.
+    _send: trio.MemorySendChannel[bytes] | None = None
+    _receive: trio.MemoryReceiveChannel[bytes] | None = None
+    _turn: trio.Lock | None = None
+    _room: SingleWaiter | None = None
+    _drained: trio.Event | None = None
+    _queued_bytes: int = 0
+    _closing: bool = False
+    _tail_written: bool = False
+    # Both are shared, and asked for at each send: here, no detour.
+    _sender: Sender = field(init=False)
+    _clock: trio.abc.Clock = field(default_factory=trio.lowlevel.current_clock)
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        chunked: bool,
-        settings: Settings,
-        nursery: trio.Nursery,
-        scope: ExchangeScope,
-    ) -> None:
-        self._transport = transport
-        # Both are shared, and asked for at each send: here, no detour.
-        self._sender = transport.sender
-        self._clock = trio.lowlevel.current_clock()
-        self._chunked = chunked
-        self._settings = settings
-        self._nursery = nursery
-        self._pending: bytes | memoryview | None = None
-        # All of these are made when first needed: an idle stream has none.
-        self._send: trio.MemorySendChannel[bytes] | None = None
-        self._receive: trio.MemoryReceiveChannel[bytes] | None = None
-        self._turn: trio.Lock | None = None
-        self._room: SingleWaiter | None = None
-        self._drained: trio.Event | None = None
-        self._queued_bytes = 0
-        self._closing = False
-        self._tail_written = False
-        self._events_sent = 0
-        self._bytes_sent = 0
-        self.finished: bool = False
-        self.last_write: float = trio.current_time()
-        self.scope: ExchangeScope = scope
-        """That of the exchange: cancelled where the client is gone."""
-        self.state: State = State.IDLE
+    def __post_init__(self) -> None:
+        self._sender = self.transport.sender
 
     def __repr__(self) -> str:
         return f"<SendQueue: {self.state.value}, {self.queued_events} queued>"
@@ -139,27 +114,17 @@ class SendQueue:
         """Their encoded size, framing not counted."""
         return max(0, self._queued_bytes)
 
-    @property
-    def events_sent(self) -> int:
-        """Events whose sending has begun."""
-        return self._events_sent
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that the transport took, head and framing included."""
-        return self._bytes_sent
-
     # -- writing while idle
 
     def open(self, head: bytes) -> None:
         """Send the response head and a first comment, so that `onopen` fires."""
-        first = chunk(HEARTBEAT) if self._chunked else HEARTBEAT
+        first = chunk(HEARTBEAT) if self.chunked else HEARTBEAT
         self._write(head + first)
 
     def heartbeat_nowait(self) -> None:
         """Send a comment line if nothing else is under way."""
         if self.state is State.IDLE and not self._closing:
-            self._write(chunk(HEARTBEAT) if self._chunked else HEARTBEAT)
+            self._write(chunk(HEARTBEAT) if self.chunked else HEARTBEAT)
 
     def send_batch_nowait(self, batch: Batch) -> bool:
         """See `FrameSink.send_batch_nowait`."""
@@ -167,15 +132,15 @@ class SendQueue:
         if self.state is not _IDLE or self._closing:
             self._raise_if_closed()
             raise trio.WouldBlock
-        data = batch.chunked if self._chunked else batch.payload
-        self._events_sent += batch.count
+        data = batch.chunked if self.chunked else batch.payload
+        self.events_sent += batch.count
         self.last_write = self._clock.current_time()
         try:
             taken = self._sender.send(data)
         except OSError as exc:
             taken = self._not_sent(exc)
             self._raise_if_closed()
-        self._bytes_sent += taken
+        self.bytes_sent += taken
         if taken == len(data):
             return True
         # A view: the bytes may be shared by a thousand stalled streams.
@@ -191,7 +156,7 @@ class SendQueue:
             taken = self._not_sent(exc)
             if self.state is not _IDLE:
                 return False
-        self._bytes_sent += taken
+        self.bytes_sent += taken
         if taken < len(data):
             self._start_writer(memoryview(data)[taken:] if taken else data)
         return True
@@ -217,8 +182,8 @@ class SendQueue:
             and not self._closing
             and (self._turn is None or not self._turn.locked())
         ):
-            self._events_sent += 1
-            if not self._write(chunk(frame) if self._chunked else frame):
+            self.events_sent += 1
+            if not self._write(chunk(frame) if self.chunked else frame):
                 # The handler's scope was cancelled just now: it hears that first.
                 await trio.lowlevel.checkpoint()
                 self._raise_if_closed()
@@ -245,7 +210,7 @@ class SendQueue:
     def _has_room(self, frame: bytes) -> bool:
         """Whether the bytes fit; one event above the bound fits where nothing waits."""
         queued = self._queued_bytes
-        return not queued or queued + len(frame) <= self._settings.queue_bytes
+        return not queued or queued + len(frame) <= self.settings.queue_bytes
 
     def _queue_nowait(self, frame: bytes) -> bool:
         """Put an event into the channel, `False` if there is no room or others wait for it."""
@@ -265,7 +230,7 @@ class SendQueue:
 
     def _channel(self) -> trio.MemorySendChannel[bytes]:
         if self._send is None:
-            queue_events = self._settings.queue_events
+            queue_events = self.settings.queue_events
             self._send, self._receive = trio.open_memory_channel[bytes](queue_events)
         return self._send
 
@@ -303,15 +268,15 @@ class SendQueue:
     def _start_writer(self, pending: bytes | memoryview | None) -> None:
         self._pending = pending
         self.state = State.BUSY
-        self._nursery.start_soon(self._write_out, name="h3trio writer")
+        self.nursery.start_soon(self._write_out, name="h3trio writer")
 
     async def _write_out(self) -> None:
         """Send what waits, then end: the writer task, the only one that waits for the socket."""
-        stall = self._settings.write_timeout
+        stall = self.settings.write_timeout
         try:
             while (data := self._next()) is not None:
-                await self._transport.send_all(data, stall_timeout=stall)
-                self._bytes_sent += len(data)
+                await self.transport.send_all(data, stall_timeout=stall)
+                self.bytes_sent += len(data)
                 self._pending = None
         except trio.TooSlowError:
             self._break(CloseReason.SLOW)
@@ -343,11 +308,11 @@ class SendQueue:
             if not frames:
                 return None
         self._queued_bytes -= size
-        self._events_sent += len(frames)
+        self.events_sent += len(frames)
         if self._room is not None:
             self._room.wake()
         payload = frames[0] if len(frames) == 1 else b"".join(frames)
-        return chunk(payload) if self._chunked else payload
+        return chunk(payload) if self.chunked else payload
 
     # -- waiting and ending
 
@@ -406,7 +371,7 @@ class SendQueue:
         self.state = State.ENDED
 
     def _tail(self, farewell: bytes) -> bytes:
-        if not self._chunked:
+        if not self.chunked:
             return farewell
         return chunk(farewell) + LAST_CHUNK if farewell else LAST_CHUNK
 

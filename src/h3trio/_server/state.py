@@ -183,21 +183,17 @@ class ServerState:
         return HTTPError(503, "too many connections", headers={"Retry-After": after})
 
     def take_stream(self, client: str) -> str | None:
-        """Count a stream of a client; return what to give back to `leave_stream`.
+        """Count a stream of a client; return the key of its place.
 
         Raises:
             HTTPError: 429, the client's address holds all it may.
         """
         key = address_key(client)
-        if not self.addresses.take_stream(key):
+        if not self.addresses.streams.take(key):
             self.counts.refused_streams += 1
             self.count_limit("max_streams_per_address")
             raise self.too_many("streams")
         return key
-
-    def leave_stream(self, key: str | None) -> None:
-        """A stream that `take_stream` counted has ended."""
-        self.addresses.leave_stream(key)
 
     def too_many(self, what: str) -> HTTPError:
         """429 for an address that holds all it may, with a jittered `Retry-After`.

@@ -72,25 +72,24 @@ def test_books(steps: list[tuple[str, bool, bool]]) -> None:
     for key, is_stream, is_taking in steps:
         taken = held.count((key, is_stream))
         if is_taking:
-            take = book.take_stream if is_stream else book.take_connection
-            accepted = take(key)
+            accepted = (book.streams if is_stream else book.connections).take(key)
             assert accepted is (taken < (1 if is_stream else 2))
             held += [(key, is_stream)] * accepted
         elif taken:
             held.remove((key, is_stream))
-            (book.leave_stream if is_stream else book.leave_connection)(key)
+            (book.streams if is_stream else book.connections).leave(key)
         expected = {key: (held.count((key, False)), held.count((key, True))) for key, _ in held}
         assert book.loads == expected
     for key, is_stream in held:
-        (book.leave_stream if is_stream else book.leave_connection)(key)
-    assert len(book) == 0
+        (book.streams if is_stream else book.connections).leave(key)
+    assert not book.loads
 
 
 def test_what_is_not_counted() -> None:
     """Without a key there is no limit, and nothing in the books."""
     book = AddressBook(max_connections=1, max_streams=1)
-    assert all(book.take_connection(None) and book.take_stream(None) for _ in range(5))
-    assert len(book) == 0
+    assert all(book.connections.take(None) and book.streams.take(None) for _ in range(5))
+    assert not book.loads
 
 
 # -- in a server

@@ -66,48 +66,15 @@ def address_key(client: str) -> str | None:
 
 
 @final
-class AddressBook:
-    """The connections and streams of each address, and how many it may have."""
-
-    def __init__(self, *, max_connections: int, max_streams: int) -> None:
-        self._connections = _Places(max_connections)
-        self._streams = _Places(max_streams)
-
-    def __len__(self) -> int:
-        return len(self.loads)
-
-    @property
-    def loads(self) -> Mapping[str, tuple[int, int]]:
-        """Connections and streams by address: a copy."""
-        keys = self._connections.keys() | self._streams.keys()
-        return {key: (self._connections.get(key, 0), self._streams.get(key, 0)) for key in keys}
-
-    def take_connection(self, key: str | None) -> bool:
-        """Count one more connection, unless that is one too many."""
-        return self._connections.take(key)
-
-    def leave_connection(self, key: str | None) -> None:
-        """Give back what `take_connection` gave."""
-        self._connections.leave(key)
-
-    def take_stream(self, key: str | None) -> bool:
-        """Count one more stream, unless that is one too many."""
-        return self._streams.take(key)
-
-    def leave_stream(self, key: str | None) -> None:
-        """Give back what `take_stream` gave."""
-        self._streams.leave(key)
-
-
-@final
-class _Places(dict[str, int]):
-    """The places that are taken, by address; an address that has none isn't in here."""
+class Places(dict[str, int]):
+    """Places that are taken, by address key; an address that has none isn't in here."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
 
     def take(self, key: str | None) -> bool:
+        """Count one more, unless that is one too many."""
         if key is None:
             return True
         taken = self.get(key, 0)
@@ -117,7 +84,23 @@ class _Places(dict[str, int]):
         return True
 
     def leave(self, key: str | None) -> None:
+        """Give back what `take` gave."""
         if key is not None:
             self[key] -= 1
             if not self[key]:
                 del self[key]
+
+
+@final
+class AddressBook:
+    """The connections and streams of each address, and how many it may have."""
+
+    def __init__(self, *, max_connections: int, max_streams: int) -> None:
+        self.connections: Places = Places(max_connections)
+        self.streams: Places = Places(max_streams)
+
+    @property
+    def loads(self) -> Mapping[str, tuple[int, int]]:
+        """Connections and streams by address: a copy."""
+        keys = self.connections.keys() | self.streams.keys()
+        return {key: (self.connections.get(key, 0), self.streams.get(key, 0)) for key in keys}
