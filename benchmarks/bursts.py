@@ -38,7 +38,7 @@ async def run(bench: Bench) -> Report:
             this.add(recipe.name, **await _one(bench, recipe, "/burst", events))
     for name in ("send_nowait", "send_from"):
         ratios = report.ratios("rate", name, "better-sse")
-        report.check(f"events/s, {name} ÷ better-sse", ratios, least=1.0)
+        report.check(f"events/s, {name} ÷ better-sse", ratios, least=1.5)
     return report
 
 

