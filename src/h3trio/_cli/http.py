@@ -116,15 +116,8 @@ def event_source(
     in the arguments. Once there was a stream, only an answer that means "don't come back" is final:
     proxies say 502 to 504 while the server behind them restarts, so those are waited out too.
 
-    Args:
-        client: a client of `open_client`.
-        url: of the stream.
-        silence: seconds after which a silent connection counts as lost.
-        reconnect: whether to come back after a loss.
-        on_state_change: called with each change.
-        last_event_id: the event to go on behind.
-        params: fields to add to the query of the URL.
-        max_event_bytes: largest event.
+    `silence` is in seconds: a connection that is silent for so long counts as lost. What isn't
+    said here is as `EventSource` has it.
     """
 
     def comes_back(_change: StateChange) -> bool:

@@ -145,13 +145,7 @@ async def _tail(url: str, arguments: argparse.Namespace) -> None:
 
 @final
 class Tail:
-    """One stream over as many connections as it takes.
-
-    Args:
-        client: to ask with.
-        url: of the stream.
-        arguments: those of the command.
-    """
+    """One stream over as many connections as it takes."""
 
     def __init__(self, client: httpx2.AsyncClient, url: str, arguments: argparse.Namespace) -> None:
         self._arguments = arguments

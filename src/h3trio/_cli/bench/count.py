@@ -17,6 +17,7 @@ events each: the first has waited longest.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 MAX_CHUNK_LINE: Final = 256  # a size and its extensions; nobody sends extensions
@@ -100,15 +101,13 @@ def _run(marks: list[Mark]) -> tuple[bytes, int, int] | None:
 
 
 @final
+@dataclass(slots=True)
 class Chunks:
     """Takes the chunked framing off a body, however it is cut."""
 
-    __slots__ = ("_held", "_left", "ended")
-
-    def __init__(self) -> None:
-        self._left = 0  # of the current chunk, the CRLF behind it included
-        self._held = b""
-        self.ended = False
+    ended: bool = False
+    _left: int = 0  # of the current chunk, the CRLF behind it included
+    _held: bytes = b""
 
     @property
     def is_between(self) -> bool:
@@ -160,14 +159,12 @@ def _chunk_size(line: bytes) -> int:
 
 
 @final
+@dataclass(slots=True)
 class Blocks:
     """Cuts a body into whole blocks, and gives all lines the same end."""
 
-    __slots__ = ("_cr", "_held")
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._cr = b""  # a CR at the end of a piece: an LF may follow
+    _held: bytes = b""
+    _cr: bytes = b""  # a CR at the end of a piece: an LF may follow
 
     @property
     def is_between(self) -> bool:
@@ -202,26 +199,22 @@ class Blocks:
 class BodyReader:
     """One stream's body: framing, blocks, and the way around both."""
 
-    __slots__ = ("_blocks", "_chunks")
+    __slots__ = ("_blocks", "chunks")
 
     def __init__(self, *, chunked: bool) -> None:
-        self._chunks = Chunks() if chunked else None
+        # Without chunks, only the end of the connection ends the body.
+        self.chunks = Chunks() if chunked else None
         self._blocks = Blocks()
 
     @property
     def is_between(self) -> bool:
         """Whether the next byte begins a block, and a chunk if there are any."""
-        return self._blocks.is_between and (self._chunks is None or self._chunks.is_between)
-
-    @property
-    def is_unframed(self) -> bool:
-        """Whether only the end of the connection ends the body."""
-        return self._chunks is None
+        return self._blocks.is_between and (self.chunks is None or self.chunks.is_between)
 
     @property
     def ended(self) -> bool:
         """Whether the body's end was announced and came."""
-        return self._chunks is not None and self._chunks.ended
+        return self.chunks is not None and self.chunks.ended
 
     def feed(self, data: bytes) -> Found:
         """Analyse the blocks that the next piece of the message completes.
@@ -229,7 +222,7 @@ class BodyReader:
         Raises:
             BadStreamError: it is none in this framing.
         """
-        body = data if self._chunks is None else self._chunks.feed(data)
+        body = data if self.chunks is None else self.chunks.feed(data)
         blocks = self._blocks.feed(body)
         return analyse(blocks) if blocks else NOTHING
 
@@ -237,8 +230,6 @@ class BodyReader:
 @final
 class Memo:
     """Remembers the contents of a read, for the other streams that are sent the same."""
-
-    __slots__ = ("_known",)
 
     def __init__(self) -> None:
         self._known: dict[bytes, Found] = {}
