@@ -27,7 +27,6 @@ IDLE_TIMEOUT: Final = 60.0  # seconds; four heartbeats of our own server
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `tail`."""
-    parser.set_defaults(run=run)
     parser.description = "Print the data of each event of some topics, or of any event stream."
     parser.epilog = http.STATUSES
     http.add_token(parser)

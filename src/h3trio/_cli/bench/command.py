@@ -32,17 +32,14 @@ RATE: Final = 10.0
 MAX_SIZE: Final = 1024 * 1024
 MAX_RATE: Final = 1_000_000.0
 
-_STATUSES: Final = (
-    "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
-    "arguments are wrong; 3 no stream could be opened"
-)
-
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `bench`."""
-    parser.set_defaults(run=run)
     parser.description = "Open many streams of one URL, and measure what comes over them."
-    parser.epilog = _STATUSES
+    parser.epilog = (
+        "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
+        "arguments are wrong; 3 no stream could be opened"
+    )
     parser.add_argument("stream", metavar="URL", type=_url, help="of the streams, http:// only")
     _add_load(parser)
     what = "post events there, to feed the streams"

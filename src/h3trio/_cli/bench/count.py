@@ -65,9 +65,6 @@ class Found(NamedTuple):
     run: tuple[bytes, int, int] | None
 
 
-NOTHING: Final = Found(0, 0, 0.0, 0.0, (), 0, 0, None)
-
-
 def analyse(blocks: bytes) -> Found:
     """Analyse whole blocks, their lines ended by LF and each followed by a blank line."""
     events = resets = unnumbered = 0
@@ -127,7 +124,9 @@ class Chunks:
             if not self._left:
                 end = data.find(b"\r\n", at)
                 if end < 0:
-                    self._hold(data[at:])
+                    self._held = data[at:]
+                    if len(self._held) > MAX_CHUNK_LINE:
+                        raise BadStreamError("a chunk's size has no end")
                     break
                 self._left = _chunk_size(data[at:end]) + 2
                 at = end + 2
@@ -144,11 +143,6 @@ class Chunks:
         pieces.append(data[at : at + payload])
         self._left -= here
         return at + here
-
-    def _hold(self, line: bytes) -> None:
-        if len(line) > MAX_CHUNK_LINE:
-            raise BadStreamError("a chunk's size has no end")
-        self._held = line
 
 
 def _chunk_size(line: bytes) -> int:
@@ -223,8 +217,7 @@ class BodyReader:
             BadStreamError: it is none in this framing.
         """
         body = data if self.chunks is None else self.chunks.feed(data)
-        blocks = self._blocks.feed(body)
-        return analyse(blocks) if blocks else NOTHING
+        return analyse(self._blocks.feed(body))
 
 
 @final

@@ -26,19 +26,16 @@ if TYPE_CHECKING:
     from .check_head import Finding
 
 WAIT: Final = 20.0  # a heartbeat of 15 s, as our own servers', and some
-TIMEOUT: Final = 10.0
 EVENT_TYPE: Final = "h3trio-doctor"  # so that pages that listen to others don't see it
-
-_STATUSES: Final = (
-    "exit status: 0 nothing to do; 1 warnings; 2 the arguments are wrong; 3 errors, or no stream"
-)
 
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `doctor`."""
-    parser.set_defaults(run=run)
     parser.description = "Look at an event stream from outside, and say what to do about it."
-    parser.epilog = _STATUSES
+    parser.epilog = (
+        "exit status: 0 nothing to do; 1 warnings; 2 the arguments are wrong; 3 errors, or no "
+        "stream"
+    )
     http.add_token(parser)
     parser.add_argument("stream", metavar="URL", type=common.absolute_url, help="of the stream")
     where, url = parser.add_mutually_exclusive_group(), common.checked(common.absolute_url)
@@ -49,7 +46,7 @@ def add_arguments(parser: Options) -> None:
     what = "seconds to read the stream; more than its heartbeat"
     parser.add_option("--wait", default=WAIT, type=common.seconds, help=what)
     what = "seconds an answer may take"
-    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=10.0, type=common.seconds, help=what)
     parser.add_header(help="a header to send with each request")
     what = "see whether pages of this origin, https://HOST, can read it"
     parser.add_option("--origin", type=_origin, metavar="ORIGIN", help=what)

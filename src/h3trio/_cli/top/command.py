@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from .screen import Show
 
-INTERVAL: Final = 1.0
 _BOUNDS: Final = (0.5, 60.0)  # those of the hub
 _SILENCE: Final = 30.0  # seconds beyond the interval until a connection counts as lost
 _STOP: Final = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +39,6 @@ _STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `top`."""
-    parser.set_defaults(run=run)
     parser.description = "Watch a hub: rates, connections, topics, slow clients, latencies."
     parser.epilog = http.STATUSES
     http.add_token(parser)
@@ -50,7 +48,7 @@ def add_arguments(parser: Options) -> None:
     )
     parser.add_switch("--once", help="print one snapshot as plain lines, and end")
     what = "seconds between two snapshots, from 0.5 to 60"
-    parser.add_option("--interval", default=INTERVAL, type=_interval, metavar="S", help=what)
+    parser.add_option("--interval", default=1.0, type=_interval, metavar="S", help=what)
 
 
 def _interval(text: str) -> float:
