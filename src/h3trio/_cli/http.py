@@ -167,15 +167,15 @@ async def end_with_reader(fd: int) -> None:
 # -- running
 
 
-def run_command(command: Callable[[], Awaitable[None]]) -> int:
-    """Run a command to its end; return the exit status, with one line if an error ended it."""
+def run_command(command: Callable[[], Awaitable[int | None]]) -> int:
+    """Run a command; return its exit status, with one line if an error ended it."""
     if sys.stdout is None:
         fail("standard output is closed")
     takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if takes_over:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        trio.run(command)
+        status = trio.run(command)
     except (CommandError, EventSourceError, BrokenPipeError, ExceptionGroup) as exc:
         leaf: BaseException = exc
         while inner := members(leaf):
@@ -189,7 +189,7 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
     finally:
         if takes_over:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    return 0
+    return status or 0
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import select
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -22,11 +23,8 @@ from .run import BenchPlan, BenchRun, check_limits, resolve
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from h3trio._cli.options import Options
-
-    from .outcome import Outcome
 
 RATE: Final = 10.0
 MAX_SIZE: Final = 1024 * 1024
@@ -102,37 +100,31 @@ def run(arguments: argparse.Namespace) -> int:
         check_limits(arguments.connections, arguments.processes)
     except common.CommandError as exc:
         fail(str(exc))
-    status = 0
-
-    async def measure() -> None:
-        nonlocal status
-        status = (await _bench(arguments)).status
-
-    return http.run_command(measure) or status
+    return http.run_command(partial(_bench, arguments))
 
 
-async def _bench(arguments: argparse.Namespace) -> Outcome:
+async def _bench(arguments: argparse.Namespace) -> int:
     plan = await make_plan(arguments)
-    show: Callable[[str], None] = (lambda _step: None) if arguments.quiet else common.say
-    if arguments.quiet or not common.has_rich(sys.stderr):
-        outcome = await BenchRun(plan, show).run()
-        shown = outcome.as_text()
-    else:
+    is_drawn = not arguments.quiet and common.has_rich(sys.stderr)
+    if is_drawn:
         from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
 
         # One line that changes, and is gone at the end.
         with Console(stderr=True).status("") as status:
             outcome = await BenchRun(plan, status.update).run()
-        shown = None
+    else:
+        outcome = await BenchRun(
+            plan, (lambda _step: None) if arguments.quiet else common.say
+        ).run()
     if arguments.json:
-        shown = json.dumps(outcome.as_json(), indent=2)
-    if shown is None:
+        common.write_line(json.dumps(outcome.as_json(), indent=2))
+    elif is_drawn:
         from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
 
         outcome.draw(Console())
     else:
-        common.write_line(shown)
-    return outcome
+        common.write_line(outcome.as_text())
+    return outcome.status
 
 
 async def make_plan(arguments: argparse.Namespace) -> BenchPlan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from h3trio._cli import common, http
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import argparse
 
     from h3trio._cli.options import Options
-
-    from .check_head import Finding
 
 WAIT: Final = 20.0  # a heartbeat of 15 s, as our own servers', and some
 EVENT_TYPE: Final = "h3trio-doctor"  # so that pages that listen to others don't see it
@@ -66,22 +65,17 @@ def _origin(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Look, judge, show; return the exit status."""
     http.require_client(arguments.stream)
-    found: list[Finding] = []
     try:
         # Two contexts, as httpx2 changes the one that it uses.
         contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
     except (OSError, ssl.SSLError) as exc:
         fail(f"--ca-file: {exc.strerror}")
-
-    async def look() -> None:
-        found.extend(await _doctor(arguments, *contexts))
-
-    return http.run_command(look) or exit_status(found)
+    return http.run_command(partial(_doctor, arguments, *contexts))
 
 
 async def _doctor(
     arguments: argparse.Namespace, tls: ssl.SSLContext, tls_of_lookup: ssl.SSLContext
-) -> list[Finding]:
+) -> int:
     plan = plan_from(arguments, tls_of_lookup)
 
     def say(message: str) -> None:
@@ -98,7 +92,7 @@ async def _doctor(
         common.write_line(json.dumps(as_json(seen, findings), indent=2))
     else:
         show(seen, findings)
-    return findings
+    return exit_status(findings)
 
 
 def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:
