@@ -116,15 +116,8 @@ def event_source(
     in the arguments. Once there was a stream, only an answer that means "don't come back" is final:
     proxies say 502 to 504 while the server behind them restarts, so those are waited out too.
 
-    Args:
-        client: a client of `open_client`.
-        url: of the stream.
-        silence: seconds after which a silent connection counts as lost.
-        reconnect: whether to come back after a loss.
-        on_state_change: called with each change.
-        last_event_id: the event to go on behind.
-        params: fields to add to the query of the URL.
-        max_event_bytes: largest event.
+    `silence` is in seconds: a connection that is silent for so long counts as lost. What isn't
+    said here is as `EventSource` has it.
     """
 
     def comes_back(_change: StateChange) -> bool:
@@ -174,15 +167,15 @@ async def end_with_reader(fd: int) -> None:
 # -- running
 
 
-def run_command(command: Callable[[], Awaitable[None]]) -> int:
-    """Run a command to its end; return the exit status, with one line if an error ended it."""
+def run_command(command: Callable[[], Awaitable[int | None]]) -> int:
+    """Run a command; return its exit status, with one line if an error ended it."""
     if sys.stdout is None:
         fail("standard output is closed")
     takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if takes_over:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        trio.run(command)
+        status = trio.run(command)
     except (CommandError, EventSourceError, BrokenPipeError, ExceptionGroup) as exc:
         leaf: BaseException = exc
         while inner := members(leaf):
@@ -196,7 +189,7 @@ def run_command(command: Callable[[], Awaitable[None]]) -> int:
     finally:
         if takes_over:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    return 0
+    return status or 0
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from h3trio._version import __version__
 
@@ -20,21 +20,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-class Command(NamedTuple):
-    """A command: its module below this package, and what `--help` says of it."""
-
-    module: str
-    summary: str
-
-
+# The module of each command, below this package, and what `--help` says of it.
 COMMANDS: Final = {
-    "serve": Command(".serve.command", "serve the hub, or an app"),
-    "publish": Command(".publish", "publish an event, lines or a stream of events"),
-    "tail": Command(".tail", "print events as they come"),
-    "top": Command(".top.command", "watch a hub: rates, topics, slow clients"),
-    "token": Command(".token", "mint a token for a hub"),
-    "bench": Command(".bench.command", "measure a server with many streams"),
-    "doctor": Command(".doctor.command", "look at a stream from outside, and say what is wrong"),
+    "serve": (".serve.command", "serve the hub, or an app"),
+    "publish": (".publish", "publish an event, lines or a stream of events"),
+    "tail": (".tail", "print events as they come"),
+    "top": (".top.command", "watch a hub: rates, topics, slow clients"),
+    "token": (".token", "mint a token for a hub"),
+    "bench": (".bench.command", "measure a server with many streams"),
+    "doctor": (".doctor.command", "look at a stream from outside, and say what is wrong"),
 }
 
 
@@ -54,7 +48,9 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
         # The others are only listed. A word that isn't first can't be the command: `h3trio` itself
         # has no option with a value.
         if argv and argv[0] == name:
-            load(name).add_arguments(command)
+            module = load(name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
     arguments.options.complete(arguments, environ)
     status: int = arguments.run(arguments)
@@ -62,5 +58,5 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
 
 
 def load(name: str) -> ModuleType:
-    """Import the module of a command, which has `add_arguments(parser)`."""
-    return importlib.import_module(COMMANDS[name].module, __package__)
+    """Import the module of a command, which has `add_arguments(parser)` and `run(arguments)`."""
+    return importlib.import_module(COMMANDS[name][0], __package__)

@@ -41,14 +41,12 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 HEARTBEAT: Final = 10.0  # seconds; servers commonly give up a silent body after 30 to 60
-TIMEOUT: Final = 30.0
 
 _STDIN: Final = 0
 
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `publish`."""
-    parser.set_defaults(run=run)
     parser.description = "Publish to a hub; print the id of each event once it is stored."
     parser.epilog = http.STATUSES
     http.add_token(parser)
@@ -68,7 +66,7 @@ def add_arguments(parser: Options) -> None:
     how.add_argument("--sse", action="store_true", help="standard input is a text/event-stream")
     parser.add_switch("--quiet", help="print no ids")
     what = "seconds to wait for an answer"
-    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=30.0, type=common.seconds, help=what)
     what = "--sse: seconds of silence before a comment is sent"
     parser.add_option("--heartbeat", default=HEARTBEAT, type=common.seconds, help=what)
 

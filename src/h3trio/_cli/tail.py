@@ -27,7 +27,6 @@ IDLE_TIMEOUT: Final = 60.0  # seconds; four heartbeats of our own server
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `tail`."""
-    parser.set_defaults(run=run)
     parser.description = "Print the data of each event of some topics, or of any event stream."
     parser.epilog = http.STATUSES
     http.add_token(parser)
@@ -145,13 +144,7 @@ async def _tail(url: str, arguments: argparse.Namespace) -> None:
 
 @final
 class Tail:
-    """One stream over as many connections as it takes.
-
-    Args:
-        client: to ask with.
-        url: of the stream.
-        arguments: those of the command.
-    """
+    """One stream over as many connections as it takes."""
 
     def __init__(self, client: httpx2.AsyncClient, url: str, arguments: argparse.Namespace) -> None:
         self._arguments = arguments

@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
 EXPIRES: Final = "1h"
 
-_STATUSES: Final = "exit status: 0 done; 2 the arguments or the key are wrong"
-
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `token`."""
-    parser.set_defaults(run=run)
     parser.description = "Print a token that allows publishing and subscribing to some topics."
-    parser.epilog = _STATUSES
+    parser.epilog = "exit status: 0 done; 2 the arguments or the key are wrong"
     topic, period, claims = map(common.checked, (common.topic, _period, _claims))
     topics: dict[str, object] = {"metavar": "TOPIC", "action": "append", "type": topic}
     what = "topic it may publish to: a topic, a URI template, or * for all; may be repeated"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import select
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from h3trio._cli import common, http
-from h3trio._cli.options import fail
+from h3trio._cli.options import fail, fields_from
 from h3trio.client._errors import without_secret
 
 from .job import Endpoint, PublishJob, SubscribeJob
@@ -25,63 +26,47 @@ if TYPE_CHECKING:
 
     from h3trio._cli.options import Options
 
-    from .outcome import Outcome
-
-CONNECTIONS: Final = 100
-DURATION: Final = 10.0
-TIMEOUT: Final = 10.0
 RATE: Final = 10.0
-SIZE: Final = 100
-PUBLISHERS: Final = 16
-MAX_CONNECTIONS: Final = 1_000_000
-MAX_PROCESSES: Final = 64
-MAX_PUBLISHERS: Final = 1024
 MAX_SIZE: Final = 1024 * 1024
 MAX_RATE: Final = 1_000_000.0
-
-_STATUSES: Final = (
-    "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
-    "arguments are wrong; 3 no stream could be opened"
-)
 
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `bench`."""
-    parser.set_defaults(run=run)
     parser.description = "Open many streams of one URL, and measure what comes over them."
-    parser.epilog = _STATUSES
+    parser.epilog = (
+        "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
+        "arguments are wrong; 3 no stream could be opened"
+    )
     parser.add_argument("stream", metavar="URL", type=_url, help="of the streams, http:// only")
     _add_load(parser)
     what = "post events there, to feed the streams"
     parser.add_argument("--publish-url", metavar="URL", type=_url, help=what)
     what = f"--publish-url: events a second, {RATE:g} unless given"
     parser.add_argument("--rate", metavar="R", type=_rate, help=what)
-    what, size = (
-        f"--publish-url: bytes of data of an event, {SIZE} unless given",
+    what, most = (
+        "--publish-url: bytes of data of an event, 100 unless given",
         common.up_to(MAX_SIZE),
     )
-    parser.add_argument("--size", metavar="N", type=size, default=SIZE, help=what)
-    what = f"--publish-url: requests on the way at once at most, {PUBLISHERS} unless given"
-    most = common.up_to(MAX_PUBLISHERS)
-    parser.add_argument("--publishers", metavar="N", type=most, default=PUBLISHERS, help=what)
+    parser.add_argument("--size", metavar="N", type=most, default=100, help=what)
+    what = "--publish-url: requests on the way at once at most, 16 unless given"
+    most = common.up_to(1024)
+    parser.add_argument("--publishers", metavar="N", type=most, default=16, help=what)
     parser.add_switch("--json", help="print the figures as JSON")
     parser.add_switch("--quiet", help="show no progress")
 
 
 def _add_load(parser: Options) -> None:
-    streams, workers = common.up_to(MAX_CONNECTIONS), common.up_to(MAX_PROCESSES)
-    flags = ("--connections", "-c")
-    parser.add_option(
-        *flags, default=CONNECTIONS, type=streams, metavar="N", help="streams at once"
-    )
+    what, most = "streams at once", common.up_to(1_000_000)
+    parser.add_option("--connections", "-c", default=100, type=most, metavar="N", help=what)
     what = "seconds to measure, once all streams are open"
-    parser.add_option("--duration", "-d", default=DURATION, type=common.seconds, help=what)
+    parser.add_option("--duration", "-d", default=10.0, type=common.seconds, help=what)
     what = "seconds over which the streams are opened, 0 for as fast as they are answered"
     parser.add_option("--ramp", default=0.0, type=common.seconds_or_zero, help=what)
     what = "processes that share the streams; one is enough until it is busy all the time"
-    parser.add_option("--processes", default=1, type=workers, metavar="N", help=what)
+    parser.add_option("--processes", default=1, type=common.up_to(64), metavar="N", help=what)
     what = "seconds a stream may take to open"
-    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=10.0, type=common.seconds, help=what)
     parser.add_header(help="a header to send with each request, such as a token")
 
 
@@ -115,40 +100,31 @@ def run(arguments: argparse.Namespace) -> int:
         check_limits(arguments.connections, arguments.processes)
     except common.CommandError as exc:
         fail(str(exc))
-    status = 0
-
-    async def measure() -> None:
-        nonlocal status
-        status = (await _bench(arguments)).status
-
-    return http.run_command(measure) or status
+    return http.run_command(partial(_bench, arguments))
 
 
-async def _bench(arguments: argparse.Namespace) -> Outcome:
+async def _bench(arguments: argparse.Namespace) -> int:
     plan = await make_plan(arguments)
-    if arguments.quiet or not common.has_rich(sys.stderr):
-        outcome = await BenchRun(plan, _say_nothing if arguments.quiet else common.say).run()
-        shown = outcome.as_text()
-    else:
+    is_drawn = not arguments.quiet and common.has_rich(sys.stderr)
+    if is_drawn:
         from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
 
         # One line that changes, and is gone at the end.
         with Console(stderr=True).status("") as status:
             outcome = await BenchRun(plan, status.update).run()
-        shown = None
+    else:
+        outcome = await BenchRun(
+            plan, (lambda _step: None) if arguments.quiet else common.say
+        ).run()
     if arguments.json:
-        shown = json.dumps(outcome.as_json(), indent=2)
-    if shown is None:
+        common.write_line(json.dumps(outcome.as_json(), indent=2))
+    elif is_drawn:
         from rich.console import Console  # noqa: PLC0415 - the extra, only where it is there
 
         outcome.draw(Console())
     else:
-        common.write_line(shown)
-    return outcome
-
-
-def _say_nothing(_step: str) -> None:
-    """Show no progress."""
+        common.write_line(outcome.as_text())
+    return outcome.status
 
 
 async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
@@ -165,19 +141,11 @@ async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
             size=arguments.size,
             connections=arguments.publishers,
         )
-    streams = SubscribeJob(
-        target=await _target(arguments.stream, arguments),
-        connections=arguments.connections,
-        ramp=arguments.ramp,
-        timeout=arguments.timeout,
-    )
-    return BenchPlan(
-        url=without_secret(arguments.stream),
-        subscribe=streams,
-        processes=arguments.processes,
-        duration=arguments.duration,
-        publish=job,
-    )
+    target = await _target(arguments.stream, arguments)
+    streams = SubscribeJob(target=target, **fields_from(arguments, SubscribeJob))
+    given = fields_from(arguments, BenchPlan)
+    url = without_secret(arguments.stream)
+    return BenchPlan(url=url, subscribe=streams, publish=job, **given)
 
 
 async def _target(url: str, arguments: argparse.Namespace) -> Endpoint:

@@ -17,6 +17,7 @@ events each: the first has waited longest.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 MAX_CHUNK_LINE: Final = 256  # a size and its extensions; nobody sends extensions
@@ -64,9 +65,6 @@ class Found(NamedTuple):
     run: tuple[bytes, int, int] | None
 
 
-NOTHING: Final = Found(0, 0, 0.0, 0.0, (), 0, 0, None)
-
-
 def analyse(blocks: bytes) -> Found:
     """Analyse whole blocks, their lines ended by LF and each followed by a blank line."""
     events = resets = unnumbered = 0
@@ -100,15 +98,13 @@ def _run(marks: list[Mark]) -> tuple[bytes, int, int] | None:
 
 
 @final
+@dataclass(slots=True)
 class Chunks:
     """Takes the chunked framing off a body, however it is cut."""
 
-    __slots__ = ("_held", "_left", "ended")
-
-    def __init__(self) -> None:
-        self._left = 0  # of the current chunk, the CRLF behind it included
-        self._held = b""
-        self.ended = False
+    ended: bool = False
+    _left: int = 0  # of the current chunk, the CRLF behind it included
+    _held: bytes = b""
 
     @property
     def is_between(self) -> bool:
@@ -128,7 +124,9 @@ class Chunks:
             if not self._left:
                 end = data.find(b"\r\n", at)
                 if end < 0:
-                    self._hold(data[at:])
+                    self._held = data[at:]
+                    if len(self._held) > MAX_CHUNK_LINE:
+                        raise BadStreamError("a chunk's size has no end")
                     break
                 self._left = _chunk_size(data[at:end]) + 2
                 at = end + 2
@@ -146,11 +144,6 @@ class Chunks:
         self._left -= here
         return at + here
 
-    def _hold(self, line: bytes) -> None:
-        if len(line) > MAX_CHUNK_LINE:
-            raise BadStreamError("a chunk's size has no end")
-        self._held = line
-
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
@@ -160,14 +153,12 @@ def _chunk_size(line: bytes) -> int:
 
 
 @final
+@dataclass(slots=True)
 class Blocks:
     """Cuts a body into whole blocks, and gives all lines the same end."""
 
-    __slots__ = ("_cr", "_held")
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._cr = b""  # a CR at the end of a piece: an LF may follow
+    _held: bytes = b""
+    _cr: bytes = b""  # a CR at the end of a piece: an LF may follow
 
     @property
     def is_between(self) -> bool:
@@ -202,26 +193,22 @@ class Blocks:
 class BodyReader:
     """One stream's body: framing, blocks, and the way around both."""
 
-    __slots__ = ("_blocks", "_chunks")
+    __slots__ = ("_blocks", "chunks")
 
     def __init__(self, *, chunked: bool) -> None:
-        self._chunks = Chunks() if chunked else None
+        # Without chunks, only the end of the connection ends the body.
+        self.chunks = Chunks() if chunked else None
         self._blocks = Blocks()
 
     @property
     def is_between(self) -> bool:
         """Whether the next byte begins a block, and a chunk if there are any."""
-        return self._blocks.is_between and (self._chunks is None or self._chunks.is_between)
-
-    @property
-    def is_unframed(self) -> bool:
-        """Whether only the end of the connection ends the body."""
-        return self._chunks is None
+        return self._blocks.is_between and (self.chunks is None or self.chunks.is_between)
 
     @property
     def ended(self) -> bool:
         """Whether the body's end was announced and came."""
-        return self._chunks is not None and self._chunks.ended
+        return self.chunks is not None and self.chunks.ended
 
     def feed(self, data: bytes) -> Found:
         """Analyse the blocks that the next piece of the message completes.
@@ -229,16 +216,13 @@ class BodyReader:
         Raises:
             BadStreamError: it is none in this framing.
         """
-        body = data if self._chunks is None else self._chunks.feed(data)
-        blocks = self._blocks.feed(body)
-        return analyse(blocks) if blocks else NOTHING
+        body = data if self.chunks is None else self.chunks.feed(data)
+        return analyse(self._blocks.feed(body))
 
 
 @final
 class Memo:
     """Remembers the contents of a read, for the other streams that are sent the same."""
-
-    __slots__ = ("_known",)
 
     def __init__(self) -> None:
         self._known: dict[bytes, Found] = {}

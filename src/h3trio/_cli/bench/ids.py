@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -23,24 +24,17 @@ MAX_JUMPS: Final = 100_000
 
 
 @final
+@dataclass(slots=True)
 class Position:
     """The last id that a stream got."""
 
-    __slots__ = ("head", "number")
-
-    def __init__(self) -> None:
-        self.head: bytes | None = None
-        self.number = -1
+    head: bytes | None = None
+    number: int = -1
 
 
 @final
 class Ids:
     """The ids that a group of streams got, and the counts of those repeated or missing."""
-
-    __slots__ = (
-        *("_jumps", "_known_run", "_max_jumps", "_max_numbers", "_seen"),
-        *("is_bounded", "judged", "repeated", "unnumbered"),
-    )
 
     def __init__(self, *, max_numbers: int = MAX_NUMBERS, max_jumps: int = MAX_JUMPS) -> None:
         self._max_numbers = max_numbers
@@ -48,9 +42,7 @@ class Ids:
         self._seen: dict[bytes, set[int]] = {}
         self._jumps: Counter[tuple[bytes, int, int]] = Counter()
         self._known_run: tuple[bytes, int, int] | None = None
-        self.judged = 0
-        self.unnumbered = 0
-        self.repeated = 0
+        self.judged = self.unnumbered = self.repeated = 0
         self.is_bounded = False
         """There were more ids or jumps than are kept: losses are counted too low."""
 

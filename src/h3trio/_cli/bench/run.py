@@ -108,15 +108,7 @@ def work(job: SubscribeJob | PublishJob, pipe: Pipe) -> None:
 
 @final
 class Worker:
-    """A process that works for us.
-
-    Attributes:
-        ready: its streams are open, or refused.
-        going: it counts.
-        over: it has ended.
-        opened: how many streams it has opened, once it is ready.
-        progress: its last counts.
-    """
+    """A process that works for us."""
 
     def __init__(self, job: SubscribeJob | PublishJob) -> None:
         self._pipe, theirs = _SPAWN.Pipe()
@@ -124,8 +116,10 @@ class Worker:
         self._process.start()
         theirs.close()
         self._result: Received | Published | None = None
-        self.ready, self.going, self.over = trio.Event(), trio.Event(), trio.Event()
-        self.opened = 0
+        self.ready = trio.Event()  # its streams are open, or refused
+        self.going = trio.Event()  # it counts
+        self.over = trio.Event()
+        self.opened = 0  # streams, once it is ready
         self.progress: Counter[str] = Counter()
 
     def tell(self, command: str) -> None:
@@ -180,7 +174,8 @@ class BenchRun:
         self._plan = plan
         self._show = show
         self._workers: list[Worker] = []
-        self._interrupted = trio.Event()
+        self._interrupted = False
+        self._waiting = trio.CancelScope()
 
     async def run(self) -> Outcome:
         """Measure.
@@ -215,7 +210,7 @@ class BenchRun:
             url=self._plan.url,
             received=received,
             published=published,
-            interrupted=self._interrupted.is_set(),
+            interrupted=self._interrupted,
         )
 
     async def _load(self, publisher: Worker | None) -> Published | None:
@@ -239,16 +234,9 @@ class BenchRun:
 
     async def _until(self, events: Iterable[trio.Event], seconds: float) -> None:
         """Wait for events, for the end of the time, or for an interrupt."""
-        with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when_interrupted, nursery.cancel_scope)
-                for event in events:
-                    await event.wait()
-                nursery.cancel_scope.cancel(reason="all have come")
-
-    async def _cancel_when_interrupted(self, scope: trio.CancelScope) -> None:
-        await self._interrupted.wait()
-        scope.cancel(reason="interrupted")
+        with trio.move_on_after(0 if self._interrupted else seconds) as self._waiting:
+            for event in events:
+                await event.wait()
 
     async def _watch_signals(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -257,9 +245,10 @@ class BenchRun:
             task_status.started()
             async for _number in signals:
                 # A second signal ends the run as a whole.
-                if self._interrupted.is_set():
+                if self._interrupted:
                     raise CommandError("interrupted twice")
-                self._interrupted.set()
+                self._interrupted = True
+                self._waiting.cancel(reason="interrupted")
 
     async def _show_steps(self) -> None:
         before = 0

@@ -16,6 +16,7 @@ import select
 import socket
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio._http.http1 import ResponseReader
@@ -93,18 +94,16 @@ def parse_head(head: bytes) -> bool:
 
 
 @final
+@dataclass(slots=True, eq=False)
 class SwarmStream:
     """One connection."""
 
-    __slots__ = ("began", "events", "head", "position", "reader", "sock")
-
-    def __init__(self, sock: socket.socket, began: float) -> None:
-        self.sock = sock
-        self.began = began
-        self.head = b""
-        self.reader: BodyReader | None = None  # none until the head is there
-        self.position = Position()
-        self.events = 0
+    sock: socket.socket
+    began: float
+    head: bytes = b""
+    reader: BodyReader | None = None  # none until the head is there
+    position: Position = field(default_factory=Position)
+    events: int = 0
 
 
 @final
@@ -122,8 +121,7 @@ class Swarm:
         self._poll.register(watched, _IN)
         self._streams: dict[int, SwarmStream] = {}
         self._connecting: dict[int, SwarmStream] = {}  # the oldest first
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._memo = Memo()
         self._ids = Ids()
         self._all: list[SwarmStream] = []
@@ -234,7 +232,7 @@ class Swarm:
             self._over(stream, "")
             return
         try:
-            self._take(stream, bytes(self._view[:size]))
+            self._take(stream, bytes(self._buffer[:size]))
         except BadStreamError:
             self._over(stream, "broken framing")
         except RefusedError as exc:
@@ -290,7 +288,7 @@ class Swarm:
             self._refuse(stream, why or "closed without an answer")
             return
         # Without a length, the end of the connection is the end of the body (RFC 9112, 6.3).
-        if stream.reader.ended or (not why and stream.reader.is_unframed):
+        if stream.reader.ended or (not why and stream.reader.chunks is None):
             self.received.ended += 1
         else:
             self.received.lost[why or "closed amid the stream"] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from h3trio._cli import common, http
@@ -23,22 +24,17 @@ if TYPE_CHECKING:
 
     from h3trio._cli.options import Options
 
-    from .check_head import Finding
-
 WAIT: Final = 20.0  # a heartbeat of 15 s, as our own servers', and some
-TIMEOUT: Final = 10.0
 EVENT_TYPE: Final = "h3trio-doctor"  # so that pages that listen to others don't see it
-
-_STATUSES: Final = (
-    "exit status: 0 nothing to do; 1 warnings; 2 the arguments are wrong; 3 errors, or no stream"
-)
 
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `doctor`."""
-    parser.set_defaults(run=run)
     parser.description = "Look at an event stream from outside, and say what to do about it."
-    parser.epilog = _STATUSES
+    parser.epilog = (
+        "exit status: 0 nothing to do; 1 warnings; 2 the arguments are wrong; 3 errors, or no "
+        "stream"
+    )
     http.add_token(parser)
     parser.add_argument("stream", metavar="URL", type=common.absolute_url, help="of the stream")
     where, url = parser.add_mutually_exclusive_group(), common.checked(common.absolute_url)
@@ -49,7 +45,7 @@ def add_arguments(parser: Options) -> None:
     what = "seconds to read the stream; more than its heartbeat"
     parser.add_option("--wait", default=WAIT, type=common.seconds, help=what)
     what = "seconds an answer may take"
-    parser.add_option("--timeout", default=TIMEOUT, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=10.0, type=common.seconds, help=what)
     parser.add_header(help="a header to send with each request")
     what = "see whether pages of this origin, https://HOST, can read it"
     parser.add_option("--origin", type=_origin, metavar="ORIGIN", help=what)
@@ -69,22 +65,17 @@ def _origin(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Look, judge, show; return the exit status."""
     http.require_client(arguments.stream)
-    found: list[Finding] = []
     try:
         # Two contexts, as httpx2 changes the one that it uses.
         contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
     except (OSError, ssl.SSLError) as exc:
         fail(f"--ca-file: {exc.strerror}")
-
-    async def look() -> None:
-        found.extend(await _doctor(arguments, *contexts))
-
-    return http.run_command(look) or exit_status(found)
+    return http.run_command(partial(_doctor, arguments, *contexts))
 
 
 async def _doctor(
     arguments: argparse.Namespace, tls: ssl.SSLContext, tls_of_lookup: ssl.SSLContext
-) -> list[Finding]:
+) -> int:
     plan = plan_from(arguments, tls_of_lookup)
 
     def say(message: str) -> None:
@@ -101,7 +92,7 @@ async def _doctor(
         common.write_line(json.dumps(as_json(seen, findings), indent=2))
     else:
         show(seen, findings)
-    return findings
+    return exit_status(findings)
 
 
 def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:

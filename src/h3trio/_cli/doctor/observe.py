@@ -64,25 +64,15 @@ _FOR_ANYONE: Final = frozenset(
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorPlan:
-    """The stream to look at, and how.
-
-    Attributes:
-        url: the stream.
-        wait: seconds to read it.
-        timeout: seconds an answer may take.
-        publish_url: where to publish events for it; None for nowhere.
-        origin: the origin whose pages are to read it; None for its own.
-        is_trusting: whether certificates go unchecked.
-        tls: for looking up the protocol that is chosen; None to leave that out.
-    """
+    """The stream to look at, and how."""
 
     url: str
-    wait: float
-    timeout: float
-    publish_url: str | None = None
-    origin: str | None = None
-    is_trusting: bool = False
-    tls: ssl.SSLContext | None = None
+    wait: float  # seconds to read it
+    timeout: float  # seconds an answer may take
+    publish_url: str | None = None  # where to publish events for it; None for nowhere
+    origin: str | None = None  # the origin whose pages are to read it; None for its own
+    is_trusting: bool = False  # whether certificates go unchecked
+    tls: ssl.SSLContext | None = None  # for looking up the protocol; None to leave that out
 
     @property
     def longest(self) -> float:

@@ -26,65 +26,43 @@ MAX_BURSTS: Final = 1000
 MAX_IDS: Final = 64
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # as `tail` takes them
 
-_LF: Final = b"\n"
-
 
 @final
 @dataclass(slots=True)
 class Burst:
-    """Pieces that came together.
+    """Pieces that came together."""
 
-    Attributes:
-        at: when its first byte came, in seconds since the head.
-        silence: seconds without a byte before it.
-        events: events that it completed.
-        comments: lines that are comments.
-    """
-
-    at: float
-    silence: float
-    events: int = 0
-    comments: int = 0
+    silence: float  # seconds without a byte before it
+    events: int = 0  # that it completed
+    comments: int = 0  # lines that are comments
 
 
 @final
 class Reading:
-    """One stream as it was read; times are in seconds since the head.
-
-    Attributes:
-        is_readable: whether the compression is one that is undone.
-        damage: what made the stream unreadable on the way, `""` if nothing did.
-        bytes: those of the stream, decompressed if it is readable.
-        events: blocks with data.
-        comments: lines that are comments.
-        numbered: events with an id of their own.
-        ids: the newest ids of events, in order.
-        first_byte: when it came, `None` if none did.
-        last_byte: when it came, 0 if none did.
-        bursts: the newest.
-        paused_inside: the longest silence that began in the middle of an event.
-        arrivals: when a text that was looked for came first in an event's data.
-        ended: how the server ended it: `""` if it didn't, `"end"` in an orderly way, `"cut"`.
-        seconds: how long it was read.
-    """
+    """One stream as it was read; times are in seconds since the head."""
 
     def __init__(self, *, is_readable: bool = True) -> None:
-        self.is_readable = is_readable
+        self.is_readable = is_readable  # whether the compression is one that is undone
         self._parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
         self._line = b""  # of the unfinished line: its first byte is enough
         self._skip_lf = False
         self._in_block = False
         self._looked_for: set[str] = set()
-        self.damage = ""
-        self.bytes = self.events = self.comments = self.numbered = 0
-        self.ids: deque[str] = deque(maxlen=MAX_IDS)
-        self.first_byte: float | None = None
-        self.last_byte = 0.0
-        self.bursts: deque[Burst] = deque(maxlen=MAX_BURSTS)
-        self.paused_inside = 0.0
+        self.damage = ""  # what made the stream unreadable on the way, `""` if nothing did
+        self.bytes = 0  # those of the stream, decompressed if it is readable
+        self.events = 0  # blocks with data
+        self.comments = 0  # lines that are comments
+        self.numbered = 0  # events with an id of their own
+        self.ids: deque[str] = deque(maxlen=MAX_IDS)  # the newest ids of events, in order
+        self.first_byte: float | None = None  # when it came, `None` if none did
+        self.last_byte = 0.0  # when it came, 0 if none did
+        self.bursts: deque[Burst] = deque(maxlen=MAX_BURSTS)  # the newest
+        self.paused_inside = 0.0  # the longest silence that began in the middle of an event
+        # When a text that was looked for came first in an event's data.
         self.arrivals: dict[str, float] = {}
+        # How the server ended it: `""` if it didn't, `"end"` in an orderly way, `"cut"`.
         self.ended = ""
-        self.seconds = 0.0
+        self.seconds = 0.0  # how long it was read
 
     @property
     def last_event_id(self) -> str:
@@ -115,11 +93,11 @@ class Reading:
         """Note when an event comes that has this text in its data."""
         self._looked_for.add(text)
 
-    def feed(self, now: float, piece: bytes) -> list[SSEEvent]:
-        """Take a piece; return the events that it completes."""
+    def feed(self, now: float, piece: bytes) -> None:
+        """Take a piece."""
         silence, self.last_byte = now - self.last_byte, now
         if self.first_byte is None or silence > TOGETHER:
-            self.bursts.append(Burst(now, silence))
+            self.bursts.append(Burst(silence))
             if self.is_inside:
                 self.paused_inside = max(self.paused_inside, silence)
         if self.first_byte is None:
@@ -134,7 +112,6 @@ class Reading:
                 events = [*exc.events]
                 self.damage = f"a line or an event is above {MAX_EVENT_BYTES:,} bytes"
         self._note(now, events)
-        return events
 
     def end(self, now: float, how: str = "") -> None:
         """Say when the reading ended, and how if the server ended it."""
@@ -154,7 +131,7 @@ class Reading:
 
     def _scan(self, piece: bytes) -> None:
         """Count what the parser passes over: comments, and whether a block is unfinished."""
-        if self._skip_lf and piece.startswith(_LF):
+        if self._skip_lf and piece.startswith(b"\n"):
             piece = piece[1:]
         if not piece:
             return

@@ -24,21 +24,13 @@ class Redirect:
 @final
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of an answer.
+    """The head of an answer."""
 
-    Attributes:
-        url: what was asked, after redirects; without a user's name and password.
-        status: 200 and so on.
-        version: as in `HTTP/1.1`.
-        fields: the header fields, by name in lower case.
-        seconds: from the request to the head.
-    """
-
-    url: str
+    url: str  # what was asked, after redirects; without a user's name and password
     status: int
-    version: str
-    fields: tuple[tuple[str, str], ...]
-    seconds: float
+    version: str  # as in `HTTP/1.1`
+    fields: tuple[tuple[str, str], ...]  # the header fields, by name in lower case
+    seconds: float  # from the request to the head
 
     def get(self, name: str) -> str | None:
         """Return a field's value, those of a repeated one joined; `None` if it isn't there."""
@@ -58,45 +50,27 @@ class Head:
 @final
 @dataclass(slots=True)
 class Sent:
-    """An event that was published.
+    """An event that was published; times are in seconds since the stream's head."""
 
-    Attributes:
-        mark: the text in its data by which it is known again.
-        at: when it was sent, in seconds since the stream's head.
-        answered: when the server had taken it, `None` if there was no answer.
-        problem: why it wasn't taken, `""` if it was, `None` if there was no answer.
-    """
-
-    mark: str
-    at: float
-    answered: float | None = None
-    problem: str | None = None
+    mark: str  # the text in its data by which it is known again
+    at: float  # when it was sent
+    answered: float | None = None  # when the server had taken it, `None` if there was no answer
+    problem: str | None = None  # why it wasn't taken, `""` if it was, `None` if no answer
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """The answer to a client that came back with an id.
+    """The answer to a client that came back with an id."""
 
-    Attributes:
-        asked: the id.
-        expected: the ids of the events that had followed it.
-        status: that of the answer, 0 if there was none.
-        problem: why there was no stream, `""` if there was one.
-        ids: the ids of the first events that came, in order.
-        unnumbered: whether events came, all without an id.
-        reset: whether the first event was a hub's `reset`.
-        waited: seconds.
-    """
-
-    asked: str
-    expected: tuple[str, ...]
-    status: int = 0
-    problem: str = ""
-    ids: tuple[str, ...] = ()
-    unnumbered: bool = False
-    reset: bool = False
-    waited: float = 0.0
+    asked: str  # the id
+    expected: tuple[str, ...]  # the ids of the events that had followed it
+    status: int = 0  # that of the answer, 0 if there was none
+    problem: str = ""  # why there was no stream, `""` if there was one
+    ids: tuple[str, ...] = ()  # those of the first events that came, in order
+    unnumbered: bool = False  # whether an event without an id came
+    reset: bool = False  # whether the first event was a hub's `reset`
+    waited: float = 0.0  # seconds
 
 
 @final
@@ -111,45 +85,26 @@ class Probe:
 @final
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """Everything that was seen; `None` is what wasn't looked for, or what looking came not to.
+    """Everything that was seen; `None` is what wasn't looked for, or what looking came not to."""
 
-    Attributes:
-        url: what was asked for, without a user's name and password.
-        wait: for how many seconds the stream was to be read.
-        origin: the origin whose pages are to read the stream, if one was given.
-        is_trusting: whether certificates went unchecked.
-        problem: why there is no answer at all.
-        is_untrusted: whether it is the certificate.
-        is_silent: whether it is that no head came in time.
-        hops: the redirects that were followed.
-        head: the answer to the request that a browser would make.
-        text: the start of an answer that is no stream.
-        reading: the stream; asked for anew without compression where that can't be undone here.
-        sent: the events that were published, `None` if none were to be.
-        resumed: what a client got that came back.
-        head_probe: the answer to HEAD.
-        preflight: the answer to OPTIONS, as a browser asks before a request of another origin.
-        offered: what the server chose by ALPN, `""` if it chose nothing.
-        ran_out: whether the time for everything was over before everything was looked at.
-    """
-
-    url: str
-    wait: float
-    origin: str | None = None
-    is_trusting: bool = False
-    problem: str = ""
-    is_untrusted: bool = False
-    is_silent: bool = False
+    url: str  # what was asked for, without a user's name and password
+    wait: float  # for how many seconds the stream was to be read
+    origin: str | None = None  # the origin whose pages are to read the stream, if one was given
+    is_trusting: bool = False  # whether certificates went unchecked
+    problem: str = ""  # why there is no answer at all
+    is_untrusted: bool = False  # whether it is the certificate
+    is_silent: bool = False  # whether it is that no head came in time
     hops: list[Redirect] = field(default_factory=list[Redirect])
-    head: Head | None = None
-    text: str = ""
+    head: Head | None = None  # the answer to the request that a browser would make
+    text: str = ""  # the start of an answer that is no stream
+    # Asked for anew without compression where that can't be undone here.
     reading: Reading | None = None
-    sent: list[Sent] | None = None
-    resumed: Resumed | None = None
-    head_probe: Probe | None = None
-    preflight: Probe | None = None
-    offered: str | None = None
-    ran_out: bool = False
+    sent: list[Sent] | None = None  # the events that were published, `None` if none were to be
+    resumed: Resumed | None = None  # what a client got that came back
+    head_probe: Probe | None = None  # the answer to HEAD
+    preflight: Probe | None = None  # to OPTIONS, as browsers ask before a request elsewhere
+    offered: str | None = None  # what the server chose by ALPN, `""` if it chose nothing
+    ran_out: bool = False  # whether the time was over before everything was looked at
 
     @property
     def is_stream(self) -> bool:

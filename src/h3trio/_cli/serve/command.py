@@ -50,7 +50,6 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `serve`."""
-    parser.set_defaults(run=run)
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
     listen.add_arguments(parser)
     parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from h3trio._cli.options import fail
+from h3trio._nursery import members
 from h3trio.hub import HistoryError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def _import_file(path: Path) -> ModuleType:
 
 def describe(exc: BaseException) -> str:
     """Say in one line what failed in the app's code, and where."""
-    exc = _unwrap(exc)
+    while len(inner := members(exc)) == 1:
+        exc = inner[0]
     if isinstance(exc, SyntaxError):
         return f"{type(exc).__name__}: {exc}"
     if isinstance(exc, OSError) and exc.filename is None:
@@ -83,9 +85,3 @@ def describe(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {exc}{where}"
-
-
-def _unwrap(exc: BaseException) -> BaseException:
-    """Take an error out of the groups that nurseries put around it."""
-    inner: tuple[BaseException, ...] = getattr(exc, "exceptions", ())
-    return _unwrap(inner[0]) if len(inner) == 1 else exc

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from .screen import Show
 
-INTERVAL: Final = 1.0
 _BOUNDS: Final = (0.5, 60.0)  # those of the hub
 _SILENCE: Final = 30.0  # seconds beyond the interval until a connection counts as lost
 _STOP: Final = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +39,6 @@ _STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `top`."""
-    parser.set_defaults(run=run)
     parser.description = "Watch a hub: rates, connections, topics, slow clients, latencies."
     parser.epilog = http.STATUSES
     http.add_token(parser)
@@ -50,7 +48,7 @@ def add_arguments(parser: Options) -> None:
     )
     parser.add_switch("--once", help="print one snapshot as plain lines, and end")
     what = "seconds between two snapshots, from 0.5 to 60"
-    parser.add_option("--interval", default=INTERVAL, type=_interval, metavar="S", help=what)
+    parser.add_option("--interval", default=1.0, type=_interval, metavar="S", help=what)
 
 
 def _interval(text: str) -> float:
@@ -73,25 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 @final
 class Watching:
-    """One hub, watched until somebody has seen enough.
-
-    Args:
-        arguments: those of the command.
-        is_drawn: whether a terminal is drawn on.
-
-    Attributes:
-        signal: the number of the one that ended it, 0 if none did.
-    """
+    """One hub, watched until somebody has seen enough."""
 
     def __init__(self, arguments: argparse.Namespace, *, is_drawn: bool) -> None:
-        self._url: str = arguments.url
-        self._token: str | None = arguments.token
-        self._once: bool = arguments.once
-        self._interval: float = arguments.interval
+        self._arguments = arguments
+        self._silence: float = arguments.interval + _SILENCE
         self._is_drawn = is_drawn
         self._last: Snapshot | None = None
         self._before: Snapshot | None = None
-        self.signal = 0
+        self.signal = 0  # the number of the one that ended it, 0 if none did
 
     async def run(self) -> None:
         """Show what comes.
@@ -100,10 +88,10 @@ class Watching:
             EventSourceError: the hub refuses or can't be reached.
             CommandError: it is none.
         """
-        client = http.open_client(timeout=self._interval + _SILENCE, token=self._token)
+        client = http.open_client(timeout=self._silence, token=self._arguments.token)
         async with client, http.while_read(), trio.open_nursery() as nursery:
             stop = partial(nursery.cancel_scope.cancel, reason="there is no more to show")
-            if not self._once:
+            if not self._arguments.once:
                 await nursery.start(self._watch_signals, stop)
             with drawing() if self._is_drawn else printing() as show:
                 await self.watch(client, show)
@@ -134,18 +122,18 @@ class Watching:
 
         source = http.event_source(
             client,
-            f"{self._url}/statistics",
-            silence=self._interval + _SILENCE,
-            reconnect=not self._once,
+            f"{self._arguments.url}/statistics",
+            silence=self._silence,
+            reconnect=not self._arguments.once,
             on_state_change=notice,
-            params={"interval": f"{self._interval:g}"},
+            params={"interval": f"{self._arguments.interval:g}"},
         )
         async with source:
             async for event in source:
                 if event.event == "statistics":
                     self._take(common.json_object(event.data or ""))
-                    draw(without_secret(self._url))
-                    if self._once:
+                    draw(without_secret(self._arguments.url))
+                    if self._arguments.once:
                         return
         raise common.CommandError("the server has no statistics to show")
 
