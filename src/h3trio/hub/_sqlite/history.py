@@ -205,11 +205,7 @@ class SQLiteHistory(History):
 
         Cancelling waits for a transaction that has begun.
 
-        Raises:
-            HistoryFullError: there is no room; none was stored.
-            HistoryError: none was stored.
-            OutcomeUnknownError: the disk failed in the middle of the commit.
-            trio.ClosedResourceError: the history isn't open.
+        Raises the errors of `History.append`, and `trio.ClosedResourceError` if it isn't open.
         """
         async with self._writing:
             try:

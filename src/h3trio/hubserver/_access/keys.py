@@ -63,8 +63,6 @@ class KeySet:
         ValueError: two keys have the same `kid`, or there are none.
     """
 
-    __slots__ = ("_keys",)
-
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = tuple(keys)
         named = [key.kid for key in keys if key.kid is not None]
