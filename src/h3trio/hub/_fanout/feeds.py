@@ -50,7 +50,11 @@ class Feeds:
         feed = self._by_key.get(key)
         if feed is None:
             feed = self._by_key[key] = Feed(*key, self.state)
-            self._index(feed)
+            if not feed.selection.is_exact:
+                self._broad[feed] = None
+                self._matches.clear()
+            for topic in feed.selection.topics if feed.selection.is_exact else ():
+                self.topics.setdefault(topic, {})[feed] = None
         # Equal, and one object less for each subscriber.
         subscriber.selection, subscriber.allow = feed.selection, feed.allow
         feed.add(subscriber)
@@ -70,14 +74,6 @@ class Feeds:
             del feeds[feed]
             if not feeds:
                 del self.topics[topic]
-
-    def _index(self, feed: Feed) -> None:
-        if not feed.selection.is_exact:
-            self._broad[feed] = None
-            self._matches.clear()
-            return
-        for topic in feed.selection.topics:
-            self.topics.setdefault(topic, {})[feed] = None
 
     def append(self, record: Record) -> None:
         """Hand a committed record to every feed that selected it."""

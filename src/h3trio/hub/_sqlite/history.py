@@ -101,11 +101,7 @@ class SQLiteHistory(History):
         if durability not in ("durable", "fast"):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
         if max_db_bytes is not None:
-            check_limit("max_db_bytes", max_db_bytes)
-            if max_db_bytes < MIN_DB_BYTES:
-                raise ValueError(
-                    f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}"
-                )
+            check_limit("max_db_bytes", max_db_bytes, least=MIN_DB_BYTES)
         if reserve_bytes != 0:
             check_limit("reserve_bytes", reserve_bytes)
         check_limit("tail_events", tail_events)
