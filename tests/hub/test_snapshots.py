@@ -66,7 +66,7 @@ class Shown:
         self._snapshots = Snapshots(history, self._feeds, Replay(history), self._committer)
         self.topics: Watched[str, dict[Feed, None]] = Watched()
         self.keys: Watched[tuple[Selection, Selection], Feed] = Watched()
-        self._feeds._by_topic, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
+        self._feeds.topics, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
 
     def join(self, *topics: str) -> Subscriber:
         """Put one more subscriber into a feed."""

@@ -73,10 +73,6 @@ async def read_body(
         raise silent(read_timeout)
 
 
-class _EnoughError(Exception):
-    """There is no need to read on."""
-
-
 async def read_text(response: httpx2.Response) -> str:
     """Return the start of an answer, as far as it comes soon."""
     body = bytearray()
@@ -84,10 +80,10 @@ async def read_text(response: httpx2.Response) -> str:
     async def take(piece: bytes) -> None:
         body.extend(piece)
         if len(body) >= MAX_TEXT_BYTES:
-            raise _EnoughError
+            scope.cancel(reason="there is no need to read on")
         await trio.lowlevel.checkpoint()
 
-    with trio.move_on_after(TEXT_TIMEOUT):
-        with contextlib.suppress(LostError, _EnoughError):
+    with trio.move_on_after(TEXT_TIMEOUT) as scope:
+        with contextlib.suppress(LostError):
             await read_body(response, take, read_timeout=TEXT_TIMEOUT)
     return bytes(body[:MAX_TEXT_BYTES]).decode("utf-8", "replace")

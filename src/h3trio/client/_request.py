@@ -136,7 +136,8 @@ class Requester:
             RedirectError: there were too many redirects.
             RequestError: the request can't be made.
         """
-        in_query = not _fits_a_header(last_event_id)
+        # No header can hold a space at an end, or a control character.
+        in_query = last_event_id != last_event_id.strip(" ") or any(c < " " for c in last_event_id)
         with translated(self.asked, self._limits.read_timeout):
             request = self._first(client, last_event_id, in_query=in_query)
             # An id in the query is no part of the new address.
@@ -211,11 +212,6 @@ def checked_url(url: str | httpx2.URL) -> httpx2.URL:
     if checked.scheme not in ("http", "https") or not checked.host:
         raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
     return checked.copy_with(fragment=None)
-
-
-def _fits_a_header(last_event_id: str) -> bool:
-    """Tell whether a header can hold an id: no space at an end, and no control character."""
-    return last_event_id == last_event_id.strip(" ") and not any(c < " " for c in last_event_id)
 
 
 def silent(seconds: float) -> SilentError:

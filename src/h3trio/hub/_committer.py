@@ -12,6 +12,7 @@ Cancelling a publisher abandons the wait, not the event.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import KW_ONLY, dataclass, field
 from heapq import nlargest
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
@@ -50,32 +51,30 @@ class _Commit:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Committer:
-    """Brings updates into a history, its log, and the feeds.
+    """Brings updates into a history, its log, and the feeds."""
 
-    Args:
-        history: the history, whose log it appends to.
-        feeds: the feeds that get each record.
-        max_waiting: updates that may wait for the history.
-    """
-
-    def __init__(self, history: History, feeds: Feeds, *, max_waiting: int) -> None:
-        self._history = history
-        self._feeds = feeds
-        self._max_waiting = max_waiting
-        self._commits: deque[_Commit] = deque()
-        self._idle = trio.lowlevel.ParkingLot()
-        self._closed = True
-        self.waiting = 0
-        """Updates that wait for the history."""
-        self.failure: str | None = None
-        """The message of the history when it last failed; `None` once it stored again."""
-        self.latency = Histogram()
-        """Seconds from a publish to its ids; of those that have some."""
-        self.published = 0
-        """Updates stored in total."""
-        self.topic_counts: dict[str, int] = {}
-        """Events of the busiest topics; of another perhaps only the latest."""
+    history: History
+    """The history, whose log it appends to."""
+    feeds: Feeds
+    """The feeds that get each record."""
+    _: KW_ONLY
+    max_waiting: int
+    """Updates that may wait for the history."""
+    waiting: int = 0
+    """Updates that wait for the history."""
+    failure: str | None = None
+    """The message of the history when it last failed; `None` once it stored again."""
+    latency: Histogram = field(default_factory=Histogram)
+    """Seconds from a publish to its ids; of those that have some."""
+    published: int = 0
+    """Updates stored in total."""
+    topic_counts: dict[str, int] = field(default_factory=dict[str, int])
+    """Events of the busiest topics; of another perhaps only the latest."""
+    _commits: deque[_Commit] = field(default_factory=deque[_Commit])
+    _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    _closed: bool = True
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
         """Commit at once, and return the ids.
@@ -84,7 +83,7 @@ class Committer:
         """
         self.check_open()
         began = perf_counter()
-        ids = self._publish(self._history.append_nowait(updates))
+        ids = self._publish(self.history.append_nowait(updates))
         self.latency.add(perf_counter() - began)
         return ids
 
@@ -102,9 +101,9 @@ class Committer:
         return ids
 
     async def _wait(self, updates: Sequence[Update]) -> list[str]:
-        if self.waiting + len(updates) > self._max_waiting:
+        if self.waiting + len(updates) > self.max_waiting:
             raise OverloadedError(
-                f"{self.waiting} updates wait for the history, at most {self._max_waiting} may"
+                f"{self.waiting} updates wait for the history, at most {self.max_waiting} may"
             )
         commit = _Commit(updates)
         self._commits.append(commit)
@@ -137,7 +136,7 @@ class Committer:
     async def _commit(self, commits: Sequence[_Commit]) -> None:
         updates = [update for commit in commits for update in commit.updates]
         try:
-            appended = await self._history.append(updates)
+            appended = await self.history.append(updates)
         except HistoryError as exc:
             self.failure = str(exc)
             for commit in commits:
@@ -160,12 +159,12 @@ class Committer:
 
     def _publish(self, appended: Sequence[Appended]) -> list[str]:
         """Put committed records into the log and the feeds: no checkpoint in here."""
-        log = self._history.log
+        log = self.history.log
         for _id, record in appended:
             if record is not None:
                 log.append(record)
                 self._count(record.topics)
-                self._feeds.append(record)
+                self.feeds.append(record)
         return [id_ for id_, _record in appended]
 
     def _count(self, topics: Sequence[str]) -> None:

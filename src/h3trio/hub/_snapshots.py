@@ -8,7 +8,7 @@ topics that are selected: there may be a million.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import islice
 from types import MappingProxyType
@@ -93,19 +93,17 @@ class TopicStatistics:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Snapshots:
     """Snapshots of one hub, and the counts that none of its parts has."""
 
-    def __init__(
-        self, history: History, feeds: Feeds, replay: Replay, committer: Committer
-    ) -> None:
-        self._history = history
-        self._feeds = feeds
-        self._replay = replay
-        self._committer = committer
-        self._ended: Counter[str] = Counter()
-        self.kicked = 0
-        """Subscriptions ended by `kick` in total."""
+    _history: History
+    _feeds: Feeds
+    _replay: Replay
+    _committer: Committer
+    _ended: Counter[str] = field(default_factory=Counter[str])
+    kicked: int = 0
+    """Subscriptions ended by `kick` in total."""
 
     def count_ended(self, reason: EndReason | None) -> None:
         """Count the end of a subscription; `None` is for its client's or its handler's doing."""

@@ -121,7 +121,7 @@ class _Stream:
             raise
 
     async def _publish_paced(self, parsed: Sequence[SSEEvent]) -> None:
-        most = len(parsed) if self.pace is None else self.pace.most
+        most = len(parsed) if self.pace is None else self.pace.rate.burst
         for start in range(0, len(parsed), most or 1):
             some = parsed[start : start + most]
             if self.pace is not None:

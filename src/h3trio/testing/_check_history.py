@@ -7,6 +7,7 @@ raises `AssertionError` with the rule and what was seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
@@ -220,20 +221,14 @@ async def _pages_have_limits(history: History) -> None:
 
 
 @final
+@dataclass(frozen=True, slots=True)
 class _Suffix:
     """Matches topics by their end."""
 
-    def __init__(self, suffix: str) -> None:
-        self._suffix = suffix
+    suffix: str
 
     def matches(self, topic: str, /) -> bool:
-        return topic.endswith(self._suffix)
-
-    def __hash__(self) -> int:
-        return hash(self._suffix)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Suffix) and other._suffix == self._suffix
+        return topic.endswith(self.suffix)
 
 
 _TOPICS: Final = ("a", "b", "c/1", "d/1", "é ☃/\N{ROCKET}?%2F#")

@@ -54,19 +54,18 @@ class PipeEnd(trio.abc.HalfCloseableStream):
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self._out = outgoing
         self._in = incoming
-        self._conflicts = "another task is sending on this stream"
         self._sending = False
         self._closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; waits while there is no room."""
         if self._sending:
-            raise trio.BusyResourceError(self._conflicts)
+            raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
         try:
             rest = memoryview(data)
             while True:
-                await self._wait_room()
+                await self.wait_send_all_might_not_block()
                 fits = self._out.room - len(self._out.data)
                 self._out.data += rest[:fits]
                 self._out.change()
@@ -76,7 +75,8 @@ class PipeEnd(trio.abc.HalfCloseableStream):
         finally:
             self._sending = False
 
-    async def _wait_room(self) -> None:
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait for room."""
         self._check_open()
         await self._out.until(self._out.has_room)
         self._check_open()
@@ -84,10 +84,6 @@ class PipeEnd(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("the sending side was closed")
         if self._out.abandoned:
             raise trio.BrokenResourceError("the peer has closed the connection")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait for room."""
-        await self._wait_room()
 
     async def send_eof(self) -> None:
         """Close the sending side."""

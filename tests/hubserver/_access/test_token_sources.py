@@ -7,7 +7,7 @@ from auth_helpers import foreign_request as request
 
 from h3trio import H3Event, HTTPError
 from h3trio.hubserver import TokenSources
-from h3trio.hubserver._access.token_sources import bad_request, forbidden, unauthorized
+from h3trio.hubserver._access.token_sources import forbidden, unauthorized
 
 COOKIE = ("Cookie", "mercureAuthorization=t")
 OWN = ("Origin", "https://hub.example")
@@ -137,9 +137,10 @@ def test_answers_are_those_of_the_rfc() -> None:
     for error, status, name in (
         (unauthorized("why"), 401, "invalid_token"),
         (forbidden("why"), 403, "insufficient_scope"),
-        (bad_request("why"), 400, "invalid_request"),
+        (refused(request(("Authorization", "Bearer "))), 400, "invalid_request"),
     ):
-        challenge = f'Bearer realm="h3trio", error="{name}", error_description="why"'
+        challenge = f'Bearer realm="h3trio", error="{name}", error_description="{error.detail}"'
+        assert error.detail
         assert (error.status, error.headers) == (status, {"WWW-Authenticate": challenge})
 
 

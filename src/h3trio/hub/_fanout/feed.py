@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from dataclasses import KW_ONLY, dataclass, field
 from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
@@ -34,7 +35,7 @@ from h3trio._wire.batch import Batch
 from .latency import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from h3trio._wire.batch import FrameSink
     from h3trio.hub._history.record import Record
@@ -55,50 +56,31 @@ _NO_OFFERS: Final[dict[int, tuple[Batch, int]]] = {}
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Subscriber:
     """One subscription inside the hub: a cursor, a sink, and the task that waits."""
 
-    __slots__ = (
-        "_scope",
-        "_task",
-        "allow",
-        "end_reason",
-        "feed",
-        "gap_seen",
-        "info",
-        "is_placed",
-        "position",
-        "selection",
-        "send",
-        "since",
-        "sink",
-    )
+    sink: FrameSink
+    _: KW_ONLY
+    selection: Selection
+    allow: Selection
+    info: Mapping[str, object]
+    send: Callable[[Batch], bool] = field(init=False)
+    """The sink's method, bound once: the sweep calls it for each batch."""
+    position: int = 0
+    is_placed: bool = False
+    """Whether its position is known: a history may have to look its client's id up."""
+    gap_seen: int = 0
+    """The newest removed position that its client was told of."""
+    feed: Feed | None = None
+    """The feed in which it is ready."""
+    end_reason: EndReason | None = None
+    since: float = field(default_factory=time.time)
+    _scope: trio.CancelScope | None = None
+    _task: trio.lowlevel.Task | None = None
 
-    def __init__(
-        self,
-        sink: FrameSink,
-        *,
-        selection: Selection,
-        allow: Selection,
-        info: Mapping[str, object],
-    ) -> None:
-        self.sink = sink
-        # Bound once: the sweep calls it for each batch.
-        self.send = sink.send_batch_nowait
-        self.selection = selection
-        self.allow = allow
-        self.info = info
-        self.position = 0
-        self.is_placed = False
-        """Whether its position is known: a history may have to look its client's id up."""
-        self.gap_seen = 0
-        """The newest removed position that its client was told of."""
-        self.feed: Feed | None = None
-        """The feed in which it is ready."""
-        self.end_reason: EndReason | None = None
-        self.since = time.time()
-        self._scope: trio.CancelScope | None = None
-        self._task: trio.lowlevel.Task | None = None
+    def __post_init__(self) -> None:
+        self.send = self.sink.send_batch_nowait
 
     def __repr__(self) -> str:
         state = "ready" if self.feed else "catching up"
@@ -145,34 +127,32 @@ class Subscriber:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class FanoutState:
     """The state that all feeds of one hub share: the bound on their windows, and their counts.
 
     Ten thousand subscribers with a topic of their own and one in common are ten thousand feeds; an
     event of the common topic is still joined and framed once.
-
-    Args:
-        max_records: records in all windows together.
     """
 
-    def __init__(self, max_records: int) -> None:
-        self.max_records = max_records
-        self.records = 0
-        """Records in all windows; one that stands in several counts in each."""
-        self.head = 0
-        """The newest position that every feed was asked about; 0 before the first."""
-        self.single: Sequence[Record] = ()
-        """The record that came last, see `Feed.window`."""
-        self._records: Sequence[Record] = ()
-        self._batch: Batch | None = None
-        self.ready = 0
-        """Subscribers in all feeds: summing them up would take as long as there are feeds."""
-        self.delivered = 0
-        """Events given by the sweep, each as often as there were subscribers for it."""
-        self.delivered_bytes = 0
-        """Bytes of their frames."""
-        self.passes = Histogram()
-        """Seconds from a pass's begin to its end; of single feeds in a row, their mean."""
+    max_records: int
+    """Records in all windows together, at most."""
+    records: int = 0
+    """Records in all windows; one that stands in several counts in each."""
+    head: int = 0
+    """The newest position that every feed was asked about; 0 before the first."""
+    single: Sequence[Record] = ()
+    """The record that came last, see `Feed.window`."""
+    _records: Sequence[Record] = ()
+    _batch: Batch | None = None
+    ready: int = 0
+    """Subscribers in all feeds: summing them up would take as long as there are feeds."""
+    delivered: int = 0
+    """Events given by the sweep, each as often as there were subscribers for it."""
+    delivered_bytes: int = 0
+    """Bytes of their frames."""
+    passes: Histogram = field(default_factory=Histogram)
+    """Seconds from a pass's begin to its end; of single feeds in a row, their mean."""
 
     def count(self, batch: Batch, given: int) -> None:
         """Count a batch that some subscribers took, `given` of them."""
@@ -190,50 +170,34 @@ class FanoutState:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Feed:
     """A window of records, and the ready subscribers that still have to get them."""
 
-    __slots__ = (
-        "_floor",
-        "_next",
-        "_offers",
-        "_offers_to",
-        "_order",
-        "_pass_began",
-        "_state",
-        "allow",
-        "dirty",
-        "passing",
-        "ready",
-        "selection",
-        "window",
-    )
-
-    def __init__(self, selection: Selection, allow: Selection, state: FanoutState) -> None:
-        self.selection = selection
-        self.allow = allow
-        self.ready: dict[Subscriber, None] = {}
-        """Its subscribers, in the order in which they came."""
-        self.dirty = False
-        """Whether it stands in the sweep's queue."""
-        self.window: Sequence[Record] = ()
-        """Records that are left to sweep. A single one stands in a tuple that all feeds share: an
-        event may land in ten thousand of them, and a list is memory to get and to give back."""
-        self._state = state
-        # Kept from pass to pass: the next garbage collections of the young would go through
-        # each new list of ten thousand.
-        self._order: list[Subscriber] | None = None
-        self.passing: list[Subscriber] | None = None
-        """The subscribers of the pass under way."""
-        self._pass_began = 0.0
-        self._next = 0
-        """During a pass: the index of the next to be visited."""
-        self._offers: dict[int, tuple[Batch, int]] = _NO_OFFERS
-        self._offers_to = 0
-        """A batch for each position at which members of this pass stand, and the head it leads to:
-        most stand at one position, some at another if the slices shifted."""
-        self._floor = 0
-        """During a pass: the position up to which everybody will have everything."""
+    selection: Selection
+    allow: Selection
+    _state: FanoutState
+    ready: dict[Subscriber, None] = field(default_factory=dict[Subscriber, None])
+    """Its subscribers, in the order in which they came."""
+    dirty: bool = False
+    """Whether it stands in the sweep's queue."""
+    window: Sequence[Record] = ()
+    """Records that are left to sweep. A single one stands in a tuple that all feeds share: an
+    event may land in ten thousand of them, and a list is memory to get and to give back."""
+    # Kept from pass to pass: the next garbage collections of the young would go through
+    # each new list of ten thousand.
+    _order: list[Subscriber] | None = None
+    passing: list[Subscriber] | None = None
+    """The subscribers of the pass under way."""
+    _pass_began: float = 0.0
+    _next: int = 0
+    """During a pass: the index of the next to be visited."""
+    _offers: dict[int, tuple[Batch, int]] = field(default_factory=lambda: _NO_OFFERS)
+    _offers_to: int = 0
+    """A batch for each position at which members of this pass stand, and the head it leads to:
+    most stand at one position, some at another if the slices shifted."""
+    _floor: int = 0
+    """During a pass: the position up to which everybody will have everything."""
 
     def __repr__(self) -> str:
         return f"<Feed of {self.selection!r}: {len(self.ready)} ready, {len(self.window)} waiting>"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from .feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.selection import Selection
@@ -32,17 +32,13 @@ class Feeds:
         """The state that all of them share."""
         self._sweep = sweep
         self._by_key: dict[tuple[Selection, Selection], Feed] = {}
-        self._by_topic: dict[str, dict[Feed, None]] = {}
+        self.topics: dict[str, dict[Feed, None]] = {}
+        """The feeds of each topic that somebody ready selected by its name."""
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
-
-    @property
-    def topics(self) -> Mapping[str, Collection[Feed]]:
-        """The feeds of each topic that somebody ready selected by its name."""
-        return self._by_topic
 
     def count_ready(self, topic: str) -> int:
         """Count the subscribers that are fed a topic's public events live."""
@@ -54,7 +50,11 @@ class Feeds:
         feed = self._by_key.get(key)
         if feed is None:
             feed = self._by_key[key] = Feed(*key, self.state)
-            self._index(feed)
+            if not feed.selection.is_exact:
+                self._broad[feed] = None
+                self._matches.clear()
+            for topic in feed.selection.topics if feed.selection.is_exact else ():
+                self.topics.setdefault(topic, {})[feed] = None
         # Equal, and one object less for each subscriber.
         subscriber.selection, subscriber.allow = feed.selection, feed.allow
         feed.add(subscriber)
@@ -70,18 +70,10 @@ class Feeds:
             del self._broad[feed]
             self._matches.clear()
         for topic in selection.topics if selection.is_exact else ():
-            feeds = self._by_topic[topic]
+            feeds = self.topics[topic]
             del feeds[feed]
             if not feeds:
-                del self._by_topic[topic]
-
-    def _index(self, feed: Feed) -> None:
-        if not feed.selection.is_exact:
-            self._broad[feed] = None
-            self._matches.clear()
-            return
-        for topic in feed.selection.topics:
-            self._by_topic.setdefault(topic, {})[feed] = None
+                del self.topics[topic]
 
     def append(self, record: Record) -> None:
         """Hand a committed record to every feed that selected it."""
@@ -97,13 +89,13 @@ class Feeds:
     def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
         if len(topics) == 1:
             topic = topics[0]
-            exact = self._by_topic.get(topic, ())
+            exact = self.topics.get(topic, ())
             if not self._broad:
                 return exact
             return (*exact, *self._matching(topic))
         found: dict[Feed, None] = {}
         for topic in topics:
-            found.update(self._by_topic.get(topic, {}))
+            found.update(self.topics.get(topic, {}))
             found.update(dict.fromkeys(self._matching(topic)))
         return found
 

@@ -149,19 +149,10 @@ class Replay:
             self._pages.move_to_end(key)
             return known
         purges = self._purges
-        page = self._history.log.read(
-            position,
-            selection=selection,
-            max_records=MAX_PAGE_RECORDS,
-            max_bytes=MAX_BATCH_BYTES,
-        )
+        limits = {"max_records": MAX_PAGE_RECORDS, "max_bytes": MAX_BATCH_BYTES}
+        page = self._history.log.read(position, selection=selection, **limits)
         if page is None:
-            page = await self._history.read(
-                position,
-                selection=selection,
-                max_records=MAX_PAGE_RECORDS,
-                max_bytes=MAX_BATCH_BYTES,
-            )
+            page = await self._history.read(position, selection=selection, **limits)
             # The rest of the log is in memory: there is more to see.
             page = page._replace(more=True)
         prepared = _Prepared(_batch(page.records, subscriber), page.last, page.more)

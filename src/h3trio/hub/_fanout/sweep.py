@@ -15,6 +15,7 @@ receiver's part of a loopback send within it, and a full batch is copied in it.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import KW_ONLY, dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
@@ -41,19 +42,17 @@ _CALM_SECONDS: Final = 0.002
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Sweep:
-    """A queue of feeds with something to send, and the task that sends it.
+    """A queue of feeds with something to send, and the task that sends it."""
 
-    Args:
-        state: the state that the feeds share.
-        flush_interval: seconds for which a record that finds the sweep idle waits for others.
-    """
-
-    def __init__(self, state: FanoutState, *, flush_interval: float = 0.0) -> None:
-        self.state = state
-        self._flush_interval = flush_interval
-        self._queue: deque[Feed] = deque()
-        self._idle = trio.lowlevel.ParkingLot()
+    state: FanoutState
+    """The state that the feeds share."""
+    _: KW_ONLY
+    flush_interval: float = 0.0
+    """Seconds for which a record that finds the sweep idle waits for others."""
+    _queue: deque[Feed] = field(default_factory=deque["Feed"])
+    _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     def add(self, feeds: Sequence[Feed]) -> None:
         """Queue feeds that aren't queued, at least one."""
@@ -67,8 +66,8 @@ class Sweep:
         while True:
             if not self._queue:
                 await self._idle.park()
-                if self._flush_interval:
-                    await trio.sleep(self._flush_interval)
+                if self.flush_interval:
+                    await trio.sleep(self.flush_interval)
             self._turn()
             await trio.lowlevel.checkpoint()
 

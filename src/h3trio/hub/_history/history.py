@@ -5,9 +5,8 @@ the places and keeps the records. The newest part is always in memory too, as `l
 comes after this cursor" and "from here on, live" can be asked in one step without a checkpoint
 between.
 
-* `append` stores updates and returns their records once the promised durability holds. It doesn't
-  touch `log`: the hub does, in log order, and in the same step hands the records to its feeds.
-* `read` gives the records that are older than `log`.
+* `append` doesn't touch `log`: the hub does, in log order, and in the same step hands the records
+  to its feeds.
 * Records that retention removes are noted in `gaps`: by them, and per topic, a cursor is found to
   have a gap.
 """

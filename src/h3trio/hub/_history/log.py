@@ -13,6 +13,7 @@ is told. Otherwise the store still has it; then the log is complete only above `
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
@@ -34,19 +35,17 @@ _SPARE: Final = 8
 """Gone positions for which no index is written anew."""
 
 
+@dataclass(slots=True, eq=False)
 class _PositionIndex:
     """Positions in ascending order; some of their records may be gone."""
 
-    __slots__ = ("bytes", "live", "positions", "start")
-
-    def __init__(self) -> None:
-        self.positions: list[int] = []
-        self.start = 0
-        """Before this place in the list, all are gone."""
-        self.live = 0
-        """Records that are there."""
-        self.bytes = 0
-        """Bytes of their frames."""
+    positions: list[int] = field(default_factory=list[int])
+    start: int = 0
+    """Before this place in the list, all are gone."""
+    live: int = 0
+    """Records that are there."""
+    bytes: int = 0
+    """Bytes of their frames."""
 
 
 @final

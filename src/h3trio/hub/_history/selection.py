@@ -83,11 +83,8 @@ class Selection:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Selection):
             return NotImplemented
-        return (self.everything, self.topics, self.matchers) == (
-            other.everything,
-            other.topics,
-            other.matchers,
-        )
+        same = self.topics == other.topics and self.matchers == other.matchers
+        return same and self.everything == other.everything
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.topics) or bool(self.matchers)

@@ -43,9 +43,9 @@ _OF_TOPIC: Final = (
 
 
 @final
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Sums:
-    """Sums over the whole database, known without asking it."""
+    """Sums over the whole database, known without asking it; first those of its table `state`."""
 
     last: int = 0
     """The last position given."""

@@ -148,12 +148,11 @@ class Database:
         """Do work that makes room, with the room that is held back for it; return its result."""
         self._limit_size(HEADROOM_PAGES)
         try:
-            try:
-                result = work()
-            except HistoryFullError:
-                self._reserve.give_up()
-                self.checkpoint()
-                result = work()
+            result = work()
+        except HistoryFullError:
+            self._reserve.give_up()
+            self.checkpoint()
+            result = work()
         finally:
             self._limit_size(0)
         if self._reserve.is_wanting:

@@ -101,11 +101,7 @@ class SQLiteHistory(History):
         if durability not in ("durable", "fast"):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
         if max_db_bytes is not None:
-            check_limit("max_db_bytes", max_db_bytes)
-            if max_db_bytes < MIN_DB_BYTES:
-                raise ValueError(
-                    f"max_db_bytes must be at least {MIN_DB_BYTES}, not {max_db_bytes}"
-                )
+            check_limit("max_db_bytes", max_db_bytes, least=MIN_DB_BYTES)
         if reserve_bytes != 0:
             check_limit("reserve_bytes", reserve_bytes)
         check_limit("tail_events", tail_events)
@@ -205,11 +201,7 @@ class SQLiteHistory(History):
 
         Cancelling waits for a transaction that has begun.
 
-        Raises:
-            HistoryFullError: there is no room; none was stored.
-            HistoryError: none was stored.
-            OutcomeUnknownError: the disk failed in the middle of the commit.
-            trio.ClosedResourceError: the history isn't open.
+        Raises the errors of `History.append`, and `trio.ClosedResourceError` if it isn't open.
         """
         async with self._writing:
             try:

@@ -130,12 +130,8 @@ def connect(path: Path, *, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    try:
-        # A temporary file is the last thing that a full disk needs.
-        connection.execute("PRAGMA temp_store = MEMORY")
-    except BaseException:
-        connection.close()
-        raise
+    # A temporary file is the last thing that a full disk needs.
+    connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 
@@ -157,7 +153,10 @@ def prepare(
         if _pragma(connection, "application_id") != APPLICATION_ID:
             raise HistoryError(f"{path} is no history of h3trio; it was left as it is")
         _check_version(path, version, len(migrations))
-        _look_for_damage(path, connection)
+        if path.stat().st_size <= MAX_CHECKED_BYTES:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise HistoryError(f"{path} is damaged: {found}; it was left as it is")
     _migrate(connection, version, migrations)
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
@@ -184,14 +183,6 @@ def _migrate(
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-
-def _look_for_damage(path: Path, connection: sqlite3.Connection) -> None:
-    if path.stat().st_size > MAX_CHECKED_BYTES:
-        return
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise HistoryError(f"{path} is damaged: {found}; it was left as it is")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -54,23 +54,14 @@ class Store:
 
     def _load_sums(self) -> Sums:
         db = self._database.connection
-        row = db.execute("SELECT last, events, bytes, floor, trims FROM state").fetchone()
+        query = "SELECT last, events, bytes, floor, trims FROM state"
+        row: tuple[int, int, int, int, int] | None = db.execute(query).fetchone()
         if row is None:
             raise HistoryError(f"{self._database.path} is damaged: it has no state")
-        last, events, size, floor, trims = row
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
-        return Sums(
-            last=last,
-            events=events,
-            bytes=size,
-            floor=floor,
-            trims=trims,
-            topics=topics,
-            empty_topics=empty,
-            oldest=oldest or 0,
-        )
+        return Sums(*row, topics, empty, oldest or 0)
 
     def _begin_epoch(self) -> Epochs:
         with self._database.transaction() as db:

@@ -170,11 +170,9 @@ class AccessControl:
         """
         try:
             self.anonymous.check_operate(event)
-        except HTTPError as exc:
-            refusal = exc
-        else:
-            return ANYONE
-        return await self._check_operator(event, refusal)
+        except HTTPError as refusal:
+            return await self._check_operator(event, refusal)
+        return ANYONE
 
     async def check_statistics(self, event: H3Event) -> Grant:
         """Return the grant of a request that may see topics by name, and who is slow.

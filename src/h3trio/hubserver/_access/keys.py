@@ -63,8 +63,6 @@ class KeySet:
         ValueError: two keys have the same `kid`, or there are none.
     """
 
-    __slots__ = ("_keys",)
-
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = tuple(keys)
         named = [key.kid for key in keys if key.kid is not None]
@@ -107,7 +105,7 @@ def parse_key(data: bytes) -> Key:
     """
     require_jwt()
     if b"-----BEGIN " not in data:
-        return _make_key(_secret(data))
+        return _make_key(data.removesuffix(b"\n").removesuffix(b"\r"))
     if b"PRIVATE KEY" in data:
         raise ValueError("it holds a private key: the hub needs, and should have, the public one")
     return _make_key(_load_pem(data, private=False))
@@ -121,16 +119,12 @@ def parse_signing_key(data: bytes) -> tuple[str, object]:
     """
     require_jwt()
     if b"-----BEGIN " not in data:
-        secret = _secret(data)
-        return _make_key(secret).algorithm, secret
+        secret = parse_key(data)
+        return secret.algorithm, secret.material
     if b"PRIVATE KEY" not in data:
         raise ValueError("signing needs the private key, not the public one")
     private = _load_pem(data, private=True)
     return _make_key(private.public_key()).algorithm, private
-
-
-def _secret(data: bytes) -> bytes:
-    return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _load_pem(data: bytes, *, private: bool) -> Any:  # noqa: ANN401 - each algorithm has its own type

@@ -54,25 +54,16 @@ class Rate:
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Bucket:
-    """Holds one publisher to its rate.
+    """Holds one publisher to its rate."""
 
-    Args:
-        rate: how often it may publish.
-        counts: where refusals are counted, as `rate_limited`, and pauses, as `slowed`.
-    """
-
-    __slots__ = ("_counts", "_full_at", "_rate")
-
-    def __init__(self, rate: Rate, counts: Counter[str]) -> None:
-        self._rate = rate
-        self._counts = counts
-        self._full_at = -math.inf
-
-    @property
-    def most(self) -> int:
-        """How many events to take in one step, so that a body of events comes evenly."""
-        return self._rate.burst
+    rate: Rate
+    """How often it may publish; `burst` is also how many events to take in one step, so that a
+    body of events comes evenly."""
+    counts: Counter[str]
+    """Where refusals are counted, as `rate_limited`, and pauses, as `slowed`."""
+    _full_at: float = -math.inf
 
     def check(self) -> None:
         """Take one event.
@@ -83,9 +74,9 @@ class Bucket:
         """
         full_at = self._after(1)
         if wait := self._wait(full_at):
-            self._counts["rate_limited"] += 1
+            self.counts["rate_limited"] += 1
             seconds = math.ceil(max(1.0, wait) * random.uniform(1, 2))  # noqa: S311 - it spreads load, it guards nothing
-            text = f"at most {self._rate.per_second:g}/s"
+            text = f"at most {self.rate.per_second:g}/s"
             raise HTTPError(429, text, headers={"Retry-After": str(seconds)})
         self._full_at = full_at
 
@@ -93,15 +84,15 @@ class Bucket:
         """Take some events, and wait until they are there: a body of events is slowed by this."""
         self._full_at = self._after(count)
         if wait := self._wait(self._full_at):
-            self._counts["slowed"] += 1
+            self.counts["slowed"] += 1
             await trio.sleep(wait)
 
     def _after(self, count: int) -> float:
         """Return when the bucket is full again once so many events are taken."""
-        return max(self._full_at, trio.current_time()) + count / self._rate.per_second
+        return max(self._full_at, trio.current_time()) + count / self.rate.per_second
 
     def _wait(self, full_at: float) -> float:
         """Return the seconds until that is no more than a burst ahead."""
-        wait = full_at - self._rate.burst / self._rate.per_second - trio.current_time()
+        wait = full_at - self.rate.burst / self.rate.per_second - trio.current_time()
         # A wait that only comes of rounding is none.
-        return wait if wait * self._rate.per_second > 1e-6 else 0.0  # noqa: PLR2004 - of an event
+        return wait if wait * self.rate.per_second > 1e-6 else 0.0  # noqa: PLR2004 - of an event

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -37,39 +38,29 @@ _MAX_CHECKS: Final = 16  # at once: fewer than the connections of a common datab
 
 
 @final
+@dataclass(kw_only=True, eq=False)
 class Revalidator:
-    """The streams of one hub server that have a grant.
+    """The streams of one hub server that have a grant."""
 
-    Args:
-        interval: seconds between two times that grants are asked for, `inf` for never.
-        timeout: seconds that asking may take.
-        counts: where streams are counted that ended, as `expired` or `revoked`, and requests for
-            a grant that failed, as `recheck_failures`.
-        clock: Unix time in seconds.
-    """
-
-    def __init__(
-        self,
-        *,
-        interval: float,
-        timeout: float,
-        counts: Counter[str],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._interval = interval
-        self._timeout = timeout
-        self._counts = counts
-        self._clock = clock
-        self._streams: set[HeldStream] = set()
-        self._idle = trio.lowlevel.ParkingLot()
-        self.subjects: Counter[str] = Counter()
-        """The number of streams of each subject; `""` for those without one."""
+    interval: float
+    """Seconds between two times that grants are asked for, `inf` for never."""
+    timeout: float
+    """Seconds that asking may take."""
+    counts: Counter[str]
+    """Where streams are counted that ended, as `expired` or `revoked`, and requests for a grant
+    that failed, as `recheck_failures`."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+    subjects: Counter[str] = field(default_factory=Counter[str])
+    """The number of streams of each subject; `""` for those without one."""
+    _streams: set[HeldStream] = field(default_factory=set["HeldStream"])
+    _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     def end_of(self, grant: Grant) -> float:
         """Return when a grant ends, in seconds on Trio's clock."""
         if grant.expires is None:
             return math.inf
-        return trio.current_time() + grant.expires - self._clock()
+        return trio.current_time() + grant.expires - self.clock()
 
     def add(self, stream: HeldStream) -> None:
         """Count a stream that opens; its grant is asked for from now on."""
@@ -84,7 +75,7 @@ class Revalidator:
         if not self.subjects[stream.subject]:
             del self.subjects[stream.subject]
         if stream.scope.cancelled_caught:
-            self._counts["revoked" if stream.revoked else "expired"] += 1
+            self.counts["revoked" if stream.revoked else "expired"] += 1
 
     async def run(self, authenticator: Authenticator) -> None:
         """Ask for the grants of all streams again and again, until cancelled."""
@@ -92,13 +83,13 @@ class Revalidator:
         while True:
             while not self._streams:
                 await self._idle.park()
-            await trio.sleep((1 - SPREAD) * self._interval)
+            await trio.sleep((1 - SPREAD) * self.interval)
             streams = list(self._streams)
             async with trio.open_nursery() as nursery:
                 for stream in streams:
                     if stream in self._streams:
                         nursery.start_soon(self._check, stream, authenticator, limiter)
-                    await trio.sleep(SPREAD * self._interval / len(streams))
+                    await trio.sleep(SPREAD * self.interval / len(streams))
 
     async def _check(
         self, stream: HeldStream, authenticator: Authenticator, limiter: trio.CapacityLimiter
@@ -117,7 +108,7 @@ class Revalidator:
     async def _ask(self, stream: HeldStream, authenticator: Authenticator) -> Grant | None:
         """Return the grant there is now; the one of before if asking failed."""
         try:
-            with trio.fail_after(self._timeout):
+            with trio.fail_after(self.timeout):
                 return await authenticator(stream.event)
         except HTTPError as exc:
             if exc.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
@@ -126,7 +117,7 @@ class Revalidator:
         except Exception:
             # It must not end every stream: a database that restarts is no revocation.
             logger.exception("%s: asking for its rights again failed", stream.event)
-        self._counts["recheck_failures"] += 1
+        self.counts["recheck_failures"] += 1
         return stream.grant
 
 

@@ -65,9 +65,9 @@ class TokenSources:
         if not found:
             return None
         if len(found) > 1:
-            raise bad_request("the request has more than one token")
+            raise _answer(400, "invalid_request", "the request has more than one token")
         if not found[0]:
-            raise bad_request("the token is empty")
+            raise _answer(400, "invalid_request", "the token is empty")
         if by_cookie and event.method not in _SAFE:
             self._check_origin(event)
         return found[0]
@@ -99,11 +99,6 @@ def _in_cookies(event: H3Event, name: str) -> Iterator[str]:
 
 
 # -- answers, RFC 6750 section 3
-
-
-def bad_request(why: str) -> HTTPError:
-    """400: the request can't be understood."""
-    return _answer(400, "invalid_request", why)
 
 
 def unauthorized(why: str | None = None, *, needed: str = "a token is needed") -> HTTPError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -43,20 +43,15 @@ _LATENCIES: Final = ("publish", "sweep")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class Snapshots:
-    """Takes snapshots of one hub server.
+    """Takes snapshots of one hub server, and of its access control, which counts too."""
 
-    Args:
-        hub: what it serves.
-        access: its access control, which counts too.
-    """
-
-    def __init__(self, hub: Hub, access: AccessControl) -> None:
-        self._hub = hub
-        self._access = access
-        self._began = time.monotonic()
-        self._latest = ""
-        self._taken = -math.inf
+    _hub: Hub
+    _access: AccessControl
+    _began: float = field(default_factory=time.monotonic)
+    _latest: str = ""
+    _taken: float = -math.inf
 
     def latest(self, server: Callable[[], ServerStatistics]) -> str:
         """Return the JSON of the latest snapshot, which is no older than `MAX_AGE`."""
@@ -100,7 +95,7 @@ class Snapshots:
 def _plain(value: Any) -> dict[str, object]:  # noqa: ANN401 - what JSON doesn't know
     """Return a dataclass or a mapping as a dict."""
     if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+        return {known.name: getattr(value, known.name) for known in fields(value)}
     return {str(key): count for key, count in value.items()}
 
 
