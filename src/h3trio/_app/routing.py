@@ -138,7 +138,9 @@ class Router(Generic[H]):
         # At most one segment more than any pattern has; the last one keeps its slashes.
         segments = path[1:].split("/", self._depth)
         allow: set[str] = set()
-        for routes in self._candidates(segments):
+        # Patterns are written decoded.
+        decoded = [*map(_decode, segments)] if "%" in path else segments
+        for routes in self._candidates(segments, decoded):
             if route := _pick(routes, method):
                 return route.match(segments)
             allow.update(routes)
@@ -146,9 +148,8 @@ class Router(Generic[H]):
             allow.update(("HEAD", "OPTIONS") if "GET" in allow else ("OPTIONS",))
         return Unrouted(tuple(sorted(allow)))
 
-    def _candidates(self, segments: list[str]) -> Iterator[_Routes[H]]:
+    def _candidates(self, segments: list[str], decoded: list[str]) -> Iterator[_Routes[H]]:
         # Depth first: the most specific is pushed last, and tried first.
-        decoded = [_decode(segment) for segment in segments]
         end = len(segments)
         stack: list[tuple[_Node[H], int]] = [(self._root, 0)]
         while stack:

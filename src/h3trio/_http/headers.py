@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeVar, cast, final, overload
 from urllib.parse import unquote_to_bytes
 
@@ -38,6 +39,7 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=256)  # programs ask for few names, and for each request again
 def _key(name: str) -> bytes:
     # Encoded before it is lowered: U+212A (KELVIN SIGN).lower() is a plain "k". "?" is in no token,
     # so a name that is not ASCII matches nothing.
@@ -303,6 +305,17 @@ class QueryParams(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._fields()[name][0]
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, /, default: str) -> str: ...
+    @overload
+    def get(self, key: str, /, default: _T) -> str | _T: ...
+    def get(self, key: str, /, default: object = None) -> object:
+        """Return the first value, or the default if there is none."""
+        values = self._fields().get(key)  # as in `_Fields.get`
+        return default if values is None else values[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields())

@@ -36,9 +36,9 @@ async def publish(
         HTTPError: 400, 413, 429, 500 or 503, saying what is wrong.
     """
     try:
-        hub.check_topics([topic])
         private = _private(event)
         if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
+            hub.check_topics([topic])  # before a body that may be empty, or never end
             return await _Stream(hub, event, topic, pace, still, private).publish()
         if pace is not None:
             pace.check()
