@@ -612,6 +612,15 @@ async def test_head_timeout_without_a_byte(
     assert client.state.counts.requests == 0
 
 
+async def test_a_stream_has_no_deadline(nursery: trio.Nursery) -> None:
+    """A stream that is its connection's first request is woken for no deadline that is over."""
+    client = connect(nursery, endless, settings=Settings(heartbeat_interval=100))
+    await client.send(request("/"))
+    await wait_all_tasks_blocked()
+    # The heartbeat's own is the next.
+    assert 75 < trio.lowlevel.current_statistics().seconds_to_next_deadline <= 100
+
+
 async def test_keepalive_timeout(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """An idle connection closes after `keepalive_timeout`, counted from its last answer."""
     client = connect(nursery, echo, settings=Settings(keepalive_timeout=50))

@@ -107,3 +107,12 @@ async def test_nothing_is_due(mock_clock: MockClock) -> None:
     mock_clock.jump(20)
     assert not deadlines.is_over()
     assert deadlines.scope.deadline == inf
+
+
+async def test_settled() -> None:
+    """A deadline that is settled is told even if it is later, so that nobody is woken for less."""
+    deadlines = Deadlines(Settings())
+    deadlines.wait_until(trio.current_time() + 10)
+    deadlines.wait_until(inf)
+    deadlines.settle()
+    assert deadlines.scope.deadline == inf

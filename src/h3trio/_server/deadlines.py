@@ -5,7 +5,8 @@ what follows can be named and counted.
 
 The reader waits inside `scope`. Trio is told of a deadline only where it is earlier than the one it
 knows: a reader that was woken too early finds that `is_over` isn't true, and waits on in a new
-scope. That is once in `keepalive_timeout`, instead of twice for each request.
+scope. That is once in `keepalive_timeout`, instead of twice for each request. Behind the first
+request of a connection Trio is told of a later one too: an idle stream isn't to be woken for less.
 
 A body has two limits. `body_timeout` bounds each silence; a client that sends a byte
 now and then would never meet it, so `min_body_rate` bounds the whole: each byte buys
@@ -55,6 +56,10 @@ class Deadlines:
         self._due = due
         if due < self.scope.deadline:  # noqa: PLR1730 - to set what is there is what it spares
             self.scope.deadline = due
+
+    def settle(self) -> None:
+        """Tell Trio what is due now, if only later."""
+        self.scope.deadline = self._due
 
     def is_over(self) -> bool:
         """Whether the reader's patience has ended; if not, wait on in a new `scope`."""

@@ -234,6 +234,8 @@ class Reader:
         else:
             self.state.idle.discard(self._deadlines)
         self._deadlines.wait_until(due)
+        if reading is Reading.COMPLETE and self._requests == 1:
+            self._deadlines.settle()
 
     def _until_more(self, body: BodyBuffer) -> float:
         return self._deadlines.for_body(
