@@ -2,7 +2,7 @@
 
 Strategy: a page is read as text, and each kind of statement in it is held against its source: code
 against the files under examples/ (which tests/test_examples.py runs), commands against the command
-line's own parser, limits against `Settings`, names against the package's door.
+line's own parser, limits against `Settings`, names against the package's facade.
 """
 
 from __future__ import annotations

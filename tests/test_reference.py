@@ -1,7 +1,7 @@
 """The reference is whole: every public name, method and attribute says what it is, and is listed.
 
-Strategy: the public packages ("doors") are found by looking, so that a new one is held to the same.
-A door's names are those it re-exports as `X as X`, or defines. Classes and their methods are
+Strategy: the public packages ("facades") are found by looking, so a new one is held to the same. A
+facade's names are those it re-exports as `X as X`, or defines. Classes and their methods are
 imported and asked; fields and constants have no docstring at run time, so the string below each is
 looked for in the source. The pages of docs/reference/ list names in Sphinx's `auto...` directives.
 """
@@ -30,7 +30,7 @@ DIRECTIVE = re.compile(r"^\.\. auto(?:class|exception|function|data):: ([\w.]+)"
 ENTRY = re.compile(r"^ +(\w+): ", re.MULTILINE)
 
 
-def doors() -> Iterator[str]:
+def facades() -> Iterator[str]:
     """Name every package and module that users may import from."""
     yield "h3trio"
     for found in pkgutil.walk_packages(h3trio.__path__, "h3trio."):
@@ -38,7 +38,7 @@ def doors() -> Iterator[str]:
             yield found.name
 
 
-DOORS = list(doors())
+FACADES = list(facades())
 
 
 @cache
@@ -55,18 +55,18 @@ def source_of(module: str) -> Path:
     return Path(spec.origin)
 
 
-def origins(door: str) -> dict[str, str]:
-    """Map a door's public names to the modules they are written in."""
+def origins(facade: str) -> dict[str, str]:
+    """Map a facade's public names to the modules they are written in."""
     found: dict[str, str] = {}
-    for node in tree(source_of(door)).body:
+    for node in tree(source_of(facade)).body:
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 if alias.asname == alias.name:
-                    found[alias.name] = f"{door}.{node.module}"
+                    found[alias.name] = f"{facade}.{node.module}"
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            found[node.name] = door
+            found[node.name] = facade
         else:
-            found |= dict.fromkeys(assigned(node), door)
+            found |= dict.fromkeys(assigned(node), facade)
     return {name: module for name, module in found.items() if not name.startswith("_")}
 
 
@@ -110,12 +110,12 @@ def attributes(node: ast.ClassDef) -> tuple[set[str], set[str]]:
     return {name for name, _ in found if not name.startswith("_")}, told
 
 
-def undescribed_attributes(value: type, door: str) -> set[str]:
+def undescribed_attributes(value: type, facade: str) -> set[str]:
     """List the public attributes of a class that neither it nor a base class tells of."""
     all_of_them, all_told = set[str](), set[str]()
     for base in value.__mro__:
-        origin = origins(door).get(base.__name__)
-        if origin is not None and base.__module__.startswith(door):
+        origin = origins(facade).get(base.__name__)
+        if origin is not None and base.__module__.startswith(facade):
             body = tree(source_of(origin)).body
             (node,) = (n for n in body if isinstance(n, ast.ClassDef) and n.name == base.__name__)
             found, told = attributes(node)
@@ -140,15 +140,15 @@ def undescribed_methods(value: type) -> set[str]:
     }
 
 
-def undescribed(door: str) -> list[str]:
-    """List what a door shows and doesn't explain."""
-    module, missing = importlib.import_module(door), set[str]()
+def undescribed(facade: str) -> list[str]:
+    """List what a facade shows and doesn't explain."""
+    module, missing = importlib.import_module(facade), set[str]()
     if not module.__doc__:
-        missing.add(door)
-    for name, origin in origins(door).items():
+        missing.add(facade)
+    for name, origin in origins(facade).items():
         value = getattr(module, name)
         if inspect.isclass(value):
-            members = undescribed_methods(value) | undescribed_attributes(value, door)
+            members = undescribed_methods(value) | undescribed_attributes(value, facade)
             missing |= {f"{name}.{member}" for member in members}
         if inspect.isclass(value) or inspect.isroutine(value):
             if not value.__doc__ or value.__doc__.startswith(f"{name}("):
@@ -158,20 +158,22 @@ def undescribed(door: str) -> list[str]:
     return sorted(missing)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_everything_public_is_described(door: str) -> None:
-    """Each public name of a door has a docstring, and so has each of its methods and attributes."""
-    assert undescribed(door) == []
+@pytest.mark.parametrize("facade", FACADES)
+def test_everything_public_is_described(facade: str) -> None:
+    """Each public name of a facade has a docstring, as has each of its methods and attributes."""
+    assert undescribed(facade) == []
 
 
 def test_everything_public_is_in_the_reference() -> None:
-    """The pages of the reference list each public name of each door, and nothing else."""
+    """The pages of the reference list each public name of each facade, and nothing else."""
     listed = [
         name
         for page in REFERENCE.glob("*.md")
         for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))
     ]
-    assert sorted(listed) == sorted(f"{door}.{name}" for door in DOORS for name in origins(door))
+    assert sorted(listed) == sorted(
+        f"{facade}.{name}" for facade in FACADES for name in origins(facade)
+    )
 
 
 SOURCE = '''

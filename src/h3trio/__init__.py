@@ -6,7 +6,7 @@ when `serve` returns, no task is left.
 
 from ._app.app import App as App
 from ._app.cors import CORS as CORS
-from ._doors import own as _own
+from ._facade import own as _own
 from ._http.closing import CloseReason as CloseReason
 from ._http.closing import Closing as Closing
 from ._http.errors import HTTPError as HTTPError

@@ -171,7 +171,7 @@ async def test_a_handshake_counts_already(nursery: trio.Nursery, autojump_clock:
         serve, say, listeners=[peers], ssl_context=context, proxies=proxies, settings=settings
     )
     server: Server = await nursery.start(serving)
-    books = server._state.addresses  # noqa: SLF001 - they have no door
+    books = server._state.addresses  # noqa: SLF001 - nothing public leads there
     direct, second = [await peers.connect_from("192.0.2.1") for _ in range(2)]
     told = await peers.connect_from("10.0.0.1")
     await told.send_all(PROXY.replace(b"192.0.2.1", b"192.0.2.2"))
@@ -212,7 +212,7 @@ async def test_books_are_empty_after_a_cancellation(nursery: trio.Nursery, step:
         await trio.lowlevel.checkpoint()
     inner.cancel()
     await server.drain()
-    assert not server._state.addresses.loads  # noqa: SLF001 - they have no door
+    assert not server._state.addresses.loads  # noqa: SLF001 - nothing public leads there
 
 
 async def test_a_drain_before_the_first_step() -> None:

@@ -75,17 +75,17 @@ class Doorway(trio.abc.Listener[trio.abc.Stream]):
 class Stage:
     """A running server and its clients."""
 
-    def __init__(self, nursery: trio.Nursery, door: Doorway, server: Server, row: Row) -> None:
+    def __init__(self, nursery: trio.Nursery, listener: Doorway, server: Server, row: Row) -> None:
         self.nursery = nursery
         self.server = server
         self.clients: list[Client] = []
-        self._door = door
+        self._listener = listener
         self._pair = lockstep_stream_pair if row.lockstep else memory_stream_pair
 
     async def connect(self, data: bytes = b"") -> Client:
         """Open a connection and send something."""
         theirs, ours = self._pair()
-        self._door.send.send_nowait(theirs)
+        self._listener.send.send_nowait(theirs)
         client = Client(ours)
         self.clients.append(client)
         if data:
@@ -393,10 +393,10 @@ async def test_limit(
 ) -> None:
     """At a limit all goes well; above it the client is told, and the limit's own count is one."""
     del autojump_clock
-    row, door = ROWS[limit], Doorway()
-    serving = partial(serve, row.handler, listeners=[door], settings=row.settings)
+    row, listener = ROWS[limit], Doorway()
+    serving = partial(serve, row.handler, listeners=[listener], settings=row.settings)
     server: Server = await nursery.start(serving)
-    stage = Stage(nursery, door, server, row)
+    stage = Stage(nursery, listener, server, row)
     assert await row.play(stage, above=above) == (row.above if above else row.at)
     for client in stage.clients:
         await client.stream.aclose()

@@ -1,7 +1,7 @@
-"""One harness for each door that strangers' bytes come in by: a function of bytes that never fails.
+"""One harness for each parser of strangers' bytes: a function of bytes that never fails.
 
 A harness takes any bytes and checks what must hold for all of them; an AssertionError, or any error
-that isn't part of the door's contract, is a finding. They are driven by Hypothesis
+that isn't part of the contract of the parser, is a finding. They are driven by Hypothesis
 (test_harnesses.py) and, for as long as one likes, by a coverage-guided fuzzer (drive.py).
 
 The first bytes of an input choose how the rest is cut into reads and which settings hold, so that a

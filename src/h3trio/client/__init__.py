@@ -3,7 +3,7 @@
 Needs httpx2: `pip install 'h3trio[client]'`.
 """
 
-from h3trio._doors import own as _own
+from h3trio._facade import own as _own
 
 from ._errors import ContentEncodingError as ContentEncodingError
 from ._errors import ContentTypeError as ContentTypeError

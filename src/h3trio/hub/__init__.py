@@ -1,6 +1,6 @@
 """`Hub`: publish and subscribe, with one log, many feeds, and no gap between replay and live."""
 
-from h3trio._doors import own as _own
+from h3trio._facade import own as _own
 
 from ._fanout.channel import EventChannel as EventChannel
 from ._fanout.latency import LatencyStatistics as LatencyStatistics

@@ -3,7 +3,7 @@
 Needs prometheus-client, which the extras `metrics` and `hub` bring.
 """
 
-from h3trio._doors import own as _own
+from h3trio._facade import own as _own
 
 from ._collector import Collector as Collector
 from ._collector import Metrics as Metrics

@@ -3,7 +3,7 @@
 Nothing else imports it, and it needs nothing but h3trio itself.
 """
 
-from h3trio._doors import own as _own
+from h3trio._facade import own as _own
 
 from ._check_history import check_history as check_history
 from ._client import Client as Client

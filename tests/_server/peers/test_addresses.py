@@ -127,7 +127,7 @@ class Running:
 
     def loads(self) -> dict[str, tuple[int, int]]:
         """Return the server's books."""
-        return dict(self.server._state.addresses.loads)  # noqa: SLF001 - they have no door
+        return dict(self.server._state.addresses.loads)  # noqa: SLF001 - nothing public leads there
 
 
 async def endless(event: H3Event) -> None:

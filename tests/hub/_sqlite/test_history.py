@@ -369,7 +369,7 @@ async def test_a_page_waits_until_its_gaps_are_known(
         async def read_all() -> None:
             pages.append(await read(one))
 
-        store, writing = one._store, one._writing  # noqa: SLF001 - the moment between has no door
+        store, writing = one._store, one._writing  # noqa: SLF001 - nothing public stops between
         async with writing:
             # As in an append: the file has changed, and the task doesn't know yet.
             _more, removed = store.purge("a", before=4)
@@ -426,7 +426,7 @@ async def test_an_append_that_has_begun_finishes(history: Callable[..., SQLiteHi
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(append)
-            while not one._writer_threads.borrowed_tokens:  # noqa: SLF001 - no door says it
+            while not one._writer_threads.borrowed_tokens:  # noqa: SLF001 - nothing public says it
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         (((_id, record),),) = answers
