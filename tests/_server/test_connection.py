@@ -1017,6 +1017,15 @@ async def test_variables_stay_with_their_request(
     assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
 
 
+async def test_variables_of_a_later_request_stay_with_it(nursery: trio.Nursery) -> None:
+    """Each request of a connection starts from the same context, the second's follower too."""
+    USER.set("the server's")
+    client = connect(nursery, remember)
+    await client.send(request("/set") * 3 + request("/who", "Connection: close"))
+    prec = decimal.getcontext().prec
+    assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
+
+
 async def test_what_comes_behind_a_handler_sees_its_variables(nursery: trio.Nursery) -> None:
     """A hook that is called when an exchange is over runs in the context of its request."""
     seen: list[str] = []

@@ -210,6 +210,7 @@ async def test_an_error_in_a_stream_says_what_stands(
 
 
 BAD_REQUESTS = [
+    (post(b"", "/events/a%0Ab", "Content-Type: text/event-stream"), 400),
     (post(b"\xff", "/events/news"), 400),
     (post(b"x", "/events/news?id=a%0Ab"), 400),
     (post(b"x", "/events/news?event=reset"), 400),
