@@ -9,6 +9,7 @@ import pytest
 from helpers import post, request
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio import Settings
 from h3trio._http.http1 import Http1, RequestHead, Signal
@@ -59,9 +60,9 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("junk", [b"", b"GET /next", b"\x00\xff"])
-@pytest.mark.parametrize("size", [1, 3, 10_000])
-@pytest.mark.parametrize("case", BODIES)
+@table("junk", [b"", b"GET /next", b"\x00\xff"])
+@table("size", [1, 3, 10_000])
+@table("case", BODIES)
 def test_request(case: str, size: int, junk: bytes) -> None:
     """A request is a head, its body, an end, whatever its pieces and whatever comes behind."""
     sent, body = BODIES[case]
@@ -147,8 +148,8 @@ def test_large_head() -> None:
     assert "431" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
+@table(
+    "sent, status",
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -203,7 +204,7 @@ LENGTHS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "status", "told", "body", "sent"), LENGTHS)
+@table("method, status, told, body, sent", LENGTHS)
 def test_length(  # noqa: PLR0917 - because pytest passes them by name
     method: str, status: int, told: bytes | None, body: bytes, sent: bytes | None
 ) -> None:
@@ -216,8 +217,8 @@ def test_length(  # noqa: PLR0917 - because pytest passes them by name
     assert conn.next_cycle()
 
 
-@pytest.mark.parametrize(
-    ("method", "status", "headers", "body"),
+@table(
+    "method, status, headers, body",
     [
         ("GET", 200, [(b"content-length", b"3")], b"four"),
         ("GET", 200, [(b"Content-Length", b"4"), (b"Content-Length", b"4")], b"four"),
@@ -260,8 +261,8 @@ def test_stream() -> None:
     assert not old.keeps_alive
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
+@table(
+    "status, headers",
     [(204, []), (205, []), (304, []), (200, [(b"Content-Length", b"1")])],
 )
 def test_stream_that_is_none(status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -336,8 +337,8 @@ def read_head(data: bytes, step: int) -> object:
     return item
 
 
-@pytest.mark.parametrize("step", [1, 7, 10**6])
-@pytest.mark.parametrize("junk", [b"", b"junk" * 100])
+@table("step", [1, 7, 10**6])
+@table("junk", [b"", b"junk" * 100])
 def test_a_head_at_the_bound_and_above(step: int, junk: bytes) -> None:
     """A head is measured however it arrives, also when it is complete at once."""
     assert isinstance(read_head(head_of(100) + junk, step), RequestHead)
@@ -361,7 +362,7 @@ def test_nothing_is_read_after_an_error() -> None:
     assert not conn.next_cycle()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@table("size", [1, 2, 3, 1000])
 def test_one_empty_line_before_each_request(size: int) -> None:
     """One CRLF before a request line is skipped, before each of them, and no second one."""
     conn = http()
@@ -464,8 +465,8 @@ def test_a_refusal_behind_head_has_a_body() -> None:
     assert conn.response(400, [], b"no").endswith(b"\r\n\r\nno")
 
 
-@pytest.mark.parametrize("size", [1, 10_000])
-@pytest.mark.parametrize(
+@table("size", [1, 10_000])
+@table(
     "rest",
     [
         b"/ HTTP/1.1\nHost: a\n\n",

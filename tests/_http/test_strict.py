@@ -8,6 +8,7 @@ import pytest
 from helpers import request
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio import Settings
 from h3trio._http.strict import (
@@ -61,8 +62,8 @@ def test_a_head_is_held_until_it_is_whole() -> None:
     assert len(made) == len(b"behind")
 
 
-@pytest.mark.parametrize(
-    ("lines", "length"),
+@table(
+    "lines, length",
     [
         ([], 0),
         (["Content-Length: 3"], 3),
@@ -157,8 +158,8 @@ def body_status(sent: bytes) -> int:
     return status
 
 
-@pytest.mark.parametrize("behind", [b"", b"GET /", b"\0\xff"])
-@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+@table("behind", [b"", b"GET /", b"\0\xff"])
+@table("size", [1, 2, 5, 1000])
 def test_body(size: int, behind: bytes) -> None:
     """A chunked body is shown to its end, however it is cut, and what comes behind it is held."""
     sent = b'3\r\nabc\r\n0A;x="\\"y"\r\n0123456789\r\n00\r\nT: u\r\n\r\n'
@@ -241,8 +242,8 @@ def test_any_bytes_are_let_through_or_refused_alike(sent: bytes) -> None:
 # -- behind h11
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@table(
+    "text, expected",
     [(b"", True), (b"a:1", True), (b"[::]:1", True), (b"a:x", False), (b"[::x]", False)],
 )
 def test_authority(text: bytes, *, expected: bool) -> None:

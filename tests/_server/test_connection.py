@@ -10,6 +10,7 @@ import pytest
 import trio
 from fakes import FakeTransport
 from helpers import connect, connection_of, post, request
+from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Closing, HTTPError, Settings
@@ -17,6 +18,8 @@ from h3trio._http.strict import CHUNKS_AT_ONCE
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from trio.testing import MockClock
 
     from h3trio import H3Event
@@ -496,8 +499,8 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize(("cause", "reason"), LOSSES)
-@pytest.mark.parametrize("handler", [endless, sleep])
+@table("cause, reason", LOSSES)
+@table("handler", [endless, sleep])
 async def test_reset_cancels_the_handler(
     nursery: trio.Nursery, handler: Handler, cause: OSError, reason: CloseReason
 ) -> None:
@@ -871,8 +874,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 10**6])
-@pytest.mark.parametrize("case", REFUSED)
+@table("step", [1, 10**6])
+@table("case", REFUSED)
 async def test_refused(nursery: trio.Nursery, case: str, step: int) -> None:
     """What is not a request we serve is refused and counted; nothing behind it is looked at."""
     sent, status = REFUSED[case]
@@ -999,10 +1002,17 @@ WAYS = {
 }
 
 
+@pytest.fixture
+def prec() -> Generator[int]:
+    """The precision that the server begins with: its context holds decimal's object."""
+    with decimal.localcontext(prec=17) as context:
+        yield context.prec
+
+
 @pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 async def test_variables_stay_with_their_request(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, way: str, *, pipelined: bool
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, way: str, prec: int, *, pipelined: bool
 ) -> None:
     """What a request sets in its context is gone for the next one, however the first ended."""
     caplog.set_level("CRITICAL", "h3trio.server")
@@ -1013,16 +1023,24 @@ async def test_variables_stay_with_their_request(
     await wait_all_tasks_blocked()
     if not pipelined:
         await client.send(who)
-    prec = decimal.getcontext().prec
     assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
 
 
-async def test_variables_of_a_later_request_stay_with_it(nursery: trio.Nursery) -> None:
+async def test_variables_of_a_later_request_stay_with_it(nursery: trio.Nursery, prec: int) -> None:
     """Each request of a connection starts from the same context, the second's follower too."""
     USER.set("the server's")
     client = connect(nursery, remember)
     await client.send(request("/set") * 3 + request("/who", "Connection: close"))
-    prec = decimal.getcontext().prec
+    assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
+
+
+async def test_connections_share_no_variables(nursery: trio.Nursery, prec: int) -> None:
+    """What a request sets in its context isn't there for a request of another connection."""
+    USER.set("the server's")
+    await connect(nursery, remember).send(request("/set"))
+    await wait_all_tasks_blocked()
+    client = connect(nursery, remember)
+    await client.send(request("/who", "Connection: close"))
     assert (await client.rest()).endswith(b"the server's the server's %d" % prec)
 
 

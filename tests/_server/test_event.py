@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from tables import table
 
 from h3trio import Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
 from h3trio._http.headers import Headers
@@ -64,8 +65,8 @@ def test_authority() -> None:
     assert make(b"/").authority == ""
 
 
-@pytest.mark.parametrize(
-    ("target", "headers", "expected"),
+@table(
+    "target, headers, expected",
     [
         (b"/", [(b"last-event-id", b"1")], "1"),
         (b"/?last_event_id=2", [(b"last-event-id", b"1")], "1"),
@@ -88,8 +89,8 @@ async def test_body() -> None:
     assert await event.body() == b"0123456789"
 
 
-@pytest.mark.parametrize("declared", [False, True])
-@pytest.mark.parametrize(("limit", "fits"), [(None, False), (11, True), (10, False)])
+@table("declared", [False, True])
+@table("limit, fits", [(None, False), (11, True), (10, False)])
 async def test_body_limit(limit: int | None, *, fits: bool, declared: bool) -> None:
     """A body above the limit, the server's or the call's, is a 413 that tells it."""
     headers = [(b"content-length", b"11")] if declared else []
@@ -135,7 +136,7 @@ def test_a_drain() -> None:
     assert event.is_closing
 
 
-@pytest.mark.parametrize("status", [199, 600, True, "200", 200.0, None])
+@table("status", [199, 600, True, "200", 200.0, None])
 def test_bad_status(status: object) -> None:
     """A status is a number from 200 to 599."""
     event = make()

@@ -11,6 +11,7 @@ import pytest
 import trio
 from fakes import FakeTransport
 from helpers import connect, connection_of, post, request
+from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import (
@@ -75,8 +76,8 @@ async def test_http_error() -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(
-    ("handler", "status"),
+@table(
+    "handler, status",
     [
         (Group(HTTPError(403)), 403),
         (Group(ExceptionGroup("deeper", [HTTPError(403)])), 403),
@@ -196,7 +197,7 @@ HEADERS: dict[str, tuple[Response, dict[str, str], dict[str, str | None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", HEADERS)
+@table("case", HEADERS)
 async def test_response_headers(nursery: trio.Nursery, case: str) -> None:
     """A response's headers are its own, then the event's, then the server's."""
     response, extra, expected = HEADERS[case]
@@ -1161,8 +1162,8 @@ async def test_a_stream_of_a_cancelled_exchange_stays_shut(nursery: trio.Nursery
         await streams[0].__aenter__()
 
 
-@pytest.mark.parametrize("raised", [False, True])
-@pytest.mark.parametrize(("status", "told"), [(429, True), (503, True), (500, False)])
+@table("raised", [False, True])
+@table("status, told", [(429, True), (503, True), (500, False)])
 async def test_when_to_come_again(
     nursery: trio.Nursery, status: int, *, told: bool, raised: bool
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from helpers import connect, request
+from tables import table
 
 from h3trio import CloseReason, H3Event, HTTPError, Settings
 from h3trio._server.handler_errors import separate
@@ -35,7 +36,7 @@ BUGS = [
 ]
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=repr)
+@pytest.mark.parametrize("bug", BUGS)
 async def test_a_bug_is_contained(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, bug: BaseException
 ) -> None:
@@ -62,7 +63,7 @@ async def test_a_bug_is_contained(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=repr)
+@table("bug", BUGS)
 async def test_a_bug_in_a_stream(nursery: trio.Nursery, bug: BaseException) -> None:
     """A stream that fails ends without its last chunk, whatever was raised."""
 

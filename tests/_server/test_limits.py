@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-import pytest
 import trio
 from helpers import post, request
+from tables import table
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import App, H3Event, Server, Settings, serve
@@ -386,8 +386,8 @@ def test_every_setting_has_its_row() -> None:
     assert not ROWS.keys() & NO_ROW.keys()
 
 
-@pytest.mark.parametrize("above", [False, True], ids=["at", "above"])
-@pytest.mark.parametrize("limit", ROWS)
+@table("above", [False, True])
+@table("limit", ROWS)
 async def test_limit(
     nursery: trio.Nursery, autojump_clock: MockClock, limit: str, *, above: bool
 ) -> None:

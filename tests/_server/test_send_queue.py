@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport, exchange_scope
+from tables import table
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Settings
@@ -465,8 +466,8 @@ async def test_a_cancelled_flush_drops_nothing(nursery: trio.Nursery) -> None:
 # -- the end
 
 
-@pytest.mark.parametrize(
-    ("chunked", "farewell", "tail"),
+@table(
+    "chunked, farewell, tail",
     [
         (True, b"", b"0\r\n\r\n"),
         (True, b"bye", b"3\r\nbye\r\n0\r\n\r\n"),

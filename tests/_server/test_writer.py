@@ -11,6 +11,7 @@ from fakes import FakeTransport, exchange_scope
 from helpers import connect, request
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 from trio.testing import assert_checkpoints, lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import Settings, SSEEvent, SSEParser, SSEWriter
@@ -83,8 +84,8 @@ async def test_send_json(nursery: trio.Nursery) -> None:
     assert await stream.sent() == ('event: e\nid: 1\nretry: 2\ndata: {"a":[1,null],"b":"ä\\n"}\n\n')
 
 
-@pytest.mark.parametrize(
-    ("obj", "error"),
+@table(
+    "obj, error",
     [
         (object(), TypeError),
         ({1, 2}, TypeError),
@@ -112,9 +113,7 @@ async def test_send_comment(nursery: trio.Nursery) -> None:
     assert await stream.sent() == ":\n: one\n: two\n"
 
 
-@pytest.mark.parametrize(
-    "fields", [{"event": "a\nb"}, {"id": "a\rb"}, {"id": "a\0b"}, {"retry": -1}]
-)
+@table("fields", [{"event": "a\nb"}, {"id": "a\rb"}, {"id": "a\0b"}, {"retry": -1}])
 async def test_what_cannot_be_framed(nursery: trio.Nursery, fields: dict[str, Any]) -> None:
     """A field that would break the stream is an error, and nothing is sent."""
     stream = Stream(nursery)
@@ -230,7 +229,7 @@ async def test_send_from_nothing(nursery: trio.Nursery) -> None:
         await Stream(nursery).writer.send_from(Source([]))
 
 
-@pytest.mark.parametrize("bad", [3, "\ud800", b"\xff"])
+@table("bad", [3, "\ud800", b"\xff"])
 async def test_send_from_a_source_with_a_bad_value(
     nursery: trio.Nursery, bad: object, *, as_is: bool
 ) -> None:
@@ -282,7 +281,7 @@ async def test_send_from_in_a_cancelled_scope(nursery: trio.Nursery) -> None:
         await anext(generator)
 
 
-@pytest.mark.parametrize("gone", [True, False])
+@table("gone", [True, False])
 async def test_send_from_to_nobody(nursery: trio.Nursery, *, as_is: bool, gone: bool) -> None:
     """Where the client is gone, or the stream closed, the source is closed and the error tells."""
     stream, source = Stream(nursery), Source(["1", "2", "3"])

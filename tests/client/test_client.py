@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import trio
 from scripted import URL, Script, answer, failing, silent, stream
+from tables import table
 from tools import require_corpus
 from trio.testing import wait_all_tasks_blocked
 
@@ -96,8 +97,8 @@ def test_public_names() -> None:
         assert not (value.__doc__ or f"{name}(").startswith(f"{name}(")
 
 
-@pytest.mark.parametrize(
-    ("url", "arguments", "message"),
+@table(
+    "url, arguments, message",
     [
         ("ftp://h/", {}, "'ftp://h/' is not of the form http://HOST:PORT"),
         ("http://", {}, "is not of the form"),
@@ -192,7 +193,7 @@ async def test_no_content_is_the_end(autojump_clock: MockClock) -> None:
     assert len(script.requests) == 1
 
 
-@pytest.mark.parametrize("status", [201, 206, 304, 301, 400, 401, 403, 404, 410, 418, 500, 502])
+@table("status", [201, 206, 304, 301, 400, 401, 403, 404, 410, 418, 500, 502])
 async def test_other_statuses_are_final(status: int, autojump_clock: MockClock) -> None:
     """Any other status is an error that says what the server said, and there is one attempt."""
     script = Script(answer(status, b"no\n", b"way", X_Reason="so"))
@@ -203,7 +204,7 @@ async def test_other_statuses_are_final(status: int, autojump_clock: MockClock) 
     assert (len(script.requests), script.open_bodies) == (1, 0)
 
 
-@pytest.mark.parametrize("kind", ["text/html", "", "text/event-streams", "application/json"])
+@table("kind", ["text/html", "", "text/event-streams", "application/json"])
 async def test_wrong_type_is_final(kind: str, autojump_clock: MockClock) -> None:
     """200 with another type is an error."""
     script = Script(answer(200, b"data: 1\n\n", Content_Type=kind))
@@ -258,8 +259,8 @@ async def test_corpus(cut: int, autojump_clock: MockClock) -> None:
 # -- redirects
 
 
-@pytest.mark.parametrize(
-    ("status", "methods"),
+@table(
+    "status, methods",
     [
         (301, ["POST", "GET"] * 2),
         (302, ["POST", "GET"] * 2),
@@ -283,8 +284,8 @@ async def test_redirects_of_a_post(
     ]
 
 
-@pytest.mark.parametrize(
-    ("statuses", "kept"),
+@table(
+    "statuses, kept",
     [
         ((301,), "/1"),
         ((308,), "/1"),
@@ -350,8 +351,8 @@ async def test_redirect_to_nowhere(autojump_clock: MockClock) -> None:
 # -- coming back
 
 
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(("after", "seconds"), [("7", 7), ("99999", 3600), ("soon", 3)])
+@table("status", [429, 503])
+@table("after, seconds", [("7", 7), ("99999", 3600), ("soon", 3)])
 async def test_server_that_is_busy(
     status: int, after: str, seconds: float, autojump_clock: MockClock
 ) -> None:
@@ -481,7 +482,7 @@ async def test_slow_drip(autojump_clock: MockClock) -> None:
     assert await collect(script) == [("1", "slow")]
 
 
-@pytest.mark.parametrize(
+@table(
     "error",
     [
         httpx2.ReadError("Connection reset by peer"),
@@ -489,7 +490,6 @@ async def test_slow_drip(autojump_clock: MockClock) -> None:
         httpx2.RemoteProtocolError("peer closed connection without sending complete message body"),
         httpx2.ReadTimeout(""),
     ],
-    ids=["reset", "chunking", "cut", "timeout"],
 )
 async def test_streams_that_break(error: Exception, autojump_clock: MockClock) -> None:
     """A stream that breaks inside an event is asked for again behind the one before."""
@@ -776,7 +776,7 @@ async def test_client_that_is_closed(autojump_clock: MockClock) -> None:
         await collect(script)
 
 
-@pytest.mark.parametrize("passes", range(40))
+@table("passes", range(40))
 async def test_cancelled_at_every_step(passes: int, autojump_clock: MockClock) -> None:
     """Wherever it is cancelled, it is gone at once, and nothing is left open."""
     script = Script(

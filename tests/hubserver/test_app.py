@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import Client, Head, connect, post, request
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason
@@ -124,7 +125,7 @@ async def test_several_topics_and_everything(hub: HubClient) -> None:
     ]
 
 
-@pytest.mark.parametrize("how", ["Last-Event-ID", "last_event_id", "lastEventID", "lastEventId"])
+@table("how", ["Last-Event-ID", "last_event_id", "lastEventID", "lastEventId"])
 async def test_reconnecting_goes_on_behind_the_id(hub: HubClient, how: str) -> None:
     """The header, then the query's aliases."""
     ids = [(await hub.ask(post(str(n).encode(), "/events/news")))[1]["id"] for n in range(3)]
@@ -183,11 +184,11 @@ async def test_a_stream_of_events_is_published_as_it_arrives(hub: HubClient) -> 
     assert json.loads(answer) == {"published": 3, "id": third.id}
 
 
-@pytest.mark.parametrize(
-    ("bad", "status"),
+@table(
+    "bad, status",
     [(b"event: reset\ndata: x\n\n", 400), (b"data: " + b"x" * 1000 + b"\n\n", 413)],
 )
-@pytest.mark.parametrize("together", [True, False])
+@table("together", [True, False])
 async def test_an_error_in_a_stream_says_what_stands(
     hub: HubClient, *, bad: bytes, status: int, together: bool
 ) -> None:
@@ -305,8 +306,8 @@ async def test_the_page_is_for_this_machine(hub: HubClient) -> None:
     assert "--allow-anonymous-operate" in text
 
 
-@pytest.mark.parametrize(
-    ("raw", "flag"),
+@table(
+    "raw, flag",
     [
         (post(b"x", "/events/news", "Origin: https://evil.example"), "--cors-origin"),
         (post(b"x", "/events/news", "Via: 1.1 proxy"), "--allow-anonymous-publish"),

@@ -19,11 +19,14 @@ All that a connection can be in is said by four values:
 h11's own states are behind the first two. The server's state adds whether it drains.
 
 Each exchange starts from the context that its connection began with (`contextvars`): what one
-request's handler sets, the next one, which may be another user's behind a proxy, doesn't see.
+request's handler sets, the next one, which may be another user's behind a proxy, doesn't see. The
+`decimal` module keeps an object in there that copies of a context share, and that
+`getcontext().prec = 3` changes: each exchange has a copy of that too.
 """
 
 from __future__ import annotations
 
+import decimal
 import logging
 from math import inf
 from typing import TYPE_CHECKING, final
@@ -105,7 +108,9 @@ class Connection:
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         """Serve one exchange after the other, and end the connection: the handler task."""
-        initial = trio.lowlevel.current_task().context.copy()
+        task = trio.lowlevel.current_task()
+        initial = task.context.copy()
+        task.context = context_of_exchange(initial)
         exchange: Exchange | None = None
         goes_on = True
         try:
@@ -156,7 +161,7 @@ class Connection:
         await exchange.finish(expired=expired)
         # It counts from the next checkpoint on, and one comes before the next request begins: none
         # is handed out without one. A task for each exchange would cost more.
-        trio.lowlevel.current_task().context = initial.copy()
+        trio.lowlevel.current_task().context = context_of_exchange(initial)
         return await self._reader.next_cycle()
 
     async def _reject(self, error: HTTPError) -> None:
@@ -194,3 +199,12 @@ class Connection:
         self._reader.begin_linger(timeout)
         await self._transport.send_eof()
         await self._reader.wait_ended()
+
+
+def context_of_exchange(initial: contextvars.Context) -> contextvars.Context:
+    """A context that shares nothing with the other exchanges that begin with this one."""
+    context = initial.copy()
+    for variable, value in initial.items():
+        if isinstance(value, decimal.Context):
+            context.run(variable.set, value.copy())
+    return context

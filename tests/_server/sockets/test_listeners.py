@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import trio
 import trio.testing
+from tables import table
 
 from h3trio import Settings
 from h3trio._server.sockets.listeners import ListenerSource, SocketSource, set_stream_options
@@ -144,8 +145,8 @@ def test_own_address(name: object, address: str) -> None:
     assert SocketSource(cast("socket.socket", _FakeSocket(name))).address == address
 
 
-@pytest.mark.parametrize(
-    ("name", "family", "address"),
+@table(
+    "name, family, address",
     [
         (("127.0.0.1", 3000), socket.AF_INET, "http://127.0.0.1:3000"),
         (("::1", 3000, 0, 0), socket.AF_INET6, "http://[::1]:3000"),
@@ -181,8 +182,8 @@ async def client_of(stream: trio.abc.Stream) -> str:
     return client
 
 
-@pytest.mark.parametrize(
-    ("peer", "client"),
+@table(
+    "peer, client",
     [
         (("192.0.2.1", 5), "192.0.2.1"),
         (("2001:db8::1", 5, 0, 0), "2001:db8::1"),

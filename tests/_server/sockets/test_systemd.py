@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from tables import table
 
 from h3trio._server.sockets.systemd import inherited_descriptors
 
@@ -19,9 +20,7 @@ def environ(count: str, pid: int | None = None) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"), [("0", []), ("1", [3]), ("3", [3, 4, 5]), ("256", [*range(3, 259)])]
-)
+@table("count, expected", [("0", []), ("1", [3]), ("3", [3, 4, 5]), ("256", [*range(3, 259)])])
 def test_descriptors(count: str, expected: list[int]) -> None:
     """They are numbered from three on, and the variables are for nobody else."""
     given = environ(count)
@@ -37,7 +36,7 @@ def test_another_process_is_meant() -> None:
     assert inherited_descriptors({}) == []
 
 
-@pytest.mark.parametrize("count", ["", "-1", "x", "257", "1_0", "²"])
+@table("count", ["", "-1", "x", "257", "1_0", "²"])
 def test_no_number(count: str) -> None:
     """A number that is none, or one too large, is an error."""
     with pytest.raises(ValueError, match=r"LISTEN_FDS: '.*' is not a number of descriptors"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from tables import table
 from trio.testing import (
     assert_checkpoints,
     assert_no_checkpoints,
@@ -294,7 +295,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@table("error", ERRORS)
 async def test_errors_of_streams(error: Exception) -> None:
     """Whatever a foreign stream raises is a BrokenResourceError, and none at its end."""
     transport = StreamTransport(Failing(error))

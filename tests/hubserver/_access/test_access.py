@@ -13,6 +13,7 @@ from auth_helpers import local_request as request_from
 from helpers import Client, Head, connect, post, request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tables import table
 from test_examples import load
 from trio.testing import wait_all_tasks_blocked
 
@@ -134,8 +135,8 @@ def with_header(raw: bytes, header: str | None) -> bytes:
     return raw if header is None else raw.replace(b"\r\n", f"\r\n{header}\r\n".encode(), 1)
 
 
-@pytest.mark.parametrize(
-    ("header", "publish", "subscribe"),
+@table(
+    "header, publish, subscribe",
     [
         (None, 401, 401),
         (rights(), 403, 403),
@@ -153,7 +154,6 @@ def with_header(raw: bytes, header: str | None) -> bytes:
         ("Authorization: Bearer", 400, 400),
         ("Authorization: Basic dTpw", 401, 401),
     ],
-    ids=range(15),
 )
 async def test_rights(
     nursery: trio.Nursery, header: str | None, publish: int, subscribe: int
@@ -318,7 +318,7 @@ class Sessions:
 RECHECK = Limits(recheck_interval=100)
 
 
-@pytest.mark.parametrize(
+@table(
     "change",
     [
         {"grant": None},
@@ -327,7 +327,6 @@ RECHECK = Limits(recheck_interval=100)
         {"grant": Grant(subscribe=selection_of([]), subject="me")},
         {"grant": Grant(subscribe=None, subject="me")},
     ],
-    ids=["gone", "401", "403", "less", "no more subscribing"],
 )
 async def test_rights_that_are_gone_end_a_stream(
     nursery: trio.Nursery, autojump_clock: MockClock, change: dict[str, Any]

@@ -12,6 +12,7 @@ import pytest
 import trio
 from auth_helpers import SECRET, b64, jwk, pem_of, private_key, private_pem, public_pem
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from tables import table
 
 from h3trio.hubserver import (
     ALGORITHMS,
@@ -35,7 +36,7 @@ def jwks(*keys: object) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@table("algorithm", ALGORITHMS)
 def test_the_algorithm_is_that_of_the_key(algorithm: str) -> None:
     """The kind of a key gives its algorithm, for both halves and in both forms."""
     assert parse_key(public_pem(algorithm)).algorithm == algorithm

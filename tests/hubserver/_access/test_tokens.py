@@ -11,6 +11,7 @@ import pytest
 from auth_helpers import ALL, NOW, SECRET, b64, claims, jwk, key_set, public_pem, sign
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
 from h3trio.hubserver import ALGORITHMS, Grant, KeySet, TokenRules, parse_jwks, selection_of
 from h3trio.hubserver._access.tokens import TokenError, verify
@@ -38,7 +39,7 @@ def refused(
     return why
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@table("algorithm", ALGORITHMS)
 def test_a_good_token(algorithm: str) -> None:
     """A token of each algorithm grants what it says."""
     made = {"publish": ["a", "b/{x}"], "subscribe": ["c"]}
@@ -265,7 +266,7 @@ def test_shapes_that_are_refused() -> None:
         assert refused(token) == "the token is not a JWT", token
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@table("algorithm", ALGORITHMS)
 def test_signatures_that_are_refused(algorithm: str) -> None:
     """A signature that is cut, longer, another's or of another payload is refused."""
     keys = key_set(algorithm)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import pytest
 import trio
 from hub_helpers import FakeSink
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import ServerStatistics, __version__
@@ -222,7 +223,7 @@ async def test_nothing_is_made_for_nobody(served: Served, autojump_clock: MockCl
     assert statistics.seconds_to_next_deadline == float("inf")
 
 
-@pytest.mark.parametrize("interval", ["0.4", "61", "nan", "x", ""])
+@table("interval", ["0.4", "61", "nan", "x", ""])
 async def test_an_interval_out_of_range_is_refused(served: Served, interval: str) -> None:
     """400 that says the range."""
     async with served.connect(f"/statistics?interval={interval}") as client:
