@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeAlias, TypeVar, final
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
 from h3trio._http.headers import is_token
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 H = TypeVar("H")
 
@@ -58,10 +55,13 @@ class _Route(Generic[H]):
     """Index of the segment, name of the parameter: routes that share a node may differ in names."""
 
     def match(self, segments: list[str]) -> Match[H]:
-        params = {name: _decode(segments[index]) for index, name in self.names if name != _STAR}
-        if self.names and self.names[-1][1] == _STAR:
-            # The rest of the raw path is decoded whole and as it was, with its `/`, `//` and `%2F`.
-            params[_STAR] = _decode("/".join(segments[self.names[-1][0] :]))
+        params: dict[str, str] = {}
+        for index, name in self.names:
+            if name == _STAR:
+                # The rest of the raw path is decoded whole and as it was: with `/`, `//`, `%2F`.
+                params[name] = _decode("/".join(segments[index:]))
+            else:
+                params[name] = _decode(segments[index])
         return Match(self.handler, params, self.pattern)
 
 
@@ -137,25 +137,18 @@ class Router(Generic[H]):
             return Unrouted()
         # At most one segment more than any pattern has; the last one keeps its slashes.
         segments = path[1:].split("/", self._depth)
-        allow: set[str] = set()
         # Patterns are written decoded.
         decoded = [*map(_decode, segments)] if "%" in path else segments
-        for routes in self._candidates(segments, decoded):
-            if route := _pick(routes, method):
-                return route.match(segments)
-            allow.update(routes)
-        if allow:
-            allow.update(("HEAD", "OPTIONS") if "GET" in allow else ("OPTIONS",))
-        return Unrouted(tuple(sorted(allow)))
-
-    def _candidates(self, segments: list[str], decoded: list[str]) -> Iterator[_Routes[H]]:
-        # Depth first: the most specific is pushed last, and tried first.
+        allow: set[str] = set()
         end = len(segments)
+        # Depth first: the most specific is pushed last, and tried first.
         stack: list[tuple[_Node[H], int]] = [(self._root, 0)]
         while stack:
             node, index = stack.pop()
             if index == end:
-                yield node.routes
+                if route := _pick(node.routes, method):
+                    return route.match(segments)
+                allow.update(node.routes)
                 continue
             if node.star is not None:
                 stack.append((node.star, end))
@@ -163,6 +156,9 @@ class Router(Generic[H]):
                 stack.append((node.param, index + 1))
             if (static := node.static.get(decoded[index])) is not None:
                 stack.append((static, index + 1))
+        if allow:
+            allow.update(("HEAD", "OPTIONS") if "GET" in allow else ("OPTIONS",))
+        return Unrouted(tuple(sorted(allow)))
 
 
 def _pick(routes: _Routes[H], method: str) -> _Route[H] | None:

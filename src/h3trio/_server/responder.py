@@ -234,10 +234,11 @@ class Responder:
         """Join headers, the first to name one wins, with those that every response has."""
         headers = [*own]
         names = {name.lower() for name, _ in headers}
-        for fields in filter(None, others):
-            taken = names - _ADDED
-            headers += [field for field in fields if field[0].lower() not in taken]
-            names.update([name.lower() for name, _ in fields])
+        for fields in others:
+            if fields:
+                taken = names - _ADDED
+                headers += [field for field in fields if field[0].lower() not in taken]
+                names.update([name.lower() for name, _ in fields])
         if b"date" not in names:
             # RFC 9110 section 6.6.1: an origin server with a clock "MUST generate a Date".
             headers.insert(0, (b"Date", self.server.date()))
