@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from typing import TYPE_CHECKING, Any, cast
+import os
+from typing import TYPE_CHECKING, Any, Self, cast, final
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from h3trio._server.body import BodyBuffer
+    from h3trio._server.responder import Responder
     from h3trio._server.state import ServerState
 
 NOW = 1_700_000_000.0
 SECRET = b"a secret of more than thirty-two bytes"
+OWN_USER = os.geteuid()
+OTHER_USER = OWN_USER + 1
 LOCAL = {"host": "localhost:3000"}
 ALL = {"publish": ["*"], "subscribe": ["*"]}
 
@@ -111,10 +115,27 @@ def sign(
     return f"{message}.{b64(signer.sign(message.encode(), material))}"
 
 
+@final
+class KnownPeer:
+    """A responder, as far as an event asks one whose program the client is."""
+
+    def __init__(self, user: int | None) -> None:
+        self.user = user
+
+    @property
+    def peer(self) -> Self:
+        """The peer, which is this one too."""
+        return self
+
+
 def local_request(
-    headers: dict[str, str] | None = None, *, client: str = "127.0.0.1", target: bytes = b"/"
+    headers: dict[str, str] | None = None,
+    *,
+    client: str = "127.0.0.1",
+    target: bytes = b"/",
+    user: int | None = OWN_USER,
 ) -> H3Event:
-    """Make a request; from this machine unless said otherwise."""
+    """Make a request; from our own user's program on this machine unless said otherwise."""
     fields = LOCAL if headers is None else headers
     # In lower case, as the framing hands them over.
     raw = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
@@ -127,7 +148,7 @@ def local_request(
         draft=Draft(),
         # Nothing of these is needed before the body is read or the answer begins.
         body=cast("BodyBuffer", None),
-        responder=None,
+        responder=cast("Responder", KnownPeer(user)),
         server=cast("ServerState", None),
     )
 

@@ -59,6 +59,10 @@ class FakeTransport:
         """This fake is one itself."""
         return self
 
+    @property
+    def raw_socket(self) -> None:
+        """It has none."""
+
     def send(self, data: bytes | memoryview, /) -> int:
         """Send as a socket does: it never takes nothing."""
         try:

@@ -159,10 +159,11 @@ def connection_of(
     *,
     client: str = "memory",
     scheme: str = "http",
+    user: int | None = None,
     rejection: HTTPError | None = None,
 ) -> Connection:
-    """Make the server's side of a connection."""
-    peer = Peer(client, scheme, state)
+    """Make the server's side of a connection; `user` if its peer isn't our own user's program."""
+    peer = Peer(client, scheme, state, told_user=user)
     return Connection(transport, handler, peer=peer, state=state, rejection=rejection)
 
 
@@ -174,15 +175,21 @@ def connect(
     transport: FakeTransport | None = None,
     pair: Pair = memory_stream_pair,
     scheme: str = "http",
+    name: str = "memory",
+    user: int | None = None,
 ) -> Client:
-    """Connect a client to a handler, over memory streams or a fake transport."""
+    """Connect a client to a handler, over memory streams or a fake transport.
+
+    It is called `name`, and a program of our own user unless said otherwise.
+    """
     state = ServerState(settings or Settings())
     if transport is not None:
         connection = connection_of(transport, handler, state, scheme=scheme)
         client = Client(connection, state, transport.client_sends, transport.client_receives)
     else:
         ours, theirs = pair()
-        connection = connection_of(StreamTransport(ours), handler, state, scheme=scheme)
+        made = StreamTransport(ours)
+        connection = connection_of(made, handler, state, client=name, scheme=scheme, user=user)
         client = Client(connection, state, theirs.send_all, theirs.receive_some)
         client.stream = theirs
     nursery.start_soon(state.heartbeat.run)

@@ -92,7 +92,7 @@ async def test_a_stream_through_it(
     line = await hub.wait_line(r"127\.0\.0\.5 .GET /events/news")
     assert re.search(r"200 (client_closed|connection_lost) ", line)
     # Nothing that comes through a proxy has the rights of this machine.
-    assert (await ask(site, "/healthz/live")).startswith("HTTP/2 403")
+    assert (await ask(site, "/metrics")).startswith("HTTP/2 403")
 
 
 @every_front

@@ -127,9 +127,9 @@ async def test_the_image_tells_its_health(nursery: trio.Nursery, folder: Path) -
         return result.returncode
 
     assert await check() == 0
-    # Others have no right to it, unless they are given one.
+    # To the page others have no right, unless they are given one.
     probe = {"Host": "10.1.2.3:3000"}
-    assert (await fetch(hub.port, target="/healthz/ready", headers=probe)).status == 403
+    assert (await fetch(hub.port, headers=probe)).status == 403
     assert await hub.stop() == 0
     assert await check() != 0
 

@@ -131,6 +131,17 @@ class H3Event(SetsCookies):
         return self.headers.get("host", "")
 
     @property
+    def peer_user(self) -> int | None:
+        """The user id (`os.geteuid`) of the program at the other end of the connection.
+
+        The kernel tells it on Linux, where that program is on this machine: by a unix socket or
+        over loopback (unix(7), sock_diag(7)). It is asked once for each connection. Behind a proxy
+        it is the proxy's. `None` where it isn't sure: the peer is on another machine or gone
+        already, the system is another one, or the user is nobody (65534).
+        """
+        return None if self._responder is None else self._responder.peer.user
+
+    @property
     def query(self) -> QueryParams:
         """The query's fields.
 

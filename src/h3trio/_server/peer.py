@@ -8,16 +8,19 @@ whoever carried it here.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from .peers.addresses import UNKNOWN, address_key, is_local
+from .peers.addresses import MEMORY, UNKNOWN, address_key, is_local
+from .peers.users import user_of
 
 if TYPE_CHECKING:
     from h3trio._http.errors import HTTPError
     from h3trio._http.headers import Headers
 
     from .peers.trusted_proxies import TrustedProxies
+    from .peers.users import PeerSocket
     from .state import ServerState
 
 
@@ -35,6 +38,10 @@ class Peer:
     """The address of the connection itself."""
     scheme: str
     state: ServerState
+    sock: PeerSocket | None = None
+    """The socket of its connection, of which the kernel knows the user at the other end."""
+    told_user: int | None = None
+    """The user that a connection in memory counts as, if not our own."""
     expects_header: bool = False
     """Whether its connection begins with a header of the PROXY protocol."""
     is_rejected: bool = False
@@ -45,6 +52,8 @@ class Peer:
     _is_counted: bool = False
     _forwarders: TrustedProxies | None = None
     _stream_key: str | None = None
+    _user: int | None = None
+    _is_user_asked: bool = False
 
     def __post_init__(self) -> None:
         proxies, client = self.state.proxies, self.client
@@ -64,6 +73,21 @@ class Peer:
         is_named = proxies is not None and proxies.names(client)
         self._forwarders = proxies if is_named else None
         self._key = None if is_named else address_key(client)
+
+    @property
+    def user(self) -> int | None:
+        """The user that the program at the other end runs as; `None` where that isn't sure.
+
+        The kernel is asked at most once: an answer that changes later is about somebody else.
+        """
+        if not self._is_user_asked:
+            self._is_user_asked = True
+            if self.sock is not None:
+                self._user = user_of(self.sock)
+            elif self.client == MEMORY:
+                # It is in our own process.
+                self._user = os.geteuid() if self.told_user is None else self.told_user
+        return self._user
 
     def identify(self, headers: Headers) -> tuple[str, str]:
         """Return whom a request came from, and by which scheme."""

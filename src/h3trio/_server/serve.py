@@ -185,7 +185,7 @@ class Server:
             state.counts.connections += 1
             # Counted from now on: the next one accepted may be one too many.
             state.connections += 1
-            peer = Peer(client, source.scheme, state)
+            peer = Peer(client, source.scheme, state, transport.raw_socket)
             rejection = self._reject_above_the_limit(peer)
             name = f"h3trio connection from {client}"
             nursery.start_soon(self._serve, transport, peer, rejection, name=name)

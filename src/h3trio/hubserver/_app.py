@@ -168,16 +168,16 @@ def _info(event: H3Event, grant: Grant) -> dict[str, object]:
 def _add_health(app: App, hub: Hub, access: AccessControl) -> None:
     @app.get("/healthz/live")
     async def live(event: H3Event) -> Response:
-        await access.check_operate(event)
+        await access.check_health(event)
         return _health("ok")
 
     @app.get("/healthz/ready")
     async def ready(event: H3Event) -> Response:
-        await access.check_operate(event)
+        tells_reasons = await access.check_health(event)
         if event.draining.is_set():
             return _health("draining", status=503)
         if (failure := hub.statistics().failure) is not None:
-            return _health(f"history: {failure}", status=503)
+            return _health(f"history: {failure}" if tells_reasons else "unready", status=503)
         return _health("ready")
 
 

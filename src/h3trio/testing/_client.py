@@ -71,6 +71,7 @@ class _Plan(NamedTuple):
     content: bytes
     settings: Settings
     room: int
+    user: int | None
 
     def request(self, last_event_id: str) -> bytes:
         """Write the request; an empty id isn't sent."""
@@ -356,7 +357,7 @@ class _Link:
         self._connection = Connection(
             StreamTransport(ours),
             self._watched,
-            peer=Peer("memory", "http", state),
+            peer=Peer("memory", "http", state, told_user=plan.user),
             state=state,
         )
         self.response = ResponseReader(is_head=request.startswith(b"HEAD "))
@@ -403,6 +404,7 @@ def connect(
     settings: Settings | None = None,
     buffer_bytes: int = BUFFER_BYTES,
     lifespan: bool = True,
+    user: int | None = None,
 ) -> Client:
     """Make a client of an app, in memory.
 
@@ -421,6 +423,8 @@ def connect(
         settings: limits and times of the server.
         buffer_bytes: room between the two; a server that has so many bytes under way waits.
         lifespan: whether to enter the app's lifespan; not where the test, or another client, has.
+        user: the user id that the client's program runs as, our own if not given; see
+            `H3Event.peer_user`.
 
     Raises:
         ValueError: the request can't be put on the wire.
@@ -435,7 +439,7 @@ def connect(
     fields.update((name.lower(), value) for name, value in (headers or {}).items())
     line = f"{method} {target} HTTP/1.1"
     _check_request(line, fields)
-    plan = _Plan(app, line, fields, body, settings or Settings(), buffer_bytes)
+    plan = _Plan(app, line, fields, body, settings or Settings(), buffer_bytes, user)
     return Client(plan, last_event_id=last_event_id or "", lifespan=lifespan)
 
 

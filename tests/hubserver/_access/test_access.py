@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from auth_helpers import NOW, claims, key_set, sign
+from auth_helpers import NOW, OTHER_USER, claims, key_set, sign
 from auth_helpers import local_request as request_from
 from helpers import Client, Head, connect, post, request
+from hub_helpers import WrappedHistory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tables import table
@@ -18,7 +19,7 @@ from test_examples import load
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, HTTPError
-from h3trio.hub import Hub
+from h3trio.hub import HistoryError, Hub
 from h3trio.hubserver import (
     AccessControl,
     AnonymousAccess,
@@ -32,11 +33,12 @@ from h3trio.hubserver import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from trio.testing import MockClock
 
     from h3trio import App
+    from h3trio.hub import Appended, History, Update
     from h3trio.hubserver import Authenticator
 
 
@@ -52,9 +54,11 @@ class HubServer:
         self.hub = hub
         self.access = access
 
-    async def ask(self, raw: bytes) -> tuple[Head, Any]:
+    async def ask(
+        self, raw: bytes, *, name: str = "memory", user: int | None = None
+    ) -> tuple[Head, Any]:
         """Make one request on a connection of its own."""
-        client = connect(self._nursery, self._app)
+        client = connect(self._nursery, self._app, name=name, user=user)
         await client.send(raw)
         head, body = await client.response()
         is_json = "json" in head.headers.get("content-type", "")
@@ -82,6 +86,14 @@ class HubServer:
         return client
 
 
+class FullDisk(WrappedHistory):
+    """A history that takes nothing."""
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:  # noqa: ARG002 - it fails
+        """Fail."""
+        raise HistoryError("the disk is full")
+
+
 def bearer(**changes: object) -> str:
     """Write the header of a token that is good from the start of the test."""
     return f"Authorization: Bearer {sign(claims(**{'exp': NOW + 10_000, **changes}))}"
@@ -96,6 +108,7 @@ def rights(publish: list[str] | None = None, subscribe: list[str] | None = None)
 @asynccontextmanager
 async def run_hub_server(
     nursery: trio.Nursery,
+    history: History | None = None,
     *,
     authenticator: Authenticator | None = None,
     limits: Limits | None = None,
@@ -118,7 +131,7 @@ async def run_hub_server(
         limits=limits,
         clock=unix,
     )
-    hub = Hub(settings=access.limits.hub_settings())
+    hub = Hub(history, settings=access.limits.hub_settings())
     app = create_app(hub, access=access)
     async with app.lifespan():
         yield HubServer(nursery, app, hub, access)
@@ -559,9 +572,7 @@ def test_random_bytes_are_never_let_in(junk: bytes, where: str) -> None:
     assert set(statuses) <= {400, 401, 403}
 
 
-@pytest.mark.parametrize(
-    ("path", "without"), [("/healthz/live", 403), ("/healthz/ready", 403), ("/statistics", 401)]
-)
+@pytest.mark.parametrize(("path", "without"), [("/", 403), ("/statistics", 401)])
 async def test_a_token_for_operating(nursery: trio.Nursery, path: str, without: int) -> None:
     """From elsewhere a token with our own claim shows what is refused without."""
     async with run_hub_server(nursery) as server:
@@ -570,6 +581,51 @@ async def test_a_token_for_operating(nursery: trio.Nursery, path: str, without: 
         assert await server.status(request(path, REMOTE, bearer(h3trio={"operate": False}))) == 403
         assert await server.status(request(path, REMOTE, bearer(exp=NOW - 1))) == 401
         assert await server.status(request(path, REMOTE, bearer(h3trio={"operate": True}))) == 200
+
+
+async def test_metrics_of_another_user(nursery: trio.Nursery) -> None:
+    """On this machine another user's program needs a token for them, our own user's doesn't."""
+    async with run_hub_server(nursery) as server:
+        raw = request("/metrics").replace(b"Host: test", b"Host: localhost")
+        assert (await server.ask(raw))[0].status == 200
+        assert (await server.ask(raw, user=OTHER_USER))[0].status == 403
+        token = bearer(h3trio={"operate": True}).encode()
+        with_token = raw.replace(b"\r\n", b"\r\n" + token + b"\r\n", 1)
+        assert (await server.ask(with_token, user=OTHER_USER))[0].status == 200
+
+
+@table(
+    "name, user, lines, expected",
+    [
+        ("memory", None, [], "history: the disk is full"),
+        ("memory", OTHER_USER, [], "unready"),
+        ("unix", None, [], "unready"),  # the kernel doesn't answer
+        ("127.0.0.1", None, ["Host: hub.example.com", REMOTE], "unready"),
+        ("127.0.0.1", None, [bearer(h3trio={"operate": True})], "history: the disk is full"),
+        ("127.0.0.1", None, [bearer()], "unready"),
+        ("192.0.2.1", None, [bearer(h3trio={"operate": True})], "history: the disk is full"),
+        ("192.0.2.1", None, [], 403),
+        ("192.0.2.1", None, [bearer()], 403),
+        ("unknown", None, [], 403),
+    ],
+)
+async def test_the_reasons_of_health(
+    name: str, user: int | None, lines: list[str], expected: str | int
+) -> None:
+    """Any client on this machine is told a word, and the reason is for who may operate."""
+    async with trio.open_nursery() as nursery, run_hub_server(nursery, FullDisk()) as server:
+        with pytest.raises(HistoryError):
+            await server.hub.publish("x", topics=["news"])
+        raw = request("/healthz/ready", *lines)
+        if not any(line.startswith("Host") for line in lines):
+            raw = raw.replace(b"Host: test", b"Host: localhost")
+        else:
+            raw = raw.replace(b"Host: test\r\n", b"")
+        head, body = await server.ask(raw, name=name, user=user)
+        if isinstance(expected, int):
+            assert head.status == expected
+        else:
+            assert (head.status, body) == (503, f"{expected}\n")
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])

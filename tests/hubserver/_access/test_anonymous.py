@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from auth_helpers import LOCAL, local_request
+from auth_helpers import LOCAL, OTHER_USER, local_request
 
 from h3trio import H3Event, HTTPError
 from h3trio.hubserver import AnonymousAccess
@@ -53,8 +53,8 @@ def test_a_foreign_host_may_not(subtests: pytest.Subtests) -> None:
     for host in FOREIGN_HOSTS:
         with subtests.test(host=host):
             assert refusal(local_request({"host": host})) == (
-                "403: Host is not a loopback name: anonymous access is for this machine only; "
-                "see --allow-anonymous-publish"
+                "403: Host is not a loopback name: anonymous access is for programs of the hub's "
+                "own user on this machine; see --allow-anonymous-publish"
             )
 
 
@@ -88,6 +88,28 @@ def test_a_proxied_request_may_not(subtests: pytest.Subtests) -> None:
         with subtests.test(name=name):
             detail = str(refusal(local_request({**LOCAL, name: ""})))
             assert f"the request came through a proxy ({name.lower()})" in detail
+
+
+def test_another_users_program_may_not(subtests: pytest.Subtests) -> None:
+    """What a proxy with its defaults sends is as from here, but another user's: it has no right."""
+    rights = AnonymousAccess()
+    for client in ["127.0.0.1", "unix", "memory"]:
+        event = local_request(client=client, user=OTHER_USER)
+        for check in [rights.check_publish, rights.check_subscribe, rights.check_operate]:
+            with (
+                subtests.test(client=client, check=check.__name__),
+                pytest.raises(HTTPError, match="the client is another user's program"),
+            ):
+                check(event)
+
+
+def test_without_the_kernels_word_one_may_subscribe() -> None:
+    """Where the kernel doesn't say whose program the client is, there is no more than that."""
+    rights, event = AnonymousAccess(), local_request(user=None)
+    rights.check_subscribe(event)
+    for check in [rights.check_publish, rights.check_operate]:
+        with pytest.raises(HTTPError, match="the kernel doesn't say whose program"):
+            check(event)
 
 
 OTHER_ORIGINS = [

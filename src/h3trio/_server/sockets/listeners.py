@@ -25,7 +25,7 @@ import trio
 
 from h3trio._server.peers.addresses import MEMORY, UNIX, UNKNOWN
 
-from .transport import SocketTransport, StreamTransport
+from .transport import SocketTransport, StreamTransport, socket_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -192,9 +192,7 @@ def _name(scheme: str, sock: _Socket) -> str:
 
 def _peer(stream: object) -> str:
     """Name the client: its IP address, `unix`, `memory`, or `unknown` where it isn't sure."""
-    while (below := getattr(stream, "transport_stream", None)) is not None:  # TLS
-        stream = below
-    sock: _Socket | None = getattr(stream, "socket", None)
+    sock = socket_below(stream)
     if sock is None:
         return MEMORY if _is_memory(stream) else UNKNOWN
     try:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Generator
 
+    from h3trio._server.peers.users import PeerSocket
+
 RECEIVE_SIZE: Final = 64 * 1024
 # One slice of a long send over a foreign stream: each that is taken is progress.
 _SLICE: Final = 64 * 1024
@@ -65,6 +67,11 @@ class Transport(Protocol):
     def sender(self) -> Sender:
         """The way round `send_nowait` for a caller that sends often."""
         return _TAKES_NOTHING
+
+    @property
+    def raw_socket(self) -> PeerSocket | None:
+        """The socket of the connection, `None` if it has none."""
+        return None
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits without waiting; return how many bytes that was.
@@ -112,6 +119,10 @@ class SocketTransport(Transport):
 
     @property
     def sender(self) -> Sender:
+        return self._sock
+
+    @property
+    def raw_socket(self) -> PeerSocket | None:
         return self._sock
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -190,6 +201,10 @@ class StreamTransport(Transport):
     def __repr__(self) -> str:
         return f"<StreamTransport: {self._stream!r}>"
 
+    @property
+    def raw_socket(self) -> PeerSocket | None:
+        return socket_below(self._stream)
+
     async def send_all(self, data: bytes | memoryview, *, stall_timeout: float) -> None:
         rest = memoryview(data)
         while rest:
@@ -209,6 +224,14 @@ class StreamTransport(Transport):
     async def aclose(self) -> None:
         with contextlib.suppress(*_GONE):
             await trio.aclose_forcefully(self._stream)
+
+
+def socket_below(stream: object) -> PeerSocket | None:
+    """Return the socket below a stream, also below TLS; `None` if there is none."""
+    while (below := getattr(stream, "transport_stream", None)) is not None:
+        stream = below
+    sock: PeerSocket | None = getattr(stream, "socket", None)
+    return sock
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from h3trio import HTTPError
 
-from .anonymous import AnonymousAccess
+from .anonymous import AnonymousAccess, is_on_this_machine
 from .grant import ALL_TOPICS, NO_TOPICS, Grant
 from .limits import Limits
 from .rate_limit import Bucket
@@ -162,8 +162,8 @@ class AccessControl:
     async def check_operate(self, event: H3Event) -> Grant:
         """Return the grant of a request that may see how the hub is doing, without any names.
 
-        Being on this machine is enough: health checks and scrapers there have no token. From
-        elsewhere a token may allow it.
+        Being a program of our own user on this machine is enough: scrapers there have no token.
+        From elsewhere a token may allow it.
 
         Raises:
             HTTPError: 401 or 403.
@@ -173,6 +173,26 @@ class AccessControl:
         except HTTPError as refusal:
             return await self._check_operator(event, refusal)
         return ANYONE
+
+    async def check_health(self, event: H3Event) -> bool:
+        """Whether a request that may ask for the health may be told the reasons too.
+
+        Any client on this machine may ask, whoever runs it: a proxy's health check has no token,
+        often no `Host`, and a user of its own. It is told in a word, as whoever comes through such
+        a proxy may ask the same.
+
+        Raises:
+            HTTPError: 401 or 403: it is from elsewhere, and may not see how the hub is doing.
+        """
+        try:
+            self.anonymous.check_operate(event)
+        except HTTPError as refusal:
+            if not is_on_this_machine(event.client):
+                await self._check_operator(event, refusal)
+                return True
+            grant = await self._grant(event)
+            return grant is not None and grant.operate
+        return True
 
     async def check_statistics(self, event: H3Event) -> Grant:
         """Return the grant of a request that may see topics by name, and who is slow.

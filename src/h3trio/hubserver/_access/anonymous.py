@@ -4,11 +4,18 @@ A proxy on the same host, a web page that posts to localhost and DNS rebinding a
 on loopback. So a request has rights only if every sign says that it is from a program on this
 machine that speaks to us directly. If one sign is missing the answer is 403, and names the flag
 that gives the right to anyone.
+
+No header that a proxy leaves out, or that its client chooses, is a sign against it: with its
+defaults nginx names its upstream in `Host` and adds nothing. The kernel's word is: the program at
+the other end has to run as the user that we run as (`H3Event.peer_user`). Root is not that user,
+unless we are root: proxies and forwarders run as root too. Where the kernel doesn't answer, the
+other signs are enough to subscribe and for nothing else.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,7 +39,10 @@ _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnonymousAccess:
-    """The rights of anyone without a token; programs on this machine have all of them."""
+    """The rights of anyone without a token.
+
+    Programs on this machine that run as the server's own user have all of them.
+    """
 
     allow_anonymous_publish: bool = False
     """Publish and purge."""
@@ -51,33 +61,51 @@ class AnonymousAccess:
     def check_subscribe(self, event: H3Event) -> None:
         """Raise `HTTPError` 403 unless this request may subscribe."""
         if not self.allow_anonymous_subscribe:
-            self._check(event, "--allow-anonymous-subscribe")
+            self._check(event, "--allow-anonymous-subscribe", needs_answer=False)
 
     def check_operate(self, event: H3Event) -> None:
         """Raise `HTTPError` 403 unless this request may see how the hub is doing."""
         if not self.allow_anonymous_operate:
             self._check(event, "--allow-anonymous-operate")
 
-    def _check(self, event: H3Event, flag: str) -> None:
-        if (why := self._missing_sign(event)) is not None:
-            raise HTTPError(403, f"{why}: anonymous access is for this machine only; see {flag}")
+    def _check(self, event: H3Event, flag: str, *, needs_answer: bool = True) -> None:
+        if (why := self._missing_sign(event, needs_answer=needs_answer)) is not None:
+            raise HTTPError(
+                403,
+                f"{why}: anonymous access is for programs of the hub's own user on this machine;"
+                f" see {flag}",
+            )
 
-    def _missing_sign(self, event: H3Event) -> str | None:
-        """Say why a request isn't surely from a program on this machine."""
-        if event.client not in ("unix", "memory") and not is_loopback(event.client):
+    def _missing_sign(self, event: H3Event, *, needs_answer: bool) -> str | None:
+        """Say why a request isn't surely from a program of our own user on this machine."""
+        if not is_on_this_machine(event.client):
             return "the client is on another machine"
         authority = event.authority
         if len(authority) > _LONGEST_AUTHORITY or not _names_loopback(authority):
             return "Host is not a loopback name"
-        for name, _ in event.headers.raw:
-            if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
-                return f"the request came through a proxy ({name.decode('latin-1')})"
+        # Each request comes through here, and few have such a header: they are looked for in all
+        # names at once.
+        names = b"\n".join([name for name, _ in event.headers.raw])
+        if b"forwarded" in names or b"via" in names:
+            for name in names.split(b"\n"):
+                if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX):
+                    return f"the request came through a proxy ({name.decode('latin-1')})"
         # No proxy is between, so a page of ours has the scheme of the request.
-        if "origin" in event.headers and not is_own_page(
-            event, self.allowed_origins, scheme=event.scheme
+        if (
+            b"origin" in names
+            and "origin" in event.headers
+            and not is_own_page(event, self.allowed_origins, scheme=event.scheme)
         ):
             return "Origin is another site (--allow-origin would admit it)"
-        return None
+        # The last, as it asks the kernel: once for each connection.
+        if (user := event.peer_user) is None:
+            return "the kernel doesn't say whose program the client is" if needs_answer else None
+        return None if user == os.geteuid() else "the client is another user's program"
+
+
+def is_on_this_machine(client: str) -> bool:
+    """Whether a request's client is on this machine; it may be a proxy that names nobody."""
+    return client in ("unix", "memory") or is_loopback(client)
 
 
 @lru_cache(maxsize=1024)  # each request asks, and few names come
