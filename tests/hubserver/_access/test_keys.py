@@ -72,7 +72,7 @@ BAD_KEYS = [
     (public_pem("ES256")[:-40], "not a public key in PEM"),
     (b"-----BEGIN PUBLIC KEY-----\n", "not a public key in PEM"),
     (b"-----BEGIN CERTIFICATE-----\n", "not a public key in PEM"),
-    (b"ssh-rsa " + b"A" * 100, "should not be used as an HMAC secret"),
+    (b"ssh-rsa " + b"A" * 100, "a key of OpenSSH, not a secret: give the public key in PEM"),
 ]
 
 

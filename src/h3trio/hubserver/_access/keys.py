@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
+from .secret import check_secret
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,7 +100,8 @@ def require_jwt() -> None:
 def parse_key(data: bytes) -> Key:
     """Make a key of a secret or of a public key in PEM.
 
-    A line end behind a secret, as editors leave it, is no part of it.
+    A line end behind a secret, as editors leave it, is no part of it. A key in any other form
+    (DER, base64, JWK, OpenSSH) is no secret.
 
     Raises:
         ValueError: it is too weak, of another kind, or private; without a word of the key itself.
@@ -143,6 +146,8 @@ def _load_pem(data: bytes, *, private: bool) -> Any:  # noqa: ANN401 - each algo
 
 def _make_key(material: object, kid: str | None = None) -> Key:
     """Make a key of bytes or a public key; `ValueError` if it is weak or of another kind."""
+    if isinstance(material, bytes):
+        check_secret(material)
     import jwt  # noqa: PLC0415 - see this module's docstring
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415 - same
 
