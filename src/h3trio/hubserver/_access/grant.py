@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from h3trio.hub import Selection
 
-from .uri_template import Template
+from .uri_template import Template, Templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,12 +60,9 @@ class Authenticator(Protocol):
 
 def selection_of(selectors: Iterable[str]) -> Selection:
     """Gather topic selectors: `*`, topics, and URI templates."""
-    found: list[str | TopicMatcher] = []
-    for text in selectors:
-        found.append(text)
-        if (template := Template.parse(text)) is not None:
-            found.append(template)
-    return Selection(found)
+    texts = list(selectors)
+    templates = [found for found in map(Template.parse, texts) if found is not None]
+    return Selection([*texts, Templates(templates)] if templates else texts)
 
 
 def members(selection: Selection) -> Sequence[str | TopicMatcher]:
