@@ -6,11 +6,11 @@ Written only against h3trio's public names, so it is also the longest example.
 from ._access.access import AccessControl as AccessControl
 from ._access.access import AccessStatistics as AccessStatistics
 from ._access.anonymous import AnonymousAccess as AnonymousAccess
-from ._access.anonymous import is_loopback as is_loopback
 from ._access.bearer import TokenAuthenticator as TokenAuthenticator
 from ._access.grant import Authenticator as Authenticator
 from ._access.grant import Grant as Grant
 from ._access.grant import selection_of as selection_of
+from ._access.hosts import is_loopback as is_loopback
 from ._access.keys import ALGORITHMS as ALGORITHMS
 from ._access.keys import JwksFile as JwksFile
 from ._access.keys import Key as Key

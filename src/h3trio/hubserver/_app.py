@@ -74,7 +74,7 @@ def create_app(
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
     app = App(lifespan=lifespan)
-    add_browser_safety(app, cors=cors, trusted=access.anonymous.allowed_origins)
+    add_browser_safety(app, access, cors=cors)
     _add_events(app, hub, access)
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)

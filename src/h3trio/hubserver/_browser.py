@@ -1,10 +1,10 @@
-"""The middleware of the hub server that is about browsers: security headers, CORS, CSRF.
+"""The middleware of the hub server about browsers: security headers, names of hosts, CORS, CSRF.
 
-The first two tell a browser what a page may do with an answer. That comes too late for a request
-that changes something, which any page can have a browser send (CSRF): such a request is refused
-when it comes in, by its `Origin`. Browsers send that header with every method but GET and HEAD
-(WHATWG Fetch, "append a request `Origin` header"). A request without it comes from no browser, and
-carries nobody's cookies unless its sender was told to.
+Security headers and CORS tell a browser what a page may do with an answer. That comes too late for
+a request that changes something, which any page can have a browser send (CSRF): such a request is
+refused when it comes in, by its `Origin`. Browsers send that header with every method but GET and
+HEAD (WHATWG Fetch, "append a request `Origin` header"). A request without it comes from no browser,
+and carries nobody's cookies unless its sender was told to.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ._access.origin import is_own_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ._access.access import AccessControl
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CORS_HEADERS: Final = (
@@ -48,11 +50,12 @@ def hub_cors(origins: frozenset[str]) -> CORS | None:
     return CORS(origins, allow_credentials="*" not in origins, allow_headers=CORS_HEADERS)
 
 
-def add_browser_safety(
-    app: App, *, cors: CORS | None = None, trusted: frozenset[str] = frozenset()
-) -> None:
+def add_browser_safety(app: App, access: AccessControl, *, cors: CORS | None = None) -> None:
     """Add the middleware in front of every route of the hub; call it before `app.use`."""
+    trusted = access.anonymous.allowed_origins
     app.use(_Check(_add_security_headers))
+    if access.has_allowed_hosts:
+        app.use(_Check(access.check_host))
     if cors is not None:
         app.use(cors)
     app.use(_Check(partial(_refuse_other_sites, cors, trusted)))

@@ -59,6 +59,13 @@ def test_each_way_to_give_a_key(tmp_path: Path, algorithm: str) -> None:
     assert access(*host, H3TRIO_JWT_KEY_FILE=str(key)).has_authenticator
 
 
+def test_allowed_hosts() -> None:
+    """Repeated, by commas, or from the environment; without any there is no rule."""
+    assert not access().has_allowed_hosts
+    assert access("--allowed-host", "a.example", "--allowed-host", "b,c").has_allowed_hosts
+    assert access(H3TRIO_ALLOWED_HOSTS="a.example, b").has_allowed_hosts
+
+
 def test_no_flag_holds_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     """There is no flag for the key itself: other users would see it."""
     assert "--jwt-key" in refused(capsys, "--jwt-key", SECRET.decode())
@@ -95,6 +102,7 @@ def test_limits(argv: tuple[str, ...], field: str, value: object) -> None:
         (("--cookie-name", ""), "cookie name '' is not a token"),
         (("--publish-rate", "many"), "not of the form N/s"),
         (("--recheck-interval", "0"), "not a positive number"),
+        (("--allowed-host", "hub:80"), "--allowed-host: 'hub:80' is not the name of a host"),
     ],
 )
 def test_what_is_refused(

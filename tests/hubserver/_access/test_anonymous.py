@@ -10,7 +10,6 @@ from auth_helpers import LOCAL, OTHER_USER, local_request
 
 from h3trio import H3Event, HTTPError
 from h3trio.hubserver import AnonymousAccess
-from h3trio.hubserver._access.anonymous import is_loopback
 
 
 def refusal(event: H3Event, rights: AnonymousAccess | None = None) -> str | None:
@@ -153,16 +152,3 @@ def test_each_right_has_its_flag() -> None:
             )
             with expected:
                 getattr(rights, f"check_{wanted}")(foreign)
-
-
-HOSTS = [
-    *((host, True) for host in ("localhost", "Localhost", "127.0.0.1", "127.255.0.1", "::1")),
-    *((host, False) for host in ("0.0.0.0", "::", "", "192.168.1.2", "fe80::1%eth0", "host")),
-]
-
-
-def test_is_loopback(subtests: pytest.Subtests) -> None:
-    """Only what can't be another machine is loopback; wildcard addresses aren't."""
-    for host, expected in HOSTS:
-        with subtests.test(host=host, expected=expected):
-            assert is_loopback(host) is expected

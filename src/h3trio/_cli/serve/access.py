@@ -62,6 +62,15 @@ def add_arguments(parser: Options) -> None:
         metavar="NAME",
         help="hub: cookie that may hold a token",
     )
+    parser.add_option(
+        "--allowed-host",
+        default=(),
+        type=_hosts,
+        repeated=True,
+        variable="H3TRIO_ALLOWED_HOSTS",
+        metavar="NAME",
+        help="hub: names that may stand in Host, by commas or repeated; any unless given",
+    )
     what = "hub: take a token from ?authorization= too, for GET"
     parser.add_switch("--allow-query-token", help=what)
     parser.add_option(
@@ -80,6 +89,12 @@ def add_arguments(parser: Options) -> None:
 
 def _cookie_name(text: str) -> str:
     return TokenSources(cookie_name=text).cookie_name
+
+
+def _hosts(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    AccessControl(allowed_hosts=names)
+    return names
 
 
 def _recheck_interval(text: str) -> float:
@@ -108,6 +123,7 @@ def access_from(arguments: argparse.Namespace, anonymous: AnonymousAccess) -> Ac
         anonymous=anonymous,
         authenticator=keys and TokenAuthenticator(keys, rules=rules, token_sources=token_sources),
         limits=Limits(**fields_from(arguments, Limits)),
+        allowed_hosts=arguments.allowed_host,
     )
 
 

@@ -19,13 +19,14 @@ from h3trio import HTTPError
 
 from .anonymous import AnonymousAccess, is_on_this_machine
 from .grant import ALL_TOPICS, NO_TOPICS, Grant
+from .hosts import AllowedHosts
 from .limits import Limits
 from .rate_limit import Bucket
 from .recheck import HeldStream, Revalidator
 from .token_sources import forbidden, unauthorized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from h3trio import H3Event
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 ANYONE: Final = Grant(publish=ALL_TOPICS, subscribe=NO_TOPICS)
 """The grant of requests that `AnonymousAccess` lets in: private events aren't for anyone."""
 
+_COUNTED: Final = {401: "unauthorized", 403: "forbidden", 421: "misdirected"}
 # One for all: what an idle subscriber holds is held ten thousand times.
 _UNLIMITED: Final = nullcontext()
 _OPERATOR_NEEDED: Final = (
@@ -52,6 +54,8 @@ class AccessStatistics:
     """Requests answered 401: no token, or one that isn't good."""
     forbidden: int
     """Requests answered 403: not allowed to whoever asked."""
+    misdirected: int
+    """Requests answered 421: they asked for a name that isn't of the allowed ones."""
     too_many_topics: int
     """Subscriptions above `Limits.max_topics_per_subscription`."""
     topics_too_long: int
@@ -83,7 +87,12 @@ class AccessControl:
             not given.
         authenticator: says what a request may do.
         limits: the limits on what one client may ask for.
+        allowed_hosts: names that may stand in `Host`, without a port; any if none is given.
+            Loopback names and addresses may always.
         clock: Unix time in seconds.
+
+    Raises:
+        ValueError: a host is no name.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class AccessControl:
         anonymous: AnonymousAccess | None = None,
         authenticator: Authenticator | None = None,
         limits: Limits | None = None,
+        allowed_hosts: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.anonymous: AnonymousAccess = anonymous or AnonymousAccess()
@@ -99,6 +109,7 @@ class AccessControl:
         self.limits: Limits = limits or Limits()
         """The limits on what one client may ask for."""
         self._authenticator = authenticator
+        self._hosts = AllowedHosts(allowed_hosts)
         self._clock = clock
         self._counts: Counter[str] = Counter()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
@@ -117,12 +128,28 @@ class AccessControl:
         """Whether requests can say who sent them."""
         return self._authenticator is not None
 
+    @property
+    def has_allowed_hosts(self) -> bool:
+        """Whether `Host` must be one of some names."""
+        return bool(self._hosts.names)
+
     async def run(self) -> None:
         """End streams whose grant is gone, until cancelled."""
         if self._authenticator is not None:
             await self._revalidator.run(self._authenticator)
 
     # -- rights
+
+    def check_host(self, event: H3Event) -> None:
+        """Check that a request asks for a name of this server, before its route does.
+
+        Raises:
+            HTTPError: 421.
+        """
+        try:
+            self._hosts.check(event)
+        except HTTPError as exc:
+            raise self._counted(exc) from None
 
     async def check_publish(self, event: H3Event, topic: str) -> Grant:
         """Return the grant of a request that may publish to a topic, or purge it.
@@ -242,7 +269,7 @@ class AccessControl:
         return ANYONE
 
     def _counted(self, error: HTTPError) -> HTTPError:
-        self._counts[{401: "unauthorized", 403: "forbidden"}.get(error.status, "other")] += 1
+        self._counts[_COUNTED.get(error.status, "other")] += 1
         return error
 
     # -- limits

@@ -14,15 +14,13 @@ other signs are enough to subscribe and for nothing else.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio import HTTPError
 
+from .hosts import host_of, is_loopback
 from .origin import is_own_page
 
 if TYPE_CHECKING:
@@ -30,10 +28,6 @@ if TYPE_CHECKING:
 
 _PROXY_HEADERS: Final = (b"forwarded", b"via")
 _PROXY_PREFIX: Final = b"x-forwarded-"
-# RFC 1035 section 2.3.4: a name has at most 255 octets. It also bounds the cached answers.
-_LONGEST_AUTHORITY: Final = 255 + len(":65535")
-# No user info, no path: browsers and servers could disagree about where the host is.
-_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
 @final
@@ -80,8 +74,8 @@ class AnonymousAccess:
         """Say why a request isn't surely from a program of our own user on this machine."""
         if not is_on_this_machine(event.client):
             return "the client is on another machine"
-        authority = event.authority
-        if len(authority) > _LONGEST_AUTHORITY or not _names_loopback(authority):
+        host = host_of(event.authority)
+        if host is None or not is_loopback(host):
             return "Host is not a loopback name"
         # Each request comes through here, and few have such a header: they are looked for in all
         # names at once.
@@ -106,24 +100,3 @@ class AnonymousAccess:
 def is_on_this_machine(client: str) -> bool:
     """Whether a request's client is on this machine; it may be a proxy that names nobody."""
     return client in ("unix", "memory") or is_loopback(client)
-
-
-@lru_cache(maxsize=1024)  # each request asks, and few names come
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    # RFC 6761 section 6.3: "localhost." and names below it are loopback, whatever the DNS says.
-    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
-
-
-@lru_cache(maxsize=1024)  # as above
-def _names_loopback(authority: str) -> bool:
-    """Whether `host:port` can only be this machine."""
-    found = _AUTHORITY.fullmatch(authority)
-    return found is not None and is_loopback(found[1] or found[2].rstrip("."))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _REFUSALS: Final = (
     "unauthorized",
     "forbidden",
+    "misdirected",
     "too_many_topics",
     "topics_too_long",
     "too_many_streams",
