@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from h3trio._cli.options import Options
 
-# A program that may connect may do all that a program of this machine may: so by default only
-# those of our own user may.
+# Who may connect may ask, whatever rights it has: so by default only our own user's programs may.
 _UNIX_MODE: Final = 0o600
 
 
