@@ -8,6 +8,7 @@ there; tests/test_docs.py holds it against the parsers.
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,15 +46,33 @@ def section(parser: Options) -> str:
     parts = [f"## `{parser.prog}`"]
     if parser.description:
         parts.append(inline(parser.description))
-    parts.append("\n".join(table(parser)))
+    for title, actions in groups(parser):
+        parts += [f"**{title[0].upper()}{title[1:]}**"] if title else []
+        parts.append("\n".join(table(actions)))
     if parser.epilog:
-        parts.append(f"{inline(parser.epilog[0].upper() + parser.epilog[1:])}.")
+        examples, _, rest = parser.epilog.rpartition("\n\n")
+        if examples:
+            parts.append("```\n" + textwrap.dedent(examples.partition("\n")[2]).strip() + "\n```")
+        parts.append(f"{inline(rest[0].upper() + rest[1:].removesuffix('.'))}.")
     return "\n" + "\n\n".join(parts) + "\n"
 
 
-def table(parser: Options) -> Iterator[str]:
-    """Yield the rows of a command's arguments and flags."""
-    actions = [action for action in parser._actions if action.dest != "help"]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - argparse names its options nowhere else
+def groups(parser: Options) -> Iterator[tuple[str, list[argparse.Action]]]:
+    """Yield the titles of a command's help with what stands below; first what has none."""
+    own: list[argparse.Action] = []
+    titled: list[tuple[str, list[argparse.Action]]] = []
+    for group in parser._action_groups:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - argparse names its options nowhere else
+        actions = [action for action in group._group_actions if action.dest != "help"]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
+        if group.title in ("positional arguments", "options"):
+            own += actions
+        else:
+            titled.append((group.title or "", actions))
+    yield "", own
+    yield from titled
+
+
+def table(actions: list[argparse.Action]) -> Iterator[str]:
+    """Yield the rows of arguments and flags."""
     yield "| flag, and its twin in the environment | what it does | default |"
     yield "|---|---|---|"
     for action in sorted(actions, key=lambda action: bool(action.option_strings)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tables import table
 
 from h3trio._cli import common
 
@@ -14,20 +15,21 @@ if TYPE_CHECKING:
     Convert = Callable[[str], object]
 
 
-def size(text: str) -> int:
-    """Convert a size in bytes."""
-    return common.scaled(text, common.BYTES)
-
-
 TAKEN: list[tuple[Convert, str, Any]] = [
     (common.whole, "0", 0),
     (common.whole, "9" * 19, 10**19 - 1),
     (common.counted, "1", 1),
     (common.up_to(3), "3", 3),
-    (common.seconds, "0.5", 0.5),
-    (common.seconds_or_zero, "0", 0.0),
-    (size, "2K", 2048),
-    (size, "7", 7),
+    (common.duration, "0.5", 0.5),
+    (common.duration, "500ms", 0.5),
+    (common.duration, "30s", 30.0),
+    (common.duration, "2M", 120.0),
+    (common.duration, "1.5h", 5400.0),
+    (common.duration, "7d", 604800.0),
+    (common.duration_or_zero, "0", 0.0),
+    (common.size, "2K", 2048),
+    (common.size, "7", 7),
+    (common.size, "1.5m", 1572864),
     (common.visible, "a.b-c", "a.b-c"),
     (common.header, "X-a_b:  c d ", "X-a_b: c d"),
     (common.header, "a!~: ", "a!~: "),
@@ -39,10 +41,11 @@ REFUSED: list[tuple[Convert, str, str]] = [
     *((common.whole, text, "whole number") for text in ("-1", "", "1.0", "٣", "9" * 20)),
     (common.counted, "0", "at least 1"),
     *((common.up_to(3), text, "must be 1 to 3") for text in ("0", "4")),
-    *((common.seconds, text, "positive number") for text in ("0", "-1", "inf", "nan")),
-    (common.seconds, "soon", "'soon' is not a number"),
-    (common.seconds_or_zero, "-1", "positive number"),
-    *((size, text, "not a positive number, with k, m, g") for text in ("0", "1d", "k", "-1k")),
+    *((common.duration, text, "is not a time") for text in ("0", "-1", "inf", "nan", "soon", "1y")),
+    *((common.duration, text, "is not a time") for text in ("1 s", "1e3", "٣s", "9" * 15 + "d")),
+    (common.duration_or_zero, "-1", "positive number, with ms, s, m, h, d behind it"),
+    *((common.size, text, "is not a size") for text in ("0", "1d", "k", "-1k", "", "1kb")),
+    (common.size, "1.5", "not a whole number of bytes"),
     *((common.visible, text, "visible ASCII") for text in ("", "a b", "é", "a\n")),
     *((common.header, text, "NAME: VALUE") for text in ("nothing", "É: x", ": x", "a b: c")),
     (common.header, "a: b\r\nc: d", "no header may"),
@@ -63,6 +66,16 @@ def test_converters(subtests: pytest.Subtests) -> None:
     for convert, text, message in REFUSED:
         with subtests.test(text=text), pytest.raises(ValueError, match=message):
             convert(text)
+
+
+@table(
+    "value, text",
+    [(0, "0s"), (0.5, "500ms"), (0.05, "50ms"), (1.5, "1500ms"), (90, "90s"), (7200, "2h")],
+)
+def test_times_are_written_as_they_are_typed(value: float, text: str) -> None:
+    """A time is shown in the largest unit that gives a whole number, and is read back the same."""
+    assert common.scaled_text(value, common.SECONDS) == text
+    assert common.duration_or_zero("0" if text == "0s" else text) == value
 
 
 def test_messages_are_one_printable_line(subtests: pytest.Subtests) -> None:

@@ -44,7 +44,6 @@ def test_help_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG = [
-    ((), "the following arguments are required: COMMAND"),
     (("fly",), "invalid choice: 'fly'"),
     (("serve", "--frobnicate"), "unrecognized arguments: --frobnicate"),
     (("serve", "--port"), "argument --port: expected one argument"),
@@ -62,6 +61,13 @@ def test_bad_arguments(refused: Callable[..., str], subtests: pytest.Subtests) -
     for argv, message in WRONG:
         with subtests.test(argv=argv):
             assert message in refused(*argv)
+
+
+def test_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without arguments the commands are listed."""
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name} " in shown for name in COMMANDS)
 
 
 def test_bad_environment(refused: Callable[..., str]) -> None:

@@ -59,7 +59,7 @@ WRONG = [
     (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a whole number"),
     (("t", "x", "--retry", "9" * 19), "--retry must not be above 9007199254740991"),
     (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
-    (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a positive number"),
+    (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a time"),
     (("t", "x", "--url", "http://a.-\u00fc-.b"), "/events/t' is no URL: Invalid IDNA hostname"),
 ]
 

@@ -29,7 +29,7 @@ WRONG = [
     (("t", "--first", "new"), "argument --first: 'new' is neither a whole number nor oldest"),
     (("t", "--since", "1", "--first", "1"), "--first: not allowed with argument --since"),
     (("t", "--count", "0"), "argument --count: must be at least 1"),
-    (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a positive number"),
+    (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a time"),
     (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
     (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
     (("http://h/", "t"), "a URL stands alone; are these topics? then give --url as well"),

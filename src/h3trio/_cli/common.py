@@ -35,8 +35,10 @@ EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the status of other tools whose 
 MAX_MESSAGE: Final = 500
 _MAX_DIGITS: Final = 19  # of 64 bits
 
-BYTES: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+BYTES: Final[dict[str, float]] = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+SECONDS: Final[dict[str, float]] = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SCALED: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([a-z]*)")
+_MOST: Final = 1e15
 
 
 class CommandError(Exception):
@@ -105,25 +107,41 @@ def number(text: str) -> float:
         raise ValueError(f"{text!r} is not a number") from None
 
 
-def seconds(text: str) -> float:
-    """Convert a positive and finite number."""
-    if not 0 < (value := number(text)) < float("inf"):
-        raise ValueError(f"{text!r} is not a positive number")
+def duration(text: str) -> float:
+    """Convert a time above zero, with its unit behind it, to seconds: `500ms`, `2m`, `1.5h`."""
+    return _scaled(text, SECONDS, "time")
+
+
+def duration_or_zero(text: str) -> float:
+    """Convert a time as `duration` does; `0` is one too."""
+    return 0.0 if text in ("0", "0.0") else duration(text)
+
+
+def size(text: str) -> int:
+    """Convert a number of bytes above zero, with its unit behind it: `64k` is 65,536."""
+    if (value := _scaled(text, BYTES, "size")) != int(value):
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return int(value)
+
+
+def _scaled(text: str, units: dict[str, float], what: str) -> float:
+    found = _SCALED.fullmatch(text.lower())
+    value = float(found[1]) * units.get(found[2], 0) if found else 0.0
+    if not 0 < value < _MOST:
+        suffixes = ", ".join(filter(None, units))
+        raise ValueError(
+            f"{text!r} is not a {what}: write a positive number, with {suffixes} behind it if "
+            "need be"
+        )
     return value
 
 
-def seconds_or_zero(text: str) -> float:
-    """Convert a finite number, zero or more."""
-    return 0.0 if number(text) == 0 else seconds(text)
-
-
-def scaled(text: str, units: dict[str, int]) -> int:
-    """Convert a positive whole number with a unit behind it: `BYTES`, or `SECONDS`."""
-    found = re.fullmatch(r"([0-9]{1,15})([a-z]?)", text.lower())
-    if found is None or found[2] not in units or not int(found[1]):
-        suffixes = ", ".join(filter(None, units))
-        raise ValueError(f"{text!r} is not a positive number, with {suffixes} behind it if need be")
-    return int(found[1]) * units[found[2]]
+def scaled_text(value: float, units: dict[str, float]) -> str:
+    """Write a time or a size as it is typed, in the largest unit that gives a whole number."""
+    own = "s" if "s" in units else ""
+    fitting = [unit for unit in units if value and round(value / units[unit], 9).is_integer()]
+    best = max(fitting, key=units.__getitem__, default=own) or own
+    return f"{value / units[best]:g}{best}"
 
 
 def visible(text: str) -> str:

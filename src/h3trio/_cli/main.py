@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
 
     Raises:
         SystemExit: the arguments are wrong (2), or help was asked for (0).
+
+    Without arguments it lists the commands.
     """
     parser = Options(prog="h3trio", description="Server-Sent Events on Trio.")
     parser.add_argument("--version", action="version", version=f"h3trio {__version__}")
@@ -51,6 +53,9 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.e
             module = load(name)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    if not argv:
+        parser.print_help()
+        return 0
     arguments = parser.parse_args(argv)
     arguments.options.complete(arguments, environ)
     status: int = arguments.run(arguments)

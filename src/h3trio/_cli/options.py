@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
+import math
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
@@ -24,7 +27,7 @@ from h3trio._http.settings import Settings, check
 from . import common
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from types import ModuleType
 
     from _typeshed import DataclassInstance
@@ -34,12 +37,24 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 
 # The names of values in the help, for options that give none.
 _METAVARS: Final[Mapping[Callable[[str], object], str]] = {
-    common.seconds: "S",
-    common.seconds_or_zero: "S",
+    common.duration: "TIME",
+    common.duration_or_zero: "TIME",
+    common.size: "SIZE",
     common.whole: "N",
     common.counted: "N",
 }
+_UNITS: Final[Mapping[str, dict[str, float]]] = {"TIME": common.SECONDS, "SIZE": common.BYTES}
+GRAMMAR: Final = (
+    "TIME is a number with ms, s, m, h or d behind it, SIZE one with k, m or g: 500ms, 1.5h, 64k; "
+    "without a unit seconds and bytes"
+)
+"""What the help says of the values of options."""
+
 _NO_TIMES: Final = frozenset({"lease_jitter", "min_body_rate"})  # all other fractions are seconds
+# Kubernetes puts the addresses of services into the environment: of one that is called h3trio,
+# `H3TRIO_PORT=tcp://10.96.0.7:80`. Docker's links do the same.
+_SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://[^/]+:[0-9]+")
+_NO_DEFAULT: Final = {"lease": "none, 1h for the hub"}
 _SHORT: Final = {"heartbeat_interval": "--heartbeat", "max_body_bytes": "--max-body"}
 
 
@@ -59,8 +74,22 @@ class Options(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - argparse's own, which grow
         # An abbreviation would change its meaning when an option is added.
         kwargs["allow_abbrev"] = False
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        self._group: argparse._ArgumentGroup | None = None  # pyright: ignore[reportPrivateUsage] - argparse has no other name for it
         super().__init__(**kwargs)
         self._twins: list[_Twin] = []
+
+    @contextlib.contextmanager
+    def group(self, title: str) -> Generator[None]:
+        """Put what is added meanwhile under a title of its own in the help."""
+        self._group = self.add_argument_group(title)
+        yield
+        self._group = None
+
+    @property
+    def dests(self) -> frozenset[str]:
+        """The names under which the options' values are found, of those added so far."""
+        return frozenset(twin.dest for twin in self._twins)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
@@ -70,7 +99,8 @@ class Options(argparse.ArgumentParser):
         """Add an argument without a twin; argparse's own, but for the errors of its `type`."""
         if "type" in kwargs:
             kwargs["type"] = common.checked(kwargs["type"])
-        return super().add_argument(*flags, **kwargs)
+        add = self._group.add_argument if self._group else super().add_argument
+        return add(*flags, **kwargs)
 
     def add_option(
         self,
@@ -87,13 +117,15 @@ class Options(argparse.ArgumentParser):
         Where it may be repeated, `type` returns a list, and the value is all of them.
         """
         variable = variable or env_name(flags[0])
-        end = "]" if default in (None, "", ()) else f", default {default}]"
+        metavar = metavar or _METAVARS.get(type)
+        shown = _NO_DEFAULT.get(flags[0].lstrip("-"), "") or _text(default, metavar)
+        end = f", default {shown}]" if shown else "]"
         action = self.add_argument(
             *flags,
             help=f"{help} [{variable}{end}",
             default=argparse.SUPPRESS,
             type=type,
-            metavar=metavar or _METAVARS.get(type),
+            metavar=metavar,
             action="extend" if repeated else "store",
         )
         self._twins.append(_Twin(action.dest, variable, type, default))
@@ -122,34 +154,57 @@ class Options(argparse.ArgumentParser):
         self._twins.append(_Twin(dest, variable, str, None))
 
     def add_settings(self) -> None:
-        """Add an option for each field of `Settings`."""
+        """Add an option for each field of `Settings`: first limits, then times."""
         told = first_sentences(_settings, Settings.__name__)
-        for field in dataclasses.fields(Settings):
-            kind, _, none = str(field.type).partition(" | ")
-            unit = "S" if kind == "float" and field.name not in _NO_TIMES else "N"
-            self.add_option(
-                env_flag(field.name),
-                *filter(None, [_SHORT.get(field.name)]),
-                help=told.get(field.name, field.name),
-                default=field.default,
-                type=_setting(field.name, kind, may_be_none=bool(none)),
-                metavar=f"{unit}|none" if none else unit,
-            )
+        fields = dataclasses.fields(Settings)
+        for title, of_group in ("limits", False), ("times", True):
+            with self.group(title):
+                for field in fields:
+                    kind, _, none = str(field.type).partition(" | ")
+                    is_time = kind == "float" and field.name not in _NO_TIMES
+                    if is_time is of_group:
+                        unit = "TIME" if is_time else "SIZE" if _is_size(field.name) else "N"
+                        self.add_option(
+                            env_flag(field.name),
+                            *filter(None, [_SHORT.get(field.name)]),
+                            help=told.get(field.name, field.name),
+                            default=field.default,
+                            type=_setting(field.name, unit, kind, may_be_none=bool(none)),
+                            metavar=f"{unit}|none" if none else unit,
+                        )
 
     def complete(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
         """Give the options that were not given their value from the environment, or the default.
 
-        A variable that is set and empty counts as not set.
+        A variable that is set and empty counts as not set. `arguments.given` maps those that were
+        given to the flag or variable that did.
         """
+        given: dict[str, str] = {}
         for dest, variable, convert, default in self._twins:
             if hasattr(arguments, dest):
+                given[dest] = env_flag(dest)
                 continue
             text = environ.get(variable)
+            if text and variable.endswith("_PORT") and _SERVICE_LINK.fullmatch(text):
+                text = None
+            if text:
+                given[dest] = variable
             try:
                 value = convert(text) if text else default
             except ValueError as exc:
                 fail(f"{variable}: {exc}")
             setattr(arguments, dest, value)
+        arguments.given = given
+
+
+def refuse(arguments: argparse.Namespace, dests: Iterable[str], why: str) -> None:
+    """Exit with one line if the flag of one of these options was given: it has no effect.
+
+    A variable may be there for another command, or another day: it is passed over.
+    """
+    for dest in dests:
+        if (name := arguments.given.get(dest, "")).startswith("-"):
+            fail(f"{name} {why}")
 
 
 def fields_from(arguments: argparse.Namespace, kind: type[DataclassInstance]) -> dict[str, Any]:
@@ -207,15 +262,38 @@ def fail(message: str) -> NoReturn:
     sys.exit(common.EXIT_USAGE)
 
 
-def _setting(name: str, kind: str, *, may_be_none: bool) -> Callable[[str], float | None]:
+def _is_size(name: str) -> bool:
+    return name.endswith("_bytes") or name == "notsent_lowat"
+
+
+_CONVERTERS: Final[Mapping[str, Callable[[str], float]]] = {
+    "TIME": common.duration_or_zero,
+    "SIZE": common.size,
+}
+
+
+def _setting(
+    name: str, unit: str, kind: str, *, may_be_none: bool
+) -> Callable[[str], float | None]:
+    plain = common.whole if kind == "int" else common.number
+    convert_value = _CONVERTERS.get(unit, plain)
+
     def convert(text: str) -> float | None:
         value: float | None = None
         if text.lower() != "none" or not may_be_none:
-            value = common.whole(text) if kind == "int" else common.number(text)
+            value = convert_value(text)
         check(name, value)
         return value
 
     return convert
+
+
+def _text(default: object, metavar: str | None) -> str:
+    """Write a default as it is typed; nothing if there is none."""
+    unit, _, none = (metavar or "").partition("|")
+    if isinstance(default, int | float) and math.isfinite(default):
+        return common.scaled_text(default, _UNITS[unit]) if unit in _UNITS else f"{default}"
+    return none or f"{default or ''}"
 
 
 def _truth(text: str) -> bool:

@@ -66,9 +66,9 @@ def add_arguments(parser: Options) -> None:
     how.add_argument("--sse", action="store_true", help="standard input is a text/event-stream")
     parser.add_switch("--quiet", help="print no ids")
     what = "seconds to wait for an answer"
-    parser.add_option("--timeout", default=30.0, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=30.0, type=common.duration, help=what)
     what = "--sse: seconds of silence before a comment is sent"
-    parser.add_option("--heartbeat", default=HEARTBEAT, type=common.seconds, help=what)
+    parser.add_option("--heartbeat", default=HEARTBEAT, type=common.duration, help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:

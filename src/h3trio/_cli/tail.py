@@ -43,7 +43,7 @@ def add_arguments(parser: Options) -> None:
     parser.add_switch("--no-reconnect", help="end with the first stream")
     parser.add_switch("--quiet", help="don't say when the connection is made or lost")
     what = "seconds of silence after which the connection counts as lost"
-    parser.add_option("--idle-timeout", default=IDLE_TIMEOUT, type=common.seconds, help=what)
+    parser.add_option("--idle-timeout", default=IDLE_TIMEOUT, type=common.duration, help=what)
     what = "largest event that is taken, in bytes"
     size = http.MAX_EVENT_BYTES
     parser.add_option("--max-event-size", default=size, type=common.counted, help=what)

@@ -8,6 +8,7 @@ token alone, so that `H3TRIO_TOKEN=$(python -m h3trio token ...)` works.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Final, cast
@@ -61,7 +62,7 @@ def _period(text: str) -> int | None:
     if text == "none":
         return None
     try:
-        return common.scaled(text, common.SECONDS)
+        return math.ceil(common.duration(text))
     except ValueError as exc:
         raise ValueError(f"{exc}; none for no end") from None
 

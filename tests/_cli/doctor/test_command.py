@@ -21,8 +21,8 @@ URL = "http://h/events/news"
 WRONG = [
     ((), "the following arguments are required: URL"),
     (("h/",), "argument URL: 'h/' is not of the form http://HOST:PORT"),
-    ((URL, "--wait", "0"), "argument --wait: '0' is not a positive number"),
-    ((URL, "--timeout", "x"), "argument --timeout: 'x' is not a number"),
+    ((URL, "--wait", "0"), "argument --wait: '0' is not a time"),
+    ((URL, "--timeout", "x"), "argument --timeout: 'x' is not a time"),
     ((URL, "--publish", "--publish-url", URL), "not allowed with argument --publish"),
     ((URL, "-H", "nothing"), "'nothing' is not of the form NAME: VALUE"),
     ((URL, "-H", "É: x"), "'É: x' is not of the form NAME: VALUE"),

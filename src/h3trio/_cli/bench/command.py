@@ -60,18 +60,18 @@ def _add_load(parser: Options) -> None:
     what, most = "streams at once", common.up_to(1_000_000)
     parser.add_option("--connections", "-c", default=100, type=most, metavar="N", help=what)
     what = "seconds to measure, once all streams are open"
-    parser.add_option("--duration", "-d", default=10.0, type=common.seconds, help=what)
+    parser.add_option("--duration", "-d", default=10.0, type=common.duration, help=what)
     what = "seconds over which the streams are opened, 0 for as fast as they are answered"
-    parser.add_option("--ramp", default=0.0, type=common.seconds_or_zero, help=what)
+    parser.add_option("--ramp", default=0.0, type=common.duration_or_zero, help=what)
     what = "processes that share the streams; one is enough until it is busy all the time"
     parser.add_option("--processes", default=1, type=common.up_to(64), metavar="N", help=what)
     what = "seconds a stream may take to open"
-    parser.add_option("--timeout", default=10.0, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=10.0, type=common.duration, help=what)
     parser.add_header(help="a header to send with each request, such as a token")
 
 
 def _rate(text: str) -> float:
-    value = common.seconds(text)
+    value = common.duration(text)
     if value > MAX_RATE:
         raise ValueError(f"must be at most {MAX_RATE:,.0f}")
     return value

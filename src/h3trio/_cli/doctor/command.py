@@ -43,9 +43,9 @@ def add_arguments(parser: Options) -> None:
     what = "publish them there instead: POST, text/plain"
     where.add_argument("--publish-url", metavar="URL", type=url, help=what)
     what = "seconds to read the stream; more than its heartbeat"
-    parser.add_option("--wait", default=WAIT, type=common.seconds, help=what)
+    parser.add_option("--wait", default=WAIT, type=common.duration, help=what)
     what = "seconds an answer may take"
-    parser.add_option("--timeout", default=10.0, type=common.seconds, help=what)
+    parser.add_option("--timeout", default=10.0, type=common.duration, help=what)
     parser.add_header(help="a header to send with each request")
     what = "see whether pages of this origin, https://HOST, can read it"
     parser.add_option("--origin", type=_origin, metavar="ORIGIN", help=what)

@@ -9,8 +9,8 @@ import math
 import os
 from typing import TYPE_CHECKING, Final
 
-from h3trio._cli.common import KEY_VARIABLE, counted, seconds, seconds_or_zero
-from h3trio._cli.options import env_flag, fail, fields_from
+from h3trio._cli.common import KEY_VARIABLE, counted, duration, duration_or_zero, size
+from h3trio._cli.options import env_flag, fail, fields_from, refuse
 from h3trio.hubserver import (
     COOKIE_NAME,
     AccessControl,
@@ -42,25 +42,38 @@ _COUNTS: Final = {
 }
 
 
+_FOR_TOKENS: Final = (
+    "jwt_audience",
+    "jwt_issuer",
+    "jwt_leeway",
+    "jwt_allow_no_exp",
+    "max_token_bytes",
+    "cookie_name",
+    "allow_query_token",
+    "recheck_interval",
+    "max_subject_streams",
+)
+
+
 def add_arguments(parser: Options) -> None:
     """Add the options."""
     parser.add_variable("jwt_key", KEY_VARIABLE)
-    what = f"hub: secret or public key of tokens; or the key itself in {KEY_VARIABLE}"
+    what = f"secret or public key of tokens; or the key itself in {KEY_VARIABLE}"
     parser.add_option("--jwt-key-file", metavar="FILE", help=what)
-    parser.add_option("--jwks", metavar="FILE", help="hub: JWK Set, read again when it changes")
-    parser.add_option("--jwt-audience", metavar="TEXT", help="hub: what must be in a token's aud")
-    parser.add_option("--jwt-issuer", metavar="TEXT", help="hub: what a token's iss must be")
-    what = "hub: seconds that an issuer's clock may be ahead"
-    parser.add_option("--jwt-leeway", default=_RULES.leeway, type=seconds_or_zero, help=what)
-    parser.add_switch("--jwt-allow-no-exp", help="hub: take tokens that never end")
-    what, most = "hub: longest token that is looked at", _RULES.max_token_bytes
-    parser.add_option("--max-token-bytes", default=most, type=counted, help=what)
+    parser.add_option("--jwks", metavar="FILE", help="JWK Set, read again when it changes")
+    parser.add_option("--jwt-audience", metavar="TEXT", help="what must be in a token's aud")
+    parser.add_option("--jwt-issuer", metavar="TEXT", help="what a token's iss must be")
+    what = "how much an issuer's clock may be ahead"
+    parser.add_option("--jwt-leeway", default=_RULES.leeway, type=duration_or_zero, help=what)
+    parser.add_switch("--jwt-allow-no-exp", help="take tokens that never end")
+    what, most = "longest token that is looked at", _RULES.max_token_bytes
+    parser.add_option("--max-token-bytes", default=most, type=size, help=what)
     parser.add_option(
         "--cookie-name",
         default=COOKIE_NAME,
         type=_cookie_name,
         metavar="NAME",
-        help="hub: cookie that may hold a token",
+        help="cookie that may hold a token",
     )
     parser.add_option(
         "--allowed-host",
@@ -69,22 +82,22 @@ def add_arguments(parser: Options) -> None:
         repeated=True,
         variable="H3TRIO_ALLOWED_HOSTS",
         metavar="NAME",
-        help="hub: names that may stand in Host, by commas or repeated; any unless given",
+        help="names that may stand in Host, by commas or repeated; any unless given",
     )
-    what = "hub: take a token from ?authorization= too, for GET"
+    what = "take a token from ?authorization= too, for GET"
     parser.add_switch("--allow-query-token", help=what)
     parser.add_option(
         "--recheck-interval",
         default=_LIMITS.recheck_interval,
         type=_recheck_interval,
-        metavar="S|none",
-        help="hub: seconds after which a stream's rights are checked again",
+        metavar="TIME|none",
+        help="time after which a stream's rights are checked again",
     )
-    what = "hub: events a second of one publisher, and at once; no limit unless given"
+    what = "events a second of one publisher, and at once; no limit unless given"
     parser.add_option("--publish-rate", type=Rate.parse, metavar="N/s[,BURST]", help=what)
     for name, what in _COUNTS.items():
         default = getattr(_LIMITS, name)
-        parser.add_option(env_flag(name), default=default, type=counted, help=f"hub: {what}")
+        parser.add_option(env_flag(name), default=default, type=counted, help=f"{what}")
 
 
 def _cookie_name(text: str) -> str:
@@ -98,7 +111,7 @@ def _hosts(text: str) -> list[str]:
 
 
 def _recheck_interval(text: str) -> float:
-    return math.inf if text.lower() == "none" else seconds(text)
+    return math.inf if text.lower() == "none" else duration(text)
 
 
 # -- from arguments to values
@@ -107,6 +120,8 @@ def _recheck_interval(text: str) -> float:
 def access_from(arguments: argparse.Namespace, anonymous: AnonymousAccess) -> AccessControl:
     """Make the access control of the hub; exit with one line if a key can't be used."""
     keys = _keys_from(arguments)
+    if keys is None:
+        refuse(arguments, _FOR_TOKENS, "is about tokens: give a key with --jwt-key-file or --jwks")
     rules = TokenRules(
         audience=arguments.jwt_audience,
         issuer=arguments.jwt_issuer,

@@ -13,13 +13,14 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from h3trio._cli.common import one_of
-from h3trio._cli.options import fail, settings_from
+from h3trio._cli.options import GRAMMAR, fail, refuse, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
 from h3trio._server.serve import Server, serve
@@ -48,18 +49,34 @@ _FULL_COLLECTION: Final = 50
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+EXAMPLES: Final = """\
+examples:
+  h3trio serve --store sqlite:events.db --max-age 7d      a hub that keeps a week of events
+  h3trio serve --host 0.0.0.0 --jwt-key-file hub.pem      one for other machines, with tokens
+  h3trio serve app.py:app --reload                        an app of yours, while you write it
+
+"""
+
+
 def add_arguments(parser: Options) -> None:
     """Add the options of `serve`."""
+    parser.usage = "%(prog)s [app] [option...]"
+    parser.description = "Serve the hub, or an app."
+    parser.epilog = EXAMPLES + textwrap.fill(GRAMMAR + ".", 79)
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
-    listen.add_arguments(parser)
-    parser.add_option("--log-level", default="info", type=_level, help="least level that is logged")
-    what = "how it is logged: text, or json for a JSON object a line"
-    parser.add_option("--log-format", default="text", type=one_of("text", "json"), help=what)
-    parser.add_switch("--no-access-log", help="don't log requests")
     parser.add_switch(
         _reload.FLAG, help="start again when a Python file changes, to develop an app"
     )
+    listen.add_arguments(parser)
+    with parser.group("what it logs"):
+        what = "least level that is logged"
+        parser.add_option("--log-level", default="info", type=_level, help=what)
+        what = "how it is logged: text, or json for a JSON object a line"
+        parser.add_option("--log-format", default="text", type=one_of("text", "json"), help=what)
+        parser.add_switch("--no-access-log", help="don't log requests")
+    others = parser.dests
     hub.add_arguments(parser)
+    parser.set_defaults(hub_options=parser.dests - others)
     parser.add_settings()
 
 
@@ -85,9 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
     handler: Handler
     listening = listen.listening_from(arguments, os.environ)
     if arguments.app:
+        refuse(arguments, arguments.hub_options, f"is the hub's, and {arguments.app} is served")
         handler, what = load(arguments.app), arguments.app
     else:
-        handler, settings, what = hub.hub_from(arguments, settings)
+        parts = hub.hub_from(arguments, settings)
+        handler, settings, what = parts.app(), parts.settings, parts.store
     serving = partial(serve, handler, settings=settings, **listening)
     stop = StopSignals(settings.drain_soft + settings.drain_hard + GRACE)
     ready = _ready_record if is_json else _ready_line

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from h3trio._cli.common import BYTES, SECONDS, counted, one_of, scaled, seconds_or_zero
-from h3trio._cli.options import fail, fields_from
+from h3trio._cli.common import counted, duration, duration_or_zero, one_of, size
+from h3trio._cli.options import fail, fields_from, refuse
 from h3trio.hub import Hub
 from h3trio.hubserver import (
     AnonymousAccess,
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     import argparse
 
     from h3trio._app.app import App
+    from h3trio._app.cors import CORS
     from h3trio._cli.options import Options
     from h3trio._http.settings import Settings
+    from h3trio.hubserver import AccessControl
 
 LEASE: Final = 3600.0
 """Seconds a stream of the hub lasts unless told otherwise. A client that is gone
@@ -35,37 +36,37 @@ behind a proxy which keeps acknowledging for it is found out by nothing else."""
 
 def add_arguments(parser: Options) -> None:
     """Add the options of the hub."""
-    parser.add_option("--store", default="memory", help="hub: memory or sqlite:PATH")
-    words, what = one_of("durable", "fast"), "hub, sqlite: durable or fast"
-    parser.add_option("--durability", default="durable", type=words, help=what)
-    size, period = partial(scaled, units=BYTES), partial(scaled, units=SECONDS)
-    parser.add_option("--max-events", type=counted, help="hub: events kept")
-    parser.add_option("--max-bytes", type=size, metavar="N[k|m|g]", help="hub: bytes kept")
-    what = "hub: age of events kept"
-    parser.add_option("--max-age", type=period, metavar="N[s|m|h|d]", help=what)
-    parser.add_option("--max-topic-events", type=counted, help="hub: events kept of one topic")
-    what = "hub: seconds for which an event waits for others to go with it in one send"
-    parser.add_option("--flush-interval", default=0.0, type=seconds_or_zero, help=what)
-    what = "hub: let anyone publish, from any machine"
-    parser.add_switch("--allow-anonymous-publish", help=what)
-    what = "hub: let anyone subscribe, from any machine"
-    parser.add_switch("--allow-anonymous-subscribe", help=what)
-    what = (
-        "hub: show anyone, on any machine, the page, the health, the metrics and the statistics, "
-        "which name topics and the addresses of slow clients"
-    )
-    parser.add_switch("--allow-anonymous-operate", help=what)
-    parser.add_option("--allow-origin", default="", help="hub: origins to trust, by commas")
-    access_options.add_arguments(parser)
-    parser.add_option(
-        "--cors-origin",
-        default=(),
-        type=_origins,
-        repeated=True,
-        variable="H3TRIO_CORS_ORIGINS",
-        metavar="ORIGIN",
-        help="hub: origins whose pages may read and publish, by commas or repeated; * for all",
-    )
+    with parser.group("the hub: store"):
+        parser.add_option("--store", default="memory", help="memory or sqlite:PATH")
+        words, what = one_of("durable", "fast"), "of sqlite: durable or fast"
+        parser.add_option("--durability", default="durable", type=words, help=what)
+        parser.add_option("--max-events", type=counted, help="events kept")
+        parser.add_option("--max-bytes", type=size, help="bytes kept")
+        parser.add_option("--max-age", type=duration, help="age of events kept")
+        parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
+        what = "how long an event waits for others to go with it in one send"
+        parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
+    with parser.group("the hub: who may do what"):
+        what = "let anyone publish, from any machine"
+        parser.add_switch("--allow-anonymous-publish", help=what)
+        what = "let anyone subscribe, from any machine"
+        parser.add_switch("--allow-anonymous-subscribe", help=what)
+        what = (
+            "show anyone, on any machine, the page, the health, the metrics and the statistics, "
+            "which name topics and the addresses of slow clients"
+        )
+        parser.add_switch("--allow-anonymous-operate", help=what)
+        parser.add_option("--allow-origin", default="", help="origins to trust, by commas")
+        parser.add_option(
+            "--cors-origin",
+            default=(),
+            type=_origins,
+            repeated=True,
+            variable="H3TRIO_CORS_ORIGINS",
+            metavar="ORIGIN",
+            help="origins whose pages may read and publish, by commas or repeated; * for all",
+        )
+        access_options.add_arguments(parser)
 
 
 def _origins(text: str) -> list[str]:
@@ -74,8 +75,24 @@ def _origins(text: str) -> list[str]:
     return origins
 
 
-def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Settings, str]:
-    """Make the hub's app, its settings, and what the ready line says of the store."""
+@final
+class HubParts(NamedTuple):
+    """The hub that the options describe."""
+
+    hub: Hub
+    access: AccessControl
+    cors: CORS | None
+    settings: Settings
+    store: str
+    """What the ready line says of it."""
+
+    def app(self) -> App:
+        """Make the app that serves it."""
+        return create_app(self.hub, access=self.access, cors=self.cors)
+
+
+def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
+    """Make the hub; exit with one line if the options don't fit together."""
     cors_origins: frozenset[str] = frozenset(arguments.cors_origin)
     try:
         cors = hub_cors(cors_origins)
@@ -95,15 +112,19 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> tuple[App, Se
             "with --jwt-key-file or --jwks, or say with --allow-anonymous-subscribe or "
             "--allow-anonymous-publish what anyone may do"
         )
+    if arguments.store == "memory":
+        refuse(arguments, ["durability"], "is about a store on disk: give one with --store")
     kept, durability = Retention(**fields_from(arguments, Retention)), arguments.durability
     try:
         history = make_history(arguments.store, durability=durability, retention=kept)
     except ValueError as exc:
         fail(str(exc))
-    if settings.lease is None:
+    if "lease" not in arguments.given:
         settings = dataclasses.replace(settings, lease=LEASE)
     limits = access.limits.hub_settings(
-        max_event_bytes=settings.max_event_bytes, flush_interval=arguments.flush_interval
+        max_event_bytes=settings.max_event_bytes,
+        flush_interval=arguments.flush_interval,
+        reconnect_delay=settings.reconnect_delay,
     )
-    app = create_app(Hub(history, settings=limits), access=access, cors=cors)
-    return app, settings, describe(arguments.store, history)
+    hub = Hub(history, settings=limits)
+    return HubParts(hub, access, cors, settings, describe(arguments.store, history))

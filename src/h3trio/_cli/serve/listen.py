@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from h3trio._cli.common import whole
-from h3trio._cli.options import fail
+from h3trio._cli.options import fail, refuse
 from h3trio._server.peers.addresses import is_local
 from h3trio._server.peers.trusted_proxies import TrustedProxies
 from h3trio._server.sockets.systemd import adopt, inherited_descriptors
@@ -26,18 +26,23 @@ _UNIX_MODE: Final = 0o600
 
 def add_arguments(parser: Options) -> None:
     """Add the options of listening."""
-    parser.add_option("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
-    parser.add_option("--unix", metavar="PATH", help="unix socket to listen on, not host and port")
-    what = f"permissions of its file, {_UNIX_MODE:o} unless given"
-    parser.add_option("--unix-mode", type=_mode, metavar="MODE", help=what)
-    what = "inherited sockets to listen on, not host and port"
-    parser.add_option("--fd", default=(), type=_descriptors, metavar="N[,N]", help=what)
-    parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
-    parser.add_option("--tls-key", metavar="PATH", help="PEM file of its key, if not in the same")
-    what = "proxies to believe: addresses, networks, unix or *, by commas"
-    parser.add_option("--forwarded-allow-ips", default="", metavar="LIST", help=what)
-    parser.add_switch("--proxy-protocol", help="their connections begin with a PROXY header")
+    with parser.group("where it listens"):
+        parser.add_option("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
+        parser.add_option(
+            "--unix", metavar="PATH", help="unix socket to listen on, not host and port"
+        )
+        what = f"permissions of its file, {_UNIX_MODE:o} unless given"
+        parser.add_option("--unix-mode", type=_mode, metavar="MODE", help=what)
+        what = "inherited sockets to listen on, not host and port"
+        parser.add_option("--fd", default=(), type=_descriptors, metavar="N[,N]", help=what)
+        parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
+        parser.add_option(
+            "--tls-key", metavar="PATH", help="PEM file of its key, if not in the same"
+        )
+        what = "proxies to believe: addresses, networks, unix or *, by commas"
+        parser.add_option("--forwarded-allow-ips", default="", metavar="LIST", help=what)
+        parser.add_switch("--proxy-protocol", help="their connections begin with a PROXY header")
 
 
 def _port(text: str) -> int:
@@ -72,6 +77,13 @@ def listening_from(
     Where the sockets are inherited, `arguments.host` is set to where they listen, so that
     the rules for a host hold for them too.
     """
+    if not arguments.unix:
+        refuse(arguments, ["unix_mode"], "needs --unix")
+    if arguments.unix or arguments.fd:
+        why = "has no effect with --unix or --fd: they say where to listen"
+        refuse(arguments, ["host", "port"], why)
+    if arguments.unix and arguments.fd:
+        fail("give only one of --unix and --fd")
     ssl_context = tls_from(arguments)
     try:
         descriptors = [*arguments.fd, *inherited_descriptors(environ)]

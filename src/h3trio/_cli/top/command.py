@@ -48,11 +48,11 @@ def add_arguments(parser: Options) -> None:
     )
     parser.add_switch("--once", help="print one snapshot as plain lines, and end")
     what = "seconds between two snapshots, from 0.5 to 60"
-    parser.add_option("--interval", default=1.0, type=_interval, metavar="S", help=what)
+    parser.add_option("--interval", default=1.0, type=_interval, metavar="TIME", help=what)
 
 
 def _interval(text: str) -> float:
-    value = common.seconds(text)
+    value = common.duration(text)
     if not _BOUNDS[0] <= value <= _BOUNDS[1]:
         raise ValueError(f"{text!r} is not from {_BOUNDS[0]:g} to {_BOUNDS[1]:g}")
     return value
