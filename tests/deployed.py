@@ -44,6 +44,12 @@ def dockerfile() -> list[tuple[str, list[str]]]:
     return steps
 
 
+def image_environ() -> dict[str, str]:
+    """Return the variables that the image sets."""
+    words = [word for name, words in dockerfile() if name == "ENV" for word in words]
+    return dict(word.split("=", 1) for word in words)
+
+
 @cache
 def documents() -> list[dict[str, Any]]:
     """Read the manifest: its documents."""

@@ -11,14 +11,19 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from deployed import DEPLOY, ROOT, dockerfile, manifest, unit
+from deployed import DEPLOY, ROOT, dockerfile, image_environ, manifest, unit
 from test_docs import parse
 
 from h3trio import Settings
+from h3trio._cli.options import Options
+from h3trio._cli.serve.command import add_arguments
 from h3trio.hubserver import parse_key
+
+if TYPE_CHECKING:
+    import argparse
 
 GRACE = 5
 """Seconds after a late drain in which the command line ends the process itself."""
@@ -86,6 +91,7 @@ def test_units_fit_the_server() -> None:
     assert service["Type"] == ["notify"]
     assert service["Requires"] == ["h3trio.socket"]
     assert int(service["TimeoutStopSec"][0]) > DRAIN
+    assert int(service["WatchdogSec"][0]) > DRAIN, "a drain feeds it, and a slow start may not"
     (name, _, _path) = service["LoadCredential"][0].partition(":")
     assert arguments.jwt_key_file == f"%d/{name}"
     assert arguments.store == f"sqlite:%S/{service['StateDirectory'][0]}/hub.db"
@@ -140,23 +146,27 @@ def test_the_image_runs_as_nobody_in_particular() -> None:
     assert {f"--owner={uid}", f"--group={gid}"} < set(made)
     (volume,) = [words[0] for name, words in steps if name == "VOLUME"]
     assert made[-1] == volume
-    assert parse(entrypoint()).store.startswith(f"sqlite:{volume}/")
+    assert image_arguments().store.startswith(f"sqlite:{volume}/")
 
 
-def entrypoint() -> list[str]:
-    """Return the arguments that the image gives to h3trio."""
+def image_arguments(*argv: str) -> argparse.Namespace:
+    """Parse as the image's command does, with its environment and these arguments behind it."""
     (words,) = [words for name, words in dockerfile() if name == "ENTRYPOINT"]
-    assert words[1:3] == ["-m", "h3trio"]
-    return words[3:]
+    assert words[1:] == ["-m", "h3trio", "serve"], "flags would be beyond `docker run -e`"
+    parser = Options(prog="serve")
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    parser.complete(arguments, image_environ())
+    return arguments
 
 
 def test_the_image_stops_as_it_should() -> None:
     """The signal reaches the server itself, and Docker is told to wait for the drain."""
     steps = dict(dockerfile())
     assert steps["STOPSIGNAL"] == ["SIGTERM"]
-    assert steps["EXPOSE"] == [str(parse(entrypoint()).port)]
+    assert steps["EXPOSE"] == [str(image_arguments().port)]
     (health,) = [words for name, words in dockerfile() if name == "HEALTHCHECK"]
-    assert steps["EXPOSE"][0] in health[-1]
+    assert health[1:] == ["-m", "h3trio", "health"]
     (wait,) = re.findall(r"--stop-timeout (\d+)", read("docker/Dockerfile"))
     assert int(wait) > DRAIN
 
@@ -173,7 +183,7 @@ def pod() -> dict[str, Any]:
 def test_the_pod_fits_the_image() -> None:
     """The arguments parse behind the image's own; ports, user, key and store are the image's."""
     (container,) = pod()["containers"]
-    arguments = parse([*entrypoint(), *container["args"]])
+    arguments = image_arguments(*container["args"])
     assert arguments.allow_anonymous_operate, "the kubelet's probes come from elsewhere"
     assert [port["containerPort"] for port in container["ports"]] == [arguments.port]
     (user,) = [words[0] for name, words in dockerfile() if name == "USER"]
@@ -194,6 +204,12 @@ def test_the_pod_has_time_to_drain() -> None:
     program, pause = container["lifecycle"]["preStop"]["exec"]["command"]
     assert program == "sleep"
     assert pod()["terminationGracePeriodSeconds"] > int(pause) + DRAIN
+
+
+def test_the_service_is_no_setting() -> None:
+    """The address of the service, which has the name of our variables, stays out of the pod."""
+    assert manifest("Service")["metadata"]["name"] == "h3trio"
+    assert pod()["enableServiceLinks"] is False
 
 
 def test_one_pod_owns_the_store() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
 import socket
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
-from deployed import DEPLOY, dockerfile, manifest, unit
+from deployed import DEPLOY, dockerfile, image_environ, manifest, unit
 from e2e.process import PATIENCE, ServeProcess, connect, fetch
 from e2e.test_systemd import ACTIVATE
 from tools import require_tool
@@ -97,32 +98,38 @@ async def test_the_service_under_its_socket(nursery: trio.Nursery, folder: Path)
 # -- containers
 
 
-def image(folder: Path) -> list[str]:
-    """Return the flags of the image's ENTRYPOINT, with the paths of this machine."""
+def image(folder: Path) -> dict[str, str]:
+    """Return what the image's environment tells the hub, with the paths of this machine."""
     (words,) = [words for name, words in dockerfile() if name == "ENTRYPOINT"]
-    assert words[:4] == ["/opt/h3trio/bin/python", "-m", "h3trio", "serve"]
-    text = " ".join(words[4:])
-    for old, new in {
-        "/run/secrets": str(folder),
-        "/var/lib/h3trio": str(folder / "h3trio"),
-        "--port 3000": "--port 0",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text.split()
+    assert words == ["/opt/h3trio/bin/python", "-m", "h3trio", "serve"]
+    environ = image_environ()
+    for name, old, new in (
+        ("H3TRIO_JWT_KEY_FILE", "/run/secrets", str(folder)),
+        ("H3TRIO_STORE", "/var/lib/h3trio", str(folder / "h3trio")),
+        ("H3TRIO_PORT", "3000", "0"),
+    ):
+        assert old in environ[name]
+        environ[name] = environ[name].replace(old, new)
+    return environ
 
 
 async def test_the_image_tells_its_health(nursery: trio.Nursery, folder: Path) -> None:
     """The image's command serves, and its health check succeeds for as long as it does."""
-    hub = await ServeProcess.start(nursery, *image(folder))
+    environ = image(folder)
+    hub = await ServeProcess.start(nursery, environ=environ)
     (words,) = [words for name, words in dockerfile() if name == "HEALTHCHECK"]
-    python, *rest = (word.replace("3000", str(hub.port)) for word in words)
+    python, *rest = words
     assert python == "/opt/h3trio/bin/python"
+    checked = {**os.environ, **environ, "H3TRIO_PORT": str(hub.port)}
 
     async def check() -> int:
         with trio.fail_after(PATIENCE):
             result = await trio.run_process(
-                [sys.executable, *rest], check=False, capture_stderr=True
+                [sys.executable, *rest],
+                check=False,
+                capture_stdout=True,
+                capture_stderr=True,
+                env=checked,
             )
         return result.returncode
 
@@ -137,7 +144,7 @@ async def test_the_image_tells_its_health(nursery: trio.Nursery, folder: Path) -
 async def test_the_kubelet_may_ask(nursery: trio.Nursery, folder: Path) -> None:
     """With the manifest's arguments the probes succeed, though they name the pod as the host."""
     (container,) = manifest("StatefulSet")["spec"]["template"]["spec"]["containers"]
-    hub = await ServeProcess.start(nursery, *image(folder), *container["args"])
+    hub = await ServeProcess.start(nursery, *container["args"], environ=image(folder))
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         path: str = container[name]["httpGet"]["path"]
         answer = await fetch(hub.port, target=path, headers={"Host": "10.1.2.3:3000"})

@@ -146,7 +146,7 @@ async def test_access_log(nursery: trio.Nursery, app: str, *, quiet: bool) -> No
 # -- signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_drains(nursery: trio.Nursery, app: str, number: signal.Signals) -> None:
     """A signal ends streams with `retry:` and their final chunk; the exit status is 0."""
     served = await ServeProcess.start(nursery, app, "--drain-soft", "0.5")
@@ -187,6 +187,17 @@ async def test_a_signal_before_it_is_ready(nursery: trio.Nursery, tmp_path: Path
     await served.wait_line("waiting")
     assert await served.stop(signal.SIGINT) == 0
     assert "Traceback" not in "".join(served.log)
+
+
+async def test_a_hangup_that_is_ignored(nursery: trio.Nursery, app: str) -> None:
+    """Started by `nohup`, it goes on when its terminal closes."""
+    served = await ServeProcess.start(nursery, app, prefix=("nohup",))
+    served.send_signal(signal.SIGHUP)
+    async with await connect(served.port) as connection:
+        await connection.ask(target="/events")
+        await connection.until(b":\n")
+    assert "draining" not in "".join(served.log)
+    assert await served.stop() == 0
 
 
 async def test_an_apps_own_signals(nursery: trio.Nursery, tmp_path: Path) -> None:

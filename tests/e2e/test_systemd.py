@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from e2e.process import ServeProcess, fetch
+from e2e.process import PATIENCE, ServeProcess, connect, fetch
 
-from h3trio._server.sockets.systemd import adopt, notify
+from h3trio._server.sockets.systemd import adopt, notify, watchdog_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +69,45 @@ async def test_socket_activation(nursery: trio.Nursery, tmp_path: Path) -> None:
         assert (await fetch(port)).status == 200
         assert await served.stop() == 0
         assert manager.recv(100) == b"STOPPING=1"
+
+
+async def test_watchdog(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A manager that asks for it hears of a loop that turns, and nothing while it is blocked."""
+    path = tmp_path / "app.py"
+    path.write_text("import time\n\nasync def app(event):\n    time.sleep(1.5)\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        served = await ServeProcess.start(nursery, f"{path}:app", environ=environ)
+        for state in (b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"):
+            assert await trio.to_thread.run_sync(manager.recv, 100) == state
+        end = trio.current_time() + PATIENCE
+        async with await connect(served.port) as client:
+            await client.stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            gap = 0.0
+            while gap < 1:
+                since = trio.current_time()
+                assert since < end, "it was fed all the while"
+                assert await trio.to_thread.run_sync(manager.recv, 100) == b"WATCHDOG=1"
+                gap = trio.current_time() - since
+        assert await served.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, 0.0),
+        ({"WATCHDOG_USEC": "x"}, 0.0),
+        ({"WATCHDOG_USEC": ""}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_watchdog_interval(environ: dict[str, str], seconds: float) -> None:
+    """A manager asks by a number of microseconds, and may ask one process only."""
+    assert watchdog_interval(environ) == seconds
 
 
 async def test_a_descriptor_that_is_none(nursery: trio.Nursery) -> None:

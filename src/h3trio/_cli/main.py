@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "serve": (".serve.command", "serve the hub, or an app"),
     "publish": (".publish", "publish an event, lines or a stream of events"),
     "tail": (".tail", "print events as they come"),
+    "health": (".health", "ask the hub on this machine whether it is ready"),
     "top": (".top.command", "watch a hub: rates, topics, slow clients"),
     "token": (".token", "mint a token for a hub"),
     "bench": (".bench.command", "measure a server with many streams"),

@@ -212,8 +212,6 @@ IDLE = [
     (("--jwt-issuer", "i"), "--jwt-issuer is about tokens: give a key with"),
     (("--max-subject-streams", "7"), "--max-subject-streams is about tokens: give a key with"),
     (("--unix-mode", "660"), "--unix-mode needs --unix"),
-    (("--unix", "/run/x", "--port", "7"), "--port has no effect with --unix or --fd"),
-    (("--fd", "7", "--host", "::1"), "--host has no effect with --unix or --fd"),
     (("--fd", "7", "--unix", "/run/x"), "give only one of --unix and --fd"),
     (("--tls-key", "k"), "--tls-key needs --tls-cert"),
     (("--proxy-protocol",), "--proxy-protocol needs --forwarded-allow-ips"),

@@ -1,6 +1,6 @@
 """`python -m h3trio serve`: load an app or take the hub, serve it until a signal.
 
-The first SIGTERM or SIGINT drains and exits 0; a second exits at once. If the
+The first SIGTERM, SIGINT or SIGHUP drains and exits 0; a second exits at once. If the
 drain is late by five seconds the process exits 70: a handler that swallows
 cancellation or blocks the loop can't keep it. Signals are therefore watched by
 a thread, for the loop may be what hangs.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 import textwrap
 from functools import partial
@@ -24,12 +23,12 @@ from h3trio._cli.options import GRAMMAR, fail, refuse, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
 from h3trio._server.serve import Server, serve
-from h3trio._server.sockets.systemd import notify
+from h3trio._server.sockets.systemd import notify, watchdog_interval
 
 from . import hub, listen
 from . import reload as _reload
 from .load_app import describe, load
-from .signals import GRACE, STOP, StopSignals
+from .signals import GRACE, StopSignals
 
 if TYPE_CHECKING:
     import argparse
@@ -111,9 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     stop = StopSignals(settings.drain_soft + settings.drain_hard + GRACE)
     ready = _ready_record if is_json else _ready_line
     failure = trio.run(_main, serving, partial(ready, what), stop)
-    for number in STOP:
-        # Only the interpreter's own end is left: nothing to wait for.
-        signal.signal(number, signal.SIG_DFL)
+    stop.restore()
     if failure is not None:
         fail(f"can't start: {failure}")
     return 0
@@ -146,11 +143,23 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
             young, middle, _old = gc.get_threshold()
             gc.set_threshold(young, middle, _FULL_COLLECTION)
             print(ready(server.addresses), file=sys.stderr, flush=True)
-            notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
+            manager = os.environ.get("NOTIFY_SOCKET")
+            notify("READY=1", manager)
+            if interval := watchdog_interval(os.environ):
+                nursery.start_soon(_feed_watchdog, manager, interval)
             await asked.wait()
-            notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
+            notify("STOPPING=1", manager)
             await server.drain()
+        nursery.cancel_scope.cancel(reason="the server has stopped")
     return None
+
+
+async def _feed_watchdog(manager: str | None, interval: float) -> None:
+    """Tell the service manager that the event loop turns; it ends a process that doesn't."""
+    while True:
+        notify("WATCHDOG=1", manager)
+        # sd_watchdog_enabled(3): "every half of the time returned".
+        await trio.sleep(interval / 2)
 
 
 def _ready_line(what: str, addresses: Sequence[str]) -> str:

@@ -30,11 +30,11 @@ def add_arguments(parser: Options) -> None:
         parser.add_option("--host", default="127.0.0.1", help="address to listen on")
         parser.add_option("--port", default=3000, type=_port, help="port to listen on, 0 for any")
         parser.add_option(
-            "--unix", metavar="PATH", help="unix socket to listen on, not host and port"
+            "--unix", metavar="PATH", help="unix socket to listen on, instead of host and port"
         )
         what = f"permissions of its file, {_UNIX_MODE:o} unless given"
         parser.add_option("--unix-mode", type=_mode, metavar="MODE", help=what)
-        what = "inherited sockets to listen on, not host and port"
+        what = "inherited sockets to listen on, instead of host and port"
         parser.add_option("--fd", default=(), type=_descriptors, metavar="N[,N]", help=what)
         parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")
         parser.add_option(
@@ -79,9 +79,6 @@ def listening_from(
     """
     if not arguments.unix:
         refuse(arguments, ["unix_mode"], "needs --unix")
-    if arguments.unix or arguments.fd:
-        why = "has no effect with --unix or --fd: they say where to listen"
-        refuse(arguments, ["host", "port"], why)
     if arguments.unix and arguments.fd:
         fail("give only one of --unix and --fd")
     ssl_context = tls_from(arguments)

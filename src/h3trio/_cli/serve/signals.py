@@ -32,7 +32,10 @@ STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 @final
 class StopSignals:
-    """SIGTERM and SIGINT, and what to do when they aren't followed.
+    """SIGTERM, SIGINT and SIGHUP, and what to do when they aren't followed.
+
+    SIGHUP, which a terminal sends when it closes, stops the server unless somebody else has a word
+    on it: `nohup` has it ignored, and an app may listen to it for a reason of its own.
 
     A signal handler of Python's runs when the main thread comes to it, which may be never. What
     doesn't wait for that is the wakeup descriptor: the number of the signal is written there at
@@ -50,6 +53,8 @@ class StopSignals:
         token = trio.lowlevel.current_trio_token()
         for number in STOP:
             signal.signal(number, _do_nothing)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, _do_nothing)
         # The descriptor of before is Trio's own; Trio puts it back when it ends, with the handlers.
         others = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # A daemon: it must outlive the loop, and may not keep the process.
@@ -57,6 +62,11 @@ class StopSignals:
             target=self._watch, args=(token, asked, others), name="h3trio signals", daemon=True
         ).start()
         return asked
+
+    def restore(self) -> None:
+        """Let them end the process at once: only the interpreter's own end is left."""
+        for number in STOP:
+            signal.signal(number, signal.SIG_DFL)
 
     def _watch(self, token: trio.lowlevel.TrioToken, asked: trio.Event, others: int) -> None:
         self._wait_stop(others, deadline=math.inf)
@@ -75,7 +85,7 @@ class StopSignals:
             self._reader.settimeout(None if left == math.inf else left)
             with contextlib.suppress(TimeoutError):
                 number = self._reader.recv(1)[0]
-                if number in STOP:
+                if number in STOP or signal.getsignal(number) == _do_nothing:
                     return number
                 with contextlib.suppress(OSError):
                     os.write(others, bytes([number]))

@@ -1,7 +1,7 @@
 """The protocol of a service manager: sockets that it passes, and states that it is told.
 
-It is the part of `sd_listen_fds(3)` and `sd_notify(3)` that a server needs: environment variables
-and one datagram. Other supervisors speak the same.
+It is the part of `sd_listen_fds(3)`, `sd_notify(3)` and `sd_watchdog_enabled(3)` that a server
+needs: environment variables and datagrams. Other supervisors speak the same.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
 logger = logging.getLogger("h3trio.server")
 
 _FIRST: Final = 3  # SD_LISTEN_FDS_START
 # More than any unit has; a wrong number must not mean a million system calls.
 _MOST: Final = 256
+_MAX_DIGITS: Final = 18
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -60,8 +61,20 @@ def adopt(descriptor: int) -> socket.socket:
     return sock
 
 
+def watchdog_interval(environ: Mapping[str, str]) -> float:
+    """Return the seconds within which the manager wants `WATCHDOG=1`; 0 if it doesn't ask."""
+    pid, microseconds = environ.get("WATCHDOG_PID"), environ.get("WATCHDOG_USEC", "")
+    if pid not in (None, "", str(os.getpid())):
+        return 0.0
+    if not (
+        microseconds.isascii() and microseconds.isdecimal() and len(microseconds) <= _MAX_DIGITS
+    ):
+        return 0.0
+    return int(microseconds) / 1_000_000
+
+
 def notify(state: str, address: str | None) -> None:
-    """Tell the service manager, if there is one: `READY=1`, `STOPPING=1`.
+    """Tell the service manager, if there is one: `READY=1`, `STOPPING=1`, `WATCHDOG=1`.
 
     Args:
         state: what to say.
