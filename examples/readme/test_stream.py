@@ -6,15 +6,15 @@
 The README shows it, without docstrings.
 """
 
-import pytest
 from app import app
+from trio.testing import MockClock
 
 from h3trio.testing import connect
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_counts_to_ten() -> None:
+async def test_counts_to_ten(autojump_clock: MockClock) -> None:
     """The client gets ten numbers."""
     async with connect(app, "/events") as client:
         for n in range(10):
             assert (await client.next_event()).data == str(n)
+    assert autojump_clock.current_time() == 9
