@@ -4,7 +4,7 @@
     python -m h3trio serve examples/sse_proxy.py:app
     curl -N localhost:3000/events
 
-UPSTREAM names the other stream, if it isn't that one. Needs httpx2: pip install 'h3trio[client]'.
+UPSTREAM names the other stream, if it isn't that one. Needs httpx2: pip install '.[client]'.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m h3trio serve examples/sse_counter.py:app
     python examples/tail_events.py http://localhost:3000/events
 
-The id of the last event is kept in last_event_id.txt. Needs httpx2: pip install 'h3trio[client]'.
+The id of the last event is kept in last_event_id.txt. Needs httpx2: pip install '.[client]'.
 """
 
 from __future__ import annotations

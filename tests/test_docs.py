@@ -13,6 +13,7 @@ import importlib.util
 import re
 import shlex
 import textwrap
+import tomllib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 import h3trio
 from h3trio._cli.main import COMMANDS, load
 from h3trio._cli.options import Options
+from h3trio._extras import SOURCE, install
 
 if TYPE_CHECKING:
     import argparse
@@ -316,3 +318,19 @@ def test_command_line_is_that_of_the_parsers() -> None:
     assert writer.PAGE.read_text(encoding="utf-8") == writer.written(), (
         "a flag has changed: run `python docs/command_line.py`"
     )
+
+
+def test_what_installs_it_is_said_in_one_place() -> None:
+    """Docs and examples install from where the code's own errors say, and name extras there are."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    paths = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.*")]
+    said = 0
+    for path in paths:
+        if path.suffix in (".md", ".py"):
+            text = path.read_text("utf-8")
+            for source, extras in re.findall(r"pip install '([^'\[]*)\[([^'\]]+)\]'", text):
+                said += 1
+                assert source == SOURCE, path
+                assert set(extras.split(",")) <= project["optional-dependencies"].keys(), path
+    assert said
+    assert install("auth") == f"pip install '{SOURCE}[auth]'"

@@ -134,4 +134,4 @@ def test_without_the_extra(
     """Where PyJWT isn't installed, the line says what to install."""
     monkeypatch.setitem(sys.modules, "jwt", None)
     line = refused(capsys, "--publish", "a", **KEY)
-    assert "pip install 'h3trio[auth]'" in line
+    assert "pip install '.[auth]'" in line

@@ -347,7 +347,7 @@ async def test_without_httpx2() -> None:
         done = await trio.run_process(
             [sys.executable, "-c", code, *command], capture_stderr=True, check=False, env=ENVIRON
         )
-        said = b"h3trio: error: h3trio.client needs httpx2: pip install 'h3trio[client]'\n"
+        said = b"h3trio: error: h3trio.client needs httpx2: pip install '.[client]'\n"
         assert (done.returncode, done.stderr) == (2, said)
 
 

@@ -70,7 +70,7 @@ def test_httpx2_is_imported_late() -> None:
         "except ImportError as exc: print(exc)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert done.stdout == b"h3trio.client needs httpx2: pip install 'h3trio[client]'\n"
+    assert done.stdout == b"h3trio.client needs httpx2: pip install '.[client]'\n"
 
 
 async def test_our_own_server(nursery: trio.Nursery) -> None:

@@ -141,4 +141,4 @@ async def test_without_watchfiles(nursery: trio.Nursery, tmp_path: Path) -> None
         nursery, "some_app.py:app", "--reload", folder=tmp_path, environ={"PYTHONPATH": python_path}
     )
     assert await served.wait() == 2
-    assert served.log == ["h3trio: error: --reload needs watchfiles: pip install 'h3trio[dev]'"]
+    assert served.log == ["h3trio: error: --reload needs watchfiles: pip install '.[dev]'"]

@@ -191,7 +191,7 @@ async def test_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     async with connect(create_app(), "/metrics") as client:
         assert client.status == 501
-        assert b"pip install 'h3trio[metrics]'" in await client.body()
+        assert b"pip install '.[metrics]'" in await client.body()
 
 
 async def test_metrics_are_for_who_may_operate() -> None:

@@ -1,6 +1,6 @@
 """`EventSource` for Trio: an event stream that comes back, as in browsers, and bounded.
 
-Needs httpx2: `pip install 'h3trio[client]'`.
+Needs httpx2: `pip install '.[client]'`.
 """
 
 from h3trio._facade import own as _own

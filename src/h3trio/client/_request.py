@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import trio
 
+from h3trio._extras import install
 from h3trio._version import __version__
 
 from ._errors import (
@@ -56,7 +57,7 @@ def require_httpx2() -> None:
     try:
         importlib.import_module("httpx2")
     except ImportError as exc:
-        raise ImportError("h3trio.client needs httpx2: pip install 'h3trio[client]'") from exc
+        raise ImportError(f"h3trio.client needs httpx2: {install('client')}") from exc
 
 
 def new_client(

@@ -137,5 +137,5 @@ def test_without_the_extra(
 ) -> None:
     """Where PyJWT isn't installed, the line says what to install; without a key it isn't missed."""
     monkeypatch.setitem(sys.modules, "jwt", None)
-    assert "pip install 'h3trio[auth]'" in refused(capsys, H3TRIO_JWT_KEY=SECRET.decode())
+    assert "pip install '.[auth]'" in refused(capsys, H3TRIO_JWT_KEY=SECRET.decode())
     assert not access().has_authenticator

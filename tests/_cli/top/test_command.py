@@ -52,4 +52,4 @@ def test_without_rich(refused: Callable[..., str], monkeypatch: pytest.MonkeyPat
     """On a terminal it says what to install, and what does without."""
     monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert "pip install 'h3trio[top]'; or ask with --once" in refused("top")
+    assert "pip install '.[top]'; or ask with --once" in refused("top")

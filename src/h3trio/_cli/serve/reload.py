@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from h3trio._cli.common import say
 from h3trio._cli.main import main
 from h3trio._cli.options import fail
+from h3trio._extras import install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def run(app: str) -> int:
     try:
         watchfiles = importlib.import_module("watchfiles")
     except ImportError:
-        fail(f"{FLAG} needs watchfiles: pip install 'h3trio[dev]'")
+        fail(f"{FLAG} needs watchfiles: {install('dev')}")
     # The warnings of watchfiles tell, for example, that a child had to be killed.
     logging.basicConfig(format="h3trio: %(message)s")
     # A shell's background job ignores SIGINT, which is no reason to go on.

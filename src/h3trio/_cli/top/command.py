@@ -16,6 +16,7 @@ import trio
 
 from h3trio._cli import common, http
 from h3trio._cli.options import fail
+from h3trio._extras import install
 from h3trio.client._errors import without_secret
 
 from .screen import drawing, printing
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     http.require_client(arguments.url)
     is_drawn = not arguments.once and sys.stdout is not None and sys.stdout.isatty()
     if is_drawn and not common.has_rich(sys.stdout):
-        fail("needs rich to draw on a terminal: pip install 'h3trio[top]'; or ask with --once")
+        fail(f"needs rich to draw on a terminal: {install('top')}; or ask with --once")
     watching = Watching(arguments, is_drawn=is_drawn)
     status = http.run_command(watching.run)
     return 128 + watching.signal if watching.signal else status

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 import trio
 
 from .secret import check_secret
+from h3trio._extras import install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +92,7 @@ class KeySet:
 def require_jwt() -> None:
     """Raise `ValueError` unless the extra is installed."""
     if any(importlib.util.find_spec(name) is None for name in ("jwt", "cryptography")):
-        raise ValueError("tokens need PyJWT: pip install 'h3trio[auth]'")
+        raise ValueError(f"tokens need PyJWT: {install('auth')}")
 
 
 # -- one key

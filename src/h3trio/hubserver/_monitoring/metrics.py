@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Final
 
 from h3trio import HTTPError
+from h3trio._extras import install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def make_metrics(hub: Hub, access: AccessControl) -> Metrics:
         HTTPError: 501 without prometheus-client.
     """
     if importlib.util.find_spec("prometheus_client") is None:
-        raise HTTPError(501, "/metrics needs prometheus-client: pip install 'h3trio[metrics]'")
+        raise HTTPError(501, f"/metrics needs prometheus-client: {install('metrics')}")
     from prometheus_client.registry import Collector  # noqa: PLC0415 - see this module's docstring
 
     from h3trio.metrics import Metrics  # noqa: PLC0415 - same
