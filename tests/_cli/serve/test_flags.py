@@ -74,6 +74,7 @@ OF_THE_HUB: list[tuple[list[str], object, str]] = [
     (["--max-subject-streams", "7"], 7, "access.limits.max_subject_streams"),
     (["--publish-rate", "7/s"], Rate.parse("7/s"), "access.limits.publish_rate"),
     (["--recheck-interval", "none"], math.inf, "access.limits.recheck_interval"),
+    (["--allowed-host", "h"], {"h"}, "access._hosts.names"),
     (["--jwt-audience", "a"], "a", "access._authenticator._rules.audience"),
     (["--jwt-issuer", "i"], "i", "access._authenticator._rules.issuer"),
     (["--jwt-leeway", "7s"], 7.0, "access._authenticator._rules.leeway"),

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import trio
 
-from .secret import check_secret
 from h3trio._extras import install
+
+from .secret import check_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
