@@ -37,6 +37,11 @@ def request(path: str = "/", *lines: str, method: str = "GET", version: str = "1
     return "\r\n".join(head).encode("latin-1")
 
 
+def event_source(path: str = "/", *lines: str, version: str = "1.1") -> bytes:
+    """Write the head of a request as browsers' EventSource sends it."""
+    return request(path, "Accept: text/event-stream", *lines, version=version)
+
+
 def post(body: bytes, path: str = "/", *lines: str) -> bytes:
     """Write a request with a body."""
     return request(path, f"Content-Length: {len(body)}", *lines, method="POST") + body

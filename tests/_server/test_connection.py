@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, connection_of, post, request
+from helpers import connect, connection_of, event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
@@ -1163,7 +1163,7 @@ async def test_drain_lets_a_plain_answer_finish(nursery: trio.Nursery) -> None:
 async def test_end_stream(nursery: trio.Nursery) -> None:
     """A running stream can be ended from outside; the connection serves the next request."""
     client = connect(nursery, endless)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.head()
     await wait_all_tasks_blocked()
     assert len(client.state.heartbeat) == 1
@@ -1177,7 +1177,7 @@ async def test_end_stream(nursery: trio.Nursery) -> None:
 async def test_drain_of_a_stream_closes_the_connection(nursery: trio.Nursery) -> None:
     """A connection whose stream is ended by a drain closes, though it didn't say so before."""
     client = connect(nursery, endless)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.head()
     await wait_all_tasks_blocked()
     client.state.draining.set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import pytest
 import trio
-from helpers import MemoryListener
+from helpers import MemoryListener, event_source
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, Server, Settings, serve
@@ -384,7 +384,7 @@ async def test_drain_spreads_the_ends_of_streams(
         ends.append(autojump_clock.current_time())
 
     for _ in range(20):
-        nursery.start_soon(listen, await running.request())
+        nursery.start_soon(listen, await running.request(event_source()))
     await wait_all_tasks_blocked()
     await running.server.drain()
     await wait_all_tasks_blocked()
@@ -427,11 +427,11 @@ async def test_new_requests_during_a_drain(
         return await (endless(event) if event.path == "/events" else hello(event))
 
     await running.start(either, PLAIN)
-    keeps_it_up = await running.request(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+    keeps_it_up = await running.request(event_source("/events"))
     await head(keeps_it_up)
     nursery.start_soon(running.server.drain)
     await trio.sleep(0.5)
-    stream = await running.answer(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+    stream = await running.answer(event_source("/events"))
     assert stream.startswith("HTTP/1.1 200 OK\r\n")
     assert re.search(r"\r\n\r\n.*retry: \d+\n\n\r\n0\r\n\r\n$", stream, re.DOTALL)
     plain = await running.answer()
@@ -550,7 +550,7 @@ async def test_a_drain_without_phases(running: Running, autojump_clock: MockCloc
 async def test_a_drain_without_a_soft_phase(running: Running, autojump_clock: MockClock) -> None:
     """Streams get their farewell all the same, at once."""
     await running.start(endless, Settings(drain_soft=0, drain_hard=10))
-    stream = await running.request()
+    stream = await running.request(event_source())
     await head(stream)
     await running.server.drain()
     assert (await rest(stream)).endswith("0\r\n\r\n")

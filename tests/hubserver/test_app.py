@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Client, Head, connect, post, request
+from helpers import Client, Head, connect, event_source, post, request
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
@@ -48,7 +48,7 @@ class HubClient:
     async def subscribe(self, path: str, *lines: str) -> Client:
         """Open a stream and read its opening block away."""
         client = self.connect()
-        await client.send(local(request(path, *lines)))
+        await client.send(local(event_source(path, *lines)))
         assert (await client.head()).status == 200
         assert await client.chunk() == b":\n"
         assert (await client.chunk()).startswith(b"id: ")

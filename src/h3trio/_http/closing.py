@@ -47,7 +47,8 @@ def lost(error: BaseException) -> CloseReason:
 ENDED_BY_SERVER = frozenset(
     {CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED, CloseReason.AUTH_EXPIRED}
 )
-"""Endings after which a stream gets a farewell `retry:` and its final chunk."""
+"""Endings by the server: a client that comes back by itself gets a farewell `retry:` and the final
+chunk, any other neither."""
 
 LIMIT_OF: Mapping[CloseReason | None, str] = {
     CloseReason.SLOW: "write_timeout",

@@ -281,6 +281,9 @@ class H3Event(SetsCookies):
         Entering the block sends the head. To stream after the handler has
         returned instead, call this and then `set_stream_callback`.
 
+        While the server drains, entering it raises `HTTPError` 503 unless the client comes back by
+        itself: that one gets a stream that is over at once.
+
         Raises:
             ResponseStateError: a stream was started before, or a response sent.
         """
@@ -304,9 +307,11 @@ class H3Event(SetsCookies):
         self._draft.stream_callback = callback
 
     def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
-        """Cancel the handler and end its stream with a farewell and the final chunk.
+        """Cancel the handler and end its stream.
 
-        Where no stream was entered yet, the answer is 503.
+        A client that comes back by itself, as EventSource does, gets a `retry:` and the final
+        chunk. For any other the answer is cut off, so that half of it doesn't look whole. Where no
+        stream was entered yet, the answer is 503.
         """
         if self._responder is not None:
             self._responder.end(reason)

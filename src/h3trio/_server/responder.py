@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, Never, final
 import trio
 
 from h3trio._http.closing import CloseReason, lost
-from h3trio._http.errors import ResponseStateError
+from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.headers import MutableHeaders
 
-from .farewell import STREAM_HEADERS
+from .farewell import STREAM_HEADERS, comes_back
 from .send_queue import SendQueue
 from .writer import SSEWriter
 
@@ -124,7 +124,7 @@ class Responder:
     # -- for the event
 
     def end(self, reason: CloseReason) -> None:
-        """Cancel the handler and end its stream with a farewell."""
+        """Cancel the handler and end its stream: `farewell` says how."""
         self.scope.cancel(reason)
 
     def fail_stream(self) -> None:
@@ -136,14 +136,18 @@ class Responder:
         """Send the head and a first comment; give the writer.
 
         Raises:
-            HTTPError: 429, the client's address holds all the streams it may.
+            HTTPError: 429, the client's address holds all the streams it may; 503, the server
+                drains, and the client isn't one that would come back after an orderly end.
             ResponseStateError: there can be no stream any more.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._require_writable()
         self._require_streamable()
-        self.peer.take_stream(client)
         draft, server, scope = self.draft, self.server, self.scope
+        returns = comes_back(self.method, self.headers)
+        if server.draining.is_set() and not returns and self.method != "HEAD":
+            raise HTTPError(503, "the server is going away")
+        self.peer.take_stream(client)
         fields = self._join(draft.take_fields(), STREAM_HEADERS)
         head = self.http.stream_head(draft.status, fields)
         draft.state = ResponseState.STREAMING
@@ -156,6 +160,7 @@ class Responder:
             settings=server.settings,
             nursery=self.nursery,
             scope=scope,
+            comes_back=returns,
         )
         scope.is_streaming = True
         # A reader that pauses must look again: a stream may not be left unwatched.

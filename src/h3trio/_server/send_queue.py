@@ -71,6 +71,8 @@ class SendQueue:
     nursery: trio.Nursery
     scope: ExchangeScope
     """That of the exchange: cancelled where the client is gone."""
+    comes_back: bool = False
+    """Whether its client opens it again by itself: see `farewell.comes_back`."""
     state: State = State.IDLE
     finished: bool = False
     """Whether the transport has the last chunk."""
@@ -105,6 +107,11 @@ class SendQueue:
         return not self._closing and self.state in (State.IDLE, State.BUSY)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the handler has said all: only what waits, and the last chunk, are left."""
+        return self._closing
+
+    @property
     def queued_events(self) -> int:
         """Events that wait; those being sent aren't among them."""
         return 0 if self._receive is None else self._receive.statistics().current_buffer_used
@@ -118,6 +125,11 @@ class SendQueue:
 
     def open(self, head: bytes) -> None:
         """Send the response head and a first comment, so that `onopen` fires."""
+        if not self.chunked:
+            # RFC 9112 section 6.3: a body without length or chunks ends where the connection is
+            # closed, so an orderly close makes it look whole. Until it is whole there is to be
+            # none, not even where this process is killed.
+            self.transport.reset_at_close(on=True)
         first = chunk(HEARTBEAT) if self.chunked else HEARTBEAT
         self._write(head + first)
 
@@ -367,6 +379,8 @@ class SendQueue:
     def _end(self) -> None:
         """The transport has the last chunk: an EOF from now on is the client's answer to it."""
         self.finished = True
+        if not self.chunked:
+            self.transport.reset_at_close(on=False)
         self.scope.is_complete = True
         self.state = State.ENDED
 
