@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
-from helpers import post, request
+from helpers import event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
@@ -280,7 +280,7 @@ async def long_linger(stage: Stage, *, above: bool) -> object:
 
 async def long_stream(stage: Stage, *, above: bool) -> object:
     """A stream looked at after 59.9 s, or 60.1 s."""
-    client = await stage.connect(request("/stream"))
+    client = await stage.connect(event_source("/stream"))
     await client.piece()
     await trio.sleep(60.1 if above else 59.9)
     if stage.server.statistics().streams:
@@ -290,7 +290,7 @@ async def long_stream(stage: Stage, *, above: bool) -> object:
 
 async def slow_farewell(stage: Stage, *, above: bool) -> object:
     """A client that takes an ended stream after 0.9 s, or 1.1 s."""
-    client = await stage.connect(request("/stream?end=1"))
+    client = await stage.connect(event_source("/stream?end=1"))
     await trio.sleep(1.1 if above else 0.9)
     data = b"".join([await client.piece() for _ in range(3)])
     return data.endswith(b"0\r\n\r\n")
