@@ -131,6 +131,10 @@ async def app(event: H3Event) -> object:
             await trio.sleep_forever()
     if event.path == "/sleep":
         await trio.sleep(float(event.query["seconds"]))
+    if event.path == "/tell":
+        async with event.start_sse():
+            await trio.sleep(float(event.query["seconds"]))
+        return None
     if event.path == "/unread":
         return "unread"
     return await event.body()
@@ -320,6 +324,14 @@ async def long_request(stage: Stage, *, above: bool) -> object:
     return await client.status()
 
 
+async def long_answer(stage: Stage, *, above: bool) -> object:
+    """A stream in answer to a POST that takes 24.9 s of a drain, or 25.1 s."""
+    client = await stage.connect(post(b"", "/tell?seconds=" + ("25.1" if above else "24.9")))
+    await client.piece()
+    stage.nursery.start_soon(stage.server.drain)
+    return (await client.rest()).endswith(b"0\r\n\r\n")
+
+
 ROWS: Final = {
     "max_connections": Row(
         settings=Settings(max_connections=1), play=too_many_connections, above=503
@@ -376,6 +388,7 @@ ROWS: Final = {
     "drain_hard": Row(
         settings=Settings(drain_soft=4, drain_hard=10), play=long_request, above="closed"
     ),
+    "drain_finish": Row(settings=Settings(drain_finish=25), play=long_answer, at=True, above=False),
 }
 
 

@@ -7,11 +7,12 @@ import logging
 import re
 import resource
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import pytest
 import trio
 from helpers import MemoryListener, event_source
+from tables import table
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, Server, Settings, serve
@@ -555,6 +556,133 @@ async def test_a_drain_without_a_soft_phase(running: Running, autojump_clock: Mo
     await running.server.drain()
     assert (await rest(stream)).endswith("0\r\n\r\n")
     assert autojump_clock.current_time() < 10
+
+
+# -- streams that are to finish
+
+POST: Final = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
+EVENTS: Final = event_source()
+
+
+def telling(seconds: float, drain: Literal["end", "finish"] | None = None) -> Handler:
+    """Make a handler that streams for so long."""
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse(drain=drain) as writer:
+            await trio.sleep(seconds)
+            await writer.send("done")
+
+    return handler
+
+
+@table(
+    "asked, drain, finishes",
+    [
+        (POST, None, True),
+        (POST, "end", False),
+        (POST, "finish", True),
+        (GET, None, False),
+        (GET, "finish", True),
+        (EVENTS, None, False),
+        (EVENTS, "finish", True),
+    ],
+)
+async def test_what_a_drain_lets_finish(
+    nursery: trio.Nursery,
+    *,
+    asked: bytes,
+    drain: Literal["end", "finish"] | None,
+    finishes: bool,
+    autojump_clock: MockClock,
+) -> None:
+    """Answers to other methods than GET finish unless told otherwise, as what asks for it does."""
+    running = Running(nursery, memory_stream_pair)
+    await running.start(telling(20, drain), PLAIN)
+    stream = await running.request(asked)
+    await head(stream)
+    start = autojump_clock.current_time()
+    await running.server.drain()
+    assert trio.current_time() - start == pytest.approx(20 if finishes else 1)
+    assert ("data: done" in await rest(stream)) == finishes
+    reason = CloseReason.COMPLETED if finishes else CloseReason.DRAINING
+    assert running.server.statistics().closings == {reason: 1}
+    assert running.server.statistics().limits == {}
+
+
+async def test_only_what_finishes_outlasts_the_hard_deadline(
+    running: Running, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """While one stream goes on, the others' time is over when it would be without."""
+    ended = trio.Event()
+
+    async def either(event: H3Event) -> object:
+        if event.method == "POST":
+            return await telling(20)(event)
+        try:
+            await trio.sleep_forever()
+        finally:
+            assert autojump_clock.current_time() == pytest.approx(15)
+            ended.set()
+
+    await running.start(either, PLAIN)
+    finishing = await running.request(POST)
+    await head(finishing)
+    hangs = await running.request()
+    nursery.start_soon(running.server.drain)
+    await ended.wait()
+    assert await rest(hangs) == ""
+    assert running.server.statistics().limits == {"drain_hard": 1}
+    assert "data: done" in await rest(finishing)
+    assert autojump_clock.current_time() == pytest.approx(20)
+
+
+@table("soft", [10, 100])
+async def test_a_stream_that_finishes_too_late_is_cut(
+    nursery: trio.Nursery, soft: int, autojump_clock: MockClock
+) -> None:
+    """After `drain_finish` it is cut off, though the phases of the drain go on."""
+    running = Running(nursery, memory_stream_pair)
+    settings = Settings(drain_soft=soft, drain_hard=5, drain_finish=18, linger_timeout=0)
+    await running.start(telling(20), settings)
+    stream = await running.request(POST)
+    await head(stream)
+    start = autojump_clock.current_time()
+    await running.server.drain()
+    assert autojump_clock.current_time() - start == pytest.approx(18)
+    assert "0\r\n" not in await rest(stream)
+    assert running.server.statistics().limits == {"drain_finish": 1}
+
+
+async def test_a_handler_that_does_not_end_at_drain_finish(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    """It has the time of a farewell, as the others have at the hard deadline."""
+
+    async def shields(event: H3Event) -> None:
+        async with event.start_sse():
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+
+    await running.start(shields, PLAIN)
+    await head(await running.request(POST))
+    await running.server.drain()
+    assert autojump_clock.current_time() == pytest.approx(60)
+    assert running.server.statistics().limits == {"drain_finish": 1, "drain_hard": 1}
+
+
+async def test_a_client_that_leaves_is_not_waited_for(
+    running: Running, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What is to finish is for its client: when that leaves, the drain is over."""
+    await running.start(telling(20), PLAIN)
+    stream = await running.request(POST)
+    await head(stream)
+    nursery.start_soon(running.server.drain)
+    await trio.sleep(2)
+    await stream.aclose()
+    await running.ended.wait()
+    assert autojump_clock.current_time() == 2
+    assert running.server.statistics().closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 # -- what doesn't end

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 from e2e.fronts import NGINX_MAIN, Site, issue, run_front
-from e2e.process import PATIENCE, ServeProcess
+from e2e.process import PATIENCE, ServeProcess, connect
 from tools import require_tool
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ async def answer(event):
     async with event.start_sse() as writer:
         await writer.send("half")
         await trio.sleep_forever()
+
+@app.post("/long")
+async def long(event):
+    async with event.start_sse() as writer:
+        await writer.send("begun")
+        await event.draining.wait()
+        await trio.sleep(float(event.query["seconds"]))
+        await writer.send("done")
 
 @app.all("/whole")
 async def whole(event):
@@ -89,7 +97,7 @@ async def test_curl_sees_that_it_was_cut(
     nursery: trio.Nursery, app: str, tmp_path: Path, reason: str
 ) -> None:
     """Direct, in HTTP/1.0 and behind nginx it fails, and has what was sent before."""
-    limits = LEASE if reason == "lease" else ("--drain-soft", "0.1")
+    limits = LEASE if reason == "lease" else ("--drain-soft", "0.1", "--drain-finish", "0.1")
     served = await ServeProcess.start(nursery, app, *limits)
     proxied = await behind_nginx(nursery, served.port, tmp_path)
     found: dict[str, tuple[int, str]] = {}
@@ -123,6 +131,29 @@ async def test_curl_sees_that_it_is_whole(nursery: trio.Nursery, app: str, tmp_p
         status, text = await curl(f"{url}/answer", *args, *EVENT_SOURCE)
         assert (status, text.partition("retry: ")[0]) == (0, ":\ndata: half\n\n")
     assert await served.stop() == 0
+
+
+async def test_an_answer_finishes_while_draining(nursery: trio.Nursery, app: str) -> None:
+    """A signal lets the answer to a POST come to its end, and then the process."""
+    served = await ServeProcess.start(nursery, app, "--drain-soft", "0.1", "--drain-hard", "0.1")
+    async with await connect(served.port) as connection:
+        await connection.ask("POST", "/long?seconds=1")
+        await connection.until(b"begun\n\n")
+        served.send_signal(signal.SIGTERM)
+        assert await connection.rest() == (b"data: done\n\n", True)
+    assert await served.wait() == 0
+
+
+async def test_a_second_signal_waits_for_no_answer(nursery: trio.Nursery, app: str) -> None:
+    """Who signals twice ends the answers too, and their clients see it."""
+    served = await ServeProcess.start(nursery, app)
+    async with await connect(served.port) as connection:
+        await connection.ask("POST", "/long?seconds=50")
+        await connection.until(b"begun\n\n")
+        served.send_signal(signal.SIGTERM)
+        await served.wait_line("draining; once more to exit at once")
+        assert await served.stop() == 128 + signal.SIGTERM
+        assert await connection.rest() == (b"", False)
 
 
 async def test_over_tls(nursery: trio.Nursery, app: str, tmp_path: Path) -> None:

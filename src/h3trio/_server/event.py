@@ -8,7 +8,7 @@ and any error still has a true status; entering it sends the head.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from h3trio._http.closing import CloseReason
 from h3trio._http.cookies import SetsCookies, parse_cookies
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .writer import SSEWriter
 
     Handler = Callable[["H3Event"], Awaitable[object]]
+
+# Methods whose streams a drain ends, as their clients can ask again: see `H3Event.start_sse`.
+_ASKED_AGAIN: Final = ("GET", "HEAD")
 
 
 @final
@@ -275,22 +278,31 @@ class H3Event(SetsCookies):
         """Whether status and headers are out."""
         return self._draft.head_sent
 
-    def start_sse(self) -> SSEStream:
+    def start_sse(self, *, drain: Literal["end", "finish"] | None = None) -> SSEStream:
         """Answer with an event stream: `async with event.start_sse() as writer`.
 
         Entering the block sends the head. To stream after the handler has
         returned instead, call this and then `set_stream_callback`.
+
+        Args:
+            drain: what a drain of the server does to it. `"end"`: it is ended in the first phase.
+                `"finish"`: it goes on for up to `Settings.drain_finish` seconds. `None` is
+                `"finish"` for methods other than GET: their answers can't be asked for again.
 
         While the server drains, entering it raises `HTTPError` 503 unless the client comes back by
         itself: that one gets a stream that is over at once.
 
         Raises:
             ResponseStateError: a stream was started before, or a response sent.
+            ValueError: `drain` is something else.
         """
         draft = self._draft
         if draft.state is not ResponseState.NEW:
             raise ResponseStateError(f"can't start a stream: {draft.state.value} already")
+        if drain not in (None, "end", "finish"):
+            raise ValueError(f'drain must be "end", "finish" or None, not {drain!r}')
         draft.state = ResponseState.STREAM_STARTED
+        draft.finishes = self.method not in _ASKED_AGAIN if drain is None else drain == "finish"
         return SSEStream(self._responder, self.client)
 
     def set_stream_callback(self, callback: StreamCallback) -> None:

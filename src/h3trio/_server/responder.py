@@ -68,6 +68,8 @@ class Draft:
     head_hooks: tuple[HeadHook, ...] = ()
     close_hooks: tuple[CloseHook, ...] = ()
     stream_callback: StreamCallback | None = None
+    finishes: bool = False
+    """Whether the stream may go on while the server drains."""
     _headers: MutableHeaders | None = None
 
     @property
@@ -161,6 +163,7 @@ class Responder:
             nursery=self.nursery,
             scope=scope,
             comes_back=returns,
+            finishes=draft.finishes,
         )
         scope.is_streaming = True
         # A reader that pauses must look again: a stream may not be left unwatched.

@@ -73,6 +73,8 @@ class SendQueue:
     """That of the exchange: cancelled where the client is gone."""
     comes_back: bool = False
     """Whether its client opens it again by itself: see `farewell.comes_back`."""
+    finishes: bool = False
+    """Whether a drain lets it go on, for `Settings.drain_finish`."""
     state: State = State.IDLE
     finished: bool = False
     """Whether the transport has the last chunk."""

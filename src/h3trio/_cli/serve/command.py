@@ -107,7 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
         parts = hub.hub_from(arguments, settings)
         handler, settings, what = parts.app(), parts.settings, parts.store
     serving = partial(serve, handler, settings=settings, **listening)
-    stop = StopSignals(settings.drain_soft + settings.drain_hard + GRACE)
+    patience = settings.drain_soft + settings.drain_hard
+    if arguments.app:  # the hub has no streams that are to finish
+        patience = max(patience, settings.drain_finish + settings.farewell_timeout)
+    stop = StopSignals(patience + GRACE)
     ready = _ready_record if is_json else _ready_line
     failure = trio.run(_main, serving, partial(ready, what), stop)
     stop.restore()
