@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[bytes | bytearray]]
     Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.HalfCloseableStream]]
 
+STREAM_TYPE = "text/event-stream; charset=utf-8"
+
 
 def request(path: str = "/", *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
     """Write the head of a request."""

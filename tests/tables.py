@@ -25,7 +25,7 @@ def table(names: str, rows: Iterable[Any]) -> Callable[[Test], Test]:
     """Run a test for each row, with the row's values as arguments.
 
     The rows share one test: its fixtures (each row has a `nursery` of its own), its event loop, its
-    time. Those behind a row that fails run all the same. Tables in front of one test are multiplied.
+    time. Those behind a row that fails run all the same. Tables in front of a test are multiplied.
 
     Args:
         names: of the arguments: `"given, wanted"`.

@@ -282,7 +282,7 @@ async def test_stream_headers(nursery: trio.Nursery) -> None:
     assert head.headers == {
         "cache-control": "private",
         "set-cookie": "a=1, b=2",
-        "content-type": "text/event-stream",
+        "content-type": "text/event-stream; charset=utf-8",
         "x-accel-buffering": "no",
         "transfer-encoding": "chunked",
     }
@@ -755,7 +755,7 @@ async def test_head_of_a_stream(nursery: trio.Nursery) -> None:
     for _ in range(2):
         head = await client.head()
         assert head.status == 200
-        assert head.headers["content-type"] == "text/event-stream"
+        assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert head.headers["transfer-encoding"] == "chunked"
     await wait_all_tasks_blocked()
     assert unwound == ["unwound", "unwound"]

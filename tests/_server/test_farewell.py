@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, event_source, post, request
+from helpers import STREAM_TYPE, connect, event_source, post, request
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
@@ -38,7 +38,7 @@ async def test_an_event_source_is_never_told_503_by_a_drain(nursery: trio.Nurser
     client.state.draining.set()
     await client.send(event_source())
     head, body = await client.response()
-    assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    assert (head.status, head.headers["content-type"]) == (200, STREAM_TYPE)
     assert head.headers["access-control-allow-origin"] == "*"
     assert head.headers["connection"] == "close"
     assert (found := re.fullmatch(rb"retry: (\d+)\n\n", body))

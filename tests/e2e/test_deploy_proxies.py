@@ -119,7 +119,7 @@ async def test_a_restart_is_survived(
         both.start_soon(put, "publisher", "-d", "hi")
     head, _, body = answers["event source"].partition("\r\n\r\n")
     assert head.startswith("HTTP/2 200")
-    assert "content-type: text/event-stream" in head.splitlines()
+    assert "content-type: text/event-stream; charset=utf-8" in head.splitlines()
     assert "access-control-allow-origin: https://other.example" in head.splitlines()
     assert body == AWAY
     assert re.match("HTTP/2 50[23] ", answers["publisher"])

@@ -260,7 +260,7 @@ async def test_head_of_a_stream_subscribes_nobody(hub: HubClient) -> None:
     client = hub.connect()
     await client.send(local(request("/events/news", method="HEAD")))
     head = await client.head()
-    assert head.headers["content-type"] == "text/event-stream"
+    assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
     await wait_all_tasks_blocked()
     assert hub.hub.statistics().subscribers == 0
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .state import ServerState
 
 STREAM_HEADERS: Final = (
-    (b"Content-Type", b"text/event-stream"),
+    # WHATWG HTML section 9.2.5 has UTF-8 always. But RFC 2616 section 3.7.1 had ISO-8859-1 for text
+    # without a charset, and clients still read it so: then a byte 0x85 ends a line.
+    (b"Content-Type", b"text/event-stream; charset=utf-8"),
     (b"Cache-Control", b"no-cache, no-transform"),
     (b"X-Accel-Buffering", b"no"),
 )

@@ -8,12 +8,12 @@ transport has everything.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import trio
 
+from h3trio._http.response import json_text
 from h3trio._wire.event import SSEEvent
 
 if TYPE_CHECKING:
@@ -96,12 +96,13 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     ) -> None:
         """Send an object as compact JSON; as `send`.
 
+        NEL, U+2028 and U+2029 in it are escaped: some clients would end a line there.
+
         Raises:
             TypeError: the object has no JSON form.
             ValueError: it holds NaN or an infinity, which JSON can't say.
         """
-        data = json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        await self._queue.send_frame(_frame(data, event, id, retry))
+        await self._queue.send_frame(_frame(json_text(obj), event, id, retry))
 
     def send_nowait(
         self,
