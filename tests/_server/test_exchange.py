@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from h3trio import H3Event, SSEWriter
-    from h3trio._server.event import Handler, SSEStream
+    from h3trio._server.event import Handler
+    from h3trio._server.responder import SSEStream
 
 
 async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, bytes]:

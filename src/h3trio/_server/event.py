@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Final, Literal, final
 from h3trio._http.closing import CloseReason
 from h3trio._http.cookies import SetsCookies, parse_cookies
 from h3trio._http.errors import HTTPError, ResponseStateError
+from h3trio._http.headers import MutableHeaders, is_token
 from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query
 from h3trio._http.response import Response, to_response
 
 from .body_stream import BodyStream
+from .farewell import EVENT_STREAM
 from .logs.redaction import printable, redact_path
-from .responder import ResponseState
+from .responder import OtherStream, ResponseState, SSEStream, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
 
     import trio
 
-    from h3trio._http.headers import Headers, MutableHeaders, QueryParams
+    from h3trio._http.headers import Headers, QueryParams
     from h3trio._http.request import Target
     from h3trio._http.statistics import ServerStatistics
 
     from .body import BodyBuffer
     from .responder import CloseHook, Draft, HeadHook, Responder, StreamCallback
     from .state import ServerState
-    from .writer import SSEWriter
 
     Handler = Callable[["H3Event"], Awaitable[object]]
 
@@ -294,8 +294,41 @@ class H3Event(SetsCookies):
 
         Raises:
             ResponseStateError: a stream was started before, or a response sent.
-            ValueError: `drain` is something else.
+            ValueError: `drain` is something else. Entering the stream raises it where
+                `response_headers` name another type: `start_stream` is for those.
         """
+        self._start(drain)
+        return SSEStream(self._responder, self.client)
+
+    def start_stream(
+        self, content_type: str, *, drain: Literal["end", "finish"] | None = None
+    ) -> OtherStream:
+        """Answer with a stream of any type: `async with event.start_stream(…) as writer`.
+
+        The writer sends bytes and text as they are. The bounds, deadlines and statistics are those
+        of `start_sse`, but nothing goes out by itself: no first comment, no heartbeats, no `retry:`
+        at an end by the server, which cuts the stream off. While the server drains, entering it
+        raises `HTTPError` 503.
+
+        Args:
+            content_type: `"application/x-ndjson"`, for instance, with its parameters.
+            drain: as for `start_sse`.
+
+        Raises:
+            ResponseStateError: as `start_sse`.
+            ValueError: the type is none, or `text/event-stream`; `drain` is something else.
+        """
+        kind, _, subtype = media_type(content_type).partition("/")
+        if not (is_token(kind) and is_token(subtype)):
+            raise ValueError(f"{content_type!r} is no content type, such as application/x-ndjson")
+        if f"{kind}/{subtype}" == EVENT_STREAM:
+            raise ValueError("an event stream is framed and kept alive: use start_sse")
+        checked = MutableHeaders({"Content-Type": content_type})["Content-Type"]
+        self._start(drain)
+        self._draft.content_type = checked
+        return OtherStream(self._responder, self.client)
+
+    def _start(self, drain: Literal["end", "finish"] | None) -> None:
         draft = self._draft
         if draft.state is not ResponseState.NEW:
             raise ResponseStateError(f"can't start a stream: {draft.state.value} already")
@@ -303,7 +336,6 @@ class H3Event(SetsCookies):
             raise ValueError(f'drain must be "end", "finish" or None, not {drain!r}')
         draft.state = ResponseState.STREAM_STARTED
         draft.finishes = self.method not in _ASKED_AGAIN if drain is None else drain == "finish"
-        return SSEStream(self._responder, self.client)
 
     def set_stream_callback(self, callback: StreamCallback) -> None:
         """Run `await callback(writer)` once the handler has returned.
@@ -312,11 +344,12 @@ class H3Event(SetsCookies):
             ResponseStateError: `start_sse` wasn't called, or the stream was entered;
                 entering it afterwards raises it too.
         """
-        if self._draft.state is not ResponseState.STREAM_STARTED:
+        draft = self._draft
+        if draft.state is not ResponseState.STREAM_STARTED or draft.content_type is not None:
             raise ResponseStateError(
                 "call start_sse() first, and set the callback before the stream is entered"
             )
-        self._draft.stream_callback = callback
+        draft.stream_callback = callback
 
     def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
         """Cancel the handler and end its stream.
@@ -367,42 +400,3 @@ def response_from(event: H3Event, result: object) -> Response | None:
 def let_go(event: H3Event) -> None:
     """Let an event forget its connection, once the exchange is over."""
     event._let_go()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
-
-
-@final
-class SSEStream:
-    """An async context manager that gives the writer: `async with event.start_sse() as writer`.
-
-    Leaving the block normally sends what was accepted and the final chunk. An
-    error that leaves it ends the stream without the final chunk, so that the client
-    knows, also where the handler catches it outside.
-    """
-
-    __slots__ = ("_client", "_responder", "_writer")
-
-    def __init__(self, responder: Responder | None, client: str) -> None:
-        self._responder = responder
-        self._client = client
-        self._writer: SSEWriter | None = None
-
-    async def __aenter__(self) -> SSEWriter:
-        if self._writer is not None:
-            raise ResponseStateError("this stream was entered before")
-        if self._responder is None:
-            raise ResponseStateError("can't stream: closed already")
-        self._writer = await self._responder.open_stream(self._client)
-        return self._writer
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            if self._writer is not None:
-                await self._writer.aclose()
-        elif self._responder is not None and issubclass(exc_type, Exception):
-            self._responder.fail_stream()
-        # After a cancellation the exchange decides how the stream ends: it alone knows whose doing
-        # that was.

@@ -151,7 +151,7 @@ class Exchange:
         callback, draft.stream_callback = draft.stream_callback, None
         if callback is None:
             raise ResponseStateError(
-                "start_sse() was called, but the stream was neither entered nor given a callback"
+                "a stream was started, but it was neither entered nor given a callback"
             )
         writer = await self._responder.open_stream(self.event.client)
         await callback(writer)

@@ -28,12 +28,17 @@ if TYPE_CHECKING:
     from .send_queue import SendQueue
     from .state import ServerState
 
+EVENT_STREAM: Final = "text/event-stream"
+# Not to be held up on the way, nor changed, compressed for instance, which holds it up too.
+AT_ONCE: Final = (
+    (b"Cache-Control", b"no-cache, no-transform"),
+    (b"X-Accel-Buffering", b"no"),
+)
 STREAM_HEADERS: Final = (
     # WHATWG HTML section 9.2.5 has UTF-8 always. But RFC 2616 section 3.7.1 had ISO-8859-1 for text
     # without a charset, and clients still read it so: then a byte 0x85 ends a line.
     (b"Content-Type", b"text/event-stream; charset=utf-8"),
-    (b"Cache-Control", b"no-cache, no-transform"),
-    (b"X-Accel-Buffering", b"no"),
+    *AT_ONCE,
 )
 
 
@@ -49,7 +54,7 @@ def comes_back(method: str, headers: Headers) -> bool:
     if accept is None:
         return False
     named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
-    return "text/event-stream" in named
+    return EVENT_STREAM in named
 
 
 async def say_last(queue: SendQueue, reason: CloseReason | None, state: ServerState) -> None:
