@@ -459,7 +459,7 @@ async def endless(event: H3Event) -> None:
 
 def retry_of(farewell: bytes) -> int:
     """Return the milliseconds of a farewell: one `retry`, and nothing else."""
-    found = re.fullmatch(rb"retry: (\d+)\n\n", farewell)
+    found = re.fullmatch(rb"retry: (\d+)\n", farewell)
     assert found
     return int(found[1])
 

@@ -391,7 +391,7 @@ async def test_drain_spreads_the_ends_of_streams(
     await wait_all_tasks_blocked()
     # A tenth of the phase is for handlers that end by themselves.
     assert ends == pytest.approx([1 + 9 * n / 20 for n in range(20)])
-    farewells = [re.findall(r"retry: (\d+)\n\n\r\n0\r\n\r\n$", body) for body in bodies]
+    farewells = [re.findall(r"retry: (\d+)\n\r\n0\r\n\r\n$", body) for body in bodies]
     retries = {int(found) for (found,) in farewells}
     assert len(retries) > 15
     assert min(retries) >= 1000
@@ -434,7 +434,7 @@ async def test_new_requests_during_a_drain(
     await trio.sleep(0.5)
     stream = await running.answer(event_source("/events"))
     assert stream.startswith("HTTP/1.1 200 OK\r\n")
-    assert re.search(r"\r\n\r\n.*retry: \d+\n\n\r\n0\r\n\r\n$", stream, re.DOTALL)
+    assert re.search(r"\r\n\r\n.*retry: \d+\n\r\n0\r\n\r\n$", stream, re.DOTALL)
     plain = await running.answer()
     assert plain.startswith("HTTP/1.1 200 OK\r\n")
     assert "\r\nConnection: close\r\n" in plain

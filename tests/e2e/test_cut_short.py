@@ -16,6 +16,7 @@ import trio
 import trustme
 from e2e.fronts import NGINX_MAIN, Site, issue, run_front
 from e2e.process import PATIENCE, ServeProcess, connect
+from openai._streaming import SSEDecoder
 from tools import require_tool
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ async def test_curl_sees_that_it_is_whole(nursery: trio.Nursery, app: str, tmp_p
         assert await curl(f"{url}/whole", "-d", "{}", *args) == (0, ":\ndata: whole\n\n")
         status, text = await curl(f"{url}/answer", *args, *EVENT_SOURCE)
         assert (status, text.partition("retry: ")[0]) == (0, ":\ndata: half\n\n")
+        # OpenAI's reader makes an event of each blank line behind a field.
+        (half,) = SSEDecoder().iter_bytes(iter([text.encode()]))
+        assert half.data == "half"
     assert await served.stop() == 0
 
 
