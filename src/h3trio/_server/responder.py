@@ -4,7 +4,7 @@ A `Draft` is what the handler has said of the answer so far. It outlives the res
 holds the event may ask it. The responder holds the connection, and is let go with the exchange:
 else an event that somebody keeps would keep a connection.
 
-`SSEStream` and `OtherStream` are what a handler enters to have it open a stream.
+A handler enters `SSEStream` or `OtherStream` to have it open a stream.
 
 A send that was cancelled or failed leaves a cut message behind. Then the framing is told to write
 nothing else, and the exchange, by its scope, to end.
@@ -171,8 +171,8 @@ class Responder:
         returns = is_sse and comes_back(self.method, self.headers)
         if server.draining.is_set() and not returns and self.method != "HEAD":
             raise HTTPError(503, "the server is going away")
-        fields = self._stream_fields(draft)
         self.peer.take_stream(client)
+        fields = self._stream_fields(draft)
         head = self.http.stream_head(draft.status, fields)
         draft.state = ResponseState.STREAMING
         self.status = draft.status
