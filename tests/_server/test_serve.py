@@ -670,6 +670,19 @@ async def test_a_handler_that_does_not_end_at_drain_finish(
     assert running.server.statistics().limits == {"drain_finish": 1, "drain_hard": 1}
 
 
+async def test_how_long_a_drain_may_take(running: Running) -> None:
+    """That depends on whether a stream is open that is to finish."""
+    await running.start(telling(20), PLAIN)
+    await head(await running.request(EVENTS))
+    assert running.server.drain_time == 15
+    finishing = await running.request(POST)
+    await head(finishing)
+    assert running.server.drain_time == 26
+    await finishing.aclose()
+    await wait_all_tasks_blocked()
+    assert running.server.drain_time == 15
+
+
 async def test_a_client_that_leaves_is_not_waited_for(
     running: Running, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

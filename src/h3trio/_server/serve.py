@@ -102,6 +102,19 @@ class Server:
         """Whether `drain` was called: not ready for new work."""
         return self._state.draining.is_set()
 
+    @property
+    def drain_time(self) -> float:
+        """How many seconds a drain that begins now may take.
+
+        `Settings.drain_soft` and `drain_hard`; or, where streams are open that are to finish,
+        `drain_finish` and the time of a farewell, if that is longer.
+        """
+        settings = self._state.settings
+        phases = settings.drain_soft + settings.drain_hard
+        if not self._streams(finish=True):
+            return phases
+        return max(phases, settings.drain_finish + settings.farewell_timeout)
+
     def statistics(self) -> ServerStatistics:
         """A snapshot; its cost doesn't grow with the connections."""
         return self._state.statistics()

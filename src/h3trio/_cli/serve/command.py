@@ -107,10 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         parts = hub.hub_from(arguments, settings)
         handler, settings, what = parts.app(), parts.settings, parts.store
     serving = partial(serve, handler, settings=settings, **listening)
-    patience = settings.drain_soft + settings.drain_hard
-    if arguments.app:  # the hub has no streams that are to finish
-        patience = max(patience, settings.drain_finish + settings.farewell_timeout)
-    stop = StopSignals(patience + GRACE)
+    stop = StopSignals(settings.drain_soft + settings.drain_hard + GRACE)
     ready = _ready_record if is_json else _ready_line
     failure = trio.run(_main, serving, partial(ready, what), stop)
     stop.restore()
@@ -151,6 +148,7 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
             if interval := watchdog_interval(os.environ):
                 nursery.start_soon(_feed_watchdog, manager, interval)
             await asked.wait()
+            stop.patience = server.drain_time + GRACE
             notify("STOPPING=1", manager)
             await server.drain()
         nursery.cancel_scope.cancel(reason="the server has stopped")
