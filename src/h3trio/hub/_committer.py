@@ -7,17 +7,24 @@ and then wakes the publishers. Were each publisher to do that last step after it
 scheduler would decide the order of the log.
 
 Cancelling a publisher abandons the wait, not the event.
+
+Whatever a history raises is its publishers', and the committer goes on. Whether it can store at
+all is another question, as one event may only have been too large: so it is asked right behind a
+failure, and again when somebody wants to know.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+from collections import Counter, deque
 from dataclasses import KW_ONLY, dataclass, field
 from heapq import nlargest
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+from h3trio._tasks import own_error
 
 from ._fanout.latency import Histogram
 from ._history.errors import HistoryError, OutcomeUnknownError, OverloadedError
@@ -30,11 +37,17 @@ if TYPE_CHECKING:
     from ._history.record import Appended, Update
 
 
+logger = logging.getLogger("h3trio.hub")
+
 MAX_COMMIT_BYTES: Final = 1024 * 1024
 """Bytes of the events of one commit: many small ones, and little beside a write-ahead log."""
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
+
+CHECK_SECONDS: Final = 1.0
+"""The least time from one question whether the history can store to the next: a probe may come
+from every machine of a cluster, and the answer may cost a write."""
 
 
 @final
@@ -65,7 +78,9 @@ class Committer:
     waiting: int = 0
     """Updates that wait for the history."""
     failure: str | None = None
-    """The message of the history when it last failed; `None` once it stored again."""
+    """Why the history can't store; `None` while it can, as far as anybody knows."""
+    task_failures: Counter[str] = field(default_factory=Counter[str])
+    """Errors in the hub's own tasks, by task; its own are commits that failed."""
     latency: Histogram = field(default_factory=Histogram)
     """Seconds from a publish to its ids; of those that have some."""
     published: int = 0
@@ -75,6 +90,7 @@ class Committer:
     _commits: deque[_Commit] = field(default_factory=deque[_Commit])
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _closed: bool = True
+    _next_check: float = 0.0
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
         """Commit at once, and return the ids.
@@ -137,25 +153,56 @@ class Committer:
         updates = [update for commit in commits for update in commit.updates]
         try:
             appended = await self.history.append(updates)
-        except HistoryError as exc:
-            self.failure = str(exc)
-            for commit in commits:
-                commit.error = type(exc)(*exc.args)
-                commit.error.__cause__ = exc
-        else:
-            self.failure = None
             ids = iter(self._publish(appended))
             now = perf_counter()
             for commit in commits:
                 commit.ids = [next(ids) for _ in commit.updates]
                 self.latency.add(now - commit.began)
+            self._note_health(None)
+        except BaseException as exc:
+            error = own_error(exc)
+            self.task_failures["committer"] += 1
+            if not isinstance(error, HistoryError):
+                logger.exception("a commit failed: %r", error, exc_info=error)
+            await self._ask()
+            for commit in commits:
+                if commit.ids is None:
+                    commit.error = _publishers_own(error)
         finally:
             self.waiting -= len(updates)
             for commit in commits:
                 if commit.ids is None and commit.error is None:
-                    # Cancelled as the hub closes, or a bug of the history's: it may have them.
+                    # Cancelled as the hub closes: the history may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
                 commit.done.set()
+
+    async def check(self) -> str | None:
+        """Ask the history whether it can store, if the last answer is old; return why it can't."""
+        now = trio.current_time()
+        if self._closed or now < self._next_check:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._ask()
+        return self.failure
+
+    async def _ask(self) -> None:
+        # Set before the wait: who comes meanwhile takes the last answer.
+        self._next_check = trio.current_time() + CHECK_SECONDS
+        try:
+            await self.history.health()
+        except BaseException as exc:  # noqa: BLE001 - a history may raise anything
+            self._note_health(own_error(exc))
+        else:
+            self._note_health(None)
+
+    def _note_health(self, error: BaseException | None) -> None:
+        """Remember whether the history can store; log it when that changes."""
+        before, self.failure = self.failure, None if error is None else str(error) or repr(error)
+        if before is None and error is not None:
+            trace = None if isinstance(error, HistoryError) else error
+            logger.error("the store fails, the hub isn't ready: %s", error, exc_info=trace)
+        elif before is not None and error is None:
+            logger.warning("the store works again, the hub is ready")
 
     def _publish(self, appended: Sequence[Appended]) -> list[str]:
         """Put committed records into the log and the feeds: no checkpoint in here."""
@@ -198,3 +245,16 @@ class Committer:
             raise trio.ClosedResourceError(
                 "the hub isn't running: enter `async with hub`, or start `hub.run`"
             )
+
+
+def _publishers_own(error: BaseException) -> Exception:
+    """Return an error for one publisher: each raises it in a task of its own."""
+    if isinstance(error, HistoryError):
+        try:
+            copied: Exception = type(error)(*error.args)
+        except Exception:  # noqa: BLE001 - a class of somebody's with arguments of its own
+            return error
+    else:
+        copied = OutcomeUnknownError(f"the store failed: {error!r}")
+    copied.__cause__ = error
+    return copied

@@ -128,6 +128,17 @@ class History(trio.abc.AsyncResource):
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many. Other limits hold always."""
 
+    async def health(self) -> None:
+        """Return if an update could be stored now, as far as that can be told.
+
+        Asked behind a failed `append`, and when a probe comes while one failed. A history that
+        doesn't override it has nothing to say.
+
+        Raises:
+            HistoryError: it couldn't.
+        """
+        await trio.lowlevel.checkpoint()
+
     @abstractmethod
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""

@@ -180,6 +180,15 @@ class Store:
         """Remove some of a topic's records, oldest first; returns the same as `trim`."""
         return self._remove(lambda change: change.remove_topic(topic, before=before))
 
+    def check_files(self) -> None:
+        """Check that the files are those that were opened; see `Database.check_files`."""
+        self._database.check_files()
+
+    def try_out(self) -> tuple[None, Removed]:
+        """Raise the error that storing an update would raise now, as far as can be told."""
+        self._database.try_out()
+        return None, Removed()
+
     def make_room(self, *, before: int, published_before: float | None) -> tuple[bool, Removed]:
         """Trim, and make the write-ahead log's space usable again, on a full disk."""
         self._database.checkpoint()

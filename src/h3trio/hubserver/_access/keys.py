@@ -270,7 +270,7 @@ class JwksFile:
             self._next_look = now + REREAD_SECONDS
             try:
                 self._keys = await trio.to_thread.run_sync(self._read_if_changed)
-            except ValueError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, there are keys in force
                 self.failures += 1
                 logger.error("the keys stay as they are: %s", exc)  # noqa: TRY400 - it says all there is
         return self._keys

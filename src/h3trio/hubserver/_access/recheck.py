@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
@@ -34,6 +34,7 @@ logger = logging.getLogger("h3trio.hub")
 SPREAD: Final = 0.2
 """Share of the interval over which the streams are asked about."""
 
+_PASSING: Final = (trio.Cancelled, KeyboardInterrupt)  # no errors of an authenticator's
 _MAX_CHECKS: Final = 16  # at once: fewer than the connections of a common database pool
 
 
@@ -95,15 +96,29 @@ class Revalidator:
         self, stream: HeldStream, authenticator: Authenticator, limiter: trio.CapacityLimiter
     ) -> None:
         """Ask for a stream's grant; take the new one, or end the stream."""
-        async with limiter:
-            grant = await self._ask(stream, authenticator)
+        try:
+            async with limiter:
+                grant = await self._ask(stream, authenticator)
+            self._take(stream, grant)
+        except _PASSING:
+            raise
+        except BaseException as exc:
+            if isinstance(exc, BaseExceptionGroup):
+                group = cast("BaseExceptionGroup[BaseException]", exc)
+                if group.subgroup(_PASSING) is not None:
+                    raise
+            # It must not end every stream: a database that restarts is no revocation.
+            self.counts["recheck_failures"] += 1
+            logger.exception("%s: asking for its rights again failed", stream.event)
+
+    def _take(self, stream: HeldStream, grant: Grant | None) -> None:
         if grant is None or _rights(grant) != _rights(stream.grant):
             # The client comes back, and gets the rights it has now.
             stream.revoked = True
             stream.scope.cancel(reason="the grant was revoked")
         else:
-            stream.grant = grant
-            stream.scope.deadline = self.end_of(grant)
+            deadline = self.end_of(grant)
+            stream.grant, stream.scope.deadline = grant, deadline
 
     async def _ask(self, stream: HeldStream, authenticator: Authenticator) -> Grant | None:
         """Return the grant there is now; the one of before if asking failed."""
@@ -114,9 +129,6 @@ class Revalidator:
             if exc.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
                 return None
             logger.warning("%s: asking for its rights again: %s", stream.event, exc)
-        except Exception:
-            # It must not end every stream: a database that restarts is no revocation.
-            logger.exception("%s: asking for its rights again failed", stream.event)
         self.counts["recheck_failures"] += 1
         return stream.grant
 
