@@ -12,6 +12,7 @@ fell behind while it was connected.
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -19,7 +20,8 @@ import trio
 
 from h3trio._wire.batch import Batch
 from h3trio._wire.event import SSEEvent
-from h3trio.hub._history.record import RESET
+from h3trio.hub._history.errors import DamagedError
+from h3trio.hub._history.record import RESET, Page
 
 from .feed import MAX_BATCH_BYTES
 
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
 
     from h3trio.hub._history.history import History
     from h3trio.hub._history.record import Record
+    from h3trio.hub._history.selection import Selection
 
     from .feed import Subscriber
+
+logger = logging.getLogger("h3trio.hub")
 
 MAX_PAGE_RECORDS: Final = 1000
 """Records of one page."""
@@ -98,7 +103,11 @@ class Replay:
 
     async def _find(self, event_id: str) -> int | None:
         position = self._history.epochs.resolve(event_id, self._history.log.head)
-        return await self._history.find(event_id) if position is None else position
+        try:
+            return await self._history.find(event_id) if position is None else position
+        except DamagedError as exc:
+            logger.error("%s; the id of a client is unknown", exc)  # noqa: TRY400 - it says all there is
+            return None
 
     def _newest_removed(self, subscriber: Subscriber) -> int:
         return self._history.gaps.newest(subscriber.selection)
@@ -152,7 +161,7 @@ class Replay:
         limits = {"max_records": MAX_PAGE_RECORDS, "max_bytes": MAX_BATCH_BYTES}
         page = self._history.log.read(position, selection=selection, **limits)
         if page is None:
-            page = await self._history.read(position, selection=selection, **limits)
+            page = await self._read(position, selection=selection, **limits)
             # The rest of the log is in memory: there is more to see.
             page = page._replace(more=True)
         prepared = _Prepared(_batch(page.records, subscriber), page.last, page.more)
@@ -163,6 +172,29 @@ class Replay:
             if len(self._pages) > _CACHED_PAGES:
                 self._pages.popitem(last=False)
         return prepared
+
+    async def _read(
+        self, position: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read the store; of a damaged record tell as of one that was removed, and pass it over.
+
+        Were it raised, the client would come back to it for ever.
+        """
+        try:
+            return await self._history.read(
+                position, selection=selection, max_records=max_records, max_bytes=max_bytes
+            )
+        except DamagedError as exc:
+            if exc.page is not None:
+                return exc.page
+            after = exc.position or 0
+            if after <= position:
+                # Nobody knows where the damage ends. What is in memory is good.
+                after = self._history.log.floor
+            if after > self._history.gaps.floor:
+                logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
+            self._history.gaps.raise_floor(after)
+            return Page((), after, more=True)
 
     async def resync(self, subscriber: Subscriber) -> None:
         """Bring a subscriber that fell out of the history to the head, and tell it."""

@@ -67,6 +67,11 @@ class Gaps:
             _topic, (oldest, _serial) = removed.popitem(last=False)
             self.floor = max(self.floor, oldest)
 
+    def raise_floor(self, position: int) -> None:
+        """Note that something up to a position was lost, of topics that nobody knows."""
+        self.floor = max(self.floor, position)
+        self._newest = max(self._newest, position)
+
     def newest(self, selection: Selection) -> int:
         """Return the newest removed position of the selected topics, 0 if there is none."""
         if selection.everything:

@@ -16,6 +16,7 @@ from h3trio.hub._history.retention import MIB
 
 from . import schema
 from .files import Identities, Reserve, beside, lock_file, make_private, owned
+from .rows import damage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -48,10 +49,14 @@ _T = TypeVar("_T")
 
 @contextmanager
 def translated(path: Path) -> Generator[None]:
-    """Raise SQLite's errors as those of histories."""
+    """Raise SQLite's errors, and those that damaged rows cause, as those of histories."""
     try:
         yield
-    except sqlite3.Error as exc:
+    except Exception as exc:
+        if (damage := damage_of(exc, path)) is not None:
+            raise damage from exc
+        if not isinstance(exc, sqlite3.Error):
+            raise
         if getattr(exc, "sqlite_errorcode", None) in _FULL:
             raise HistoryFullError(f"{path} has no room: {exc}") from exc
         raise HistoryError(f"{path}: {exc}") from exc

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from h3trio.hub._history.epochs import Epochs
-from h3trio.hub._history.errors import HistoryError
+from h3trio.hub._history.errors import DamagedError, HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
 from h3trio.hub._history.record import Appended, Record
+from h3trio.hub._history.selection import check_topic
 
 from . import pages
 from .change import Change, Removed, Sums
 from .db import translated
+from .rows import seconds, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -61,12 +63,17 @@ class Store:
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
-        return Sums(*row, topics, empty, oldest or 0)
+        (newest,) = db.execute("SELECT max(position) FROM records").fetchone()
+        last, events, size, floor, trims = map(whole, row)
+        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0)
+        if max(whole(newest or 0), sums.floor) > sums.last:
+            raise DamagedError(f"it has positions above {sums.last}, its last")
+        return sums
 
     def _begin_epoch(self) -> Epochs:
         with self._database.transaction() as db:
             known = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
-            epochs = Epochs(known)
+            epochs = Epochs([(text(name), whole(first)) for name, first in known])
             epochs.begin(self.sums.last + 1)
             # All of them anew, as the table may have forgotten some.
             db.execute("DELETE FROM epochs")
@@ -98,7 +105,8 @@ class Store:
         with translated(self._database.path):
             # With one more than there is room for, the table raises its floor.
             for topic, position in self._database.connection.execute(query, (MAX_TOPICS + 1,)):
-                gaps.note(topic, position)
+                check_topic(topic)
+                gaps.note(topic, whole(position, most=self.sums.last))
         return gaps
 
     def close(self) -> None:
@@ -146,7 +154,7 @@ class Store:
     def _first_with(self, key: str) -> str | None:
         query = "SELECT id FROM records WHERE dedup = ?"
         row = self._database.connection.execute(query, (key,)).fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else text(row[0])
 
     # -- removing
 
@@ -174,7 +182,10 @@ class Store:
         with translated(self._database.path):
             query = "SELECT published FROM records ORDER BY position LIMIT 1"
             oldest = self._database.connection.execute(query).fetchone()
-        return bool(oldest) and published_before is not None and oldest[0] < published_before
+            published = None if oldest is None else seconds(oldest[0])
+        return (
+            published is not None and published_before is not None and published < published_before
+        )
 
     def purge(self, topic: str, *, before: int) -> tuple[bool, Removed]:
         """Remove some of a topic's records, oldest first; returns the same as `trim`."""
