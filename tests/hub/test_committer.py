@@ -25,6 +25,7 @@ from h3trio.hub._committer import (
     CHECK_SECONDS,
     MAX_COMMIT_BYTES,
     MAX_COUNTED_TOPICS,
+    UNKNOWN_SECONDS,
     Committer,
 )
 from h3trio.hub._fanout.feed import FanoutState, Subscriber
@@ -46,6 +47,7 @@ class SlowHistory(WrappedHistory):
         self.gate = trio.Semaphore(0)
         self.error: BaseException | None = None
         self.failing = False
+        self.knows = True
         self.asked = 0
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
@@ -56,12 +58,13 @@ class SlowHistory(WrappedHistory):
             raise self.error
         return self.inner.append_nowait(updates)
 
-    async def health(self) -> None:
+    async def health(self) -> bool:
         """Say that it can store, unless the test says otherwise."""
         self.asked += 1
         await trio.lowlevel.checkpoint()
         if self.failing:
             raise HistoryError("no disk")
+        return self.knows
 
 
 def update(data: str) -> Update:
@@ -366,6 +369,25 @@ async def test_a_history_is_asked_until_it_can_store_again(
         "the store fails, the hub isn't ready: no disk",
         "the store works again, the hub is ready",
     ]
+
+
+async def test_a_history_that_cant_tell_is_judged_by_its_last_commit(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is unready for a while, and then it is for the next publisher to find out."""
+    del autojump_clock
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.knows = False
+    assert await committer.check() is None
+    bench.history.error = HistoryError("gone")
+    bench.history.gate.release()
+    with pytest.raises(HistoryError):
+        await committer.append([update("x")])
+    await trio.sleep(UNKNOWN_SECONDS - 1)
+    assert await committer.check() == "gone"
+    await trio.sleep(1)
+    assert await committer.check() is None
 
 
 async def test_a_stored_event_is_an_answer_too(nursery: trio.Nursery) -> None:

@@ -50,6 +50,11 @@ CHECK_SECONDS: Final = 1.0
 from every machine of a cluster, and the answer may cost a write."""
 
 
+UNKNOWN_SECONDS: Final = 30.0
+"""Seconds for which a history that can't tell counts as failing after it failed: then a publisher
+has to find out, who may be kept away by the probe's answer until then."""
+
+
 @final
 class _Commit:
     """Updates of one publish call, and the ids or the error that its task waits for."""
@@ -164,7 +169,7 @@ class Committer:
             self.task_failures["committer"] += 1
             if not isinstance(error, HistoryError):
                 logger.exception("a commit failed: %r", error, exc_info=error)
-            await self._ask()
+            await self._ask(error)
             for commit in commits:
                 if commit.ids is None:
                     commit.error = _publishers_own(error)
@@ -185,15 +190,18 @@ class Committer:
             await self._ask()
         return self.failure
 
-    async def _ask(self) -> None:
+    async def _ask(self, failed: BaseException | None = None) -> None:
+        """Ask the history whether it can store, right behind an error or when a probe comes."""
         # Set before the wait: who comes meanwhile takes the last answer.
         self._next_check = trio.current_time() + CHECK_SECONDS
         try:
-            await self.history.health()
+            knows = await self.history.health()
         except BaseException as exc:  # noqa: BLE001 - a history may raise anything
             self._note_health(own_error(exc))
-        else:
-            self._note_health(None)
+            return
+        if not knows and failed is not None:
+            self._next_check = trio.current_time() + UNKNOWN_SECONDS
+        self._note_health(None if knows else failed)
 
     def _note_health(self, error: BaseException | None) -> None:
         """Remember whether the history can store; log it when that changes."""

@@ -263,8 +263,8 @@ class SQLiteHistory(History):
         self._note(removed)
         return result
 
-    async def health(self) -> None:
-        """Return if an update could be stored now; see `History.health`.
+    async def health(self) -> bool:
+        """Return `True`; see `History.health`.
 
         While the last transaction went well this looks at the files and writes nothing.
 
@@ -280,6 +280,7 @@ class SQLiteHistory(History):
             await trio.to_thread.run_sync(
                 self._store.check_files, limiter=self._probe_threads, abandon_on_cancel=True
             )
+        return True
 
     def _note(self, removed: Removed) -> None:
         for topic, position in removed.newest.items():
