@@ -54,6 +54,7 @@ REFUSED: list[tuple[Convert, str, str]] = [
     *((common.absolute_url, text, "http://HOST:PORT") for text in ("h:1", "ftp://h", "http://")),
     *((common.absolute_url, text, "a space or a control") for text in ("http://a b", "http://a\n")),
     (common.absolute_url, "http://h:x/", "Port could not be cast"),
+    *((common.absolute_url, f"http://{host}/", "or too long part") for host in ("a..b", "a" * 64)),
     *((common.base_url, text, "query or a fragment") for text in ("http://h?a", "http://h#a")),
 ]
 

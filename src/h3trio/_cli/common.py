@@ -34,6 +34,7 @@ EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the status of other tools whose 
 
 MAX_MESSAGE: Final = 500
 _MAX_DIGITS: Final = 19  # of 64 bits
+_MAX_LABEL: Final = 63  # of a name between two dots (RFC 1035 section 2.3.4)
 
 BYTES: Final[dict[str, float]] = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 SECONDS: Final[dict[str, float]] = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -181,6 +182,9 @@ def absolute_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text!r} is not of the form http://HOST:PORT")
     _ = parts.port  # raises `ValueError` itself
+    labels = parts.hostname.removesuffix(".").split(".")
+    if not all(0 < len(label) <= _MAX_LABEL for label in labels):
+        raise ValueError(f"{text!r} has a host with an empty or too long part")
     return text.partition("#")[0]
 
 

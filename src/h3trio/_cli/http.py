@@ -20,7 +20,8 @@ import trio
 
 from h3trio._nursery import members
 from h3trio.client import EventSource, EventSourceError
-from h3trio.client._request import checked_url, new_client, require_httpx2
+from h3trio.client._redirect import checked_url
+from h3trio.client._request import new_client, require_httpx2
 
 from .common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, CommandError, say, visible
 from .options import fail

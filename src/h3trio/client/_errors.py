@@ -96,7 +96,10 @@ class ContentEncodingError(EventSourceError):
 
 @final
 class RedirectError(EventSourceError):
-    """There were more redirects than `max_redirects`."""
+    """There were more redirects than `max_redirects`, or one leads where it can't be followed.
+
+    That is an address at which nothing can be asked, or another origin for a request with a body.
+    """
 
 
 @final

@@ -3,9 +3,8 @@
 httpx2 comes with an extra and takes a moment to import, so it is imported where it is used.
 
 Redirects are followed here and not by httpx2, which reads the body of each, however long it is.
-The request that httpx2 makes of one is kept: the method as browsers change it, and no
-`Authorization` for another origin. That has to hold too when the target of a permanent redirect is
-asked at once the next time.
+What goes along to another origin (`_redirect`) is the same where the target of a permanent redirect
+is asked at once the next time.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from ._errors import (
     without_secret,
 )
 from ._policy import MIME_TYPE
+from ._redirect import checked_url, following, public
 
 if TYPE_CHECKING:
     import ssl
@@ -134,7 +134,7 @@ class Requester:
 
         Raises:
             LostError: there is no answer.
-            RedirectError: there were too many redirects.
+            RedirectError: there were too many redirects, or one can't be followed.
             RequestError: the request can't be made.
         """
         # No header can hold a space at an end, or a control character.
@@ -143,19 +143,27 @@ class Requester:
             request = self._first(client, last_event_id, in_query=in_query)
             # An id in the query is no part of the new address.
             permanent = not in_query
+            is_home = self._is_home(request)
             for _ in range(self._limits.max_redirects + 1):
-                response = await self._send(client, request)
-                following = response.next_request
-                if following is None:
+                response = await self._send(client, request, is_home=is_home)
+                try:
+                    after = following(client, response)
+                except RedirectError:
+                    await response.aclose()
+                    raise
+                if after is None:
                     return response
                 await response.aclose()
                 self.redirects += 1
                 permanent = permanent and response.status_code in _PERMANENT
-                # After a POST became a GET, the next attempt has to be a POST again.
-                permanent = permanent and following.method == request.method
+                # After a POST became a GET, the next attempt has to be a POST again; and where a
+                # foreign server has sent us home, the next must not be asked as if we came so.
+                permanent = permanent and after.method == request.method
+                permanent = permanent and (is_home or not self._is_home(after))
                 if permanent:
-                    self.url = following.url
-                request = following
+                    self.url = after.url
+                is_home = is_home and self._is_home(after)
+                request = after
         raise RedirectError(f"more than {self._limits.max_redirects} redirects")
 
     def _first(
@@ -164,9 +172,6 @@ class Requester:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         url, headers, limits = self.url, self._headers.copy(), self._limits
-        foreign = url.origin != self._origin
-        if foreign:
-            headers.pop("Cookie", None)
         if last_event_id and in_query:
             headers.pop("Last-Event-ID", None)
             field = b"last_event_id=" + quote(last_event_id, safe="").encode()
@@ -181,38 +186,29 @@ class Requester:
         request = client.build_request(
             self._method, url, headers=headers, content=self._content, timeout=timeout
         )
-        if foreign:
-            request.headers.pop("Authorization", None)
-        return request
+        if self._is_home(request):
+            return request
+        request.url = url  # without the client's own `params`
+        return public(client, request)
 
-    async def _send(self, client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
+    def _is_home(self, request: httpx2.Request) -> bool:
+        return request.url.origin == self._origin
+
+    async def _send(
+        self, client: httpx2.AsyncClient, request: httpx2.Request, *, is_home: bool
+    ) -> httpx2.Response:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         self.asked = without_secret(str(request.url))
-        auth = None
-        if request.url.origin == self._origin:
-            auth = self._auth or httpx2.USE_CLIENT_DEFAULT
+        auth = (self._auth or httpx2.USE_CLIENT_DEFAULT) if is_home else None
+        patience = self._limits.read_timeout
         # Transports other than httpx2's own may take no notice of its timeouts.
-        with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
+        with (
+            translated(self.asked, patience),
+            trio.move_on_after(self._limits.connect_timeout + patience),
+        ):
             return await client.send(request, stream=True, auth=auth, follow_redirects=False)
-        raise silent(self._limits.read_timeout)
-
-
-def checked_url(url: str | httpx2.URL) -> httpx2.URL:
-    """Check a URL for HTTP; return it without a fragment, which no server gets.
-
-    Raises:
-        ValueError: it is none.
-    """
-    import httpx2  # noqa: PLC0415 - see this module's docstring
-
-    try:
-        checked = httpx2.URL(url)
-    except httpx2.InvalidURL as exc:
-        raise ValueError(f"{without_secret(str(url))!r} is no URL: {exc}") from exc
-    if checked.scheme not in ("http", "https") or not checked.host:
-        raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
-    return checked.copy_with(fragment=None)
+        raise silent(patience)
 
 
 def silent(seconds: float) -> SilentError:
@@ -237,7 +233,12 @@ def translated(url: str, read_timeout: float) -> Generator[None]:
         raise LostError(f"can't reach {url}: {reason_of(exc)}", connected=False) from exc
     except httpx2.TimeoutException as exc:
         raise silent(read_timeout) from exc
-    except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as exc:
+    except (
+        httpx2.LocalProtocolError,
+        httpx2.UnsupportedProtocol,
+        httpx2.InvalidURL,
+        UnicodeError,  # of IDNA, for the name of a host; a redirect's too, which httpx2 looks at
+    ) as exc:
         raise RequestError(f"can't ask {url}: {exc}") from exc
     except httpx2.DecodingError as exc:
         raise DamagedError(f"the stream's compression is damaged: {exc}") from exc

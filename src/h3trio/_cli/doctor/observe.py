@@ -24,10 +24,12 @@ from h3trio.client._errors import (
     DamagedError,
     EventSourceError,
     LostError,
+    RedirectError,
     SilentError,
     StatusError,
     without_secret,
 )
+from h3trio.client._redirect import following, public
 from h3trio.client._request import translated
 
 from .reading import MAX_EVENT_BYTES, Reading
@@ -55,10 +57,6 @@ _ASKED: Final = {
     "Accept-Encoding": "gzip, deflate, br, zstd",
 }
 _PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
-# Header fields that are no secret; all others are for the origin of the plan alone.
-_FOR_ANYONE: Final = frozenset(
-    {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
-)
 
 
 @final
@@ -160,30 +158,21 @@ class _Observer:
         with trio.move_on_after(self._plan.timeout):
             for _ in range(MAX_REDIRECTS + 1):
                 response = await self._send(request)
-                following = response.next_request
-                if following is None:
+                try:
+                    after = following(self._client, response)
+                except RedirectError:
+                    await response.aclose()
+                    raise
+                if after is None:
                     return response, _head(response, trio.current_time() - began)
                 await response.aclose()
-                here, there = str(request.url), str(following.url)
+                here, there = str(request.url), str(after.url)
                 hops.append(
                     Redirect(response.status_code, without_secret(here), without_secret(there))
                 )
-                self._leave_at_home(following)
-                request = following
+                request = after
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
         raise SilentError(f"no head within {self._plan.timeout:g} s")
-
-    def _leave_at_home(self, request: httpx2.Request) -> None:
-        """Take the token, cookies and `--header` out of what goes to another origin.
-
-        From a redirect httpx2 drops `Authorization` and `Cookie` only, and neither from a new
-        request for where it led.
-        """
-        if request.url.origin != self._home:
-            for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
-                request.headers.pop(name, None)
-            # A `Host` that was given names the first origin, and HTTP/1.1 needs one.
-            request.headers["Host"] = request.url.netloc.decode("ascii")
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(without_secret(str(request.url)), self._plan.timeout):
@@ -194,7 +183,8 @@ class _Observer:
         head, began = self._seen.head, trio.current_time()
         url = self._plan.url if head is None else head.url
         request = self._client.build_request(method, url, headers=fields)
-        self._leave_at_home(request)
+        if request.url.origin != self._home:
+            request = public(self._client, request)
         problem = f"{method} isn't answered within {self._plan.timeout:g} s"
         with trio.move_on_after(self._plan.timeout):
             try:
