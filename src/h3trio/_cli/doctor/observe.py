@@ -49,6 +49,7 @@ RESUME_WAIT: Final = 3.0  # seconds for events that have to come
 RESUME_LOOK: Final = 1.0  # seconds where none has to
 MAX_REDIRECTS: Final = 10
 MAX_TEXT: Final = 200
+MAX_RESUMED: Final = 1000  # events after coming back: enough to judge, whatever is sent
 
 # The fields that browsers send for an EventSource; all of today offer these codings over TLS.
 _ASKED: Final = {
@@ -229,7 +230,6 @@ class _Observer:
 
             async def take(piece: bytes) -> None:
                 reading.feed(trio.current_time() - began, piece)
-                await trio.lowlevel.checkpoint()
 
             with trio.move_on_after(self._plan.wait):
                 try:
@@ -309,15 +309,17 @@ class _Observer:
 async def _read_events(response: httpx2.Response, came: list[SSEEvent], *, wanted: int) -> None:
     """Add the first events of a stream, until so many have an id or there is a hub's reset."""
     parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
-    patience = RESUME_WAIT if wanted else RESUME_LOOK
+    patience, with_id = RESUME_WAIT if wanted else RESUME_LOOK, 0
     with trio.move_on_after(patience) as scope, contextlib.suppress(LostError):
 
         async def take(piece: bytes) -> None:
-            came.extend(parser.feed(piece))
-            with_id = sum(bool(event.id) for event in came)
-            if came and (came[0].event == "reset" or with_id >= max(wanted, 1)):
+            nonlocal with_id
+            events = parser.feed(piece)
+            came.extend(events)
+            with_id += sum(bool(event.id) for event in events)
+            is_enough = with_id >= max(wanted, 1) or len(came) >= MAX_RESUMED
+            if came and (came[0].event == "reset" or is_enough):
                 scope.cancel(reason="these are enough to judge")
-            await trio.lowlevel.checkpoint()
 
         await read_body(response, take, read_timeout=float("inf"))
 
