@@ -94,7 +94,7 @@ def open_client(
     The token goes to the hub's own address only: httpx2 drops it where a redirect leads elsewhere.
 
     Raises:
-        RequestError: the proxy that the environment asks for can't be used.
+        RequestError: a proxy of the environment can't be used.
     """
     fields = {} if token is None else {"Authorization": f"Bearer {token}"}
     return new_client(timeout=timeout, headers=fields, tls=tls)

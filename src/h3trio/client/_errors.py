@@ -109,7 +109,11 @@ class EventLimitError(EventSourceError):
 
 @final
 class RequestError(EventSourceError):
-    """The request can't be made: its URL, a header field or the environment's proxy is bad."""
+    """The request can't be made: its URL, a header field or a variable of the environment is bad.
+
+    Of `SSL_CERT_FILE`, `SSL_CERT_DIR`, `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` the
+    text names the bad one.
+    """
 
 
 def reason_of(error: BaseException) -> str:

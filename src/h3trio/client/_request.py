@@ -19,6 +19,7 @@ import trio
 from h3trio._extras import install
 from h3trio._version import __version__
 
+from ._environment import check_proxies, late_tls, proxy_note
 from ._errors import (
     DamagedError,
     LostError,
@@ -71,12 +72,14 @@ def new_client(
     Args:
         timeout: longest silence, in seconds; a connection has 10 s at most.
         headers: of each request.
-        tls: how servers are checked; as httpx2 does it if not given.
+        tls: how servers are checked; by whom the environment or the system trusts if not given.
 
     Raises:
         RequestError: the proxy that the environment asks for can't be used.
     """
     import httpx2  # noqa: PLC0415 - see this module's docstring
+
+    check_proxies()
 
     ours = {"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"}
     try:
@@ -84,10 +87,10 @@ def new_client(
             headers={**ours, **(headers or {})},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
             limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
-            verify=True if tls is None else tls,
+            verify=late_tls() if tls is None else tls,
         )
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
-        raise RequestError(f"can't use the proxy of the environment: {exc}") from exc
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # the system's, of no variable
+        raise RequestError(f"can't use the system's proxy: {exc}") from exc
 
 
 @final
@@ -230,7 +233,11 @@ def translated(url: str, read_timeout: float) -> Generator[None]:
     try:
         yield
     except (httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout) as exc:
-        raise LostError(f"can't reach {url}: {reason_of(exc)}", connected=False) from exc
+        reason = reason_of(exc) + proxy_note(url)
+        raise LostError(f"can't reach {url}: {reason}", connected=False) from exc
+    except httpx2.ProxyError as exc:
+        reason = f"the proxy says {exc}{proxy_note(url)}"
+        raise LostError(f"can't reach {url}: {reason}", connected=False) from exc
     except httpx2.TimeoutException as exc:
         raise silent(read_timeout) from exc
     except (

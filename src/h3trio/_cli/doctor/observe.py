@@ -20,6 +20,7 @@ import trio
 
 from h3trio._wire.parser import SSEParser
 from h3trio.client._body import is_readable, read_body, read_text
+from h3trio.client._environment import late_tls
 from h3trio.client._errors import (
     DamagedError,
     EventSourceError,
@@ -212,7 +213,7 @@ class _Observer:
         assert self._seen.head is not None, "there is a stream"
         parts = urlsplit(self._seen.head.url)
         if parts.scheme == "https" and self._plan.tls is not None:
-            failures = (OSError, trio.BrokenResourceError)
+            failures = (OSError, trio.BrokenResourceError, EventSourceError)
             with trio.move_on_after(self._plan.timeout), contextlib.suppress(*failures):
                 self._seen.offered = await chosen_protocol(
                     parts.hostname or "", parts.port or 443, self._plan.tls
@@ -335,14 +336,15 @@ def _head(response: httpx2.Response, seconds: float) -> Head:
 
 
 def certificates(ca_file: str | None, *, is_trusting: bool) -> ssl.SSLContext:
-    """Make a context: by the system's authorities, or those of a file, or none.
+    """Make a context: by the authorities of a file, or of the environment or system, or none.
 
     Raises:
         OSError: the file can't be read.
         ssl.SSLError: it holds no certificate.
     """
     if not is_trusting:
-        return ssl.create_default_context(cafile=ca_file)
+        # The latter when they are needed.
+        return late_tls() if ca_file is None else ssl.create_default_context(cafile=ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
