@@ -460,6 +460,23 @@ async def test_server_that_is_busy(
     assert caught.value.retry_after == (None if after == "soon" else seconds)
 
 
+@table("status", [500, 502, 504, 599])
+async def test_server_that_was_well_before(status: int, autojump_clock: MockClock) -> None:
+    """Once a stream was open 5xx are waited out, longer each time; unless that is off."""
+    failing_now = answer(status, b"restarting")
+    script = Script(stream(b"id: 1\ndata: 1\n\n"), *[failing_now] * 3, stream(b"data: 2\n\n"))
+    assert await collect(script) == [("1", "1"), ("1", "2")]
+    assert script.asked("last-event-id") == [None, *["1"] * 5]
+    for arguments in ({"outage_statuses": ()}, {"reconnect": lambda change: change.attempts < 2}):
+        script = Script(stream(b"data: 1\n\n"), failing_now)
+        with pytest.raises(StatusError, match=f"answered {status}: restarting"):
+            await collect(script, **arguments)
+        assert len(script.requests) == 2
+    script = Script(stream(b""), answer(404))
+    with pytest.raises(StatusError, match="answered 404"):
+        await collect(script)
+
+
 async def test_failures_are_spread_further_and_further(autojump_clock: MockClock) -> None:
     """Repeated failures are waited out longer, within a bound; an event brings that back."""
     refused = failing(httpx2.ConnectError("refused"))

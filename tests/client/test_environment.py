@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 import trio.testing
 
 from h3trio.client import EventSource, LostError, RequestError
-from h3trio.client._environment import check_proxies, late_tls, load_authorities, proxy_note
+from h3trio.client._environment import LateTLS, check_proxies, load_authorities, proxy_note
 from h3trio.client._request import new_client, translated
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -56,23 +56,22 @@ def test_the_file_goes_before_the_folder(environ: pytest.MonkeyPatch, tmp_path: 
 
 
 async def test_plain_http_needs_no_certificates(environ: pytest.MonkeyPatch) -> None:
-    """A client loads the authorities at its first handshake, where a wrong variable is an error."""
+    """A client loads the authorities for its first `https://`, in front of any connection."""
     environ.setenv("SSL_CERT_FILE", "/nowhere/cacert.pem")
-    async with new_client(timeout=1):
-        pass
-    tls = late_tls()
-    tls.set_alpn_protocols(["http/1.1"])
-    with pytest.raises(RequestError, match=r"^SSL_CERT_FILE: can't load '/nowhere/cacert.pem': No"):
-        tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    async with new_client(timeout=1) as client:
+        with pytest.raises(RequestError, match=r"^SSL_CERT_FILE: can't load '/nowhere/cacert"):
+            await client.get("https://127.0.0.1:9/")
+        with pytest.raises(LostError), translated("http://127.0.0.1:9/", 1):
+            await client.get("http://127.0.0.1:9/")
 
 
 async def test_late_tls_is_tls(nursery: trio.Nursery, environ: pytest.MonkeyPatch) -> None:
     """A handshake with what isn't trusted fails for that reason, and with an offer by ALPN."""
     environ.delenv("SSL_CERT_FILE", raising=False)
     ours, theirs = trio.testing.memory_stream_pair()
-    tls = late_tls()
+    tls = LateTLS()
     tls.set_alpn_protocols(["h2", "http/1.1"])
-    stream = trio.SSLStream(ours, tls, server_hostname="test")
+    stream = trio.SSLStream(ours, cast("ssl.SSLContext", tls), server_hostname="test")
     nursery.start_soon(stream.do_handshake)
     hello = await theirs.receive_some()
     assert b"\x02h2\x08http/1.1" in hello

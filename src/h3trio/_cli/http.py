@@ -27,13 +27,13 @@ from .common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, CommandErro
 from .options import fail
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from types import FrameType
 
     import httpx2
 
     from h3trio.client import StateChange
+    from h3trio.client._environment import Trust
 
     from .options import Options
 
@@ -47,7 +47,6 @@ STATUSES: Final = (
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
-_SERVER_ERRORS: Final = range(500, 600)
 
 
 # -- arguments
@@ -87,7 +86,7 @@ def require_client(url: str) -> None:
 
 
 def open_client(
-    *, timeout: float, token: str | None = None, tls: ssl.SSLContext | None = None
+    *, timeout: float, token: str | None = None, tls: Trust | None = None
 ) -> httpx2.AsyncClient:
     """Make a client, to be used as a context manager; `timeout` is the longest silence.
 
@@ -114,8 +113,7 @@ def event_source(
     """Make the event source of a command.
 
     A server that can't be reached or sends no stream at the first attempt is an error, most likely
-    in the arguments. Once there was a stream, only an answer that means "don't come back" is final:
-    proxies say 502 to 504 while the server behind them restarts, so those are waited out too.
+    in the arguments. Once there was a stream, it comes back as any `EventSource`.
 
     `silence` is in seconds: a connection that is silent for so long counts as lost. What isn't
     said here is as `EventSource` has it.
@@ -135,7 +133,6 @@ def event_source(
         read_timeout=silence,
         reconnect_delay=RECONNECT_DELAY,
         max_event_bytes=max_event_bytes,
-        retry_statuses=_SERVER_ERRORS,
     )
     return source
 

@@ -4,8 +4,8 @@ Variables such as `SSL_CERT_FILE` and `HTTP_PROXY` are set for all programs of a
 one is met where nobody thinks of it. Its error names it. httpx2 reads them, and says what is wrong
 in other words or, of what isn't a URL, nothing at all; here they are looked at in front of it.
 
-The certificates of the authorities are loaded at the first handshake: a client of `http://` needs
-none, and to load them takes as long as many a command.
+The certificates of the authorities are loaded for the first request by TLS: a client of `http://`
+needs none, and to load them takes as long as many a command.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -25,6 +25,11 @@ from ._redirect import checked_url
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
+
+    import httpx2
+
+    Trust: TypeAlias = "ssl.SSLContext | LateTLS"
+    """What says whom to trust: a context, or what makes it when it is needed."""
 
 _FILE: Final = "SSL_CERT_FILE"
 _FOLDER: Final = "SSL_CERT_DIR"
@@ -37,7 +42,7 @@ _PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 
 @final
 class LateTLS:
-    """Takes the place of an `ssl.SSLContext`, which it makes at the first handshake.
+    """Takes the place of an `ssl.SSLContext`, which it makes when it is needed.
 
     A client's connections need two of its methods, and these it has.
     """
@@ -50,21 +55,26 @@ class LateTLS:
         """Say what to offer by ALPN (RFC 7301)."""
         self._protocols = protocols
 
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:  # noqa: ANN401 - those of ssl
-        """Begin a handshake.
+    def load(self) -> ssl.SSLContext:
+        """Make the context, once.
 
         Raises:
             RequestError: the environment names certificates that can't be loaded.
         """
         if self._context is None:
             self._context = load_authorities()
-        self._context.set_alpn_protocols(list(self._protocols))
-        return self._context.wrap_bio(*args, **kwargs)
+        return self._context
 
+    async def before(self, request: httpx2.Request) -> None:
+        """Load what a request needs, as a hook of httpx2: an error later leaves its socket open."""
+        if request.url.scheme == "https":
+            self.load()
 
-def late_tls() -> ssl.SSLContext:
-    """Make a `LateTLS`, in the type that clients ask for."""
-    return cast("ssl.SSLContext", LateTLS())
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:  # noqa: ANN401 - those of ssl
+        """Begin a handshake; raises as `load`."""
+        context = self.load()
+        context.set_alpn_protocols(list(self._protocols))
+        return context.wrap_bio(*args, **kwargs)
 
 
 def load_authorities() -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 from urllib.parse import quote
 
 import trio
@@ -19,7 +19,7 @@ import trio
 from h3trio._extras import install
 from h3trio._version import __version__
 
-from ._environment import check_proxies, late_tls, proxy_note
+from ._environment import LateTLS, check_proxies, proxy_note
 from ._errors import (
     DamagedError,
     LostError,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from ._environment import Trust
     from ._options import Limits
 
     HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -65,7 +66,7 @@ def new_client(
     *,
     timeout: float,
     headers: Mapping[str, str] | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Trust | None = None,
 ) -> httpx2.AsyncClient:
     """Make a client that says who it is, and takes no compression unless a request asks for it.
 
@@ -81,13 +82,15 @@ def new_client(
 
     check_proxies()
 
+    tls = LateTLS() if tls is None else tls
     ours = {"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"}
     try:
         return httpx2.AsyncClient(
             headers={**ours, **(headers or {})},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
             limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
-            verify=late_tls() if tls is None else tls,
+            verify=cast("ssl.SSLContext", tls),
+            event_hooks={"request": [tls.before]} if isinstance(tls, LateTLS) else None,
         )
     except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # the system's, of no variable
         raise RequestError(f"can't use the system's proxy: {exc}") from exc

@@ -328,10 +328,12 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         return reconnect_delay(asked, self._failures, random.random, max_backoff=limit)
 
     def _comes_back(self, error: EventSourceError, delay: float) -> bool:
-        is_refused_for_now = (
-            isinstance(error, StatusError) and error.status in self._limits.retry_statuses
-        )
-        if not (isinstance(error, LostError) or is_refused_for_now):
+        is_for_now = isinstance(error, LostError)
+        if isinstance(error, StatusError):
+            is_for_now = error.status in self._limits.retry_statuses or (
+                self._streams > 0 and error.status in self._limits.outage_statuses
+            )
+        if not is_for_now:
             return False
         if isinstance(self._reconnect, bool):
             return self._reconnect

@@ -248,7 +248,9 @@ async def test_the_whole_is_bounded_too(autojump_clock: MockClock) -> None:
 
 def test_certificates(tmp_path: Path) -> None:
     """Certificates go unchecked if one says so; a file that holds none is an error."""
-    assert certificates(None, is_trusting=True).verify_mode is ssl.CERT_NONE
+    trusting = certificates(None, is_trusting=True)
+    assert isinstance(trusting, ssl.SSLContext)
+    assert trusting.verify_mode is ssl.CERT_NONE
     (tmp_path / "empty").touch()
     with pytest.raises((ssl.SSLError, OSError)):
         certificates(str(tmp_path / "empty"), is_trusting=False)

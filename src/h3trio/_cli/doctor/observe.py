@@ -13,14 +13,14 @@ import contextlib
 import secrets
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 from urllib.parse import urlsplit
 
 import trio
 
 from h3trio._wire.parser import SSEParser
 from h3trio.client._body import is_readable, read_body, read_text
-from h3trio.client._environment import late_tls
+from h3trio.client._environment import LateTLS
 from h3trio.client._errors import (
     DamagedError,
     EventSourceError,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from h3trio._wire.event import SSEEvent
+    from h3trio.client._environment import Trust
 
 EVENTS: Final = 5
 PUBLISH_AFTER: Final = 0.5  # seconds after the head: what subscribes behind it has done so
@@ -72,7 +73,7 @@ class DoctorPlan:
     publish_url: str | None = None  # where to publish events for it; None for nowhere
     origin: str | None = None  # the origin whose pages are to read it; None for its own
     is_trusting: bool = False  # whether certificates go unchecked
-    tls: ssl.SSLContext | None = None  # for looking up the protocol; None to leave that out
+    tls: Trust | None = None  # for looking up the protocol; None to leave that out
 
     @property
     def longest(self) -> float:
@@ -335,7 +336,7 @@ def _head(response: httpx2.Response, seconds: float) -> Head:
     )
 
 
-def certificates(ca_file: str | None, *, is_trusting: bool) -> ssl.SSLContext:
+def certificates(ca_file: str | None, *, is_trusting: bool) -> Trust:
     """Make a context: by the authorities of a file, or of the environment or system, or none.
 
     Raises:
@@ -344,14 +345,14 @@ def certificates(ca_file: str | None, *, is_trusting: bool) -> ssl.SSLContext:
     """
     if not is_trusting:
         # The latter when they are needed.
-        return late_tls() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        return LateTLS() if ca_file is None else ssl.create_default_context(cafile=ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-async def chosen_protocol(host: str, port: int, context: ssl.SSLContext) -> str:
+async def chosen_protocol(host: str, port: int, context: Trust) -> str:
     """Return what a server chooses of the protocols that browsers offer, `""` for nothing.
 
     Raises:
@@ -360,7 +361,7 @@ async def chosen_protocol(host: str, port: int, context: ssl.SSLContext) -> str:
     """
     context.set_alpn_protocols(["h2", "http/1.1"])
     stream = await trio.open_ssl_over_tcp_stream(
-        host, port, https_compatible=True, ssl_context=context
+        host, port, https_compatible=True, ssl_context=cast("ssl.SSLContext", context)
     )
     async with stream:
         await stream.do_handshake()
