@@ -316,8 +316,8 @@ class Publisher:
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        deadline, is_unknown = math.inf, False
-        for failures in itertools.count():
+        deadline, failures, is_unknown = math.inf, 0, False
+        while True:
             try:
                 event_id = await self._post(data, headers)
             except (LostError, StatusError) as exc:
@@ -328,14 +328,14 @@ class Publisher:
             now, delay = trio.current_time(), self._delay_after(error, failures)
             deadline = min(deadline, now + patience)
             is_unknown |= isinstance(error, LostError) and error.connected
+            if now + delay > deadline and is_unknown:
+                raise common.CommandError(f"{error}; what was sent may be stored or not") from error
             if now + delay > deadline:
-                break
+                raise error
+            failures += 1
             if not self._quiet:
                 common.say(f"{name}{error}; again in {delay:.1f} s")
             await trio.sleep(delay)
-        if is_unknown:
-            raise common.CommandError(f"{error}; what was sent may be stored or not") from error
-        raise error
 
     def _delay_after(self, error: LostError | StatusError, failures: int) -> float:
         """Return the seconds to wait before another attempt, infinity where it is of no use."""

@@ -78,9 +78,10 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     Args:
         url: of the stream, for HTTP.
         method: of the request, such as POST.
-        headers: of the request, in front of ours.
+        headers: of the request, in front of ours. A redirect to another origin takes along those
+            alone that any server may see, such as `Accept` and `User-Agent`.
         params: fields to add to the query of the URL.
-        content: body of the request, sent anew with each attempt.
+        content: body of the request, sent anew with each attempt, and to no other origin.
         http_client: an `httpx2.AsyncClient` to ask with, and not closed here; its own timeouts and
             its `follow_redirects` don't count. One of our own if not given.
         last_event_id: of an earlier stream, to go on behind it.
