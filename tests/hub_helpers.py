@@ -133,13 +133,15 @@ class WrappedHistory(History):
             after, selection=selection, max_records=max_records, max_bytes=max_bytes
         )
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
         """Find."""
-        return await self.inner.find(id)
+        return await self.inner.find(id, selection=selection, allow=allow)
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
         """Look back."""
-        return await self.inner.position_before_last(count, selection=selection)
+        return await self.inner.position_before_last(count, selection=selection, allow=allow)
 
     async def purge(self, topic: str) -> int:
         """Purge."""

@@ -15,6 +15,7 @@ from h3trio.hub import (
     HistoryError,
     HistoryFullError,
     Hub,
+    KeyReusedError,
     OutcomeUnknownError,
     OverloadedError,
     Selection,
@@ -186,6 +187,68 @@ async def test_every_publisher_of_a_failed_commit_hears_it(
     bench.history.gate.release()
     assert len(await committer.append([update("y")])) == 1
     assert committer.failure is None
+
+
+class SmallHistory(SlowHistory):
+    """A history whose disk has room for so many bytes."""
+
+    room = 1000
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append what fits, all or none."""
+        self.calls.append(len(updates))
+        await self.gate.acquire()
+        if (size := sum(len(one.encoded) for one in updates)) > self.room:
+            raise HistoryFullError("full")
+        self.room -= size
+        return self.inner.append_nowait(updates)
+
+
+async def outcomes(
+    bench: Bench, nursery: trio.Nursery, waiting: Sequence[Update]
+) -> list[str | None]:
+    """Publish one update first and the others meanwhile; return each error's name, or none."""
+    heard: dict[int, str | None] = {}
+
+    async def publish(n: int, one: Update) -> None:
+        try:
+            await bench.committer.append([one])
+        except (HistoryError, KeyReusedError) as exc:
+            heard[n] = type(exc).__name__
+        else:
+            heard[n] = None
+
+    for n, one in enumerate([update("first"), *waiting]):
+        nursery.start_soon(publish, n, one)
+        await wait_all_tasks_blocked()
+    for _ in range(10):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    return [heard[n + 1] for n in range(len(waiting))]
+
+
+async def test_a_refused_update_fails_its_own_publisher(nursery: trio.Nursery) -> None:
+    """Those that share its commit are stored, and hear of no error; nor is the store at fault."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    key = [Update(SSEEvent(data), ("news",), dedup="k") for data in ("1", "2", "1")]
+    heard = await outcomes(bench, nursery, [key[0], update("x"), key[1], key[2], update("y")])
+    assert bench.history.calls == [1, 5]
+    assert heard == [None, None, "KeyReusedError", None, None]
+    assert len(bench.delivered) == 4
+    assert committer.failure is None
+
+
+async def test_who_asks_for_more_room_than_there_is_fails_alone(nursery: trio.Nursery) -> None:
+    """Updates that don't fit together are tried alone, unless a smaller one was refused."""
+    bench = Bench()
+    bench.history = bench.committer.history = SmallHistory()
+    await bench.start(nursery)
+    sizes = [10, 2000, 20, 3000, 30, 2000]
+    heard = await outcomes(bench, nursery, [update("x" * size) for size in sizes])
+    assert heard == [None, *["HistoryFullError", None] * 2, "HistoryFullError"]
+    assert bench.history.calls == [1, 6, 1, 1, 1, 1]
+    assert len(bench.delivered) == 4
 
 
 async def test_the_number_of_waiting_updates_is_bounded(nursery: trio.Nursery) -> None:

@@ -161,7 +161,7 @@ async def test_whose_cursor_is_looked_up_is_not_behind(
 ) -> None:
     """Until it is known where a client stands, it isn't said to lack the whole log."""
 
-    async def find(_history: MemoryHistory, _event_id: str) -> None:
+    async def find(_history: MemoryHistory, _event_id: str, **_options: Selection) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(MemoryHistory, "find", find)

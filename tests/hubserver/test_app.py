@@ -239,6 +239,26 @@ async def test_what_is_refused(subtests: pytest.Subtests, hub: HubClient) -> Non
             assert hub.hub.statistics().published == 0
 
 
+async def test_an_idempotency_key_belongs_to_its_topic(hub: HubClient) -> None:
+    """Nobody uses up a key of another topic; another event with it is 422, and isn't stored."""
+    answers = [
+        await hub.ask(post(body, f"/events/{topic}", "Idempotency-Key: order-1001"))
+        for topic, body in (("chat", b"x"), ("orders", b"paid"), ("orders", b"sent"))
+    ]
+    assert [head.status for head, _body in answers] == [200, 200, 422]
+    assert "used for another event" in answers[2][1]
+
+
+async def test_a_body_of_events_takes_no_idempotency_key(hub: HubClient) -> None:
+    """It is refused before anything is published."""
+    kind = "Content-Type: text/event-stream"
+    raw = post(b"data: x\n\n", "/events/news", kind, "Idempotency-Key: k")
+    head, text = await hub.ask(raw)
+    assert head.status == 400
+    assert "for one event" in text
+    assert hub.hub.statistics().published == 0
+
+
 async def test_an_idempotency_key_is_published_once(hub: HubClient) -> None:
     """A retry of a publish whose answer was lost changes nothing."""
     raw = post(b"x", "/events/news", "Idempotency-Key: k1")

@@ -155,10 +155,11 @@ class Hub:
             event: what to send, or its data; its own `id`, if any, is kept.
             topics: one or more; the first is the canonical one.
             private: whether only subscribers with the right may see it.
-            dedup: a key under which a repeated publish is the same publish.
+            dedup: a key under which a repeated publish is the same publish, for these topics.
 
         Raises:
             ValueError: topics, id, type, size or key aren't allowed; see `Update`.
+            KeyReusedError: the key came with another event for the same topics.
             TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
             OutcomeUnknownError: the store didn't answer; try again with `dedup`.

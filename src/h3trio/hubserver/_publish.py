@@ -4,7 +4,7 @@ Any body is the data of one event, whatever its type; `event`, `id` and `retry` 
 as does `private=on`. A body of type `text/event-stream` is a stream of events, published as they
 arrive: what one read brought is one step into the log. One event above the publisher's rate is
 refused; a stream is read no faster than the rate instead, as its publisher has nothing else to wait
-for.
+for. An `Idempotency-Key` is for one event: with a stream of them it is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from h3trio import EventTooLargeError, H3Event, HTTPError, Response, SSEEvent, SSEParser
-from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
+from h3trio.hub import (
+    HistoryError,
+    Hub,
+    KeyReusedError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,17 +39,20 @@ async def publish(
     body of events may take longer than that lasts.
 
     Raises:
-        HTTPError: 400, 413, 429, 500 or 503, saying what is wrong.
+        HTTPError: 400, 413, 422, 429, 500 or 503, saying what is wrong.
     """
     try:
         private = _private(event)
+        dedup = event.headers.get("idempotency-key")
         if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
+            if dedup is not None:
+                # How far such a body came is known by its answer alone: a part has no key.
+                raise HTTPError(400, "an Idempotency-Key is for one event, not for a body of them")
             hub.check_topics([topic])  # before a body that may be empty, or never end
             return await _Stream(hub, event, topic, pace, still, private).publish()
         if pace is not None:
             pace.check()
         update = await _single(event)
-        dedup = event.headers.get("idempotency-key")
         stored = await hub.publish(update, topics=[topic], private=private, dedup=dedup)
         return Response.json({"id": stored})
     except (ValueError, HistoryError, OverloadedError) as exc:
@@ -79,6 +88,8 @@ def _refusal(event: H3Event, error: Exception) -> HTTPError:
     if isinstance(error, EventTooLargeError):
         event.count_limit("max_event_bytes")
         return HTTPError(413, str(error))
+    if isinstance(error, KeyReusedError):
+        return HTTPError(422, str(error))
     if isinstance(error, ValueError):
         return HTTPError(400, str(error))
     if isinstance(error, OutcomeUnknownError):

@@ -79,7 +79,7 @@ class Replay:
     ) -> str | None:
         """Set the subscriber's position; return the reason of a reset, if it must be told one."""
         if last_event_id is not None:
-            position = await self._find(last_event_id)
+            position = await self._find(subscriber, last_event_id)
             subscriber.position = position or 0
             if position is not None:
                 return None
@@ -92,13 +92,17 @@ class Replay:
             subscriber.position = 0
         else:
             subscriber.position = await self._history.position_before_last(
-                int(first), selection=subscriber.selection
+                int(first), selection=subscriber.selection, allow=subscriber.allow
             )
         return None
 
-    async def _find(self, event_id: str) -> int | None:
+    async def _find(self, subscriber: Subscriber, event_id: str) -> int | None:
         position = self._history.epochs.resolve(event_id, self._history.log.head)
-        return await self._history.find(event_id) if position is None else position
+        if position is not None:
+            return position
+        return await self._history.find(
+            event_id, selection=subscriber.selection, allow=subscriber.allow
+        )
 
     def _newest_removed(self, subscriber: Subscriber) -> int:
         return self._history.gaps.newest(subscriber.selection)

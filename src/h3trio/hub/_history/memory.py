@@ -15,17 +15,18 @@ from .epochs import Epochs
 from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
-from .record import Appended, Record
+from .record import Appended, Record, answer_repetition
 from .retention import MIB, Retention
+from .selection import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .record import Page, Update
     from .selection import Selection
 
-_TURN: Final = 1000
-"""Records that one trim removes before other tasks may run."""
+_REMOVAL_COST: Final = 4
+"""Records that could be looked at while one is removed from one topic."""
 
 
 @final
@@ -74,9 +75,9 @@ class MemoryHistory(History):
         self._is_open = False
         self._last = 0
         self._trimmed = 0
-        self._dedup: dict[str, str] = {}
+        self._dedup: dict[tuple[str, ...], Record] = {}
         # The key of each position that has one.
-        self._keys: dict[int, str] = {}
+        self._keys: dict[int, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryHistory: {len(self.log)} records, head {self.log.head}>"
@@ -106,16 +107,16 @@ class MemoryHistory(History):
         return [self._append(update, published) for update in updates]
 
     def _append(self, update: Update, published: float) -> Appended:
-        key = update.dedup
+        key = update.scoped_key
         if key is not None and (first := self._dedup.get(key)) is not None:
-            return Appended(first, None)
+            return answer_repetition(first, update)
         position = self._last + 1
         record = Record.from_update(
             update, position=position, epoch=self.epochs.current, published=published
         )
         self._last = position
         if key is not None:
-            self._dedup[key] = record.id
+            self._dedup[key] = record
             self._keys[position] = key
         return Appended(record.id, record)
 
@@ -136,36 +137,43 @@ class MemoryHistory(History):
         assert page is not None, "the log is whole"
         return page
 
-    async def find(self, id: str) -> int | None:
-        """Return the position of the newest record with a publisher's id, if kept."""
-        await trio.lowlevel.checkpoint()
-        return self.log.find(id)
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for; see `History.find`."""
+        return await self.log.find(id, selection=selection, allow=allow)
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """Return the position behind which the last `count` selected records stand."""
-        await trio.lowlevel.checkpoint()
-        position = self.log.position_before_last(count, selection=selection)
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` visible records stand."""
+        position = await self.log.position_before_last(count, selection=selection, allow=allow)
         assert position is not None, "the log is whole"
         return position
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records; return how many."""
         await trio.lowlevel.checkpoint()
-        positions = self.log.positions(topic)
-        for position in positions:
-            self.log.remove(position)
-        return len(positions)
+        # Without those that are published meanwhile.
+        return await self._remove(self.log.positions(topic))
 
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many."""
         await trio.lowlevel.checkpoint()
-        removed = 0
-        if self.max_age is not None:
-            limit = self._clock() - self.max_age
-            while (oldest := self.log.oldest) is not None and oldest.published < limit:
-                self.log.remove(oldest.position)
+        return 0 if self.max_age is None else await self._remove(self._outdated(self.max_age))
+
+    def _outdated(self, max_age: float) -> Iterator[int]:
+        limit = self._clock() - max_age
+        while (oldest := self.log.oldest) is not None and oldest.published < limit:
+            yield oldest.position
+
+    async def _remove(self, positions: Iterable[int]) -> int:
+        """Remove records, and let others run between; return how many there were."""
+        removed, turn = 0, Turn()
+        for position in positions:
+            record = self.log.remove(position)
+            if record is not None:
                 removed += 1
-                if removed % _TURN == 0:
+                # Each index and the gaps have a place for each of its topics.
+                if turn.spend(_REMOVAL_COST * len(record.topics)):
                     await trio.lowlevel.checkpoint()
         return removed
 

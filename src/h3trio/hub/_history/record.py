@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from h3trio._wire.batch import Batch
 
 from .epochs import check_publisher_id, is_own_syntax
+from .errors import KeyReusedError
 from .selection import EVERYTHING, check_several, check_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from h3trio._wire.event import SSEEvent
+
+    from .selection import Selection
 
 RESET: Final = "reset"
 """The type of the event that tells a subscriber of a gap. No publisher's event may have it."""
@@ -33,8 +36,8 @@ class Update:
         event: what to send. Its `id`, if any, becomes the id on the wire.
         topics: at least one; the first is the canonical one. One given twice counts once.
         private: whether only subscribers with the right for a topic may see it.
-        dedup: a key under which a repeated publish is the same publish: 1 to 255 printable
-            characters.
+        dedup: a key under which a repeated publish is the same publish, for these topics: 1 to
+            255 printable characters.
 
     Raises:
         ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
@@ -80,6 +83,14 @@ class Update:
 
     def __repr__(self) -> str:
         return f"<Update of {', '.join(self.topics)}: {self.event!r}>"
+
+    @property
+    def scoped_key(self) -> tuple[str, ...] | None:
+        """The `dedup` key and its topics, in whatever order they were given; `None` without one.
+
+        A key belongs to its topics: who may not publish to them can't use it up.
+        """
+        return None if self.dedup is None else (self.dedup, *sorted(self.topics))
 
 
 def _check_event(event: SSEEvent) -> None:
@@ -159,6 +170,17 @@ class Record:
     def __repr__(self) -> str:
         return f"<Record {self.position}: {self.id} on {', '.join(self.topics)}>"
 
+    def repeats(self, update: Update) -> bool:
+        """Whether an update for the same topics would have made the same record."""
+        own_id = update.event.id
+        if self.private != update.private or self.has_own_id != (own_id is not None):
+            return False
+        return self.frame == (update.encoded if own_id else _with_id(update, self.id))
+
+    def is_visible(self, allow: Selection) -> bool:
+        """Whether a subscriber that is allowed the private events of some topics may see it."""
+        return not self.private or allow.matches(self.topics)
+
     @property
     def batch(self) -> Batch:
         """The frame alone as a batch, made once however many feeds it lands in."""
@@ -183,12 +205,23 @@ def _with_id(update: Update, id: str) -> bytes:
 
 @final
 class Appended(NamedTuple):
-    """The outcome of one update."""
+    """The outcome of one update: stored, a repetition, or refused."""
 
     id: str
-    """The id on the wire; of the first publish, where this one repeated its key."""
+    """The id on the wire; of the first publish, where this one repeated its key; `""` if refused.
+    """
     record: Record | None
-    """`None` if the update was a repetition and nothing was stored."""
+    """`None` if nothing was stored."""
+    error: Exception | None = None
+    """The reason if the update was refused, for its publisher alone."""
+
+
+def answer_repetition(first: Record, update: Update) -> Appended:
+    """Answer an update whose `dedup` key has a record: a repetition of it, or refused."""
+    if first.repeats(update):
+        return Appended(first.id, None)
+    problem = f"the key {update.dedup!r} was used for another event of the same topics"
+    return Appended("", None, KeyReusedError(problem))
 
 
 @final

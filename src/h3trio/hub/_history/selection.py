@@ -1,7 +1,8 @@
 """`Selection`: the topics that a subscriber means, as exact names, by matchers, or all of them.
 
 A selection is a value: two subscribers with equal selections and equal rights share one feed.
-The rule for a topic's name is here too, as every part of a hub needs it.
+The rule for a topic's name is here too, as every part of a hub needs it, and `Turn`, which counts
+what matching costs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EVERYTHING: Final = "*"
+
+MAX_SCAN: Final = 2000
+"""Records that are looked at between two checkpoints."""
+
+MATCH_COST: Final = 40
+"""Records that could be looked at while a matcher is asked about one topic."""
 
 # C0, DEL, C1 and surrogates.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -94,6 +101,10 @@ class Selection:
         """Whether an index of topics is enough to find its updates."""
         return not self.everything and not self.matchers
 
+    def cost(self, topics: int) -> int:
+        """Return what `matches` may cost for so many topics, for `Turn.spend`."""
+        return topics * len(self.matchers) * MATCH_COST
+
     def matches_topic(self, topic: str) -> bool:
         """Whether one topic is selected."""
         if self.everything or topic in self.topics:
@@ -106,3 +117,26 @@ class Selection:
 
 
 NOTHING: Final = Selection()
+
+
+@final
+class Turn:
+    """The work of one task between two checkpoints, where input decides how much there is."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_SCAN
+
+    def spend(self, cost: int = 0) -> bool:
+        """Count a record that is looked at next, and what it costs besides.
+
+        Returns:
+            Whether this is too much for the turn: then let others run, or end here. It is the
+            first of the next turn.
+        """
+        self._left -= 1 + cost
+        if self._left >= 0:
+            return False
+        self._left = MAX_SCAN - 1 - cost
+        return True

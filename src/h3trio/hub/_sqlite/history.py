@@ -282,20 +282,27 @@ class SQLiteHistory(History):
                 assert trims <= self._sums.trims, "noted before the lock is let go"
         return page
 
-    async def find(self, id: str) -> int | None:
-        """Return the position of the newest record with a publisher's id, if kept."""
-        position = self.log.find(id)
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for; see `History.find`."""
         # No publisher's id is of other characters, which SQLite may not even take.
-        if position is not None or is_own_syntax(id) or not id.isascii():
+        if is_own_syntax(id) or not id.isascii():
             await trio.lowlevel.checkpoint()
-            return position
-        return await self._read(partial(pages.find, id=id, head=self.log.head))
+            return None
+        # The memory doesn't tell of several topics: one of them may have it in the file alone.
+        if selection.is_exact and len(selection.topics) == 1:
+            position = await self.log.find(id, selection=selection, allow=allow)
+            if position is not None:
+                return position
+        return await self._read(
+            partial(pages.find, id=id, head=self.log.head, selection=selection, allow=allow)
+        )
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """Return the position behind which the last `count` selected records stand."""
-        position = self.log.position_before_last(count, selection=selection)
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` visible records stand."""
+        position = await self.log.position_before_last(count, selection=selection, allow=allow)
         if position is not None:
-            await trio.lowlevel.checkpoint()
             return position
         return await self._read(
             partial(
@@ -303,6 +310,7 @@ class SQLiteHistory(History):
                 count=count,
                 head=self.log.head,
                 selection=selection,
+                allow=allow,
             )
         )
 

@@ -13,9 +13,9 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from h3trio.hub._history.log import MAX_SCAN, distinct
+from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import Record, page_of
-from h3trio.hub._history.selection import EVERYTHING, Selection
+from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,7 +32,7 @@ _SCAN: Final = "SELECT position, topics FROM records WHERE "
 _OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
-"""Records that are looked at to find the last so many that match."""
+"""Records that are looked at to find the last so many that match, or the one with an id."""
 
 
 @final
@@ -76,14 +76,43 @@ class _Snapshot:
         end = scanned[-1][0] if len(scanned) == MAX_SCAN else head
         return self._matching(scanned, selection), end
 
-    def backward(self, head: int, selection: Selection) -> Iterator[int]:
-        """List selected positions lazily, the newest first."""
+    def backward(self, head: int, selection: Selection, allow: Selection) -> Iterator[int]:
+        """List positions of selected and visible records lazily, the newest first."""
         if selection.is_exact:
-            return self._of_topics(selection, _BACKWARD, head)
-        if selection.everything:
-            return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
-        scanned = islice(self._rows(_SCAN + _BACKWARD, head), _MAX_SEARCH)
-        return self._matching(scanned, selection)
+            found = self._of_topics(selection, _BACKWARD, head)
+        elif selection.everything:
+            found = (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
+        else:
+            scanned = islice(self._rows(_SCAN + _BACKWARD, head), _MAX_SEARCH)
+            found = self._matching(scanned, selection)
+        if allow.everything:
+            return found
+        return (position for position in found if self.is_visible(position, allow))
+
+    def is_visible(self, position: int, allow: Selection) -> bool:
+        """Whether a subscriber with these rights may see a record."""
+        query = "SELECT private, topics FROM records WHERE position = ?"
+        private, topics = self._db.execute(query, (position,)).fetchone()
+        return not private or allow.matches(self._topics(topics))
+
+    def newest_with_id(self, id: str, topic: int, head: int) -> int | None:
+        """Return the newest position of a topic that has a publisher's id, up to `head`."""
+        query = "SELECT max(position) FROM placed WHERE id = ? AND topic = ? AND position <= ?"
+        (position,) = self._db.execute(query, (id, topic, head)).fetchone()
+        return None if position is None else int(position)
+
+    def topics_with_id(self, id: str, selection: Selection) -> Iterator[tuple[int, bool]]:
+        """List topics that may have a publisher's id, and whether they are selected."""
+        if selection.is_exact:
+            known = "SELECT number FROM topics WHERE name = ? AND events > 0"
+            for name in selection.topics:
+                yield from ((row[0], True) for row in self._db.execute(known, (name,)).fetchall())
+            return
+        following = "SELECT min(topic) FROM placed WHERE id = ? AND topic > ?"
+        (topic,) = self._db.execute(following, (id, 0)).fetchone()
+        while topic is not None:
+            yield topic, selection.matches_topic(self._name(topic))
+            (topic,) = self._db.execute(following, (id, topic)).fetchone()
 
     def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
         """Merge the positions of several topics, one under more than one of them once."""
@@ -143,30 +172,49 @@ def read_page(
     return page, trims
 
 
-def find(db: sqlite3.Connection, *, id: str, head: int) -> int | None:
-    """Return the position of the newest record with a publisher's id."""
-    query = "SELECT max(position) FROM records WHERE own = 1 AND id = ? AND position <= ?"
-    (position,) = db.execute(query, (id, head)).fetchone()
-    return None if position is None else int(position)
+def find(
+    db: sqlite3.Connection, *, id: str, head: int, selection: Selection, allow: Selection
+) -> int | None:
+    """Return the position that a publisher's id stands for, as `History.find` does.
+
+    Given up once 40,000 records were looked at.
+    """
+    found: list[int] = []
+    looks = 0
+    with _Snapshot(db) as snapshot:
+        for topic, is_selected in snapshot.topics_with_id(id, selection):
+            looks += 1
+            position = snapshot.newest_with_id(id, topic, head) if is_selected else None
+            while position is not None and not snapshot.is_visible(position, allow):
+                looks += 1
+                if looks > _MAX_SEARCH:
+                    return None
+                position = snapshot.newest_with_id(id, topic, position - 1)
+            found += [] if position is None else [position]
+            if looks > _MAX_SEARCH:
+                return None
+    return min(found, default=None)
 
 
 def position_before_last(
-    db: sqlite3.Connection, *, count: int, head: int, selection: Selection
+    db: sqlite3.Connection, *, count: int, head: int, selection: Selection, allow: Selection
 ) -> int:
-    """Return the position behind which the last `count` selected records stand.
+    """Return the position behind which the last `count` visible records stand.
 
     With matchers, no more than the newest 40,000 records are looked at.
     """
     with _Snapshot(db) as snapshot:
-        nth = next(islice(snapshot.backward(head, selection), count - 1, None), None)
+        found = snapshot.backward(head, selection, allow)
+        nth = next(islice(found, count - 1, None), None)
     return 0 if nth is None else nth - 1
 
 
 def newest(db: sqlite3.Connection, *, head: int, limits: Retention) -> list[Record]:
     """Return the newest records within some limits, in order: at least one if there is one."""
+    everything = Selection([EVERYTHING])
     with _Snapshot(db) as snapshot:
         page = page_of(
-            map(snapshot.record, snapshot.backward(head, Selection([EVERYTHING]))),
+            map(snapshot.record, snapshot.backward(head, everything, everything)),
             end=0,
             head=head,
             max_records=limits.max_events,
