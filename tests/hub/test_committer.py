@@ -177,7 +177,7 @@ async def test_every_publisher_of_a_failed_commit_hears_it(
     for _ in range(3):
         nursery.start_soon(publish)
     await wait_all_tasks_blocked()
-    for _ in range(2):
+    for _ in range(3):
         bench.history.gate.release()
     await wait_all_tasks_blocked()
     assert heard == ["no"] * 3

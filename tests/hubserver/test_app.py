@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import Client, Head, connect, post, request
+from hub_helpers import BusiestStep
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason
 from h3trio.hub import Hub, HubSettings, MemoryHistory
+from h3trio.hub._history.log import Log
 from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
@@ -247,6 +249,15 @@ async def test_an_idempotency_key_belongs_to_its_topic(hub: HubClient) -> None:
     ]
     assert [head.status for head, _body in answers] == [200, 200, 422]
     assert "used for another event" in answers[2][1]
+
+
+async def test_a_body_of_small_events_lets_others_run(hub: HubClient) -> None:
+    """What one read brought goes into the log by steps of 200 events."""
+    raw = post(b"data\n\n" * 5000, "/events/news", "Content-Type: text/event-stream")
+    with BusiestStep(Log.append) as busiest:
+        head, body = await hub.ask(raw)
+    assert (head.status, body["published"]) == (200, 5000)
+    assert (busiest.total, busiest.most) == (5000, 200)
 
 
 async def test_a_body_of_events_takes_no_idempotency_key(hub: HubClient) -> None:

@@ -2,9 +2,9 @@
 
 Any body is the data of one event, whatever its type; `event`, `id` and `retry` come by the query,
 as does `private=on`. A body of type `text/event-stream` is a stream of events, published as they
-arrive: what one read brought is one step into the log. One event above the publisher's rate is
-refused; a stream is read no faster than the rate instead, as its publisher has nothing else to wait
-for. An `Idempotency-Key` is for one event: with a stream of them it is refused.
+arrive: what one read brought is one step into the log, or some. One event above the publisher's
+rate is refused; a stream is read no faster than the rate instead, as its publisher has nothing else
+to wait for. An `Idempotency-Key` is for one event: with a stream of them it is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ._access.rate_limit import Bucket
 
 _STREAM_TYPE: Final = "text/event-stream"
+_MAX_STEP: Final = 200
+"""Events that go into the log in one step."""
 _ON: Final = ("on", "1", "true", "")
 
 
@@ -132,7 +134,8 @@ class _Stream:
             raise
 
     async def _publish_paced(self, parsed: Sequence[SSEEvent]) -> None:
-        most = len(parsed) if self.pace is None else self.pace.rate.burst
+        # What one read brought may be thousands of events, and a step has no checkpoint.
+        most = _MAX_STEP if self.pace is None else min(self.pace.rate.burst, _MAX_STEP)
         for start in range(0, len(parsed), most or 1):
             some = parsed[start : start + most]
             if self.pace is not None:

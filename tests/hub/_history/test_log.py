@@ -8,6 +8,7 @@ from collections import Counter
 from functools import partial
 
 import pytest
+from hub_helpers import BusiestStep, Matcher
 from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
@@ -38,13 +39,19 @@ class Prefix:
         return isinstance(other, Prefix) and other.prefix == self.prefix
 
 
-def record(position: int, *topics: str, id: str | None = None, size: int = 10) -> Record:
+def record(
+    position: int,
+    *topics: str,
+    id: str | None = None,
+    size: int = 10,
+    private: bool = False,
+) -> Record:
     """Make a record with an id of the hub's, unless given."""
     return Record(
         position=position,
         id=f"bcdf2345-{position}" if id is None else id,
         topics=topics or ("a",),
-        private=False,
+        private=private,
         published=float(position),
         frame=b"x" * size,
     )
@@ -301,6 +308,48 @@ async def test_the_newest_of_records_with_one_id_is_found() -> None:
     assert await find(log, "x") == 2
     log.remove(2)
     assert await find(log, "x") is None
+
+
+async def test_looking_for_an_id_asks_a_few_matchers_between_checkpoints() -> None:
+    """However many topics have it, and however many private events of one."""
+    asked = Counter[str]()
+    patterns = [Matcher(f"never/{n}", asked) for n in range(40)]
+    log = log_of(*(record(n, f"t/{n}", id="x", private=True) for n in range(1, 200)))
+    log.append(record(200, "last", id="x"))
+    for n in range(201, 400):
+        log.append(record(n, "last", id="x", private=True))
+    for selection, allow in (
+        (Selection([*patterns, Matcher("last", asked)]), NOTHING),
+        (Selection(["last"]), Selection(patterns)),
+        (EVERYTHING, Selection(patterns)),
+    ):
+        with BusiestStep(Matcher.matches) as busiest:
+            assert await log.find("x", selection=selection, allow=allow) == 200
+        assert busiest.total > 100 * 40
+        assert busiest.most <= MAX_SCAN // MATCH_COST
+
+
+class Comparing(int):
+    """A position that counts what it is compared with."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Comparing.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def test_taking_out_records_whose_ids_were_used_again_is_linear() -> None:
+    """No record is looked for among all others with its id."""
+    count = 2000
+    log = log_of(*(record(Comparing(n), "ab"[n % 2], id="x") for n in range(1, count + 1)))
+    Comparing.compared = 0
+    for position in reversed(log.positions("a")):
+        log.remove(position)
+    assert len(log) == count // 2
+    assert Comparing.compared <= 10 * count
 
 
 # -- memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hub_helpers import Matcher
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -24,8 +26,10 @@ from h3trio.hub import (
     SQLiteHistory,
     Update,
 )
-from h3trio.hub._history.selection import MAX_SCAN, NOTHING
+from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN, NOTHING
+from h3trio.hub._sqlite import pages
 from h3trio.hub._sqlite.change import MAX_REMOVED_RECORDS
+from h3trio.hub._sqlite.schema import connect
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
@@ -70,10 +74,16 @@ def history(tmp_path: Path) -> Callable[..., SQLiteHistory]:
 
 
 def update(
-    *topics: str, data: str = "x", id: str | None = None, dedup: str | None = None
+    *topics: str,
+    data: str = "x",
+    id: str | None = None,
+    dedup: str | None = None,
+    private: bool = False,
 ) -> Update:
     """Make an update."""
-    return Update(event=SSEEvent(data, id=id), topics=topics or ("a",), dedup=dedup)
+    return Update(
+        event=SSEEvent(data, id=id), topics=topics or ("a",), dedup=dedup, private=private
+    )
 
 
 async def put(history: SQLiteHistory, *updates: Update) -> list[Appended]:
@@ -349,8 +359,36 @@ async def test_a_long_search_ends_its_page(history: Callable[..., SQLiteHistory]
         await fill(one, 1, "a/x")
         selection = Selection([Suffix("/x")])
         page = await one.read(0, selection=selection, max_records=9, max_bytes=AMPLE)
-        assert page == ([], MAX_SCAN, True)
+        assert page == ([], MAX_SCAN - MATCH_COST, True)
         assert await read(one, selection) == [MAX_SCAN + 1]
+
+
+async def test_a_thread_asks_a_few_matchers_at_a_time(
+    history: Callable[..., SQLiteHistory],
+) -> None:
+    """While a thread asks matchers nobody else's Python runs: so it says how far it came."""
+    asked = Counter[str]()
+    patterns = Selection([Matcher(f"never/{n}", asked) for n in range(40)])
+    last = Selection([Matcher("last", asked)])
+    async with history(tail_events=1) as one:
+        await put(one, update("last"), *(update(f"t/{n}", private=True) for n in range(200)))
+        with closing(connect(one.path, mode="ro")) as db:
+            for selection, allow in ((EVERYTHING, patterns), (last, NOTHING), (last, patterns)):
+                left, position, turns = 1, one.log.head, 0
+                rights = {"selection": selection, "allow": allow}
+                while left:
+                    asked.clear()
+                    left, position = pages.look_back(db, count=left, head=position, **rights)
+                    assert asked["calls"] <= MAX_SCAN // MATCH_COST
+                    turns += 1
+                assert turns > 1
+                assert position == await one.position_before_last(1, **rights) == 0
+            asked.clear()
+            page, _trims = pages.read_page(
+                db, after=0, head=99, selection=patterns, max_records=9, max_bytes=AMPLE
+            )
+            assert (page.records, page.more) == ([], True)
+            assert 0 < asked["calls"] <= MAX_SCAN // MATCH_COST
 
 
 async def test_a_database_of_the_first_schema_is_brought_up_to_date(

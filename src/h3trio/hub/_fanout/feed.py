@@ -198,13 +198,20 @@ class Feed:
     most stand at one position, some at another if the slices shifted."""
     _floor: int = 0
     """During a pass: the position up to which everybody will have everything."""
+    _asked: tuple[tuple[str, ...], bool] = ((), False)
+    """The topics of the last private record, and whether its subscribers may see it."""
 
     def __repr__(self) -> str:
         return f"<Feed of {self.selection!r}: {len(self.ready)} ready, {len(self.window)} waiting>"
 
     def allows(self, record: Record) -> bool:
         """Whether its subscribers may see a record that they selected."""
-        return not record.private or self.allow.matches(record.topics)
+        if not record.private:
+            return True
+        # Most private records of a feed have the same topics, and there may be many matchers.
+        if record.topics != self._asked[0]:
+            self._asked = record.topics, self.allow.matches(record.topics)
+        return self._asked[1]
 
     def add(self, subscriber: Subscriber) -> None:
         """Make a subscriber ready; its position must be the head of the log."""

@@ -12,7 +12,12 @@ is possible for cursors older than the floor only.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from .selection import Turn
 
 if TYPE_CHECKING:
     from .selection import Selection
@@ -84,15 +89,37 @@ class Gaps:
         """Whether something selected was removed behind a cursor."""
         return self._newest > after and self.newest(selection) > after
 
+    async def learn(self, selection: Selection) -> None:
+        """Ask the matchers of a selection about every topic, so that `newest` asks of few.
+
+        Checkpoints only where that takes more than a turn: there may be many topics.
+        """
+        if not selection.matchers:
+            return
+        newest, answered = self._answers.get(selection, (0, 0))
+        now, turn = self._serial, Turn()
+        unknown = takewhile(lambda item: item[1][1] > answered, reversed(self._removed.items()))
+        for topic, (position, _serial) in list(unknown):
+            if position > newest:
+                if turn.spend(selection.cost(1)):
+                    await trio.lowlevel.checkpoint()
+                if selection.matches_topic(topic):
+                    newest = position
+        self._answer(selection, newest, now)
+
     def _newest_match(self, selection: Selection) -> int:
         """Find the newest position of a topic that matches: the last answer, and newer notes."""
-        newest, answered = self._answers.pop(selection, (0, 0))
+        newest, answered = self._answers.get(selection, (0, 0))
         for topic, (position, serial) in reversed(self._removed.items()):
             if serial <= answered:
                 break
             if position > newest and selection.matches_topic(topic):
                 newest = position
-        self._answers[selection] = (newest, self._serial)
+        self._answer(selection, newest, self._serial)
+        return newest
+
+    def _answer(self, selection: Selection, newest: int, serial: int) -> None:
+        known = self._answers.pop(selection, (0, 0))
+        self._answers[selection] = max(newest, known[0]), max(serial, known[1])
         if len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
-        return newest

@@ -301,18 +301,17 @@ class SQLiteHistory(History):
         self, count: int, *, selection: Selection, allow: Selection
     ) -> int:
         """Return the position behind which the last `count` visible records stand."""
-        position = await self.log.position_before_last(count, selection=selection, allow=allow)
-        if position is not None:
-            return position
-        return await self._read(
-            partial(
-                pages.position_before_last,
-                count=count,
-                head=self.log.head,
-                selection=selection,
-                allow=allow,
+        known = await self.log.position_before_last(count, selection=selection, allow=allow)
+        if known is not None:
+            return known
+        # A turn at a time: a thread that asks matchers keeps Python from all others.
+        left, position = count, self.log.head
+        while left and position:
+            look_back = partial(
+                pages.look_back, count=left, head=position, selection=selection, allow=allow
             )
-        )
+            left, position = await self._read(look_back)
+        return position
 
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         self._check_open()

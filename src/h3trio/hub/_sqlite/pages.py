@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from heapq import merge
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import Record, page_of
-from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection
+from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from h3trio.hub._history.record import Page
     from h3trio.hub._history.retention import Retention
@@ -32,7 +31,7 @@ _SCAN: Final = "SELECT position, topics FROM records WHERE "
 _OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
-"""Records that are looked at to find the last so many that match, or the one with an id."""
+"""The cost of looking for an id, in records that could be looked at."""
 
 
 @final
@@ -60,7 +59,7 @@ class _Snapshot:
         return Record(
             position=position,
             id=wire_id,
-            topics=self._topics(topics),
+            topics=self.topics(topics),
             private=bool(private),
             published=published,
             frame=frame,
@@ -72,46 +71,48 @@ class _Snapshot:
             return self._of_topics(selection, _AFTER, after, head), head
         if selection.everything:
             return (row[0] for row in self._rows(_POSITIONS + _AFTER, after, head)), head
-        scanned = list(islice(self._rows(_SCAN + _AFTER, after, head), MAX_SCAN))
-        end = scanned[-1][0] if len(scanned) == MAX_SCAN else head
-        return self._matching(scanned, selection), end
+        found: list[int] = []
+        end, turn, selected = after, Turn(), _Asked(self, selection)
+        for position, numbers in self._rows(_SCAN + _AFTER, after, head):
+            # At least one, or a reader would stand still.
+            if turn.spend(selected.cost(numbers)) and end > after:
+                return iter(found), end
+            end = position
+            if selected.ask(numbers):
+                found.append(position)
+        return iter(found), head
 
-    def backward(self, head: int, selection: Selection, allow: Selection) -> Iterator[int]:
-        """List positions of selected and visible records lazily, the newest first."""
+    def backward(self, head: int, selection: Selection) -> Iterator[int]:
+        """List positions lazily, the newest first; with matchers, those that may match."""
         if selection.is_exact:
-            found = self._of_topics(selection, _BACKWARD, head)
-        elif selection.everything:
-            found = (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
-        else:
-            scanned = islice(self._rows(_SCAN + _BACKWARD, head), _MAX_SEARCH)
-            found = self._matching(scanned, selection)
-        if allow.everything:
-            return found
-        return (position for position in found if self.is_visible(position, allow))
+            return self._of_topics(selection, _BACKWARD, head)
+        return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
 
-    def is_visible(self, position: int, allow: Selection) -> bool:
-        """Whether a subscriber with these rights may see a record."""
+    def rights(self, position: int) -> tuple[bool, str]:
+        """Return whether a record is private, and its topics as they stand in its row."""
         query = "SELECT private, topics FROM records WHERE position = ?"
-        private, topics = self._db.execute(query, (position,)).fetchone()
-        return not private or allow.matches(self._topics(topics))
+        private, numbers = self._db.execute(query, (position,)).fetchone()
+        return bool(private), numbers
 
-    def newest_with_id(self, id: str, topic: int, head: int) -> int | None:
-        """Return the newest position of a topic that has a publisher's id, up to `head`."""
+    def with_id(self, id: str, topic: int, head: int) -> Iterator[int]:
+        """List a topic's positions that have a publisher's id lazily, the newest first."""
         query = "SELECT max(position) FROM placed WHERE id = ? AND topic = ? AND position <= ?"
         (position,) = self._db.execute(query, (id, topic, head)).fetchone()
-        return None if position is None else int(position)
+        while position is not None:
+            yield position
+            (position,) = self._db.execute(query, (id, topic, position - 1)).fetchone()
 
-    def topics_with_id(self, id: str, selection: Selection) -> Iterator[tuple[int, bool]]:
-        """List topics that may have a publisher's id, and whether they are selected."""
+    def topics_with_id(self, id: str, selection: Selection) -> Iterator[tuple[int, str]]:
+        """List topics that may have a publisher's id; with matchers, not only selected ones."""
         if selection.is_exact:
             known = "SELECT number FROM topics WHERE name = ? AND events > 0"
             for name in selection.topics:
-                yield from ((row[0], True) for row in self._db.execute(known, (name,)).fetchall())
+                yield from ((row[0], name) for row in self._db.execute(known, (name,)).fetchall())
             return
         following = "SELECT min(topic) FROM placed WHERE id = ? AND topic > ?"
         (topic,) = self._db.execute(following, (id, 0)).fetchone()
         while topic is not None:
-            yield topic, selection.matches_topic(self._name(topic))
+            yield topic, self._name(topic)
             (topic,) = self._db.execute(following, (id, topic)).fetchone()
 
     def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
@@ -121,19 +122,10 @@ class _Snapshot:
         rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
         return distinct(row[0] for row in merge(*rows, reverse=where is _BACKWARD))
 
-    def _matching(self, rows: Iterable[Any], selection: Selection) -> Iterator[int]:
-        known: dict[str, bool] = {}
-        for position, numbers in rows:
-            matches = known.get(numbers)
-            if matches is None:
-                matches = known[numbers] = selection.matches(self._topics(numbers))
-            if matches:
-                yield position
-
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
         return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))
 
-    def _topics(self, numbers: str) -> tuple[str, ...]:
+    def topics(self, numbers: str) -> tuple[str, ...]:
         return tuple(self._name(int(number)) for number in numbers.split())
 
     def _name(self, number: int) -> str:
@@ -143,6 +135,26 @@ class _Snapshot:
             (name,) = self._db.execute(query, (number,)).fetchone()
             self._names[number] = name
         return name
+
+
+@final
+class _Asked:
+    """A selection, and its answers for the topics of records, which many have in common."""
+
+    def __init__(self, snapshot: _Snapshot, selection: Selection) -> None:
+        self._snapshot = snapshot
+        self._selection = selection
+        self._known: dict[str, bool] = {}
+
+    def cost(self, numbers: str) -> int:
+        """Return what the next answer may cost, for `Turn.spend`."""
+        return 0 if numbers in self._known else self._selection.cost(numbers.count(" ") + 1)
+
+    def ask(self, numbers: str) -> bool:
+        """Whether one of some topics is meant."""
+        if numbers not in self._known:
+            self._known[numbers] = self._selection.matches(self._snapshot.topics(numbers))
+        return self._known[numbers]
 
 
 def read_page(
@@ -177,36 +189,51 @@ def find(
 ) -> int | None:
     """Return the position that a publisher's id stands for, as `History.find` does.
 
-    Given up once 40,000 records were looked at.
+    Given up, with `None`, once it cost as much as 40,000 records to look at.
     """
-    found: list[int] = []
-    looks = 0
+    newest: list[int] = []
+    spent = 0
     with _Snapshot(db) as snapshot:
-        for topic, is_selected in snapshot.topics_with_id(id, selection):
-            looks += 1
-            position = snapshot.newest_with_id(id, topic, head) if is_selected else None
-            while position is not None and not snapshot.is_visible(position, allow):
-                looks += 1
-                if looks > _MAX_SEARCH:
-                    return None
-                position = snapshot.newest_with_id(id, topic, position - 1)
-            found += [] if position is None else [position]
-            if looks > _MAX_SEARCH:
+        visible = _Asked(snapshot, allow)
+        for topic, name in snapshot.topics_with_id(id, selection):
+            spent += 1 + selection.cost(1)
+            if spent > _MAX_SEARCH:
                 return None
-    return min(found, default=None)
+            positions = snapshot.with_id(id, topic, head) if selection.matches_topic(name) else ()
+            for position in positions:
+                private, numbers = snapshot.rights(position)
+                spent += 1 + (visible.cost(numbers) if private else 0)
+                if spent > _MAX_SEARCH:
+                    return None
+                if not private or visible.ask(numbers):
+                    newest.append(position)
+                    break
+    return min(newest, default=None)
 
 
-def position_before_last(
+def look_back(
     db: sqlite3.Connection, *, count: int, head: int, selection: Selection, allow: Selection
-) -> int:
-    """Return the position behind which the last `count` visible records stand.
+) -> tuple[int, int]:
+    """Look for the last `count` visible records up to `head`, for one turn.
 
-    With matchers, no more than the newest 40,000 records are looked at.
+    Returns:
+        How many are still to be found, and the position up to which to go on: 0 at the end. If none
+        are to be found it is the position behind which they stand.
     """
     with _Snapshot(db) as snapshot:
-        found = snapshot.backward(head, selection, allow)
-        nth = next(islice(found, count - 1, None), None)
-    return 0 if nth is None else nth - 1
+        selected, visible = _Asked(snapshot, selection), _Asked(snapshot, allow)
+        turn, end = Turn(), head + 1
+        for position in snapshot.backward(head, selection):
+            private, numbers = snapshot.rights(position)
+            cost = selected.cost(numbers) + (visible.cost(numbers) if private else 0)
+            if turn.spend(cost) and end <= head:
+                return count, end - 1
+            end = position
+            if selected.ask(numbers) and (not private or visible.ask(numbers)):
+                count -= 1
+                if not count:
+                    return 0, position - 1
+    return count, 0
 
 
 def newest(db: sqlite3.Connection, *, head: int, limits: Retention) -> list[Record]:
@@ -214,7 +241,7 @@ def newest(db: sqlite3.Connection, *, head: int, limits: Retention) -> list[Reco
     everything = Selection([EVERYTHING])
     with _Snapshot(db) as snapshot:
         page = page_of(
-            map(snapshot.record, snapshot.backward(head, everything, everything)),
+            map(snapshot.record, snapshot.backward(head, everything)),
             end=0,
             head=head,
             max_records=limits.max_events,
