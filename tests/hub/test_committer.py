@@ -58,12 +58,14 @@ def update(data: str) -> Update:
 class Bench:
     """A committer on a slow history, running in a nursery."""
 
-    def __init__(self, *, max_waiting: int = 1000) -> None:
+    def __init__(self, *, max_waiting: int = 1000, max_waiting_bytes: int = 10**9) -> None:
         self.history = SlowHistory()
         feeds = Feeds(Sweep(FanoutState(max_records=1000)))
         self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
         feeds.join(self.reader)
-        self.committer = Committer(self.history, feeds, max_waiting=max_waiting)
+        self.committer = Committer(
+            self.history, feeds, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes
+        )
 
     @property
     def delivered(self) -> list[str]:
@@ -106,7 +108,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
     """Large events that wait are several commits; one beyond the bound goes alone."""
     bench = Bench()
     committer = await bench.start(nursery)
-    for size in (1, MAX_COMMIT_BYTES // 2, MAX_COMMIT_BYTES // 3, MAX_COMMIT_BYTES * 2, 1):
+    for size in (1, MAX_COMMIT_BYTES // 4, MAX_COMMIT_BYTES // 6, MAX_COMMIT_BYTES, 1):
         nursery.start_soon(committer.append, [update("x" * size)])
         await wait_all_tasks_blocked()
     for _ in range(5):
@@ -257,9 +259,34 @@ async def test_the_number_of_waiting_updates_is_bounded(nursery: trio.Nursery) -
     committer = await bench.start(nursery)
     nursery.start_soon(committer.append, [update("1"), update("2")])
     await wait_all_tasks_blocked()
-    with pytest.raises(OverloadedError, match="at most 2"):
+    with pytest.raises(OverloadedError, match=r"2 updates .* at most 2"):
         await committer.append([update("3")])
     assert bench.history.calls == [2]
+
+
+async def test_the_bytes_of_waiting_updates_are_bounded(nursery: trio.Nursery) -> None:
+    """Few large events are refused as many small ones are; what was stored counts no more."""
+    one = update("x" * 10_000)
+    bench = Bench(max_waiting_bytes=2 * one.size)
+    committer = await bench.start(nursery)
+    for _ in range(2):
+        nursery.start_soon(committer.append, [one])
+        await wait_all_tasks_blocked()
+    with pytest.raises(OverloadedError, match=f"of {2 * one.size} bytes wait"):
+        await committer.append([update("")])
+    for _ in range(3):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert (committer.waiting, committer.waiting_bytes) == (0, 0)
+    assert len(await committer.append([one])) == 1
+
+
+async def test_one_publish_may_be_larger_than_what_may_wait(nursery: trio.Nursery) -> None:
+    """If nothing waits it is stored, as it could never be otherwise."""
+    bench = Bench(max_waiting=2, max_waiting_bytes=1)
+    committer = await bench.start(nursery)
+    bench.history.gate.release()
+    assert len(await committer.append([update(str(n)) for n in range(3)])) == 3
 
 
 async def test_a_history_that_waits_has_no_nowait(nursery: trio.Nursery) -> None:

@@ -145,6 +145,7 @@ REFUSED: list[tuple[SSEEvent | str, list[str], str]] = [
     ("x", ["a\x00"], "control characters"),
     ("x", ["t" * 1025], "may have 1024 characters, not 1025"),
     ("x", [str(n) for n in range(1001)], "at most 1000 topics, not 1001"),
+    ("x", [f"{n:03}" + 64 * "☃" for n in range(400)], "topics may have 65536 bytes together, not"),
     (SSEEvent("x", event="reset"), ["news"], "the hub's own"),
     (SSEEvent(comment="only"), ["news"], "needs data"),
     (SSEEvent("x", id="i" * 129), ["news"], "id must be 1 to 128"),
@@ -163,10 +164,14 @@ async def test_what_may_not_be_published_is_refused(hub: Hub, subtests: pytest.S
 
 
 async def test_limits_hold_exactly(hub: Hub) -> None:
-    """A topic of 1,024 characters and 1,000 topics are taken."""
+    """A topic of 1,024 characters, 1,000 topics, and 64 KiB of topics are taken."""
     await hub.publish("x", topics=["t" * 1024])
     await hub.publish("x", topics=[str(n) for n in range(1000)])
-    assert hub.statistics().history.events == 2
+    full = [f"{n:02}" + 1022 * "t" for n in range(64)]
+    await hub.publish("x", topics=full)
+    assert hub.statistics().history.events == 3
+    with pytest.raises(ValueError, match="not 65537"):
+        await hub.subscribe(FakeSink(), [*full, "x"])
 
 
 async def test_an_event_has_a_largest_size() -> None:

@@ -62,9 +62,9 @@ class Shown:
     def __init__(self) -> None:
         history = MemoryHistory()
         self._feeds = Feeds(Sweep(FanoutState(1000)))
-        self._committer = Committer(history, self._feeds, max_waiting=1)
+        self._committer = Committer(history, self._feeds, max_waiting=1, max_waiting_bytes=1)
         self._snapshots = Snapshots(history, self._feeds, Replay(history), self._committer)
-        self.topics: Watched[str, dict[Feed, None]] = Watched()
+        self.topics: Watched[str, tuple[Feed] | dict[Feed, None]] = Watched()
         self.keys: Watched[tuple[Selection, Selection], Feed] = Watched()
         self._feeds.topics, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
 

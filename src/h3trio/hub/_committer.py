@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from ._history.record import Appended, Update
 
 
-MAX_COMMIT_BYTES: Final = 1024 * 1024
-"""Bytes of the events of one commit: many small ones, and little beside a write-ahead log."""
+MAX_COMMIT_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of memory of the updates of one commit, if it is of several publishers: little beside a
+write-ahead log. It is put into the log and the feeds without a checkpoint."""
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
@@ -52,7 +53,7 @@ class _Commit:
     def __init__(self, updates: Sequence[Update]) -> None:
         self.began = perf_counter()
         self.updates = updates
-        self.size = sum(len(update.encoded) for update in updates)
+        self.size = sum(update.size for update in updates)
         self.done = trio.Event()
         self.ids: list[str] | None = None
         self.error: Exception | None = None
@@ -75,8 +76,12 @@ class Committer:
     _: KW_ONLY
     max_waiting: int
     """Updates that may wait for the history."""
+    max_waiting_bytes: int
+    """Bytes of memory that they may take."""
     waiting: int = 0
     """Updates that wait for the history."""
+    waiting_bytes: int = 0
+    """Bytes of memory that they take."""
     failure: str | None = None
     """The message of the history when it last failed; `None` once it stored again."""
     latency: Histogram = field(default_factory=Histogram)
@@ -117,13 +122,16 @@ class Committer:
         return ids
 
     async def _wait(self, updates: Sequence[Update]) -> list[str]:
-        if self.waiting + len(updates) > self.max_waiting:
-            raise OverloadedError(
-                f"{self.waiting} updates wait for the history, at most {self.max_waiting} may"
-            )
         commit = _Commit(updates)
+        count, size = self.waiting + len(updates), self.waiting_bytes + commit.size
+        # As many and as large as its publisher wants if none wait: else it could never be stored.
+        if self.waiting and (count > self.max_waiting or size > self.max_waiting_bytes):
+            raise OverloadedError(
+                f"{self.waiting} updates of {self.waiting_bytes} bytes wait for the history,"
+                f" at most {self.max_waiting} of {self.max_waiting_bytes} bytes may"
+            )
         self._commits.append(commit)
-        self.waiting += len(updates)
+        self.waiting, self.waiting_bytes = count, size
         self._idle.unpark()
         await commit.done.wait()
         if commit.error is not None:
@@ -166,7 +174,7 @@ class Committer:
                     least = commit
         finally:
             for commit in commits:
-                self.waiting -= len(commit.updates)
+                self._count_out(commit)
                 if commit.ids is None and commit.error is None:
                     # Cancelled as the hub closes, or a bug of the history's: it may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
@@ -215,11 +223,15 @@ class Committer:
                 self.topic_counts = dict(busiest)
             self.topic_counts[topic] = self.topic_counts.get(topic, 0) + 1
 
+    def _count_out(self, commit: _Commit) -> None:
+        self.waiting -= len(commit.updates)
+        self.waiting_bytes -= commit.size
+
     def close(self) -> None:
         """Take no more; publishers that wait are told."""
         self._closed = True
         for commit in self._commits:
-            self.waiting -= len(commit.updates)
+            self._count_out(commit)
             commit.done.set()
         self._commits.clear()
 

@@ -38,7 +38,15 @@ from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -76,7 +84,12 @@ class Hub:
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)
-        self._committer = Committer(self._history, self._feeds, max_waiting=limits.max_waiting)
+        self._committer = Committer(
+            self._history,
+            self._feeds,
+            max_waiting=limits.max_waiting,
+            max_waiting_bytes=limits.max_waiting_bytes,
+        )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
         self._subscribers: dict[FrameSink, Subscriber] = {}
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
@@ -234,10 +247,15 @@ class Hub:
             self._check_limits(len(updates[0].topics), updates[0].topics)
         return updates
 
-    def _check_limits(self, count: int, topics: Iterable[str]) -> None:
+    def _check_limits(self, count: int, topics: Collection[str]) -> None:
         limits = self._settings
         if count > limits.max_topics:
             raise ValueError(f"at most {limits.max_topics} topics, not {count}")
+        size = len("".join(topics).encode(errors="surrogatepass"))
+        if size > limits.max_topics_bytes:
+            raise ValueError(
+                f"topics may have {limits.max_topics_bytes} bytes together, not {size}"
+            )
         for topic in topics:
             if len(topic) > limits.max_topic_length:
                 raise ValueError(

@@ -6,13 +6,13 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hub_helpers import BusiestStep, FakeSink, Matcher
+from hub_helpers import BusiestStep, FakeSink, Matcher, record
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio.hub import Hub, MemoryHistory, Selection
-from h3trio.hub._fanout.feed import MAX_BATCH_BYTES
-from h3trio.hub._fanout.replay import CACHED_PAGES, MAX_PAGE_RECORDS
+from h3trio.hub._fanout.feed import MAX_BATCH_BYTES, Subscriber
+from h3trio.hub._fanout.replay import CACHED_PAGES, MAX_CACHED_BYTES, MAX_PAGE_RECORDS, Replay
 from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN
 
 if TYPE_CHECKING:
@@ -120,3 +120,16 @@ async def test_what_was_filtered_away_once_is_skipped(nursery: trio.Nursery) -> 
         assert sink.events == []
         totals.append(busiest.total)
     assert totals == [2 * CACHED_PAGES, 1]
+
+
+async def test_pages_that_are_kept_are_bounded_in_bytes() -> None:
+    """Large events are few pages, or they would be in memory twice."""
+    async with MemoryHistory() as history:
+        replay = Replay(history)
+        for position in range(1, 21):
+            history.log.append(record(position, data="x" * 1_000_000))
+        reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=Selection(), info={})
+        assert await replay.catch_up(reader, behind_since_start=True)
+        kept = [page for page in replay._pages.values() if page.batch]  # noqa: SLF001 - nothing public tells of them
+        assert 1 < len(kept) < 20
+        assert sum(page.size for page in kept) <= MAX_CACHED_BYTES

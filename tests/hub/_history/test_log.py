@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
 
-from h3trio.hub._history.log import Log
+from h3trio.hub._history.log import MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES, Log
 from h3trio.hub._history.record import Record
 from h3trio.hub._history.retention import Retention
 from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN, NOTHING, Selection
@@ -360,6 +360,19 @@ def traced_size(log: Log) -> int:
     gc.collect()
     assert log.head
     return tracemalloc.get_traced_memory()[0]
+
+
+def test_topics_are_bounded_in_bytes() -> None:
+    """Small events of many or long topics are as few as their topics take memory."""
+    log = Log(limits(max_events=10_000), forget=lambda _r: None)
+    for n in range(1, 201):
+        log.append(record(n, *(f"{n}/{topic:0500}" for topic in range(500))))
+    bound = max(MIN_TOPIC_BYTES, 10_000 * RECORD_TOPIC_BYTES)
+    assert 0.9 * bound < log.topic_bytes <= bound
+    assert read(log) == list(range(201 - len(log), 201))
+    for position in read(log):
+        log.remove(position)
+    assert log.topic_bytes == 0
 
 
 @pytest.mark.slow

@@ -47,6 +47,11 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 """Bytes of one send at most, or one event: a slow client is owed one batch, and a short turn of the
 sweep stays short."""
 
+MAX_SINGLE_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of the batches of one record that are kept for the next feed, or one."""
+_BATCH_BYTES: Final = 200
+"""Bytes of a batch without its frame."""
+
 NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors of a sink that took nothing: its handler sends on its own beside us, or the stream is
 over, as its task finds too."""
@@ -145,6 +150,9 @@ class FanoutState:
     """The record that came last, see `Feed.window`."""
     _records: Sequence[Record] = ()
     _batch: Batch | None = None
+    _single: dict[int, Batch] = field(default_factory=dict[int, Batch])
+    """The newest batches of one record, by its position."""
+    _single_bytes: int = 0
     ready: int = 0
     """Subscribers in all feeds: summing them up would take as long as there are feeds."""
     delivered: int = 0
@@ -162,11 +170,26 @@ class FanoutState:
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the joined frames of some records."""
         if len(records) == 1:
-            return records[0].batch
+            return self.batch_of(records[0])
         if self._batch is None or records != self._records:
             self._records = records
             self._batch = Batch([record.frame for record in records])
         return self._batch
+
+    def batch_of(self, record: Record) -> Batch:
+        """Return a record's frame as a batch, made once however many feeds it lands in.
+
+        The newest are kept here and not with their records: those stay for as long as the history
+        lasts, and a batch is as large as its frame.
+        """
+        batch = self._single.get(record.position)
+        if batch is None:
+            batch = self._single[record.position] = Batch((record.frame,))
+            self._single_bytes += _BATCH_BYTES + len(batch.chunked)
+            while self._single_bytes > MAX_SINGLE_BYTES and len(self._single) > 1:
+                oldest = self._single.pop(next(iter(self._single)))
+                self._single_bytes -= _BATCH_BYTES + len(oldest.chunked)
+        return batch
 
 
 @final

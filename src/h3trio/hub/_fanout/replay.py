@@ -38,6 +38,8 @@ MAX_PAGE_RECORDS: Final = 1000
 two pages."""
 CACHED_PAGES: Final = 64
 """Pages that are kept for other subscribers."""
+MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of those pages: one with a large event isn't kept if it alone has more."""
 
 
 class _Prepared(NamedTuple):
@@ -46,6 +48,11 @@ class _Prepared(NamedTuple):
     batch: Batch | None
     last: int
     more: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the batch: its frames, and the same as a chunk."""
+        return 0 if self.batch is None else 2 * len(self.batch.chunked)
 
 
 @final
@@ -59,6 +66,7 @@ class Replay:
     def __init__(self, history: History) -> None:
         self._history = history
         self._pages: OrderedDict[tuple[object, ...], _Prepared] = OrderedDict()
+        self._page_bytes = 0
         self._purges = 0
         """Times that pages were forgotten: one read before the last time isn't kept."""
         self.resets = 0
@@ -73,6 +81,7 @@ class Replay:
     def forget_pages(self) -> None:
         """Forget all pages, as records were purged: no page may bring them back."""
         self._pages.clear()
+        self._page_bytes = 0
         self._purges += 1
 
     # -- where a subscription starts
@@ -182,9 +191,13 @@ class Replay:
 
     def _keep(self, subscriber: Subscriber, position: int, prepared: _Prepared) -> None:
         """Keep what follows a position, for others with the same selection and rights."""
-        self._pages[subscriber.selection, subscriber.allow, position] = prepared
-        if len(self._pages) > CACHED_PAGES:
-            self._pages.popitem(last=False)
+        key = (subscriber.selection, subscriber.allow, position)
+        known = self._pages.pop(key, None)
+        self._pages[key] = prepared
+        self._page_bytes += prepared.size - (0 if known is None else known.size)
+        while len(self._pages) > CACHED_PAGES or self._page_bytes > MAX_CACHED_BYTES:
+            _key, oldest = self._pages.popitem(last=False)
+            self._page_bytes -= oldest.size
 
     async def resync(self, subscriber: Subscriber) -> None:
         """Bring a subscriber that fell out of the history to the head, and tell it."""

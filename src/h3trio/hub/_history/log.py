@@ -15,11 +15,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from heapq import merge
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from .record import page_of
+from .retention import KIB, MIB
 from .selection import Turn
 
 if TYPE_CHECKING:
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
     from .record import Page, Record
     from .retention import Retention
     from .selection import Selection
+
+MIN_TOPIC_BYTES: Final = 16 * MIB
+RECORD_TOPIC_BYTES: Final = 2 * KIB
+"""Memory of the topics of all records, as a record may have many: so much for each record that may
+be kept, or the least. Beyond it the oldest go."""
+
+_INDEX_BYTES: Final = 450
+_PLACE_BYTES: Final = 40
+"""Memory of an index, and of a place in it, without the topic's name."""
 
 _SPARE: Final = 8
 """Gone positions for which no index is written anew."""
@@ -75,6 +86,8 @@ class Log:
         """The last position that was given, whether its record is still here or not."""
         self._records: dict[int, Record] = {}
         self._index = _PositionIndex()
+        self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
+        self._place_bytes = 0
         self._topics: dict[str, _PositionIndex] = {}
         # Publishers may use an id again, each in topics of their own.
         self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
@@ -99,6 +112,11 @@ class Log:
         return len(self._topics)
 
     @property
+    def topic_bytes(self) -> int:
+        """About the bytes of memory of the topics and indexes by which records are found."""
+        return self._place_bytes + _INDEX_BYTES * len(self._topics)
+
+    @property
     def oldest(self) -> Record | None:
         """The first record, if there is one."""
         return self._records[self._first(self._index)] if self._records else None
@@ -119,7 +137,10 @@ class Log:
         _enter_indexes(self._topics, record)
         if record.has_own_id:
             _enter_indexes(self._own_ids.setdefault(record.id, {}), record)
-        while self._retention.is_exceeded(index.live, index.bytes):
+        self._place_bytes += _size_of_places(record)
+        while self._retention.is_exceeded(index.live, index.bytes) or (
+            self.topic_bytes > self._max_topic_bytes and index.live > 1
+        ):
             oldest = self._first(index)
             self.remove(oldest)
             if self._forget is None:
@@ -144,6 +165,7 @@ class Log:
                 self.remove(self._first(index))
 
     def _leave_indexes(self, record: Record) -> None:
+        self._place_bytes -= _size_of_places(record)
         self._leave_topics(self._topics, record)
         self._leave(self._index, len(record.frame))
         if record.has_own_id:
@@ -305,6 +327,12 @@ class Log:
         while index.positions[index.start] not in self._records:
             index.start += 1
         return index.positions[index.start]
+
+
+def _size_of_places(record: Record) -> int:
+    """Return what a record's topics cost beside their indexes; an own id has indexes for itself."""
+    place = _PLACE_BYTES + (_INDEX_BYTES if record.has_own_id else 0)
+    return sum(map(getsizeof, record.topics)) + place * len(record.topics)
 
 
 def _enter_indexes(topics: dict[str, _PositionIndex], record: Record) -> None:

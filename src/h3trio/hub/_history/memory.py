@@ -36,7 +36,8 @@ class MemoryHistory(History):
     Args:
         max_events: updates kept. 10,000 are some minutes of a busy hub, long enough to
             reconnect, and with small events less than 20 MiB of memory.
-        max_bytes: bytes of their frames: 64 MiB, for when the events aren't small.
+        max_bytes: bytes of their frames: 64 MiB, for when the events aren't small. Their topics
+            may take 2 KiB for each event of `max_events` besides, or 16 MiB.
         max_age: seconds after which an update is removed. Off by default: the other
             limits bound the memory.
         max_topic_events: updates kept of one topic. Off by default: a hub with many

@@ -6,9 +6,8 @@ history store it as it is. Only the limits of one hub are beside it, in `Hub`.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, final
-
-from h3trio._wire.batch import Batch
 
 from .epochs import check_publisher_id, is_own_syntax
 from .errors import KeyReusedError
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 RESET: Final = "reset"
 """The type of the event that tells a subscriber of a gap. No publisher's event may have it."""
+
+_UPDATE_BYTES: Final = 1024
+"""Bytes of an update beside its event and its topics: objects, and those of the task that waits."""
 
 MAX_DEDUP_LENGTH: Final = 255
 """Characters of a `dedup` key: a URL or a hash fits."""
@@ -85,6 +87,12 @@ class Update:
         return f"<Update of {', '.join(self.topics)}: {self.event!r}>"
 
     @property
+    def size(self) -> int:
+        """About the bytes of memory that it takes, for limits."""
+        topics = sum(map(getsizeof, self.topics))
+        return _UPDATE_BYTES + 2 * len(self.encoded) + topics
+
+    @property
     def scoped_key(self) -> tuple[str, ...] | None:
         """The `dedup` key and its topics, in whatever order they were given; `None` without one.
 
@@ -108,7 +116,6 @@ class Record:
     """One update with its place in the log."""
 
     __slots__ = (
-        "_batch",
         "frame",
         "has_own_id",
         "id",
@@ -143,7 +150,6 @@ class Record:
         """The event as it is sent, with its id."""
         self.has_own_id: bool = not is_own_syntax(id) if has_own_id is None else has_own_id
         """Whether its publisher chose its id; read off the id where it isn't said."""
-        self._batch: Batch | None = None
 
     @classmethod
     def from_update(cls, update: Update, *, position: int, epoch: str, published: float) -> Record:
@@ -180,13 +186,6 @@ class Record:
     def is_visible(self, allow: Selection) -> bool:
         """Whether a subscriber that is allowed the private events of some topics may see it."""
         return not self.private or allow.matches(self.topics)
-
-    @property
-    def batch(self) -> Batch:
-        """The frame alone as a batch, made once however many feeds it lands in."""
-        if self._batch is None:
-            self._batch = Batch((self.frame,))
-        return self._batch
 
 
 def _with_id(update: Update, id: str) -> bytes:
