@@ -13,6 +13,7 @@ is told. Otherwise the store still has it; then the log is complete only above `
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from heapq import merge
 from sys import getsizeof
@@ -65,6 +66,8 @@ class Log:
         retention: the limits; those of one topic are for whole logs only, and age is not looked
             at.
         forget: is told of each record that goes. If there is none, a store has the rest.
+        quiet_first: beyond the limits in all, records of the topic that was published to longest
+            ago go, and not the oldest of all. For whole logs.
         floor: the last position that is not in here. For logs with a store.
         head: the last position given.
     """
@@ -74,6 +77,7 @@ class Log:
         retention: Retention,
         *,
         forget: Callable[[Record], None] | None = None,
+        quiet_first: bool = False,
         floor: int = 0,
         head: int = 0,
     ) -> None:
@@ -89,6 +93,8 @@ class Log:
         self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
         self._place_bytes = 0
         self._topics: dict[str, _PositionIndex] = {}
+        # In the order of the last append. `OrderedDict`, as it gives up its first in constant time.
+        self._quiet: OrderedDict[str, None] | None = OrderedDict() if quiet_first else None
         # Publishers may use an id again, each in topics of their own.
         self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
 
@@ -135,16 +141,20 @@ class Log:
         index.live += 1
         index.bytes += size
         _enter_indexes(self._topics, record)
+        if self._quiet is not None:
+            for topic in record.topics:
+                self._quiet[topic] = None
+                self._quiet.move_to_end(topic)
         if record.has_own_id:
             _enter_indexes(self._own_ids.setdefault(record.id, {}), record)
         self._place_bytes += _size_of_places(record)
         while self._retention.is_exceeded(index.live, index.bytes) or (
             self.topic_bytes > self._max_topic_bytes and index.live > 1
         ):
-            oldest = self._first(index)
-            self.remove(oldest)
+            going = self._first_to_go()
+            self.remove(going)
             if self._forget is None:
-                self.floor = oldest
+                self.floor = going
         if self._limits_topics:
             self._limit_topics(record.topics)
 
@@ -157,6 +167,15 @@ class Log:
                 self._forget(record)
         return record
 
+    def _first_to_go(self) -> int:
+        """Choose the record that goes next, but not the newest."""
+        if self._quiet is not None:
+            position = self._first(self._topics[next(iter(self._quiet))])
+            if position != self.head:
+                return position
+            # All topics are the newest's, which may be in one of them alone.
+        return self._first(self._index)
+
     def _limit_topics(self, topics: Iterable[str]) -> None:
         for topic in topics:
             # Each still has its newest record, the one just appended.
@@ -167,6 +186,10 @@ class Log:
     def _leave_indexes(self, record: Record) -> None:
         self._place_bytes -= _size_of_places(record)
         self._leave_topics(self._topics, record)
+        if self._quiet is not None:
+            for topic in record.topics:
+                if topic not in self._topics:
+                    del self._quiet[topic]
         self._leave(self._index, len(record.frame))
         if record.has_own_id:
             of_id = self._own_ids[record.id]

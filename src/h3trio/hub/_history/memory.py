@@ -43,6 +43,10 @@ class MemoryHistory(History):
         max_topic_events: updates kept of one topic. Off by default: a hub with many
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
+        quiet_first: what goes beyond the limits in all. Off: the oldest update, so a busy topic
+            takes from the others. On: the oldest of the topic that was published to longest
+            ago, so no topic that is still published to loses its beginning to another, as long
+            as there is one that isn't.
         clock: gives Unix time in seconds.
 
     Raises:
@@ -59,6 +63,7 @@ class MemoryHistory(History):
         max_age: float | None = None,
         max_topic_events: int | None = None,
         max_topic_bytes: int | None = None,
+        quiet_first: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         retention = Retention(
@@ -70,7 +75,7 @@ class MemoryHistory(History):
         )
         self.max_age: float | None = max_age
         self._clock = clock
-        self.log: Log = Log(retention, forget=self._forget)
+        self.log: Log = Log(retention, forget=self._forget, quiet_first=quiet_first)
         self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
