@@ -33,7 +33,7 @@ _TOPIC_BYTES: Final = 230
 """Memory of a topic's place in the table, without its name."""
 
 MAX_ANSWERED: Final = 10_000
-"""Matchers of the selections whose last answer is kept."""
+"""Patterns of the selections whose last answer is kept."""
 
 
 # A position, and the count of notes when it was noted: it tells whether an answer knows of it.
@@ -137,10 +137,10 @@ class Gaps:
     def _answer(self, selection: Selection, newest: int, serial: int) -> None:
         known = self._answers.pop(selection, None)
         if known is None:
-            self._answered += len(selection.matchers)
+            self._answered += selection.patterns
         else:
             newest, serial = max(newest, known[0]), max(serial, known[1])
         self._answers[selection] = newest, serial
         while self._answered > MAX_ANSWERED and len(self._answers) > 1:
             oldest, _answer = self._answers.popitem(last=False)
-            self._answered -= len(oldest.matchers)
+            self._answered -= oldest.patterns

@@ -8,6 +8,7 @@ what matching costs.
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ MAX_SCAN: Final = 2000
 """Records that are looked at between two checkpoints."""
 
 MATCH_COST: Final = 40
-"""Records that could be looked at while a matcher is asked about one topic."""
+"""Records that could be looked at while one pattern is asked about one topic."""
 
 # C0, DEL, C1 and surrogates.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -45,7 +46,11 @@ def check_several(topics: object) -> None:
 
 @runtime_checkable
 class TopicMatcher(Protocol):
-    """A pattern over topics. Hashable, and equal to matchers that match alike."""
+    """A pattern over topics. Hashable, and equal to matchers that match alike.
+
+    One that stands for several patterns tells by `__len__` how many: a hub bounds how many it asks
+    before others run.
+    """
 
     def matches(self, topic: str, /) -> bool:
         """Whether the topic is meant; pure, so its answer may be cached."""
@@ -65,7 +70,7 @@ class Selection:
         TypeError: a single string instead of several.
     """
 
-    __slots__ = ("_hash", "everything", "matchers", "topics")
+    __slots__ = ("_hash", "everything", "matchers", "patterns", "topics")
 
     def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
         check_several(topics)
@@ -78,6 +83,8 @@ class Selection:
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
         """Patterns and templates that decide beside the exact topics."""
+        self.patterns: int = sum(len(m) if isinstance(m, Sized) else 1 for m in self.matchers)
+        """The number of patterns in its matchers."""
         self._hash = hash((self.everything, self.topics, self.matchers))
 
     def __repr__(self) -> str:
@@ -103,7 +110,7 @@ class Selection:
 
     def cost(self, topics: int) -> int:
         """Return what `matches` may cost for so many topics, for `Turn.spend`."""
-        return topics * len(self.matchers) * MATCH_COST
+        return topics * self.patterns * MATCH_COST
 
     def matches_topic(self, topic: str) -> bool:
         """Whether one topic is selected."""
