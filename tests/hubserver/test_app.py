@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,7 @@ from h3trio.hub import Hub, HubSettings, MemoryHistory
 from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     import trio
 
@@ -237,6 +239,79 @@ async def test_what_is_refused(subtests: pytest.Subtests, hub: HubClient) -> Non
             assert head.status == status
             assert len(text) > 4
             assert hub.hub.statistics().published == 0
+
+
+@table("coding, pack", [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_published_as_what_it_stands_for(
+    hub: HubClient, coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """One event and a stream of events are unpacked; both bounds count what comes out."""
+    line, sse = f"Content-Encoding: {coding}", "Content-Type: text/event-stream"
+    watched = await hub.subscribe("/events/news")
+    head, _ = await hub.ask(post(pack(b"one"), "/events/news", line))
+    assert head.status == 200
+    body = b"data: two\n\ndata: three\n\n"
+    assert (await hub.ask(post(pack(body), "/events/news", line, sse)))[1]["published"] == 2
+    for data in ("one", "two", "three"):
+        assert (await watched.event()).data == data
+    large = pack(b"x" * 2_000_000)
+    assert (await hub.ask(post(large, "/events/news", line)))[0].status == 413
+    assert (await hub.ask(post(pack(body) + b"x", "/events/news", line, sse)))[0].status == 400
+    assert (await hub.ask(post(b"plain", "/events/news", line)))[0].status == 400
+
+
+async def test_what_the_header_says_of_a_body_is_obeyed_or_refused(hub: HubClient) -> None:
+    """Another coding or charset is a 415, a part of a body a 400, and nothing is published."""
+    for kind in ("text/plain", "text/event-stream"):
+        for line, status in (
+            ("Content-Encoding: br", 415),
+            ("Content-Encoding: gzip, gzip", 415),
+            (f"Content-Type: {kind}; charset=iso-8859-1", 415),
+            ("Content-Range: bytes 0-2/9", 400),
+        ):
+            lines = [line] if line.startswith("Content-T") else [line, f"Content-Type: {kind}"]
+            head, text = await hub.ask(post(b"data: x\n\n", "/events/news", *lines))
+            assert head.status == status, lines
+            coding = "accept-encoding" in head.headers
+            assert coding == (status == 415 and "Encoding" in line), text
+    assert hub.hub.statistics().published == 0
+
+
+@table(
+    "raw, known",
+    [
+        (post(b"x", "/events/news?evnt=a"), "event, id, retry, private"),
+        (post(b"x", "/events/news?topic=a"), "event, id, retry, private"),
+        (post(b"", "/events/news?event=a", "Content-Type: text/event-stream"), "private"),
+        (request("/events/news?last_event_ld=1"), "first, last_event_id, lastEventID, lastEventId"),
+        (request("/events/news?topic=other"), "first, last_event_id"),
+        (request("/events?topics=a"), "topic, "),
+        (request("/events/news?x=1", method="DELETE"), "none"),
+        (request("/statistics?intervall=5"), "interval"),
+    ],
+)
+async def test_a_misspelt_parameter_is_refused(hub: HubClient, raw: bytes, known: str) -> None:
+    """A query parameter that the endpoint doesn't know is a 400 that names those it does."""
+    head, text = await hub.ask(raw)
+    error = text["error"] if isinstance(text, dict) else text
+    assert head.status == 400
+    assert known in error
+    assert hub.hub.statistics().published == 0
+
+
+async def test_parameters_that_an_endpoint_may_get(hub: HubClient) -> None:
+    """Each known parameter passes, one for a token, and any that begins with an underscore."""
+    for more in ("", "&authorization=x", "&access_token=x", "&_=1718", "&_nocache"):
+        query = f"?event=a&id=b&retry=1&private=on{more}"
+        assert (await hub.ask(post(b"x", f"/events/news{query}")))[0].status == 200
+        assert (await hub.ask(request(f"/statistics?interval=1{more}")))[0].status == 200
+        purge = request(f"/events/news?_{more}", method="DELETE")
+        assert (await hub.ask(purge))[0].status == 200
+        await hub.subscribe(f"/events?topic=a&topic=b&first=oldest{more}")
+    for name in ("cursor=on", "lastEventID=", "lastEventId=", "last_event_id="):
+        client = hub.connect()
+        await client.send(local(request(f"/events/news?{name}", method="HEAD")))
+        assert (await client.head()).status == 200
 
 
 async def test_an_idempotency_key_is_published_once(hub: HubClient) -> None:
