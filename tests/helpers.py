@@ -62,6 +62,7 @@ class LargestStep(trio.abc.Instrument):
         self._before = 0
 
     def __enter__(self) -> LargestStep:
+        self._before = self._read()
         trio.lowlevel.add_instrument(self)
         return self
 
