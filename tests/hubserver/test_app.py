@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import Client, Head, connect, event_source, post, request
+from hub_helpers import WrappedHistory
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason
-from h3trio.hub import Hub, HubSettings, MemoryHistory
+from h3trio.hub import (
+    HistoryError,
+    HistoryFullError,
+    Hub,
+    HubSettings,
+    MemoryHistory,
+    OutcomeUnknownError,
+)
 from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     import trio
 
     from h3trio import App
+    from h3trio.hub import Appended, Update
 
 LOCAL = "Host: localhost"
 
@@ -328,6 +337,55 @@ async def test_delete_purges_a_topic(hub: HubClient) -> None:
         await hub.ask(post(b"x", "/events/news"))
     assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 3}
     assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 0}
+
+
+class FailingHistory(WrappedHistory):
+    """A history that can't store or remove anything, and says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.durability = "durable"
+        self.error = error
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Fail."""
+        assert updates
+        raise self.error
+
+    async def purge(self, topic: str) -> int:
+        """Fail."""
+        assert topic
+        raise self.error
+
+
+@table(
+    "error, status",
+    [
+        (HistoryError("disk"), 503),
+        (HistoryFullError("no room"), 503),
+        (OutcomeUnknownError("no answer"), 500),
+    ],
+)
+async def test_an_error_of_the_hub_is_the_same_at_each_door(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, error: Exception, status: int
+) -> None:
+    """A publish, a stream of events and a purge answer what the store raised, and none logs it."""
+    history = FailingHistory(error)
+    running = Hub(history)
+    stream = "Content-Type: text/event-stream"
+    app = create_app(running)
+    async with app.lifespan():
+        hub = HubClient(nursery, app, running)
+        for raw in (
+            request("/events/news", method="DELETE"),
+            post(b"x", "/events/news"),
+            post(b"data: x\n\n", "/events/news", stream),
+        ):
+            head, text = await hub.ask(raw)
+            assert head.status == status, raw
+            assert str(error) in str(text)
+            assert ("retry-after" in head.headers) == (status == 503)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_head_of_a_stream_subscribes_nobody(hub: HubClient) -> None:

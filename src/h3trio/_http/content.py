@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from .headers import Headers
 
 STEP_BYTES: Final = 64 * 1024
-"""Most bytes that one step of a `Decoder` returns: about a quarter of a millisecond."""
+"""Most bytes that one step of a `Decoder` returns; as many as one read of a socket."""
 
 INPUT_BYTES: Final = 4 * 1024
 """Most encoded bytes that one step reads. Blocks of a few bytes, each with Huffman tables of its
-own, take longest: so much of them is about a millisecond."""
+own, take longest: so much of them stays below 2 ms, which one connection may take."""
 
 # RFC 9110 sections 8.4.1.2 and 8.4.1.3: "deflate" is the zlib format of RFC 1950, and a recipient
 # "SHOULD consider 'x-gzip' to be equivalent to 'gzip'". The numbers are zlib's `wbits`.

@@ -78,8 +78,8 @@ _HEXDIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 
 CHUNKS_AT_ONCE: Final = 16
 """Chunks of a body that are let through in one step: with a read of 64 KiB of one-byte chunks, h11
-would keep every other connection waiting. So many take it a third of a millisecond: a hundred
-clients that send such bodies cost the others a few hundredths of a second a turn."""
+would keep every other connection waiting. So many take less time than a small request: a hundred
+clients that send such bodies are to the others what a hundred requests are."""
 
 
 @final

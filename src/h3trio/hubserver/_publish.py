@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from ._access.rate_limit import Bucket
 
 PARSED_AT_ONCE: Final = 4 * 1024
-"""Bytes parsed between two checkpoints: at worst 2,000 lines, which are 1 ms."""
+"""Bytes parsed between two checkpoints: at worst 2,000 lines with nothing in them."""
 
 PUBLISHED_AT_ONCE: Final = 128
-"""Events published between two checkpoints, 1 to 2 ms; and a commit of a store brings as many."""
+"""Events published between two checkpoints: as many as one connection may publish in 2 ms. A store
+has as many for one commit."""
 
 _FIELDS: Final = ("event", "id", "retry", "private")
 _STREAM_FIELDS: Final = ("private",)  # each event of a stream has its own
