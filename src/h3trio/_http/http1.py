@@ -194,7 +194,7 @@ class Http1:
     def _next_body(self) -> bytes | Signal:
         conn = self._conn
         assert conn is not None, "held until the request is complete"
-        if conn.their_state is h11.SEND_BODY:
+        while conn.their_state is h11.SEND_BODY:
             if piece := self._gate.take_body():
                 conn.receive_data(piece)
             pieces: list[bytes] = []
@@ -204,7 +204,8 @@ class Http1:
                     pieces.append(event.data)
             if pieces:
                 return b"".join(pieces)
-            if conn.their_state is h11.SEND_BODY:
+            # A size line alone is no data, and an error may lie behind it.
+            if not piece and conn.their_state is h11.SEND_BODY:
                 return Signal.NEED_DATA
         if conn.their_state is h11.ERROR:
             raise ProtocolError(400, "a chunk is not as its size line says")
