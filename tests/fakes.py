@@ -27,7 +27,7 @@ class FakeTransport:
         self.room = room
         self.sent = bytearray()
         self.incoming: list[bytes] = []
-        self.closed = self.eof_sent = self.broken = False
+        self.closed = self.eof_sent = self.broken = self.resets = False
         self.cause: OSError = ConnectionResetError()
         self._lot = trio.lowlevel.ParkingLot()
 
@@ -90,6 +90,10 @@ class FakeTransport:
     async def send_eof(self) -> None:
         """Allow no more sends."""
         self.change(eof_sent=True)
+
+    def reset_at_close(self, *, on: bool) -> None:
+        """Remember it."""
+        self.resets = on
 
     async def aclose(self) -> None:
         """Allow nothing more."""

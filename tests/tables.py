@@ -13,6 +13,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 def table(names: str, rows: Iterable[Any]) -> Callable[[Test], Test]:
     """Run a test for each row, with the row's values as arguments.
 
-    The rows share one test: its fixtures, its event loop, its time. Those behind a row that fails
-    run all the same. Tables in front of one test are multiplied.
+    The rows share one test: its fixtures (each row has a `nursery` of its own), its event loop, its
+    time. Those behind a row that fails run all the same. Tables in front of a test are multiplied.
 
     Args:
         names: of the arguments: `"given, wanted"`.
@@ -42,7 +43,7 @@ def table(names: str, rows: Iterable[Any]) -> Callable[[Test], Test]:
         async def run_in_trio(subtests: pytest.Subtests, **fixtures: object) -> None:
             for case in cases:
                 with failing(subtests, case):
-                    await test(**case, **fixtures)
+                    await run_alone(functools.partial(test, **case), fixtures)
 
         def run(subtests: pytest.Subtests, **fixtures: object) -> None:
             for case in cases:
@@ -58,6 +59,19 @@ def table(names: str, rows: Iterable[Any]) -> Callable[[Test], Test]:
         return made
 
     return decorate
+
+
+async def run_alone(test: Test, fixtures: Mapping[str, object]) -> None:
+    """Run a row; where it asks for the fixture `nursery`, it has one of its own.
+
+    A row that cancels its nursery would cancel the rows behind it, which would then pass.
+    """
+    if "nursery" not in fixtures:
+        await test(**fixtures)
+        return
+    async with trio.open_nursery() as nursery:
+        await test(**{**fixtures, "nursery": nursery})
+        nursery.cancel_scope.cancel()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from deployed import DEPLOY, ROOT, dockerfile, image_environ, manifest, unit
 from test_docs import parse
 
@@ -233,3 +234,20 @@ def test_the_key_must_be_replaced() -> None:
         parse_key(key.encode())
     (mount,) = [m for m in pod()["containers"][0]["volumeMounts"] if m["name"] == "key"]
     assert mount["subPath"] == name
+
+
+# -- Prometheus
+
+
+def test_the_alerts_are_about_metrics_that_there_are() -> None:
+    """Each metric in the rules is one that a hub shows, and each page that they name is there."""
+    (group,) = yaml.safe_load(read("prometheus/h3trio.rules.yml"))["groups"]
+    page = (ROOT / "docs/reference/monitoring.md").read_text("utf-8")
+    for rule in group["rules"]:
+        names = set(re.findall(r"h3trio_\w+", rule["expr"]))
+        assert names or rule["expr"].startswith("up{"), rule["alert"]
+        for name in names:
+            # tests/metrics holds that page against what a hub shows.
+            assert re.search(rf"`{name.removesuffix('_bucket')}\b", page), name
+        pages = re.findall(r"docs/[\w/.-]+\.md", rule["annotations"]["summary"])
+        assert all((ROOT / page).is_file() for page in pages)

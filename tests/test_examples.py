@@ -418,6 +418,36 @@ async def test_sse_llm_messages_streams_named_events(
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 
 
+async def test_llm_ndjson_streams_lines(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Each token is an object on a line of its own, and the last line says that it is whole."""
+    asked = post(request_of("hi").encode(), "/api/chat")
+    client = await listen(nursery, load("llm_ndjson").app, asked)
+    body = b""
+    while piece := await client.chunk():
+        body += piece
+    await leave(client)
+    *lines, last = [json.loads(line) for line in body.decode().splitlines()]
+    assert [line["message"]["content"] for line in lines] == ["You ", "said: ", "hi "]
+    assert not any(line["done"] for line in lines)
+    assert last == {"model": "echo", "done": True, "done_reason": "stop"}
+    assert autojump_clock.current_time() == pytest.approx(0.15)
+
+
+async def test_llm_ndjson_fails_with_a_line_and_refuses_with_a_status(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """An error amid the answer is its last line; what is no request has a status."""
+    app = load("llm_ndjson").app
+    client = await listen(nursery, app, post(request_of("now fail").encode(), "/api/chat"))
+    body = b""
+    while piece := await client.chunk():
+        body += piece
+    await leave(client)
+    assert json.loads(body.splitlines()[-1]) == {"error": "the model lost its thread"}
+    assert (await ask(nursery, app, post(b"{}", "/api/chat")))[0] == 400
+    assert autojump_clock.current_time() < 1
+
+
 async def test_sse_llm_messages_fails_with_an_event_and_refuses_with_a_status(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -24,6 +24,7 @@ EXPECTED = {
     "Server",
     "ServerStatistics",
     "Settings",
+    "StreamWriter",
     "TrustedProxies",
     "WriterStatistics",
     "serve",

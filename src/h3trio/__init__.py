@@ -19,6 +19,7 @@ from ._server.peers.trusted_proxies import TrustedProxies as TrustedProxies
 from ._server.serve import Server as Server
 from ._server.serve import serve as serve
 from ._server.writer import SSEWriter as SSEWriter
+from ._server.writer import StreamWriter as StreamWriter
 from ._server.writer import WriterStatistics as WriterStatistics
 from ._version import __version__ as __version__
 from ._wire.event import SSEEvent as SSEEvent

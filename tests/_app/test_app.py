@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import h11
 import pytest
 import trio
-from helpers import connection_of
+from helpers import STREAM_TYPE, connection_of
 from tables import table
 from trio.testing import memory_stream_pair
 
@@ -275,7 +275,7 @@ async def test_a_stream() -> None:
     app = App()
     app.get("/")(tick)
     reply = await fetch(app)
-    assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
+    assert (reply.status, reply.headers["content-type"]) == (200, STREAM_TYPE)
     assert (reply.body, reply.is_whole) == (b":\ndata: tick\n\n", True)
 
 

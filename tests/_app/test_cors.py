@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers import connect, request
+from helpers import STREAM_TYPE, connect, request
 from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
@@ -301,7 +301,7 @@ async def test_the_example(nursery: trio.Nursery) -> None:
     (session,) = module["sessions"]
     cookie = f"Cookie: __Host-session={session}"
     head = await ask("/events", page, cookie)
-    assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    assert (head.status, head.headers["content-type"]) == (200, STREAM_TYPE)
     assert head.headers["content-security-policy"].startswith("default-src 'none'")
     assert head.headers["set-cookie"].startswith("last_seen=1;")
     assert "max-age=0" in (await ask("/logout", page, cookie, method="POST")).headers["set-cookie"]

@@ -80,6 +80,13 @@ def test_format_of_data() -> None:
     assert format_event(SSEEvent(""), as_json=False) == ""
 
 
+def test_json_is_one_line() -> None:
+    """An event is one line, for readers too that split at other characters than LF."""
+    line = format_event(SSEEvent("a\x85b\u2028c\u2029d"), as_json=True)
+    assert len(f"{line}.".splitlines()) == 1
+    assert json.loads(line)["data"] == "a\x85b\u2028c\u2029d"
+
+
 def test_format_as_json() -> None:
     """JSON is one line an event, with id, type and data."""
     (event,) = SSEParser().feed('id: 1\nevent: e\ndata: é\ndata: "b"\n\n'.encode())

@@ -136,6 +136,14 @@ def test_json_is_compact_utf_8() -> None:
     assert response.headers.raw == [(b"X", b"1"), (b"Content-Type", b"application/json")]
 
 
+@table("char", ["\x85", "\u2028", "\u2029"])
+def test_json_is_one_line(char: str) -> None:
+    """Characters at which Python splits lines are escaped in it, as others are not."""
+    body = Response.json({f"é{char}": char}).body.decode()
+    assert len(f"{body}.".splitlines()) == 1
+    assert (json.loads(body), "é" in body) == ({f"é{char}": char}, True)
+
+
 def circular() -> list[object]:
     """Make a list that holds itself."""
     items: list[object] = []

@@ -73,7 +73,7 @@ def test_not_a_number(name: str, value: object) -> None:
 @table("name", FIELDS)
 def test_zero(name: str) -> None:
     """Zero is refused but where it means "none of that"."""
-    if name in {"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"}:
+    if name in {"drain_soft", "drain_hard", "drain_finish", "lease_jitter", "linger_timeout"}:
         assert getattr(made(name, 0), name) == 0
     else:
         with pytest.raises(ValueError, match=f"^{name} must be positive"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import Client, connect, post, request
+from helpers import Client, connect, event_source, post, request
 from trio.testing import memory_stream_pair
 
 from h3trio import CloseReason, Closing, H3Event, Settings, SSEWriter
@@ -292,7 +292,7 @@ async def waits(event: H3Event) -> None:
 
 async def outlives_a_lease(client: Client) -> None:
     """Read until the lease is over."""
-    await client.send(request())
+    await client.send(event_source())
     await client.head()
     assert len(await client.events()) == 2
 

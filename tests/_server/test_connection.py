@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, connection_of, post, request
+from helpers import connect, connection_of, event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Closing, HTTPError, Settings
-from h3trio._http.strict import CHUNKS_AT_ONCE
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
@@ -1061,33 +1060,6 @@ async def test_what_comes_behind_a_handler_sees_its_variables(nursery: trio.Nurs
     assert seen == ["/a", "/b"]
 
 
-# -- the turns of others
-
-
-async def test_a_body_of_tiny_chunks_leaves_others_their_turn(nursery: trio.Nursery) -> None:
-    """Of a read full of one-byte chunks a bounded number is parsed before others have a turn."""
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    transport, chunks = FakeTransport(), 20 * CHUNKS_AT_ONCE
-    client = connect(nursery, echo, transport=transport)
-    await client.send(request("/a", "Transfer-Encoding: chunked", method="POST"))
-    await wait_all_tasks_blocked()
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as inner:
-            inner.start_soon(take_turns)
-            before = turns
-            await client.send(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
-            assert (await client.response())[1] == b"POST /a " + b"x" * chunks
-            assert turns - before >= chunks / CHUNKS_AT_ONCE
-            scope.cancel()
-
-
 # -- the end
 
 
@@ -1163,7 +1135,7 @@ async def test_drain_lets_a_plain_answer_finish(nursery: trio.Nursery) -> None:
 async def test_end_stream(nursery: trio.Nursery) -> None:
     """A running stream can be ended from outside; the connection serves the next request."""
     client = connect(nursery, endless)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.head()
     await wait_all_tasks_blocked()
     assert len(client.state.heartbeat) == 1
@@ -1177,7 +1149,7 @@ async def test_end_stream(nursery: trio.Nursery) -> None:
 async def test_drain_of_a_stream_closes_the_connection(nursery: trio.Nursery) -> None:
     """A connection whose stream is ended by a drain closes, though it didn't say so before."""
     client = connect(nursery, endless)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.head()
     await wait_all_tasks_blocked()
     client.state.draining.set()

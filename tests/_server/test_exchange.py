@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, connection_of, post, request
+from helpers import connect, connection_of, event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from h3trio import H3Event, SSEWriter
-    from h3trio._server.event import Handler, SSEStream
+    from h3trio._server.event import Handler
+    from h3trio._server.responder import SSEStream
 
 
 async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, bytes]:
@@ -282,7 +283,7 @@ async def test_stream_headers(nursery: trio.Nursery) -> None:
     assert head.headers == {
         "cache-control": "private",
         "set-cookie": "a=1, b=2",
-        "content-type": "text/event-stream",
+        "content-type": "text/event-stream; charset=utf-8",
         "x-accel-buffering": "no",
         "transfer-encoding": "chunked",
     }
@@ -458,7 +459,7 @@ async def endless(event: H3Event) -> None:
 
 def retry_of(farewell: bytes) -> int:
     """Return the milliseconds of a farewell: one `retry`, and nothing else."""
-    found = re.fullmatch(rb"retry: (\d+)\n\n", farewell)
+    found = re.fullmatch(rb"retry: (\d+)\n", farewell)
     assert found
     return int(found[1])
 
@@ -469,7 +470,7 @@ async def test_lease(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     for _ in range(20):
         client = connect(nursery, endless, settings=Settings(lease=100, heartbeat_interval=1000))
         start = autojump_clock.current_time()
-        await client.send(request("/"))
+        await client.send(event_source())
         await client.head()
         assert await client.chunk() == b":\n"
         assert (await client.event()).data == "one"
@@ -556,7 +557,7 @@ async def test_kick(nursery: trio.Nursery) -> None:
         await endless(event)
 
     client = connect(nursery, handler)
-    await client.send(request("/") * 2)
+    await client.send(event_source() * 2)
     for number in range(2):
         await client.head()
         await client.chunk()
@@ -580,7 +581,7 @@ async def test_kick_by_the_handler_itself(nursery: trio.Nursery) -> None:
             await writer.send("never")
 
     client = connect(nursery, handler)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.head()
     assert [event.data for event in await client.events()] == ["one", "two"]
     await wait_all_tasks_blocked()
@@ -619,7 +620,7 @@ async def test_the_first_reason_counts(nursery: trio.Nursery) -> None:
             await trio.sleep_forever()
 
     client = connect(nursery, handler)
-    await client.send(request("/"))
+    await client.send(event_source())
     await client.response()
     await wait_all_tasks_blocked()
     assert client.state.counts.closings == {CloseReason.KICKED: 1}
@@ -629,7 +630,7 @@ async def test_stream_while_draining(nursery: trio.Nursery) -> None:
     """A stream that is asked of a server that goes away gets 200, `retry` and its end."""
     client = connect(nursery, endless)
     client.state.draining.set()
-    await client.send(request("/"))
+    await client.send(event_source())
     head = await client.head()
     assert (head.status, head.headers["connection"]) == (200, "close")
     assert await client.chunk() == b":\n"
@@ -690,7 +691,7 @@ async def test_farewell_to_a_client_that_takes_its_time(
             await trio.sleep_forever()
 
     client = connect(nursery, handler, transport=transport)
-    await client.send(request("/"))
+    await client.send(event_source())
     await trio.sleep(0.9)
     transport.change(room=None)
     await client.head()
@@ -755,7 +756,7 @@ async def test_head_of_a_stream(nursery: trio.Nursery) -> None:
     for _ in range(2):
         head = await client.head()
         assert head.status == 200
-        assert head.headers["content-type"] == "text/event-stream"
+        assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert head.headers["transfer-encoding"] == "chunked"
     await wait_all_tasks_blocked()
     assert unwound == ["unwound", "unwound"]

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
-from helpers import post, request
+from helpers import event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
@@ -131,6 +131,10 @@ async def app(event: H3Event) -> object:
             await trio.sleep_forever()
     if event.path == "/sleep":
         await trio.sleep(float(event.query["seconds"]))
+    if event.path == "/tell":
+        async with event.start_sse():
+            await trio.sleep(float(event.query["seconds"]))
+        return None
     if event.path == "/unread":
         return "unread"
     return await event.body()
@@ -280,7 +284,7 @@ async def long_linger(stage: Stage, *, above: bool) -> object:
 
 async def long_stream(stage: Stage, *, above: bool) -> object:
     """A stream looked at after 59.9 s, or 60.1 s."""
-    client = await stage.connect(request("/stream"))
+    client = await stage.connect(event_source("/stream"))
     await client.piece()
     await trio.sleep(60.1 if above else 59.9)
     if stage.server.statistics().streams:
@@ -290,7 +294,7 @@ async def long_stream(stage: Stage, *, above: bool) -> object:
 
 async def slow_farewell(stage: Stage, *, above: bool) -> object:
     """A client that takes an ended stream after 0.9 s, or 1.1 s."""
-    client = await stage.connect(request("/stream?end=1"))
+    client = await stage.connect(event_source("/stream?end=1"))
     await trio.sleep(1.1 if above else 0.9)
     data = b"".join([await client.piece() for _ in range(3)])
     return data.endswith(b"0\r\n\r\n")
@@ -318,6 +322,14 @@ async def long_request(stage: Stage, *, above: bool) -> object:
     await wait_all_tasks_blocked()
     stage.nursery.start_soon(stage.server.drain)
     return await client.status()
+
+
+async def long_answer(stage: Stage, *, above: bool) -> object:
+    """A stream in answer to a POST that takes 24.9 s of a drain, or 25.1 s."""
+    client = await stage.connect(post(b"", "/tell?seconds=" + ("25.1" if above else "24.9")))
+    await client.piece()
+    stage.nursery.start_soon(stage.server.drain)
+    return (await client.rest()).endswith(b"0\r\n\r\n")
 
 
 ROWS: Final = {
@@ -376,6 +388,7 @@ ROWS: Final = {
     "drain_hard": Row(
         settings=Settings(drain_soft=4, drain_hard=10), play=long_request, above="closed"
     ),
+    "drain_finish": Row(settings=Settings(drain_finish=25), play=long_answer, at=True, above=False),
 }
 
 

@@ -7,11 +7,12 @@ import logging
 import re
 import resource
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 import pytest
 import trio
-from helpers import MemoryListener
+from helpers import MemoryListener, event_source
+from tables import table
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, Server, Settings, serve
@@ -384,13 +385,13 @@ async def test_drain_spreads_the_ends_of_streams(
         ends.append(autojump_clock.current_time())
 
     for _ in range(20):
-        nursery.start_soon(listen, await running.request())
+        nursery.start_soon(listen, await running.request(event_source()))
     await wait_all_tasks_blocked()
     await running.server.drain()
     await wait_all_tasks_blocked()
     # A tenth of the phase is for handlers that end by themselves.
     assert ends == pytest.approx([1 + 9 * n / 20 for n in range(20)])
-    farewells = [re.findall(r"retry: (\d+)\n\n\r\n0\r\n\r\n$", body) for body in bodies]
+    farewells = [re.findall(r"retry: (\d+)\n\r\n0\r\n\r\n$", body) for body in bodies]
     retries = {int(found) for (found,) in farewells}
     assert len(retries) > 15
     assert min(retries) >= 1000
@@ -427,13 +428,13 @@ async def test_new_requests_during_a_drain(
         return await (endless(event) if event.path == "/events" else hello(event))
 
     await running.start(either, PLAIN)
-    keeps_it_up = await running.request(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+    keeps_it_up = await running.request(event_source("/events"))
     await head(keeps_it_up)
     nursery.start_soon(running.server.drain)
     await trio.sleep(0.5)
-    stream = await running.answer(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+    stream = await running.answer(event_source("/events"))
     assert stream.startswith("HTTP/1.1 200 OK\r\n")
-    assert re.search(r"\r\n\r\n.*retry: \d+\n\n\r\n0\r\n\r\n$", stream, re.DOTALL)
+    assert re.search(r"\r\n\r\n.*retry: \d+\n\r\n0\r\n\r\n$", stream, re.DOTALL)
     plain = await running.answer()
     assert plain.startswith("HTTP/1.1 200 OK\r\n")
     assert "\r\nConnection: close\r\n" in plain
@@ -550,11 +551,151 @@ async def test_a_drain_without_phases(running: Running, autojump_clock: MockCloc
 async def test_a_drain_without_a_soft_phase(running: Running, autojump_clock: MockClock) -> None:
     """Streams get their farewell all the same, at once."""
     await running.start(endless, Settings(drain_soft=0, drain_hard=10))
-    stream = await running.request()
+    stream = await running.request(event_source())
     await head(stream)
     await running.server.drain()
     assert (await rest(stream)).endswith("0\r\n\r\n")
     assert autojump_clock.current_time() < 10
+
+
+# -- streams that are to finish
+
+POST: Final = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
+EVENTS: Final = event_source()
+
+
+def telling(seconds: float, drain: Literal["end", "finish"] | None = None) -> Handler:
+    """Make a handler that streams for so long."""
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse(drain=drain) as writer:
+            await trio.sleep(seconds)
+            await writer.send("done")
+
+    return handler
+
+
+@table(
+    "asked, drain, finishes",
+    [
+        (POST, None, True),
+        (POST, "end", False),
+        (POST, "finish", True),
+        (GET, None, False),
+        (GET, "finish", True),
+        (EVENTS, None, False),
+        (EVENTS, "finish", True),
+    ],
+)
+async def test_what_a_drain_lets_finish(
+    nursery: trio.Nursery,
+    *,
+    asked: bytes,
+    drain: Literal["end", "finish"] | None,
+    finishes: bool,
+    autojump_clock: MockClock,
+) -> None:
+    """Answers to other methods than GET finish unless told otherwise, as what asks for it does."""
+    running = Running(nursery, memory_stream_pair)
+    await running.start(telling(20, drain), PLAIN)
+    stream = await running.request(asked)
+    await head(stream)
+    start = autojump_clock.current_time()
+    await running.server.drain()
+    assert trio.current_time() - start == pytest.approx(20 if finishes else 1)
+    assert ("data: done" in await rest(stream)) == finishes
+    reason = CloseReason.COMPLETED if finishes else CloseReason.DRAINING
+    assert running.server.statistics().closings == {reason: 1}
+    assert running.server.statistics().limits == {}
+
+
+async def test_only_what_finishes_outlasts_the_hard_deadline(
+    running: Running, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """While one stream goes on, the others' time is over when it would be without."""
+    ended = trio.Event()
+
+    async def either(event: H3Event) -> object:
+        if event.method == "POST":
+            return await telling(20)(event)
+        try:
+            await trio.sleep_forever()
+        finally:
+            assert autojump_clock.current_time() == pytest.approx(15)
+            ended.set()
+
+    await running.start(either, PLAIN)
+    finishing = await running.request(POST)
+    await head(finishing)
+    hangs = await running.request()
+    nursery.start_soon(running.server.drain)
+    await ended.wait()
+    assert await rest(hangs) == ""
+    assert running.server.statistics().limits == {"drain_hard": 1}
+    assert "data: done" in await rest(finishing)
+    assert autojump_clock.current_time() == pytest.approx(20)
+
+
+@table("soft", [10, 100])
+async def test_a_stream_that_finishes_too_late_is_cut(
+    nursery: trio.Nursery, soft: int, autojump_clock: MockClock
+) -> None:
+    """After `drain_finish` it is cut off, though the phases of the drain go on."""
+    running = Running(nursery, memory_stream_pair)
+    settings = Settings(drain_soft=soft, drain_hard=5, drain_finish=18, linger_timeout=0)
+    await running.start(telling(20), settings)
+    stream = await running.request(POST)
+    await head(stream)
+    start = autojump_clock.current_time()
+    await running.server.drain()
+    assert autojump_clock.current_time() - start == pytest.approx(18)
+    assert "0\r\n" not in await rest(stream)
+    assert running.server.statistics().limits == {"drain_finish": 1}
+
+
+async def test_a_handler_that_does_not_end_at_drain_finish(
+    running: Running, autojump_clock: MockClock
+) -> None:
+    """It has the time of a farewell, as the others have at the hard deadline."""
+
+    async def shields(event: H3Event) -> None:
+        async with event.start_sse():
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+
+    await running.start(shields, PLAIN)
+    await head(await running.request(POST))
+    await running.server.drain()
+    assert autojump_clock.current_time() == pytest.approx(60)
+    assert running.server.statistics().limits == {"drain_finish": 1, "drain_hard": 1}
+
+
+async def test_how_long_a_drain_may_take(running: Running) -> None:
+    """That depends on whether a stream is open that is to finish."""
+    await running.start(telling(20), PLAIN)
+    await head(await running.request(EVENTS))
+    assert running.server.drain_time == 15
+    finishing = await running.request(POST)
+    await head(finishing)
+    assert running.server.drain_time == 26
+    await finishing.aclose()
+    await wait_all_tasks_blocked()
+    assert running.server.drain_time == 15
+
+
+async def test_a_client_that_leaves_is_not_waited_for(
+    running: Running, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What is to finish is for its client: when that leaves, the drain is over."""
+    await running.start(telling(20), PLAIN)
+    stream = await running.request(POST)
+    await head(stream)
+    nursery.start_soon(running.server.drain)
+    await trio.sleep(2)
+    await stream.aclose()
+    await running.ended.wait()
+    assert autojump_clock.current_time() == 2
+    assert running.server.statistics().closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
 # -- what doesn't end

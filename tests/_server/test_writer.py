@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +83,16 @@ async def test_send_json(nursery: trio.Nursery) -> None:
     with assert_checkpoints():
         await stream.writer.send_json({"a": [1, None], "b": "ä\n"}, event="e", id="1", retry=2)
     assert await stream.sent() == ('event: e\nid: 1\nretry: 2\ndata: {"a":[1,null],"b":"ä\\n"}\n\n')
+
+
+async def test_json_is_one_line_for_every_reader(nursery: trio.Nursery) -> None:
+    """NEL and the separators of Unicode are escaped: clients that split text there lose nothing."""
+    value = {"t": "a\x85b\u2028c\u2029d ✅"}
+    stream = Stream(nursery)
+    await stream.writer.send_json(value)
+    (data,) = await stream.data()
+    assert len(f"{data}.".splitlines()) == 1
+    assert json.loads(data or "") == value
 
 
 @table(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STREAM = ("-H", "Accept: text/event-stream")
 ANYONE = ("--allow-anonymous-publish", "--allow-anonymous-subscribe")
-AWAY = ": the hub is away\n\n"
+AWAY = ": the hub is away\n"
 every_front = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -75,7 +75,9 @@ async def test_a_stream_through_it(
     source = ("--interface", "127.0.0.5")
     stream = await Curl.start(nursery, site, "/events/news", *STREAM, *claims, *source)
     await stream.until("\nid: ")
-    assert re.match(r"HTTP/2 200 .*\ncontent-type: text/event-stream\r\n", stream.text, re.DOTALL)
+    assert re.match(
+        r"HTTP/2 200 .*\ncontent-type: text/event-stream; charset=utf-8\r\n", stream.text, re.DOTALL
+    )
     # A body without end: each event in it is published when it is whole.
     events = ("-X", "POST", "-T", "-", "-H", "Content-Type: text/event-stream")
     publisher = await Curl.start(nursery, site, "/events/news", *events, stdin=True)

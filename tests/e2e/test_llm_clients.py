@@ -1,6 +1,6 @@
-"""The example of OpenAI's API, read by OpenAI's own client.
+"""The examples of OpenAI's and Anthropic's APIs, read by their own clients.
 
-The client runs on asyncio, as with its users: breaking off a stream it leaves async generators to
+A client runs on asyncio, as with its users: breaking off a stream it leaves async generators to
 the event loop, and Trio warns of each.
 """
 
@@ -18,19 +18,25 @@ from e2e.process import PATIENCE, ServeProcess
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from anthropic import AsyncAnthropic
+    from anthropic.types import MessageParam
     from openai import AsyncOpenAI, AsyncStream
     from openai.types.chat import ChatCompletionChunk, ChatCompletionUserMessageParam
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "sse_llm_openai.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "sse_llm_openai.py"
+# More words than the lease leaves time for.
+LONG = " ".join(["word"] * 200)
+LEASE = ("--lease", "0.5", "--lease-jitter", "0")
 
 
 @pytest.fixture
 async def served(nursery: trio.Nursery) -> ServeProcess:
-    """Serve the example."""
+    """Serve the example of OpenAI's API."""
     return await ServeProcess.start(nursery, f"{EXAMPLE}:app")
 
 
-async def with_client(served: ServeProcess, use: Callable[[AsyncOpenAI], Awaitable[None]]) -> None:
+async def with_openai(served: ServeProcess, use: Callable[[AsyncOpenAI], Awaitable[None]]) -> None:
     """Use the client as OpenAI's documentation shows it, but for its address."""
 
     async def main() -> None:
@@ -46,6 +52,11 @@ async def with_client(served: ServeProcess, use: Callable[[AsyncOpenAI], Awaitab
 def say(text: str) -> list[ChatCompletionUserMessageParam]:
     """Make the messages of a conversation."""
     return [{"role": "user", "content": text}]
+
+
+def user(text: str) -> MessageParam:
+    """Make a message."""
+    return {"role": "user", "content": text}
 
 
 async def ask(client: AsyncOpenAI, text: str) -> AsyncStream[ChatCompletionChunk]:
@@ -65,7 +76,7 @@ async def test_openai_reads_the_stream_and_the_whole(served: ServeProcess) -> No
         assert whole.choices[0].message.content == "You said: hello "
         assert whole.choices[0].finish_reason == "stop"
 
-    await with_client(served, use)
+    await with_openai(served, use)
     assert await served.stop() == 0
 
 
@@ -89,7 +100,7 @@ async def test_openai_sees_errors_before_and_amid(served: ServeProcess) -> None:
         with pytest.raises(openai.APIError, match="the model lost its thread"):
             await read(stream)
 
-    await with_client(served, use)
+    await with_openai(served, use)
     assert texts == ["", "You ", "said: ", "now "]
     assert await served.stop() == 0
 
@@ -106,5 +117,77 @@ async def test_openai_leaves_and_the_model_is_cancelled(served: ServeProcess) ->
         line = r'"POST /v1/chat/completions" 200 client_closed'
         trio.from_thread.run(served.wait_line, line)
 
-    await with_client(served, use)
+    await with_openai(served, use)
+    assert await served.stop() == 0
+
+
+async def with_anthropic(
+    served: ServeProcess, use: Callable[[AsyncAnthropic], Awaitable[None]]
+) -> None:
+    """Use the client as Anthropic's documentation shows it, but for its address."""
+
+    async def main() -> None:
+        import anthropic  # noqa: PLC0415 - as above
+
+        url = served.url
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as client:
+            await asyncio.wait_for(use(client), PATIENCE)
+
+    await trio.to_thread.run_sync(partial(asyncio.run, main()))
+
+
+async def test_anthropic_reads_the_stream(nursery: trio.Nursery) -> None:
+    """The client finds the text and the whole message."""
+    served = await ServeProcess.start(nursery, f"{EXAMPLES / 'sse_llm_messages.py'}:app")
+
+    async def use(client: AsyncAnthropic) -> None:
+        asked = client.messages.stream(model="echo", max_tokens=99, messages=[user("hello")])
+        async with asked as stream:
+            texts = [text async for text in stream.text_stream]
+            message = await stream.get_final_message()
+        assert "".join(texts) == "You said: hello "
+        assert message.stop_reason == "end_turn"
+
+    await with_anthropic(served, use)
+    assert await served.stop() == 0
+
+
+async def test_openai_raises_where_the_answer_is_cut_short(nursery: trio.Nursery) -> None:
+    """Half of an answer is an error for the client, whatever the server ended it for."""
+    served = await ServeProcess.start(nursery, f"{EXAMPLE}:app", *LEASE)
+    texts: list[str | None] = []
+
+    async def read(stream: AsyncStream[ChatCompletionChunk]) -> None:
+        async for chunk in stream:
+            texts.append(chunk.choices[0].delta.content)  # noqa: PERF401 - it ends by an error
+
+    async def use(client: AsyncOpenAI) -> None:
+        import openai  # noqa: PLC0415 - as above
+
+        with pytest.raises(openai.APIConnectionError):
+            await read(await ask(client, LONG))
+
+    await with_openai(served, use)
+    assert len(texts) > 1
+    await served.wait_line(r'"POST /v1/chat/completions" 200 lease')
+    assert await served.stop() == 0
+
+
+async def test_anthropic_raises_where_the_answer_is_cut_short(nursery: trio.Nursery) -> None:
+    """So it is for Anthropic's client."""
+    served = await ServeProcess.start(nursery, f"{EXAMPLES / 'sse_llm_messages.py'}:app", *LEASE)
+    texts: list[str] = []
+
+    async def read(client: AsyncAnthropic) -> None:
+        asked = client.messages.stream(model="echo", max_tokens=99, messages=[user(LONG)])
+        async with asked as stream:
+            async for text in stream.text_stream:
+                texts.append(text)  # noqa: PERF401 - it ends by an error
+
+    async def use(client: AsyncAnthropic) -> None:
+        with pytest.raises(Exception, match="without sending complete message body"):
+            await read(client)
+
+    await with_anthropic(served, use)
+    assert len(texts) > 1
     assert await served.stop() == 0

@@ -69,7 +69,7 @@ async def test_the_command_line(
         assert await plain.stream.receive_some() == b""
     await served.wait_line("TLS handshake failed: plain HTTP where TLS is spoken")
     async with Connection(await connect_tls(authority, served.port)) as listening:
-        await listening.ask(target="/events/news")
+        await listening.ask(target="/events/news", headers={"Accept": "text/event-stream"})
         async with Connection(await connect_tls(authority, served.port)) as publishing:
             head = await publishing.ask("POST", "/events/news", body=b"over TLS")
             assert head.status_code == 200

@@ -67,7 +67,7 @@ async def test_a_stream_ends_with_its_token(nursery: trio.Nursery) -> None:
     served = await ServeProcess.start(nursery, environ=environ)
     token = await mint(nursery, "--subscribe", "*", "--expires", "2s", **environ)
     async with await connect(served.port) as connection:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
         assert (await connection.ask("GET", "/events", headers=headers)).status_code == 200
         body, is_whole = await connection.rest()
     assert is_whole
@@ -86,7 +86,7 @@ async def test_a_key_is_taken_out_of_a_set(nursery: trio.Nursery, tmp_path: Path
     served = await ServeProcess.start(nursery, "--jwks", str(path), "--recheck-interval", "1")
     token = await mint(nursery, "--key-file", str(private), "--kid", "old", "--subscribe-public")
     async with await connect(served.port) as connection:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
         assert (await connection.ask("GET", "/events", headers=headers)).status_code == 200
         new = tmp_path / "new.json"
         new.write_text(json.dumps({"keys": [jwk("EdDSA", kid="new")]}))

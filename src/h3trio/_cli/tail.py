@@ -6,6 +6,7 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
+from h3trio._http.response import escape_line_ends
 from h3trio._wire.parser import SSEParser
 from h3trio.client import EventLimitError, State, StateChange
 
@@ -107,7 +108,7 @@ def format_event(event: SSEEvent, *, as_json: bool) -> str:
     if not as_json:
         return event.data or ""
     fields = {"id": event.id, "event": event.event, "data": event.data}
-    return json.dumps(fields, ensure_ascii=False)
+    return escape_line_ends(json.dumps(fields, ensure_ascii=False))
 
 
 def reset_notice(event: SSEEvent) -> str | None:

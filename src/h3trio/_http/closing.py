@@ -47,7 +47,8 @@ def lost(error: BaseException) -> CloseReason:
 ENDED_BY_SERVER = frozenset(
     {CloseReason.LEASE, CloseReason.DRAINING, CloseReason.KICKED, CloseReason.AUTH_EXPIRED}
 )
-"""Endings after which a stream gets a farewell `retry:` and its final chunk."""
+"""Endings by the server: a client that comes back by itself gets a farewell `retry:` and the final
+chunk, any other neither."""
 
 LIMIT_OF: Mapping[CloseReason | None, str] = {
     CloseReason.SLOW: "write_timeout",
@@ -68,8 +69,8 @@ class Closing:
     duration: float
     """Seconds from the parsed head to the end."""
     events: int
-    """Events written to the stream; 0 for a plain response."""
+    """Events, or pieces of another type, written to the stream; 0 for a plain response."""
     bytes_sent: int
     """Bytes of the response handed to the transport, head and framing included."""
     is_stream: bool = False
-    """Whether the answer was an event stream."""
+    """Whether the answer was a stream, of events or of another type."""

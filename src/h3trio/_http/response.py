@@ -32,6 +32,9 @@ _KNOWN_TYPES: Final[Mapping[str | None, MutableHeaders]] = {
 # `json.dumps` makes one for each call that asks for anything special.
 _JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
+# JSON escapes the other characters at which `str.splitlines` splits, as it does all controls.
+_LINE_ENDS: Final = (("\u0085", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
+
 _LOWEST_FINAL: Final = 200
 _HIGHEST: Final = 599
 # RFC 9110 §15.3.5, §15.3.6, §15.4.5: these end with the head.
@@ -98,7 +101,7 @@ class Response(SetsCookies):
                 deep.
         """
         try:
-            body = _JSON.encode(obj).encode("utf-8")
+            body = json_text(obj).encode("utf-8")
         except TypeError as exc:
             raise TypeError(f"can't be sent as JSON: {exc}") from exc
         except (ValueError, RecursionError) as exc:
@@ -128,6 +131,27 @@ class Response(SetsCookies):
         response = cls(status=status, headers=headers)
         response.headers.set("Location", location)
         return response
+
+
+def json_text(obj: object) -> str:
+    """Write compact JSON that is one line for every reader.
+
+    Raises:
+        TypeError, ValueError, RecursionError: as `json.dumps`; ValueError for NaN and infinities.
+    """
+    return escape_line_ends(_JSON.encode(obj))
+
+
+def escape_line_ends(text: str) -> str:
+    """Escape NEL, U+2028 and U+2029 in JSON: they can only stand in its strings.
+
+    No standard of ours ends a line there. Python's `str.splitlines` does, and so do clients that
+    read a stream through it, such as httpx's `iter_lines`.
+    """
+    if not text.isascii():
+        for char, escaped in _LINE_ENDS:
+            text = text.replace(char, escaped)
+    return text
 
 
 def _with_type(

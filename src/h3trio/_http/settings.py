@@ -17,7 +17,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # The others must be positive.
-_MAY_BE_ZERO: Final = frozenset({"drain_soft", "drain_hard", "lease_jitter", "linger_timeout"})
+_MAY_BE_ZERO: Final = frozenset(
+    {"drain_soft", "drain_hard", "drain_finish", "lease_jitter", "linger_timeout"}
+)
 # What the kernel takes as a C int.
 _MAX_INT: Final = 2**31 - 1
 _KERNEL_INTS: Final = frozenset({"backlog", "notsent_lowat"})
@@ -139,6 +141,11 @@ class Settings:
 
     drain_hard: float = 10.0
     """Second phase: what is left may finish; then it is cancelled."""
+
+    drain_finish: float = 25.0
+    """From a drain's start: how long streams may last that are to finish. Then they are cut off.
+    Those are the answers to methods other than GET, and what `start_sse(drain="finish")` asks for.
+    Most answers of a language model are over by then, and Kubernetes kills after 30 s."""
 
     blocked_loop_warning: float | None = 1.0
     """A task that keeps the event loop for so long is named in the log, with its stack;

@@ -8,34 +8,38 @@ and any error still has a true status; entering it sends the head.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from h3trio._http.closing import CloseReason
+from h3trio._http.content import Decoder, content_coding, require_utf8
 from h3trio._http.cookies import SetsCookies, parse_cookies
 from h3trio._http.errors import HTTPError, ResponseStateError
-from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query
+from h3trio._http.headers import MutableHeaders, is_token
+from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, parse_text
 from h3trio._http.response import Response, to_response
 
+from .body import BodyBuffer
 from .body_stream import BodyStream
+from .farewell import EVENT_STREAM
 from .logs.redaction import printable, redact_path
-from .responder import ResponseState
+from .responder import OtherStream, ResponseState, SSEStream, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
 
     import trio
 
-    from h3trio._http.headers import Headers, MutableHeaders, QueryParams
+    from h3trio._http.headers import Headers, QueryParams
     from h3trio._http.request import Target
     from h3trio._http.statistics import ServerStatistics
 
-    from .body import BodyBuffer
     from .responder import CloseHook, Draft, HeadHook, Responder, StreamCallback
     from .state import ServerState
-    from .writer import SSEWriter
 
     Handler = Callable[["H3Event"], Awaitable[object]]
+
+# Methods whose streams a drain ends, as their clients can ask again: see `H3Event.start_sse`.
+_ASKED_AGAIN: Final = ("GET", "HEAD")
 
 
 @final
@@ -49,6 +53,7 @@ class H3Event(SetsCookies):
         "_body",
         "_content",
         "_cookies",
+        "_decoded",
         "_draft",
         "_query",
         "_responder",
@@ -97,6 +102,7 @@ class H3Event(SetsCookies):
         self._responder = responder  # `None` once the answer is over
         self._server = server
         self._content: bytes | None = None
+        self._decoded: bytes | None = None
         self._cookies: Mapping[str, str] | None = None
         self._query: QueryParams | None = None
 
@@ -174,48 +180,105 @@ class H3Event(SetsCookies):
         """Whether the first phase of the server's drain is over: `App` answers 503 from then on."""
         return self._server.is_closing
 
-    async def body(self, *, max_bytes: int | None = None) -> bytes:
+    async def body(self, *, max_bytes: int | None = None, decode: bool = False) -> bytes:
         """Return the whole body; a second call returns it again.
 
+        Args:
+            max_bytes: the longest that is taken; `Settings.max_body_bytes` if not given. With
+                `decode` it bounds what comes out.
+            decode: undo the body's `Content-Encoding`, gzip or deflate (RFC 9110 section 8.4).
+                Without it the bytes are those that were sent, as a proxy passes them on.
+
         Raises:
-            HTTPError: 413 if it is longer than `max_bytes` (default:
-                `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
+            HTTPError: 413 if it is longer, 400 or 408 if it doesn't arrive. With `decode` also 415
+                for another coding or several, and 400 for data that isn't in its coding.
         """
+        limit = self._server.settings.max_body_bytes if max_bytes is None else max_bytes
+        coding = content_coding(self.headers) if decode else None
         if self._content is None:
-            limit = self._server.settings.max_body_bytes if max_bytes is None else max_bytes
-            content = None
-            if int(self.headers.get("content-length", "0")) <= limit:
-                content = await BodyStream(self._body, self._responder).read(limit)
-            if content is None:
-                self.count_limit("max_body_bytes")
-                raise HTTPError(413, f"the body may have {limit} bytes")
-            self._content = content
-        return self._content
+            # What can't be compressed gets longer by five bytes a block, and a header and trailer.
+            self._content = await self._collect(limit + limit // 1000 + 64 if coding else limit)
+        if coding is None:
+            return self._content
+        if self._decoded is None:
+            body = BodyBuffer(limit)
+            body.feed(self._content)
+            body.feed_eof()
+            decoded = await BodyStream(body, None, Decoder(coding)).read(limit)
+            self._decoded = self._within(limit, decoded)
+        return self._decoded
+
+    async def _collect(self, limit: int) -> bytes:
+        content = None
+        if int(self.headers.get("content-length", "0")) <= limit:
+            content = await BodyStream(self._body, self._responder).read(limit)
+        return self._within(limit, content)
+
+    def _within(self, limit: int, content: bytes | None) -> bytes:
+        """Return what isn't `None`, which stands for more than the limit."""
+        if content is None:
+            self.count_limit("max_body_bytes")
+            raise HTTPError(413, f"the body may have {limit} bytes")
+        return content
+
+    def require_utf8(self) -> None:
+        """See that the body's `Content-Type` names no charset but UTF-8, or a part of it.
+
+        For handlers that read text by `body` or `stream`; `text`, `json` and `form` do it.
+
+        Raises:
+            HTTPError: 415.
+        """
+        require_utf8(self.headers)
+
+    async def text(self) -> str:
+        """Return the body as text, which is UTF-8; its `Content-Encoding` is undone.
+
+        Raises:
+            HTTPError: 400 if it isn't UTF-8, 415 if `Content-Type` names another charset; else as
+                `body(decode=True)`.
+        """
+        self.require_utf8()
+        return parse_text(await self.body(decode=True))
 
     async def json(self) -> object:
-        """Return the body parsed as JSON.
+        """Return the body parsed as JSON; its `Content-Encoding` is undone.
 
         Raises:
-            HTTPError: 400 if it isn't JSON; else as `body`.
+            HTTPError: 400 if it isn't JSON; else as `text`.
         """
-        return parse_json(await self.body())
+        self.require_utf8()
+        return parse_json(await self.body(decode=True))
 
     async def form(self) -> QueryParams:
         """Return the body parsed as `application/x-www-form-urlencoded`.
 
-        Raises:
-            HTTPError: 400 if it is malformed, 415 for another type; else as `body`.
-        """
-        return parse_form(await self.body(), self.headers.get("content-type"))
+        Its `Content-Encoding` is undone.
 
-    def stream(self) -> BodyStream:
+        Raises:
+            HTTPError: 400 if it is malformed, 415 for another type; else as `text`.
+        """
+        self.require_utf8()
+        return parse_form(await self.body(decode=True), self.headers.get("content-type"))
+
+    def stream(self, *, decode: bool = False) -> BodyStream:
         """Return the body as a stream of pieces, without an end to its length.
 
         Nor does `min_body_rate` hold for it. A handler that answers with a stream as well
         calls this before `body_buffer_bytes` have come: what is unread by then is thrown away.
+        Pieces are as they arrived, joined or cut: they tell nothing of the client's chunks.
+
+        Args:
+            decode: undo the body's `Content-Encoding`, as in `body`. A short body may unpack to a
+                thousand times its length: whoever collects the pieces counts them.
+
+        Raises:
+            HTTPError: 415 with `decode` for another coding than gzip or deflate, or several.
         """
+        coding = content_coding(self.headers) if decode else None
         self._body.is_wanted = self._body.is_streamed = True
-        return BodyStream(self._body, self._responder)
+        decoder = None if coding is None else Decoder(coding)
+        return BodyStream(self._body, self._responder, decoder)
 
     def server_statistics(self) -> ServerStatistics:
         """A snapshot of the server that the request came to, as of `Server.statistics`."""
@@ -275,20 +338,64 @@ class H3Event(SetsCookies):
         """Whether status and headers are out."""
         return self._draft.head_sent
 
-    def start_sse(self) -> SSEStream:
+    def start_sse(self, *, drain: Literal["end", "finish"] | None = None) -> SSEStream:
         """Answer with an event stream: `async with event.start_sse() as writer`.
 
         Entering the block sends the head. To stream after the handler has
         returned instead, call this and then `set_stream_callback`.
 
+        Args:
+            drain: what a drain of the server does to it. `"end"`: it is ended in the first phase.
+                `"finish"`: it goes on for up to `Settings.drain_finish` seconds. `None` is
+                `"finish"` for methods other than GET: their answers can't be asked for again.
+
+        While the server drains, entering it raises `HTTPError` 503 unless the client comes back by
+        itself: that one gets a stream that is over at once.
+
         Raises:
             ResponseStateError: a stream was started before, or a response sent.
+            ValueError: `drain` is something else. Entering the stream raises it where
+                `response_headers` name another type: `start_stream` is for those.
         """
+        self._start(drain)
+        return SSEStream(self._responder, self.client)
+
+    def start_stream(
+        self, content_type: str, *, drain: Literal["end", "finish"] | None = None
+    ) -> OtherStream:
+        """Answer with a stream of any type: `async with event.start_stream(…) as writer`.
+
+        The writer sends bytes and text as they are. The bounds, deadlines and statistics are those
+        of `start_sse`, but nothing goes out by itself: no first comment, no heartbeats, no `retry:`
+        at an end by the server, which cuts the stream off. While the server drains, entering it
+        raises `HTTPError` 503.
+
+        Args:
+            content_type: `"application/x-ndjson"`, for instance, with its parameters.
+            drain: as for `start_sse`.
+
+        Raises:
+            ResponseStateError: as `start_sse`.
+            ValueError: the type is none, or `text/event-stream`; `drain` is something else.
+        """
+        kind, _, subtype = media_type(content_type).partition("/")
+        if not (is_token(kind) and is_token(subtype)):
+            raise ValueError(f"{content_type!r} is no content type, such as application/x-ndjson")
+        if f"{kind}/{subtype}" == EVENT_STREAM:
+            raise ValueError("an event stream is framed and kept alive: use start_sse")
+        checked = MutableHeaders({"Content-Type": content_type})["Content-Type"]
+        self._start(drain)
+        self._draft.content_type = checked
+        return OtherStream(self._responder, self.client)
+
+    def _start(self, drain: Literal["end", "finish"] | None) -> None:
         draft = self._draft
         if draft.state is not ResponseState.NEW:
             raise ResponseStateError(f"can't start a stream: {draft.state.value} already")
+        if drain not in (None, "end", "finish"):
+            raise ValueError(f'drain must be "end", "finish" or None, not {drain!r}')
         draft.state = ResponseState.STREAM_STARTED
-        return SSEStream(self._responder, self.client)
+        draft.finishes = self.method not in _ASKED_AGAIN if drain is None else drain == "finish"
 
     def set_stream_callback(self, callback: StreamCallback) -> None:
         """Run `await callback(writer)` once the handler has returned.
@@ -297,16 +404,19 @@ class H3Event(SetsCookies):
             ResponseStateError: `start_sse` wasn't called, or the stream was entered;
                 entering it afterwards raises it too.
         """
-        if self._draft.state is not ResponseState.STREAM_STARTED:
+        draft = self._draft
+        if draft.state is not ResponseState.STREAM_STARTED or draft.content_type is not None:
             raise ResponseStateError(
                 "call start_sse() first, and set the callback before the stream is entered"
             )
-        self._draft.stream_callback = callback
+        draft.stream_callback = callback
 
     def end(self, reason: CloseReason = CloseReason.KICKED) -> None:
-        """Cancel the handler and end its stream with a farewell and the final chunk.
+        """Cancel the handler and end its stream.
 
-        Where no stream was entered yet, the answer is 503.
+        A client that comes back by itself, as EventSource does, gets a `retry:` and the final
+        chunk. For any other the answer is cut off, so that half of it doesn't look whole. Where no
+        stream was entered yet, the answer is 503.
         """
         if self._responder is not None:
             self._responder.end(reason)
@@ -350,42 +460,3 @@ def response_from(event: H3Event, result: object) -> Response | None:
 def let_go(event: H3Event) -> None:
     """Let an event forget its connection, once the exchange is over."""
     event._let_go()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
-
-
-@final
-class SSEStream:
-    """An async context manager that gives the writer: `async with event.start_sse() as writer`.
-
-    Leaving the block normally sends what was accepted and the final chunk. An
-    error that leaves it ends the stream without the final chunk, so that the client
-    knows, also where the handler catches it outside.
-    """
-
-    __slots__ = ("_client", "_responder", "_writer")
-
-    def __init__(self, responder: Responder | None, client: str) -> None:
-        self._responder = responder
-        self._client = client
-        self._writer: SSEWriter | None = None
-
-    async def __aenter__(self) -> SSEWriter:
-        if self._writer is not None:
-            raise ResponseStateError("this stream was entered before")
-        if self._responder is None:
-            raise ResponseStateError("can't stream: closed already")
-        self._writer = await self._responder.open_stream(self._client)
-        return self._writer
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None:
-            if self._writer is not None:
-                await self._writer.aclose()
-        elif self._responder is not None and issubclass(exc_type, Exception):
-            self._responder.fail_stream()
-        # After a cancellation the exchange decides how the stream ends: it alone knows whose doing
-        # that was.

@@ -22,7 +22,7 @@ from h3trio._http.response import error_response
 
 from .access_log import log_exchange
 from .event import H3Event, let_go, response_from
-from .farewell import ended_stream, say_last
+from .farewell import comes_back, ended_stream, say_last
 from .handler_errors import separate, task_name
 from .responder import Responder, ResponseState
 from .send_queue import State
@@ -151,7 +151,7 @@ class Exchange:
         callback, draft.stream_callback = draft.stream_callback, None
         if callback is None:
             raise ResponseStateError(
-                "start_sse() was called, but the stream was neither entered nor given a callback"
+                "a stream was started, but it was neither entered nor given a callback"
             )
         writer = await self._responder.open_stream(self.event.client)
         await callback(writer)
@@ -199,20 +199,15 @@ class Exchange:
             return
         try:
             response = error_response(error)
-            if self._comes_back(error.status):
+            # While the server drains, and not for want of room: see `ended_stream`.
+            drains = error.status == 503 and self._state.draining.is_set()  # noqa: PLR2004 - Service Unavailable
+            if drains and comes_back(responder.method, responder.headers):
                 self._scope.note(CloseReason.DRAINING)
                 response = ended_stream(self._state)
             await responder.respond(response, responder.draft.take_fields())
         except ValueError:
             logger.exception("%s: the headers of the error can't be sent", self.event)
             await responder.respond(error_response(HTTPError(500)), ())
-
-    def _comes_back(self, status: int) -> bool:
-        """Whether the request is an EventSource's, as browsers send it, and refused by a drain."""
-        event = self.event
-        if status != 503 or not event.draining.is_set() or event.method != "GET":  # noqa: PLR2004 - Service Unavailable
-            return False
-        return "text/event-stream" in event.headers.get("accept", "").lower()
 
     async def _end_stream(self, queue: SendQueue) -> None:
         await say_last(queue, self._scope.reason, self._state)
@@ -223,7 +218,7 @@ class Exchange:
             is_cut = queue.state is not State.IDLE
             self._scope.note(CloseReason.SLOW)
             queue.abandon()
-            self._http.abandon(orderly=not is_cut)
+            self._http.abandon(orderly=queue.chunked and not is_cut)
 
     def close(self) -> None:
         """Tell how it ended, once and if it began; never waits."""

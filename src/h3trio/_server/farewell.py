@@ -1,9 +1,11 @@
 """The first and the last words of a stream, by the reason it ends for.
 
-What the client gets last tells it what happened: after an end of the server's own a
-farewell `retry:` and the final chunk; after the handler's error what was accepted and
-no final chunk; after a client's leaving nothing. However that goes, a client that
-takes nothing has `farewell_timeout` and no more.
+What the client gets last tells it what happened. A client that comes back by itself for the rest
+(`comes_back`) gets a farewell `retry:` and an orderly end where the server ends its stream. For any
+other client an orderly end would say that this was all: half of a model's answer would pass for the
+whole. So it gets what was accepted, and no final chunk, as after the handler's error; after a
+client's leaving, nothing. However that goes, a client that takes nothing has `farewell_timeout` and
+no more.
 """
 
 from __future__ import annotations
@@ -21,14 +23,38 @@ from h3trio._wire.event import SSEEvent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from h3trio._http.headers import Headers
+
     from .send_queue import SendQueue
     from .state import ServerState
 
-STREAM_HEADERS: Final = (
-    (b"Content-Type", b"text/event-stream"),
+EVENT_STREAM: Final = "text/event-stream"
+# Not to be held up on the way, nor changed, compressed for instance, which holds it up too.
+AT_ONCE: Final = (
     (b"Cache-Control", b"no-cache, no-transform"),
     (b"X-Accel-Buffering", b"no"),
 )
+STREAM_HEADERS: Final = (
+    # WHATWG HTML section 9.2.5 has UTF-8 always. But RFC 2616 section 3.7.1 had ISO-8859-1 for text
+    # without a charset, and clients still read it so: then a byte 0x85 ends a line.
+    (b"Content-Type", b"text/event-stream; charset=utf-8"),
+    *AT_ONCE,
+)
+
+
+def comes_back(method: str, headers: Headers) -> bool:
+    """Whether a client asks as one that opens the stream again by itself when it ends.
+
+    That is a GET whose `Accept` names `text/event-stream`, as browsers' EventSource sends it
+    (WHATWG HTML section 9.2.2) and the clients for event streams in other languages. A wildcard is
+    no such sign: `fetch`, curl and HTTP libraries send it with every request, and take an orderly
+    end for the end of the answer.
+    """
+    accept = headers.get("accept") if method == "GET" else None
+    if accept is None:
+        return False
+    named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return EVENT_STREAM in named
 
 
 async def say_last(queue: SendQueue, reason: CloseReason | None, state: ServerState) -> None:
@@ -36,9 +62,12 @@ async def say_last(queue: SendQueue, reason: CloseReason | None, state: ServerSt
 
     `reason` is `None` where the handler returned and nobody ended the stream.
     """
-    if reason in ENDED_BY_SERVER:
+    if reason in ENDED_BY_SERVER and queue.comes_back:
         await _in_time(partial(queue.finish, farewell(state)), state)
-    elif reason is CloseReason.HANDLER_ERROR:
+    elif reason in ENDED_BY_SERVER and queue.is_closing:
+        # The handler had left the block: it has said all, and only sending was left.
+        await _in_time(queue.finish, state)
+    elif reason in ENDED_BY_SERVER or reason is CloseReason.HANDLER_ERROR:
         await _in_time(queue.flush, state)
     elif reason is None and not queue.finished:
         # A timeout of the handler's own ended the block, and it returned as usual.

@@ -4,6 +4,8 @@ A `Draft` is what the handler has said of the answer so far. It outlives the res
 holds the event may ask it. The responder holds the connection, and is let go with the exchange:
 else an event that somebody keeps would keep a connection.
 
+A handler enters `SSEStream` or `OtherStream` to have it open a stream.
+
 A send that was cancelled or failed leaves a cut message behind. Then the framing is told to write
 nothing else, and the exchange, by its scope, to end.
 """
@@ -12,20 +14,21 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Never, final
+from typing import TYPE_CHECKING, Final, Generic, Never, TypeVar, final
 
 import trio
 
 from h3trio._http.closing import CloseReason, lost
-from h3trio._http.errors import ResponseStateError
+from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.headers import MutableHeaders
 
-from .farewell import STREAM_HEADERS
+from .farewell import AT_ONCE, EVENT_STREAM, STREAM_HEADERS, comes_back
 from .send_queue import SendQueue
-from .writer import SSEWriter
+from .writer import SSEWriter, StreamWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from types import TracebackType
 
     from h3trio._http.closing import Closing
     from h3trio._http.headers import Headers
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     CloseHook = Callable[[Closing], object]
     StreamCallback = Callable[[SSEWriter], Awaitable[object]]
 
+_W = TypeVar("_W", SSEWriter, StreamWriter)
+
 _ADDED: Final = frozenset({b"set-cookie", b"vary"})
 """Headers of which each setter's are sent; of others those of the first who set them."""
 
@@ -52,7 +57,7 @@ class ResponseState(enum.Enum):
 
     NEW = "new"
     STREAM_STARTED = "stream started"
-    """`start_sse` was called, and the stream isn't entered yet."""
+    """`start_sse` or `start_stream` was called, and the stream isn't entered yet."""
     STREAMING = "streaming"
     RESPONDED = "responded"
     CLOSED = "closed"
@@ -68,6 +73,10 @@ class Draft:
     head_hooks: tuple[HeadHook, ...] = ()
     close_hooks: tuple[CloseHook, ...] = ()
     stream_callback: StreamCallback | None = None
+    content_type: str | None = None
+    """That of a stream by `start_stream`; `None` for an event stream."""
+    finishes: bool = False
+    """Whether the stream may go on while the server drains."""
     _headers: MutableHeaders | None = None
 
     @property
@@ -93,6 +102,11 @@ class Draft:
             return ()
         self._headers.freeze()
         return self._headers.raw
+
+
+def media_type(content_type: str) -> str:
+    """Return the type of a `Content-Type` without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 @final
@@ -124,7 +138,7 @@ class Responder:
     # -- for the event
 
     def end(self, reason: CloseReason) -> None:
-        """Cancel the handler and end its stream with a farewell."""
+        """Cancel the handler and end its stream: `farewell` says how."""
         self.scope.cancel(reason)
 
     def fail_stream(self) -> None:
@@ -133,18 +147,32 @@ class Responder:
             self.scope.note(CloseReason.HANDLER_ERROR)
 
     async def open_stream(self, client: str) -> SSEWriter:
-        """Send the head and a first comment; give the writer.
+        """Send the head of an event stream and a first comment; give the writer. As `_open`."""
+        return SSEWriter(await self._open(client))
+
+    async def open_other_stream(self, client: str) -> StreamWriter:
+        """Send the head of a stream of another type; give the writer. As `_open`."""
+        return StreamWriter(await self._open(client))
+
+    async def _open(self, client: str) -> SendQueue:
+        """Send the head of a stream, and what begins it.
 
         Raises:
-            HTTPError: 429, the client's address holds all the streams it may.
+            HTTPError: 429, the client's address holds all the streams it may; 503, the server
+                drains, and the client isn't one that would come back after an orderly end.
             ResponseStateError: there can be no stream any more.
+            ValueError: its headers contradict its framing, or the type of the stream.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._require_writable()
         self._require_streamable()
-        self.peer.take_stream(client)
         draft, server, scope = self.draft, self.server, self.scope
-        fields = self._join(draft.take_fields(), STREAM_HEADERS)
+        is_sse = draft.content_type is None
+        returns = is_sse and comes_back(self.method, self.headers)
+        if server.draining.is_set() and not returns and self.method != "HEAD":
+            raise HTTPError(503, "the server is going away")
+        self.peer.take_stream(client)
+        fields = self._stream_fields(draft)
         head = self.http.stream_head(draft.status, fields)
         draft.state = ResponseState.STREAMING
         self.status = draft.status
@@ -156,6 +184,9 @@ class Responder:
             settings=server.settings,
             nursery=self.nursery,
             scope=scope,
+            comes_back=returns,
+            has_comments=is_sse,
+            finishes=draft.finishes,
         )
         scope.is_streaming = True
         # A reader that pauses must look again: a stream may not be left unwatched.
@@ -169,7 +200,22 @@ class Responder:
             scope.cancel(CloseReason.DRAINING)
         self.headers.pack()
         await trio.lowlevel.checkpoint()
-        return SSEWriter(queue)
+        return queue
+
+    def _stream_fields(self, draft: Draft) -> Fields:
+        """Join the headers of a stream; what the handler set may say more of its type."""
+        own, ours = draft.take_fields(), STREAM_HEADERS
+        if draft.content_type is not None:
+            ours = ((b"Content-Type", draft.content_type.encode("latin-1")), *AT_ONCE)
+        wanted = media_type(draft.content_type or EVENT_STREAM)
+        for name, value in own:
+            if name.lower() == b"content-type" and media_type(value.decode("latin-1")) != wanted:
+                # A client reads what the head says: as something else these bytes are damage.
+                raise ValueError(
+                    f"this stream is {wanted}, and its Content-Type {value.decode('latin-1')!r}: "
+                    "start_stream is for other types than text/event-stream"
+                )
+        return self._join(own, ours)
 
     def _require_streamable(self) -> None:
         draft = self.draft
@@ -269,3 +315,64 @@ class Responder:
     def _cut(self, reason: CloseReason) -> None:
         self.http.abandon()
         self.scope.cancel(reason)
+
+
+class _Stream(Generic[_W]):
+    """An async context manager around a stream, which gives its writer.
+
+    Leaving the block normally sends what was accepted and the final chunk. An
+    error that leaves it ends the stream without the final chunk, so that the client
+    knows, also where the handler catches it outside.
+    """
+
+    __slots__ = ("_client", "_responder", "_writer")
+
+    def __init__(self, responder: Responder | None, client: str) -> None:
+        self._responder = responder
+        self._client = client
+        self._writer: _W | None = None
+
+    async def __aenter__(self) -> _W:
+        if self._writer is not None:
+            raise ResponseStateError("this stream was entered before")
+        if self._responder is None:
+            raise ResponseStateError("can't stream: closed already")
+        self._writer = await self._open(self._responder)
+        return self._writer
+
+    def _open(self, responder: Responder) -> Awaitable[_W]:
+        raise NotImplementedError
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            if self._writer is not None:
+                await self._writer.aclose()
+        elif self._responder is not None and issubclass(exc_type, Exception):
+            self._responder.fail_stream()
+        # After a cancellation the exchange decides how the stream ends: it alone knows whose doing
+        # that was.
+
+
+@final
+class SSEStream(_Stream[SSEWriter]):
+    """The context manager of `async with event.start_sse() as writer`."""
+
+    __slots__ = ()
+
+    def _open(self, responder: Responder) -> Awaitable[SSEWriter]:
+        return responder.open_stream(self._client)
+
+
+@final
+class OtherStream(_Stream[StreamWriter]):
+    """The context manager of `async with event.start_stream(…) as writer`."""
+
+    __slots__ = ()
+
+    def _open(self, responder: Responder) -> Awaitable[StreamWriter]:
+        return responder.open_other_stream(self._client)

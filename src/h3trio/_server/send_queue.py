@@ -1,4 +1,4 @@
-"""`SendQueue`: the sending side of one event stream. The socket first, then a memory channel.
+"""`SendQueue`: the sending side of one stream. The socket first, then a memory channel.
 
 A send queue is in one of four states, which say who may write to the socket:
 
@@ -63,7 +63,7 @@ _IDLE: Final = State.IDLE
 @final
 @dataclass(slots=True, eq=False, repr=False)
 class SendQueue:
-    """The sending side of one event stream."""
+    """The sending side of one stream, of events or of other bytes."""
 
     transport: Transport
     chunked: bool
@@ -71,6 +71,12 @@ class SendQueue:
     nursery: trio.Nursery
     scope: ExchangeScope
     """That of the exchange: cancelled where the client is gone."""
+    comes_back: bool = False
+    """Whether its client opens it again by itself: see `farewell.comes_back`."""
+    has_comments: bool = True
+    """Whether comments may go out, as in an event stream, and nowhere else."""
+    finishes: bool = False
+    """Whether a drain lets it go on, for `Settings.drain_finish`."""
     state: State = State.IDLE
     finished: bool = False
     """Whether the transport has the last chunk."""
@@ -105,6 +111,11 @@ class SendQueue:
         return not self._closing and self.state in (State.IDLE, State.BUSY)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the handler has said all: only what waits, and the last chunk, are left."""
+        return self._closing
+
+    @property
     def queued_events(self) -> int:
         """Events that wait; those being sent aren't among them."""
         return 0 if self._receive is None else self._receive.statistics().current_buffer_used
@@ -117,13 +128,18 @@ class SendQueue:
     # -- writing while idle
 
     def open(self, head: bytes) -> None:
-        """Send the response head and a first comment, so that `onopen` fires."""
-        first = chunk(HEARTBEAT) if self.chunked else HEARTBEAT
-        self._write(head + first)
+        """Send the response head and, if it may, a first comment, so that `onopen` fires."""
+        if not self.chunked:
+            # RFC 9112 section 6.3: a body without length or chunks ends where the connection is
+            # closed, so an orderly close makes it look whole. Until it is whole there is to be
+            # none, not even where this process is killed.
+            self.transport.reset_at_close(on=True)
+        first = HEARTBEAT if self.has_comments else b""
+        self._write(head + (chunk(first) if first and self.chunked else first))
 
     def heartbeat_nowait(self) -> None:
-        """Send a comment line if nothing else is under way."""
-        if self.state is State.IDLE and not self._closing:
+        """Send a comment line if nothing else is under way and the stream may have one."""
+        if self.has_comments and self.state is State.IDLE and not self._closing:
             self._write(chunk(HEARTBEAT) if self.chunked else HEARTBEAT)
 
     def send_batch_nowait(self, batch: Batch) -> bool:
@@ -367,6 +383,8 @@ class SendQueue:
     def _end(self) -> None:
         """The transport has the last chunk: an EOF from now on is the client's answer to it."""
         self.finished = True
+        if not self.chunked:
+            self.transport.reset_at_close(on=False)
         self.scope.is_complete = True
         self.state = State.ENDED
 
@@ -411,4 +429,4 @@ class SendQueue:
         if self.state is State.BROKEN:
             raise trio.BrokenResourceError("the client is gone")
         if self._closing or self.state is State.ENDED:
-            raise trio.ClosedResourceError("this event stream was closed")
+            raise trio.ClosedResourceError("this stream was closed")

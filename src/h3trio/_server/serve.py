@@ -8,6 +8,9 @@ returns no task is left. Shutdown is a sequence of deadlines, never a wait:
 2. the listeners close; what is left may finish until the hard deadline, and what
    is new is refused.
 3. the nursery is cancelled.
+
+Beside these, streams that are to finish (`SendQueue.finishes`) go on until `drain_finish`,
+counted from the start. Where that is later than the hard deadline, only they are left by then.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from h3trio._http.settings import Settings
 from .connection import Connection
 from .handshakes import handshake
 from .peer import Peer
+from .peers.users import open_netlink
 from .sockets.listeners import open_sources, source_of
 from .sockets.unix import open_unix
 from .state import ServerState
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Awaitable, Sequence
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractAsyncContextManager
 
     from h3trio._http.errors import HTTPError
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
     from .event import Handler
     from .peers.trusted_proxies import TrustedProxies
+    from .send_queue import SendQueue
     from .sockets.listeners import SocketSource, Source
     from .sockets.transport import Transport
 
@@ -97,6 +103,19 @@ class Server:
         """Whether `drain` was called: not ready for new work."""
         return self._state.draining.is_set()
 
+    @property
+    def drain_time(self) -> float:
+        """How many seconds a drain that begins now may take.
+
+        `Settings.drain_soft` and `drain_hard`; or, where streams are open that are to finish,
+        `drain_finish` and the time of a farewell, if that is longer.
+        """
+        settings = self._state.settings
+        phases = settings.drain_soft + settings.drain_hard
+        if not self._streams(finish=True):
+            return phases
+        return max(phases, settings.drain_finish + settings.farewell_timeout)
+
     def statistics(self) -> ServerStatistics:
         """A snapshot; its cost doesn't grow with the connections."""
         return self._state.statistics()
@@ -114,6 +133,7 @@ class Server:
         """Serve until drained or cancelled; `serve` calls this, once."""
         state = self._state
         state.watchdog.start()
+        state.netlink = open_netlink()
         try:
             async with trio.open_nursery() as around:
                 async with trio.open_nursery() as nursery:
@@ -128,27 +148,20 @@ class Server:
                 around.cancel_scope.cancel(reason="the server has ended")
         finally:
             state.watchdog.stop()
+            if state.netlink is not None:
+                state.netlink.close()
+                state.netlink = None
             self._ended.set()
 
     # -- the drain
 
     async def _drain(self, serving: trio.Nursery) -> None:
-        state, settings = self._state, self._state.settings
+        state = self._state
         await state.draining.wait()
-        with trio.move_on_after(settings.drain_soft):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_streams, settings.drain_soft)
-                await state.wait_empty()
-                nursery.cancel_scope.cancel(reason="nothing is left to end")
-        state.is_closing = True
-        # Those whose turn the phase was too short for, and those that came in it.
-        for queue in state.heartbeat.streams():
-            queue.scope.cancel(CloseReason.DRAINING)
-        state.end_idle()
-        for source in state.sources:
-            await source.aclose()
-        with trio.move_on_after(settings.drain_hard):
-            await state.wait_empty()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_finishing)
+            await self._drain_in_phases(serving)
+            nursery.cancel_scope.cancel(reason="the phases are over")
         if state.connections:
             state.counts.limits["drain_hard"] += state.connections
             logger.warning("drain: cancelling %d connections", state.connections)
@@ -163,9 +176,57 @@ class Server:
                 whereabouts(task),
             )
 
+    async def _drain_in_phases(self, serving: trio.Nursery) -> None:
+        """Return once no connection is left, or nothing has time any more."""
+        state, settings = self._state, self._state.settings
+        finish_by = trio.current_time() + settings.drain_finish + settings.farewell_timeout
+        with trio.move_on_after(settings.drain_soft):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_streams, settings.drain_soft)
+                await state.wait_empty()
+                nursery.cancel_scope.cancel(reason="nothing is left to end")
+        state.is_closing = True
+        # Those whose turn the phase was too short for, and those that came in it.
+        for queue in self._streams(finish=False):
+            queue.scope.cancel(CloseReason.DRAINING)
+        state.end_idle()
+        for source in state.sources:
+            await source.aclose()
+        with trio.move_on_after(settings.drain_hard):
+            await state.wait_empty()
+        finishing = {queue.nursery.parent_task for queue in self._streams(finish=True)}
+        if finishing and trio.current_time() < finish_by:
+            self._cancel_connections(serving.child_tasks - finishing)
+            with trio.move_on_at(finish_by):
+                await state.wait_empty()
+
+    def _cancel_connections(self, tasks: AbstractSet[trio.lowlevel.Task]) -> None:
+        """Cancel connections that have had their time, while others go on.
+
+        Each has one nursery in its task, where its reader and its handler are; other tasks of a
+        server have none.
+        """
+        nurseries = [nursery for task in tasks for nursery in task.child_nurseries]
+        if nurseries:
+            self._state.counts.limits["drain_hard"] += len(nurseries)
+            logger.warning("drain: cancelling %d connections", len(nurseries))
+        for nursery in nurseries:
+            nursery.cancel_scope.cancel(reason=CloseReason.DRAINING.value)
+
+    def _streams(self, *, finish: bool) -> list[SendQueue]:
+        """Return the open streams that a drain lets finish, or all others."""
+        return [each for each in self._state.heartbeat.streams() if each.finishes is finish]
+
+    async def _end_finishing(self) -> None:
+        """End the streams that are to finish, once they have had their time."""
+        await trio.sleep(self._state.settings.drain_finish)
+        for queue in self._streams(finish=True):
+            self._state.count_limit("drain_finish")
+            queue.scope.cancel(CloseReason.DRAINING)
+
     async def _end_streams(self, seconds: float) -> None:
         """End idle connections now, streams one after the other over the phase."""
-        streams = self._state.heartbeat.streams()
+        streams = self._streams(finish=False)
         self._state.end_idle()
         start, share = trio.current_time(), 1 - _HEAD_START
         for index, queue in enumerate(streams):

@@ -1,19 +1,18 @@
-"""`SSEWriter`: what a handler holds to send events.
+"""`SSEWriter` and `StreamWriter`: what a handler holds to send events, or bytes of another type.
 
-It turns what users say (strings, events, JSON) into encoded frames and hands
-them to the stream's queue, which knows the socket. Each method says whether it
-waits: `send` waits for room, `send_nowait` never does, `flush` waits until the
-transport has everything.
+They turn what users say (strings, events, JSON) into encoded frames and hand them to the stream's
+queue, which knows the socket. Each method says whether it waits: `send` waits for room,
+`send_nowait` never does, `flush` waits until the transport has everything.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import trio
 
+from h3trio._http.response import json_text
 from h3trio._wire.event import SSEEvent
 
 if TYPE_CHECKING:
@@ -41,13 +40,8 @@ class WriterStatistics:
     """Their encoded size in bytes, framing not counted."""
 
 
-@final
-class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
-    """The sending end of one event stream, given by `async with event.start_sse()`.
-
-    Several tasks may send at once; events never interleave. It is also a
-    `FrameSink`, so that a hub can feed it.
-    """
+class _Writer:
+    """The end of a stream that a handler holds, but for what it sends."""
 
     __slots__ = ("_queue",)
 
@@ -55,12 +49,58 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         self._queue = queue
 
     def __repr__(self) -> str:
-        return f"<SSEWriter: {self._queue.state.value}, {self._queue.events_sent} events sent>"
+        state, sent = self._queue.state.value, self._queue.events_sent
+        return f"<{type(self).__name__}: {state}, {sent} events sent>"
 
     @property
     def is_active(self) -> bool:
-        """Whether events can still be sent."""
+        """Whether anything can still be sent."""
         return self._queue.is_open
+
+    async def flush(self) -> None:
+        """Wait until the transport has all that was accepted.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+            trio.ClosedResourceError: the stream was closed on our side.
+        """
+        await self._queue.flush()
+
+    async def aclose(self) -> None:
+        """End the stream: what was accepted is sent, then the final chunk.
+
+        If cancelled, nothing more is accepted; what was is still sent while the
+        handler runs, and for `Settings.farewell_timeout` after it. What isn't out by
+        then is dropped, with the final chunk, so that the client knows.
+        """
+        try:
+            await self._queue.finish()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # Over already; but `aclose` is a checkpoint, and a handler whose
+            # client left shall hear of its cancellation here.
+            await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> WriterStatistics:
+        """A snapshot; cheap."""
+        box = self._queue
+        return WriterStatistics(
+            state=box.state.value,
+            events_sent=box.events_sent,
+            bytes_sent=box.bytes_sent,
+            queued_events=box.queued_events,
+            queued_bytes=box.queued_bytes,
+        )
+
+
+@final
+class SSEWriter(_Writer, trio.abc.SendChannel["str | SSEEvent"]):
+    """The sending end of one event stream, given by `async with event.start_sse()`.
+
+    Several tasks may send at once; events never interleave. It is also a
+    `FrameSink`, so that a hub can feed it.
+    """
+
+    __slots__ = ()
 
     async def send(
         self,
@@ -96,12 +136,13 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
     ) -> None:
         """Send an object as compact JSON; as `send`.
 
+        NEL, U+2028 and U+2029 in it are escaped: some clients would end a line there.
+
         Raises:
             TypeError: the object has no JSON form.
             ValueError: it holds NaN or an infinity, which JSON can't say.
         """
-        data = json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        await self._queue.send_frame(_frame(data, event, id, retry))
+        await self._queue.send_frame(_frame(json_text(obj), event, id, retry))
 
     def send_nowait(
         self,
@@ -152,39 +193,59 @@ class SSEWriter(trio.abc.SendChannel["str | SSEEvent"]):
         """See `FrameSink`. The queue's own: a hub calls it for each subscriber and batch."""
         return self._queue.send_batch_nowait
 
-    async def flush(self) -> None:
-        """Wait until the transport has all that was accepted.
+
+@final
+class StreamWriter(_Writer, trio.abc.SendChannel["str | bytes"]):
+    """The sending end of a stream of any type, given by `async with event.start_stream(…)`.
+
+    What is sent goes out as it is. For a client the pieces are one sequence of bytes: they arrive
+    joined or cut. Bounds, deadlines and states are those of `SSEWriter`, each piece is counted as
+    an event; several tasks may send at once, and pieces never interleave.
+    """
+
+    __slots__ = ()
+
+    async def send(self, value: str | bytes) -> None:
+        """Send a piece, text as UTF-8; wait while the queue is full.
+
+        Accepted is not delivered: `flush` waits for the transport. An empty piece sends nothing.
 
         Raises:
             trio.BrokenResourceError: the client is gone.
             trio.ClosedResourceError: the stream was closed on our side.
+            ValueError: a text holds a lone surrogate.
         """
-        await self._queue.flush()
-
-    async def aclose(self) -> None:
-        """End the stream: what was accepted is sent, then the final chunk.
-
-        If cancelled, nothing more is accepted; what was is still sent while the
-        handler runs, and for `Settings.farewell_timeout` after it. What isn't out by
-        then is dropped, with the final chunk, so that the client knows.
-        """
-        try:
-            await self._queue.finish()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # Over already; but `aclose` is a checkpoint, and a handler whose
-            # client left shall hear of its cancellation here.
+        if piece := _piece(value):
+            await self._queue.send_frame(piece)
+        else:
             await trio.lowlevel.checkpoint()
 
-    def statistics(self) -> WriterStatistics:
-        """A snapshot; cheap."""
-        box = self._queue
-        return WriterStatistics(
-            state=box.state.value,
-            events_sent=box.events_sent,
-            bytes_sent=box.bytes_sent,
-            queued_events=box.queued_events,
-            queued_bytes=box.queued_bytes,
-        )
+    async def send_json(self, obj: object) -> None:
+        """Send an object as a line of compact JSON, as NDJSON and JSON Lines have it; as `send`.
+
+        Raises:
+            TypeError: the object has no JSON form.
+            ValueError: it holds NaN or an infinity, which JSON can't say.
+        """
+        await self.send(f"{json_text(obj)}\n")
+
+    def send_nowait(self, value: str | bytes) -> None:
+        """Queue a piece without waiting. Many in a row leave in few packets.
+
+        Raises:
+            trio.WouldBlock: the queue is full.
+            trio.BrokenResourceError, trio.ClosedResourceError, ValueError: as `send`.
+        """
+        if piece := _piece(value):
+            self._queue.send_frame_nowait(piece)
+
+
+def _piece(value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"a piece of a stream is str or bytes, not {type(value).__name__}")
 
 
 async def _close(source: object) -> None:

@@ -104,8 +104,9 @@ class SSEEvent:
     def encode(self) -> bytes:
         """Return the event as UTF-8, made at the first call and kept.
 
-        It ends with a blank line, except for a mere comment: some clients, such as
-        fetch-event-source, show a blank line after a comment as an empty message.
+        It ends with a blank line, unless it holds nothing but a comment and `retry`. These take
+        effect at the end of their line, and many clients, such as httpx-sse, OpenAI's and
+        fetch-event-source, show a blank line behind them as an empty event.
 
         Raises:
           ValueError: the event came from a stream whose event type holds NUL. A parser
@@ -161,10 +162,13 @@ class SSEEvent:
         if self._retry is not None:
             head += f"retry: {self._retry}\n"
         if self._data is not None:
-            lines = _with_lf(self._data).replace("\n", "\ndata: ")
-            return f"{head}data: {lines}\n\n".encode()
-        only_comment = self._event is None and self._id is None and self._retry is None
-        return head.encode() if only_comment else f"{head}\n".encode()
+            # As bytes: their `replace` is several times as fast as that of str.
+            lines = _with_lf(self._data).encode().replace(b"\n", b"\ndata: ")
+            return b"%bdata: %b\n\n" % (head.encode(), lines)
+        # A comment and `retry` are done with at the end of their line (9.2.6). What follows may
+        # stand right behind them, so the blank line would only show clients an empty event.
+        is_block = self._event is not None or self._id is not None
+        return f"{head}\n".encode() if is_block else head.encode()
 
 
 def unchecked_event(data: str, event: str, id: str) -> SSEEvent:

@@ -37,6 +37,14 @@ STREAM = (
 )
 
 
+def test_what_stands_alone_hides_no_event() -> None:
+    """A `retry:` and comments in front of an event, without a blank line, are no part of it."""
+    blocks = Blocks()
+    assert blocks.feed(b":\nretry: 1500\n") == b""
+    found = analyse(blocks.feed(b"id: e-5\ndata: 1700000000.5 n=0\n\n:\n"))
+    assert (found.events, found.timed, found.run) == (1, 1, (b"e-", 5, 5))
+
+
 def chunked(body: bytes, size: int) -> bytes:
     """Frame a body in chunks of this size, the last one and its CRLF included."""
     pieces = [body[at : at + size] for at in range(0, len(body), size)]

@@ -48,6 +48,10 @@ def test_silences_are_told_apart() -> None:
     [
         (((0, b"data: a\n\n"), (2, b"data: b\n\n")), 0),
         (((0, b":\n"), (2, b"data: b\n\n")), 0),
+        (((0, b":\nretry: 5\n"), (2, b"data: b\n\n")), 0),
+        (((0, b"retry"), (0, b": 1"), (0, b"500\n"), (2, b"data: b\n\n")), 0),
+        (((0, b"data: a\nretry: 5\n"), (2, b"\n")), 2),
+        (((0, b"retry: 1"), (2, b"500\n")), 2),
         (((0, b"data: a\n"), (2, b"\n")), 2),
         (((0, b"data: a"), (2, b"b\n\n"), (5, b"\n")), 2),
         (((0, b":"), (2, b"\n")), 2),

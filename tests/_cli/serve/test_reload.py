@@ -15,7 +15,7 @@ def test_the_child_has_the_parents_arguments() -> None:
     """All of them but the flag, and it is drained quickly."""
     assert child_arguments(["serve", "--reload", "a.py:app", "--port", "1"]) == [
         *("serve", "a.py:app", "--port", "1"),
-        *("--drain-soft", "0", "--drain-hard", "1"),
+        *("--drain-soft", "0", "--drain-hard", "1", "--drain-finish", "0"),
     ]
 
 

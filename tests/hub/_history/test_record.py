@@ -71,7 +71,7 @@ def test_good_updates_are_made() -> None:
     made = update(topics=("☃", "https://example.com/?a=b#c", " "), dedup="Ключ 1 ☃")
     assert (made.topics[0], made.dedup, made.private) == ("☃", "Ключ 1 ☃", False)
     assert update(dedup="x" * 255, event=SSEEvent("1", id="x")).event.id == "x"
-    assert update(event=SSEEvent(retry=5)).encoded == b"retry: 5\n\n"
+    assert update(event=SSEEvent(retry=5)).encoded == b"retry: 5\n"
 
 
 def test_a_topic_given_twice_is_one_topic() -> None:

@@ -79,7 +79,7 @@ class HubServer:
 
     async def stream(self, path: str, *lines: str) -> Client:
         """Open a stream of the hub; read its opening away."""
-        client = await self.open(path, *lines)
+        client = await self.open(path, "Accept: text/event-stream", *lines)
         assert await client.chunk() == b":\n"
         assert (await client.chunk()).startswith(b"id: ")
         await wait_all_tasks_blocked()

@@ -25,6 +25,7 @@ ALONE: Final = 1.0  # seconds of silence before a comment that is a heartbeat an
 MAX_BURSTS: Final = 1000
 MAX_IDS: Final = 64
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # as `tail` takes them
+_RETRY: Final = b"retry:"
 
 
 @final
@@ -44,7 +45,7 @@ class Reading:
     def __init__(self, *, is_readable: bool = True) -> None:
         self.is_readable = is_readable  # whether the compression is one that is undone
         self._parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
-        self._line = b""  # of the unfinished line: its first byte is enough
+        self._line = b""  # of the unfinished line: its first bytes are enough
         self._skip_lf = False
         self._in_block = False
         self._looked_for: set[str] = set()
@@ -137,10 +138,10 @@ class Reading:
             return
         self._skip_lf = piece.endswith(b"\r")
         lines = (self._line + piece).splitlines()
-        self._line = b"" if piece.endswith((b"\r", b"\n")) else lines.pop()[:1]
+        self._line = b"" if piece.endswith((b"\r", b"\n")) else lines.pop()[: len(_RETRY)]
         for line in lines:
             if line.startswith(b":"):
                 self.comments += 1
                 self.bursts[-1].comments += 1
-            else:
+            elif not line.startswith(_RETRY):  # that field is done with, and may stand alone
                 self._in_block = bool(line)

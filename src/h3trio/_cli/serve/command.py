@@ -148,6 +148,7 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
             if interval := watchdog_interval(os.environ):
                 nursery.start_soon(_feed_watchdog, manager, interval)
             await asked.wait()
+            stop.patience = server.drain_time + GRACE
             notify("STOPPING=1", manager)
             await server.drain()
         nursery.cancel_scope.cancel(reason="the server has stopped")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FLAG: Final = "--reload"
 _TWIN: Final = "H3TRIO_RELOAD"
 # Nobody waits for a stream to end well while they edit: the browser comes back.
-_DRAIN: Final = ("--drain-soft", "0", "--drain-hard", "1")
+_DRAIN: Final = ("--drain-soft", "0", "--drain-hard", "1", "--drain-finish", "0")
 _PATIENCE: Final = 3
 """Seconds from SIGINT to SIGKILL: the drain above, and the interpreter's own end."""
 

@@ -43,7 +43,8 @@ class StopSignals:
     """
 
     def __init__(self, patience: float) -> None:
-        self._patience = patience
+        self.patience: float = patience
+        """Seconds from the first signal to the end of the process; may still grow after that."""
         self._reader, self._writer = socket.socketpair()
         self._writer.settimeout(0)
 
@@ -69,19 +70,19 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
 
     def _watch(self, token: trio.lowlevel.TrioToken, asked: trio.Event, others: int) -> None:
-        self._wait_stop(others, deadline=math.inf)
+        self._wait_stop(others, since=math.inf)
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(asked.set)
         logger.info("draining; once more to exit at once")
-        number = self._wait_stop(others, deadline=time.monotonic() + self._patience)
+        number = self._wait_stop(others, since=time.monotonic())
         if number is None:
             logger.critical("the shutdown is %s s late; this is where each thread is:", GRACE)
             faulthandler.dump_traceback()
         os._exit(EXIT_STUCK if number is None else 128 + number)
 
-    def _wait_stop(self, others: int, *, deadline: float) -> int | None:
-        """Wait for a signal to stop, `None` if none came; pass on what is not for us."""
-        while (left := deadline - time.monotonic()) > 0:
+    def _wait_stop(self, others: int, *, since: float) -> int | None:
+        """Wait for a signal to stop, `None` if none came in time; pass on what is not for us."""
+        while (left := since + self.patience - time.monotonic()) > 0:
             self._reader.settimeout(None if left == math.inf else left)
             with contextlib.suppress(TimeoutError):
                 number = self._reader.recv(1)[0]

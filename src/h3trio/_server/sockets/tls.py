@@ -80,7 +80,7 @@ def _reason(exc: ssl.SSLError) -> str:
 class TLSTransport(Transport):
     """The server's side of TLS, over another transport."""
 
-    __slots__ = ("_below", "_is_encrypted", "_stream")
+    __slots__ = ("_below", "_is_encrypted", "_resets", "_stream")
 
     def __init__(
         self, transport: Transport, context: ssl.SSLContext, *, received: bytes = b""
@@ -88,6 +88,7 @@ class TLSTransport(Transport):
         self._below = _Below(transport, received)
         self._stream = trio.SSLStream(self._below, context, server_side=True)
         self._is_encrypted = False
+        self._resets = False
 
     def __repr__(self) -> str:
         return f"<TLSTransport: {self._below.transport!r}>"
@@ -131,9 +132,13 @@ class TLSTransport(Transport):
         with contextlib.suppress(*_GONE):
             await self._stream.aclose()
 
+    def reset_at_close(self, *, on: bool) -> None:
+        self._resets = on
+        self._below.transport.reset_at_close(on=on)
+
     async def aclose(self) -> None:
-        # Not encrypted yet: Trio would shake hands first.
-        if self._below.stays or not self._is_encrypted:
+        # Not encrypted yet: Trio would shake hands first. And `close_notify` is an orderly end.
+        if self._below.stays or self._resets or not self._is_encrypted:
             await self._below.transport.aclose()
             return
         self._below.never_waits = True

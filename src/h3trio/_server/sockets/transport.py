@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import struct
 import termios
-from socket import SHUT_WR
+from socket import SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
@@ -100,6 +100,12 @@ class Transport(Protocol):
     async def send_eof(self) -> None:
         """Close the sending side if the transport can, else do nothing."""
 
+    def reset_at_close(self, *, on: bool) -> None:
+        """Let the close be a reset, by whatever it comes, so that the peer sees no orderly end.
+
+        What the kernel hasn't sent by then is dropped. A unix socket knows no reset.
+        """
+
     async def aclose(self) -> None:
         """Close at once; never waits for the peer."""
 
@@ -183,6 +189,10 @@ class SocketTransport(Transport):
         with contextlib.suppress(OSError):
             self._sock.shutdown(SHUT_WR)
 
+    def reset_at_close(self, *, on: bool) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _linger(on=on))
+
     async def aclose(self) -> None:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
@@ -221,6 +231,15 @@ class StreamTransport(Transport):
             with contextlib.suppress(*_GONE):
                 await self._stream.send_eof()
 
+    def reset_at_close(self, *, on: bool) -> None:
+        below: object = self._stream
+        while isinstance(below, trio.SSLStream):
+            # It is closed by force, so without `close_notify`.
+            below = below.transport_stream
+        if isinstance(below, trio.SocketStream):
+            with contextlib.suppress(OSError, trio.ClosedResourceError):
+                below.setsockopt(SOL_SOCKET, SO_LINGER, _linger(on=on))
+
     async def aclose(self) -> None:
         with contextlib.suppress(*_GONE):
             await trio.aclose_forcefully(self._stream)
@@ -232,6 +251,11 @@ def socket_below(stream: object) -> PeerSocket | None:
         stream = below
     sock: PeerSocket | None = getattr(stream, "socket", None)
     return sock
+
+
+def _linger(*, on: bool) -> bytes:
+    """Write the `struct linger` of a close that throws away and resets, or of the usual one."""
+    return struct.pack("ii", on, 0)
 
 
 @contextlib.contextmanager

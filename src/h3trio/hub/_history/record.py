@@ -191,7 +191,8 @@ class Record:
 def _with_id(update: Update, id: str) -> bytes:
     """Encode an event that has no id with one."""
     event = update.event
-    if event.comment is not None:
+    if event.comment is not None or event.data is None:
+        # Without data, `encode` decides by the id whether a blank line follows.
         return event.replace(id=id).encode()
     # The same without encoding again. The id stands behind the type, which is one line, and in
     # front of the rest.
