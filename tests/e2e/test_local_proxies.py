@@ -23,7 +23,7 @@ from e2e.fronts import NGINX_MAIN, Site, run_front
 from e2e.process import PATIENCE, Connection, ServeProcess, connect, fetch
 from tools import missing, require_tool
 
-from h3trio._server.peers.users import user_of
+from h3trio._server.peers.users import open_netlink, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -260,7 +260,9 @@ async def test_root_closed_already(nursery: trio.Nursery, folder: Path) -> None:
 )
 def test_the_user_over_loopback(family: int, host: str, to: str) -> None:
     """By IPv4, IPv6 and one in the other: the user while the peer is there, and nobody after."""
-    with socket.socket(family) as listener:
+    netlink = open_netlink()
+    assert netlink is not None
+    with netlink, socket.socket(family) as listener:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
         listener.bind((host, 0))
@@ -268,9 +270,9 @@ def test_the_user_over_loopback(family: int, host: str, to: str) -> None:
         with socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET) as peer:
             peer.connect((to, listener.getsockname()[1]))
             accepted, _ = listener.accept()
-            assert user_of(accepted) == os.geteuid()
+            assert user_of(accepted, netlink) == os.geteuid()
             peer.shutdown(socket.SHUT_WR)
-            assert user_of(accepted) == os.geteuid()
+            assert user_of(accepted, netlink) == os.geteuid()
         with accepted:
-            assert user_of(accepted) is None
-        assert user_of(accepted) is None
+            assert user_of(accepted, netlink) is None
+        assert user_of(accepted, netlink) is None

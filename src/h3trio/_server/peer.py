@@ -83,7 +83,7 @@ class Peer:
         if not self._is_user_asked:
             self._is_user_asked = True
             if self.sock is not None:
-                self._user = user_of(self.sock)
+                self._user = user_of(self.sock, self.state.netlink)
             elif self.client == MEMORY:
                 # It is in our own process.
                 self._user = os.geteuid() if self.told_user is None else self.told_user

@@ -28,6 +28,7 @@ from h3trio._http.settings import Settings
 from .connection import Connection
 from .handshakes import handshake
 from .peer import Peer
+from .peers.users import open_netlink
 from .sockets.listeners import open_sources, source_of
 from .sockets.unix import open_unix
 from .state import ServerState
@@ -132,6 +133,7 @@ class Server:
         """Serve until drained or cancelled; `serve` calls this, once."""
         state = self._state
         state.watchdog.start()
+        state.netlink = open_netlink()
         try:
             async with trio.open_nursery() as around:
                 async with trio.open_nursery() as nursery:
@@ -146,6 +148,9 @@ class Server:
                 around.cancel_scope.cancel(reason="the server has ended")
         finally:
             state.watchdog.stop()
+            if state.netlink is not None:
+                state.netlink.close()
+                state.netlink = None
             self._ended.set()
 
     # -- the drain

@@ -26,6 +26,7 @@ from .peers.addresses import AddressBook, address_key
 from .watchdog import CancelWatch, Watchdog
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from h3trio._http.closing import Closing
@@ -85,6 +86,8 @@ class ServerState:
         self.cancels: CancelWatch = CancelWatch(settings.cancel_warning)
         self.watchdog: Watchdog = Watchdog(settings.blocked_loop_warning)
         self.draining: trio.Event = trio.Event()
+        self.netlink: socket.socket | None = None
+        """By which the kernel is asked whose a peer is, while the server runs."""
         self.sources: Sequence[Source] = ()
         """Where connections come from."""
         self.is_closing: bool = False

@@ -12,7 +12,7 @@ from tables import table
 
 from h3trio import Settings
 from h3trio._server.peer import Peer
-from h3trio._server.peers.users import read_answer, user_of
+from h3trio._server.peers.users import open_netlink, read_answer, user_of
 from h3trio._server.state import ServerState
 
 NAMES = struct.pack("!HH16s16s", 50000, 3000, b"peer", b"server")
@@ -83,9 +83,9 @@ def test_an_answer(told: bytes, expected: int | None) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="SO_PEERCRED is Linux's")
 def test_a_unix_socket() -> None:
     """It knows who connected it; nobody is no answer, as that may be anybody."""
-    assert user_of(UnixSocket(33)) == 33
-    assert user_of(UnixSocket(0)) == 0
-    assert user_of(UnixSocket(65534)) is None
+    assert user_of(UnixSocket(33), None) == 33
+    assert user_of(UnixSocket(0), None) == 0
+    assert user_of(UnixSocket(65534), None) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="SO_PEERCRED is Linux's")
@@ -99,7 +99,8 @@ def test_the_kernel_is_asked_once() -> None:
 def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere there is no answer."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert user_of(UnixSocket(33)) is None
+    assert open_netlink() is None
+    assert user_of(UnixSocket(33), None) is None
 
 
 def test_a_peer_without_a_socket() -> None:

@@ -66,10 +66,27 @@ class PeerSocket(Protocol):
     def getsockopt(self, level: int, option: int, buflen: int, /) -> bytes: ...
 
 
-def user_of(sock: PeerSocket) -> int | None:
+def open_netlink() -> socket.socket | None:
+    """Open the socket by which the kernel is asked about TCP; `None` where there is none.
+
+    A server keeps one: it must be able to ask when it has no descriptor left.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
+    except OSError:  # a sandbox without netlink
+        return None
+
+
+def user_of(sock: PeerSocket, netlink: socket.socket | None) -> int | None:
     """Return the effective user id of the program at the other end of a connected socket.
 
     Of a unix socket it is the one of when that program connected.
+
+    Args:
+        sock: the connection.
+        netlink: from `open_netlink`; without one there is no answer about TCP.
 
     Returns:
         The user id; `None` where the kernel doesn't say it, or the peer is on another machine.
@@ -80,14 +97,18 @@ def user_of(sock: PeerSocket) -> int | None:
         if sock.family == socket.AF_UNIX:
             raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             user: int | None = _CREDENTIALS.unpack(raw)[1]
+        elif netlink is None:
+            user = None
         else:
-            user = _user_over_loopback(sock.getpeername(), sock.getsockname())
-    except OSError:  # closed, or in a sandbox without netlink
+            user = _user_over_loopback(sock.getpeername(), sock.getsockname(), netlink)
+    except OSError:  # closed
         return None
     return None if user == _NOBODY else user
 
 
-def _user_over_loopback(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
+def _user_over_loopback(
+    peer: tuple[Any, ...], own: tuple[Any, ...], netlink: socket.socket
+) -> int | None:
     theirs, ours = parse_address(str(peer[0])), parse_address(str(own[0]))
     if theirs is None or ours is None or theirs.version != ours.version or not theirs.is_loopback:
         return None
@@ -107,10 +128,9 @@ def _user_over_loopback(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | No
         )
     )
     head = _HEADER.pack(_HEADER.size + len(asked), _BY_FAMILY, _REQUEST, 0, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as netlink:
-        netlink.send(head + asked)
-        answer = netlink.recv(_RECEIVE, socket.MSG_DONTWAIT)
-    return read_answer(answer, ids)
+    netlink.send(head + asked)
+    # Were it the answer to an earlier question, it would be about other addresses.
+    return read_answer(netlink.recv(_RECEIVE, socket.MSG_DONTWAIT), ids)
 
 
 def _mapped(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:

@@ -137,7 +137,7 @@ def sweep_single_feeds(queue: deque[Feed], state: FanoutState, visits: int) -> i
         if record is not newest or batch is None:
             if batch is not None:
                 state.count(batch, given)
-            newest, batch, given = record, record.batch, 0
+            newest, batch, given = record, state.batch_of(record), 0
         try:
             idle = subscriber.send(batch)
         except NOT_TAKEN:

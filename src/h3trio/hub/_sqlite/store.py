@@ -14,7 +14,7 @@ from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.record import Appended, Record
+from h3trio.hub._history.record import Appended, Record, answer_repetition
 
 from . import pages
 from .change import Change, Removed, Sums
@@ -124,12 +124,12 @@ class Store:
 
     def _add(self, change: Change, updates: Sequence[Update], published: float) -> list[Appended]:
         appended: list[Appended] = []
-        keys: dict[str, str] = {}
+        added: dict[str, Record] = {}
         for update in updates:
-            key = update.dedup
-            first = None if key is None else keys.get(key) or self._first_with(key)
+            key = update.dedup and change.scoped_key(update.dedup, update.topics)
+            first = None if key is None else added.get(key) or self._first_with(key, update)
             if first is not None:
-                appended.append(Appended(first, None))
+                appended.append(answer_repetition(first, update))
                 continue
             record = Record.from_update(
                 update,
@@ -140,13 +140,23 @@ class Store:
             change.add(record, key)
             appended.append(Appended(record.id, record))
             if key is not None:
-                keys[key] = record.id
+                added[key] = record
         return appended
 
-    def _first_with(self, key: str) -> str | None:
-        query = "SELECT id FROM records WHERE dedup = ?"
+    def _first_with(self, key: str, update: Update) -> Record | None:
+        query = "SELECT position, id, private, published, frame FROM records WHERE dedup = ?"
         row = self._database.connection.execute(query, (key,)).fetchone()
-        return None if row is None else str(row[0])
+        if row is None:
+            return None
+        position, id, private, published, frame = row
+        return Record(
+            position=position,
+            id=id,
+            topics=update.topics,
+            private=bool(private),
+            published=published,
+            frame=frame,
+        )
 
     # -- removing
 
