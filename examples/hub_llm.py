@@ -7,6 +7,9 @@
 The tokens go to a topic of a hub, and clients read that. The answer's `Content-Location` says where
 to come back to, each event's id from where on; without an id it begins at the first token. It ends
 with `done` or `error`.
+
+What the hub keeps is bounded. Answers that ended longest ago make room for those that go on, and
+who asks for what is gone is told.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from h3trio import App, H3Event, HTTPError, SSEEvent
-from h3trio.hub import Hub
+from h3trio.hub import Hub, MemoryHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,8 +45,8 @@ async def generate(prompt: str) -> AsyncGenerator[str]:
 class Answers:
     """Answers that are being generated, in tasks of their own, and those that are kept."""
 
-    def __init__(self) -> None:
-        self._hub = Hub()
+    def __init__(self, max_events: int = 10_000) -> None:
+        self._hub = Hub(MemoryHistory(max_events=max_events, quiet_first=True))
         self._running: dict[str, trio.CancelScope] = {}
         self._known: deque[str] = deque(maxlen=10_000)
 
@@ -54,10 +57,12 @@ class Answers:
             yield
             self._nursery.cancel_scope.cancel(reason="the server is going down")
 
-    def start(self, prompt: str) -> str:
+    async def start(self, prompt: str) -> str:
         """Start an answer; return its name."""
         name = secrets.token_urlsafe(12)
         self._known.append(name)
+        # An id without data: the cursor in front of the first token, as long as that is kept.
+        await self._hub.publish(SSEEvent(id="start"), topics=[name])
         self._nursery.start_soon(self._run, name, prompt)
         return name
 
@@ -85,9 +90,12 @@ class Answers:
             raise HTTPError(404, "there is no such answer")
         event.response_headers["Content-Location"] = f"/answers/{name}"
         async with event.start_sse() as writer:
-            after = event.last_event_id
-            async with self._hub.subscription([name], last_event_id=after, first="oldest") as got:
+            after = event.last_event_id or "start"
+            async with self._hub.subscription([name], last_event_id=after) as got:
                 async for piece in got:
+                    if piece.event == "reset":
+                        await writer.send("a part of the answer is gone", event="error")
+                        return
                     await writer.send(piece)
                     if piece.event in ("done", "error"):
                         return
@@ -104,7 +112,7 @@ async def ask(event: H3Event) -> None:
         prompt = (await event.body()).decode()
     except UnicodeDecodeError:
         raise HTTPError(400, "the prompt is not UTF-8") from None
-    await answers.send(event, answers.start(prompt))
+    await answers.send(event, await answers.start(prompt))
 
 
 @app.get("/answers/:name")

@@ -49,6 +49,37 @@ def post(body: bytes, path: str = "/", *lines: str) -> bytes:
     return request(path, f"Content-Length: {len(body)}", *lines, method="POST") + body
 
 
+@final
+class LargestStep(trio.abc.Instrument):
+    """How far a number grows at most between two checkpoints of any task, inside a `with`."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self.most = 0
+        """The largest growth."""
+        self.steps = 0
+        """Steps of tasks in which it grew."""
+        self._read = read
+        self._before = 0
+
+    def __enter__(self) -> LargestStep:
+        self._before = self._read()
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - Trio's signature
+        """Note where it stands."""
+        self._before = self._read()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - as above
+        """Look how far it came."""
+        grown = self._read() - self._before
+        self.most = max(self.most, grown)
+        self.steps += grown > 0
+
+
 class Head(NamedTuple):
     """The head of a response; names in lower case, the values of a repeated one joined."""
 

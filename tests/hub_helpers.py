@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -10,7 +12,8 @@ from h3trio import SSEEvent, SSEParser
 from h3trio.hub import History, HistoryStatistics, MemoryHistory, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from h3trio._wire.batch import Batch
     from h3trio.hub import Appended, Page, Selection, Update
@@ -102,6 +105,59 @@ def record(
     )
 
 
+class Matcher:
+    """A pattern that counts how often it is asked, by all of its kind."""
+
+    def __init__(self, prefix: str, asked: Counter[str] | None = None) -> None:
+        self.prefix = prefix
+        self.asked = Counter[str]() if asked is None else asked
+
+    def matches(self, topic: str, /) -> bool:
+        """Whether the topic starts so."""
+        self.asked["calls"] += 1
+        return topic.startswith(self.prefix)
+
+    def __hash__(self) -> int:
+        return hash(self.prefix)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Matcher) and other.prefix == self.prefix
+
+
+class BusiestStep(trio.abc.Instrument):
+    """Counts the calls of one function, and how many a task makes between two checkpoints.
+
+    Times would differ from machine to machine; these don't. `with busiest: ...` counts.
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._code = function.__code__
+        self._in_step = 0
+        self.most = 0
+        """The calls of the busiest step."""
+        self.total = 0
+        """All calls."""
+
+    def __enter__(self) -> Self:
+        trio.lowlevel.add_instrument(self)
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        sys.setprofile(None)
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+        """Begin to count anew."""
+        self._in_step = 0
+
+    def _profile(self, frame: FrameType, what: str, _arg: object) -> None:
+        if what == "call" and frame.f_code is self._code:
+            self.total += 1
+            self._in_step += 1
+            self.most = max(self.most, self._in_step)
+
+
 class WrappedHistory(History):
     """A history of somebody else that keeps its records in a `MemoryHistory`."""
 
@@ -133,13 +189,15 @@ class WrappedHistory(History):
             after, selection=selection, max_records=max_records, max_bytes=max_bytes
         )
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
         """Find."""
-        return await self.inner.find(id)
+        return await self.inner.find(id, selection=selection, allow=allow)
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
         """Look back."""
-        return await self.inner.position_before_last(count, selection=selection)
+        return await self.inner.position_before_last(count, selection=selection, allow=allow)
 
     async def purge(self, topic: str) -> int:
         """Purge."""

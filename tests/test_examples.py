@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, final
 
 import httpx2
 import pytest
+import trio
 from helpers import Client, connect, post, request
 from tools import require_tool
 from trio.testing import wait_all_tasks_blocked
 
-from h3trio import CloseReason, H3Event, SSEEvent
+from h3trio import CloseReason, H3Event, SSEEvent, SSEParser
 
 if TYPE_CHECKING:
     import types
     from collections.abc import AsyncIterator, Generator, Sequence
 
-    import trio
     from trio.testing import MockClock
 
     from h3trio._server.event import Handler
@@ -262,6 +262,28 @@ async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:
     status, detail = await ask(nursery, load("hub_llm").app, post(b"caf\xe9", "/answers"))
     assert status == 400
     assert "not UTF-8" in detail
+
+
+async def test_hub_llm_keeps_the_beginning_of_an_answer_that_goes_on(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Answers that ended make room for its tokens; who asks for one of these is told."""
+    example = load("hub_llm")
+    vars(example)["answers"] = answers = example.Answers(max_events=100)
+    words = [str(n) for n in range(80)]
+    async with answers.lifespan():
+        going_on = await answers.start(" ".join(words))
+        ended: list[str] = []
+        for _ in range(6):
+            ended.append(await answers.start("x " * 7))
+            await trio.sleep(0.6)
+        paths = [f"/answers/{name}" for name in (going_on, ended[0], ended[-1])]
+        bodies = [(await ask(nursery, example.app, request(path)))[1] for path in paths]
+    read = [[event.data for event in SSEParser().feed(body.encode())] for body in bodies]
+    assert autojump_clock.current_time() > 4
+    assert read[0] == [*(f"{word} " for word in ("You", "said:", *words)), ""]
+    assert read[1] == ["a part of the answer is gone"]
+    assert len(read[2]) == 10
 
 
 def request_of(text: str, **options: object) -> str:

@@ -115,6 +115,31 @@ def test_nearly_requests(parts: list[bytes]) -> None:
     assert status_of([b"POST / HTTP/1.1\r\nHost: x\r\n", *parts]) in REFUSALS
 
 
+BROKEN = [
+    b"x\r\n",
+    b"3 \r\nxyz\r\n",
+    b"8000000000000000\r\n",
+    b"1\r\ncXX0\r\n\r\n",
+    b"0\r\nHost: a\r\n\r\n",
+    b"0\r\n : a\r\n\r\n",
+]
+
+
+@table("size", [0, 1, 2, 3, 1000])
+@table("broken", BROKEN)
+def test_what_is_in_front_of_broken_framing_is_given(broken: bytes, size: int) -> None:
+    """However a body is cut, its data up to the error comes out, and then the error at once."""
+    made = http(request("/a", "Transfer-Encoding: chunked", method="POST"))
+    body, start = b"", b"2\r\nab\r\n"
+    pieces = split(start + broken, size) if size else [start, broken]
+    with pytest.raises(ProtocolError, match="400"):  # noqa: PT012 - both are looked at
+        for piece in pieces:
+            made.receive(piece)
+            while isinstance(value := made.next(), bytes):
+                body += value
+    assert body == (b"abc" if b"XX" in broken else b"ab")
+
+
 def test_next_cycle() -> None:
     """Once both sides are done, the next request can come out."""
     conn = http(request("/1") + request("/2"))

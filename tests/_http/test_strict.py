@@ -185,10 +185,42 @@ def test_a_line_that_is_not_complete_is_held() -> None:
     assert read([b"0\r\nX: y\r\n"]) == (b"0\r\n", b"X: y\r\n")
 
 
-def test_sizes() -> None:
-    """A size is below 2^63."""
-    assert body_status(b"7fffffffffffffff\r\nabc") == 0
-    assert body_status(b"8000000000000000\r\nabc") == 400
+@table(
+    "line, status",
+    [
+        (b"7fffffffffffffff", 0),
+        (b"8000000000000000", 400),
+        (b"0" * 19 + b"3", 0),
+        (b"0" * 20 + b"3", 400),
+        (b"f" * 20, 400),
+        (b"+3", 400),
+        (b"-3", 400),
+        (b"0x3", 400),
+        (b" 3", 400),
+        (b"3 ", 400),
+        (b"3_0", 400),
+        (b"", 400),
+        (b"3;", 400),
+        (b"3;a", 0),
+        (b'3; a = b;c="; \\" \t\xe9"', 0),
+        (b"3 ;a", 400),
+        (b"3;a ;b", 400),
+        (b"3;a=\x01", 400),
+        (b"3;a=\xe9", 400),
+    ],
+)
+def test_size_lines(line: bytes, status: int) -> None:
+    """A size has up to 20 digits and is below 2^63; extensions are by the grammar."""
+    assert body_status(line + b"\r\nabc") == status
+
+
+@table("start", [b"0" * 21, b"3 ", b"3_", b"+", b"3\rx", b"3;a=\x01", b"3;a\rb"])
+@table("piece", [1, 1000])
+def test_a_size_line_is_refused_before_its_end(start: bytes, piece: int) -> None:
+    """A line that can't become a size and extensions isn't waited for."""
+    with pytest.raises(ProtocolError) as caught:
+        read(start[i : i + piece] for i in range(0, len(start), piece))
+    assert caught.value.status == 400
 
 
 def test_extensions_are_bounded_in_total() -> None:

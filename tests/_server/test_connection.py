@@ -14,7 +14,6 @@ from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from h3trio import CloseReason, Closing, HTTPError, Settings
-from h3trio._http.strict import CHUNKS_AT_ONCE
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
@@ -1059,33 +1058,6 @@ async def test_what_comes_behind_a_handler_sees_its_variables(nursery: trio.Nurs
         await client.response()
     await wait_all_tasks_blocked()
     assert seen == ["/a", "/b"]
-
-
-# -- the turns of others
-
-
-async def test_a_body_of_tiny_chunks_leaves_others_their_turn(nursery: trio.Nursery) -> None:
-    """Of a read full of one-byte chunks a bounded number is parsed before others have a turn."""
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    transport, chunks = FakeTransport(), 20 * CHUNKS_AT_ONCE
-    client = connect(nursery, echo, transport=transport)
-    await client.send(request("/a", "Transfer-Encoding: chunked", method="POST"))
-    await wait_all_tasks_blocked()
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as inner:
-            inner.start_soon(take_turns)
-            before = turns
-            await client.send(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
-            assert (await client.response())[1] == b"POST /a " + b"x" * chunks
-            assert turns - before >= chunks / CHUNKS_AT_ONCE
-            scope.cancel()
 
 
 # -- the end

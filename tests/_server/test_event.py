@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from helpers import LargestStep
 from tables import table
 
 from h3trio import Closing, H3Event, HTTPError, Response, ResponseStateError, Settings
+from h3trio._http.content import STEP_BYTES
 from h3trio._http.headers import Headers
 from h3trio._http.request import split_target
 from h3trio._server.body import BodyBuffer
@@ -124,6 +128,89 @@ async def test_stream() -> None:
     """The body can be taken as a stream, without a limit."""
     event = make(body=b"0123456789 and more")
     assert b"".join([bytes(piece) async for piece in event.stream()]) == b"0123456789 and more"
+
+
+GZIP = (b"content-encoding", b"gzip")
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+
+async def test_what_reads_a_body_undoes_its_coding() -> None:
+    """`json`, `form` and `text` give what the bytes stand for."""
+    assert await make(b"/", GZIP, body=gzip.compress(b'{"a": 1}')).json() == {"a": 1}
+    assert dict(await make(b"/", GZIP, FORM, body=gzip.compress(b"a=1")).form()) == {"a": "1"}
+    deflate = (b"content-encoding", b"deflate")
+    event = make(b"/", deflate, body=zlib.compress("é".encode()))
+    assert await event.text() == "é"
+    with pytest.raises(HTTPError, match=r"400.*Content-Encoding"):
+        await make(b"/", GZIP, body=b'{"a": 1}').json()
+    with pytest.raises(HTTPError, match="415"):
+        await make(b"/", (b"content-encoding", b"br"), body=b"{}").json()
+
+
+async def test_text() -> None:
+    """Text is UTF-8: other bytes are a 400, another charset is a 415 for all that read text."""
+    assert await make(body="\ufeffé".encode()).text() == "\ufeffé"
+    with pytest.raises(HTTPError, match=r"400.*byte 1 is not UTF-8"):
+        await make(body=b"a\xff").text()
+    latin = (b"content-type", b"application/x-www-form-urlencoded; charset=latin-1")
+    event = make(b"/", latin, body=b"{}")
+    for read in (event.text, event.json, event.form):
+        with pytest.raises(HTTPError, match=r"415.*charset"):
+            await read()
+
+
+async def test_body_and_stream_give_what_was_sent() -> None:
+    """A proxy gets the bytes as they came, and decoded only if it asks; in either order."""
+    coded = gzip.compress(b"0123")
+    settings = Settings(max_body_bytes=100)
+    for order in ((False, True), (True, False, True)):
+        event = make(b"/", GZIP, body=coded, state=ServerState(settings))
+        for decode in order:
+            assert await event.body(decode=decode) == (b"0123" if decode else coded)
+    for decode in (False, True):
+        stream = make(b"/", GZIP, body=coded).stream(decode=decode)
+        pieces = [bytes(piece) async for piece in stream]
+        assert b"".join(pieces) == (b"0123" if decode else coded)
+    with pytest.raises(HTTPError, match="415"):
+        make(b"/", GZIP, GZIP).stream(decode=True)
+
+
+async def test_the_bound_counts_what_comes_out() -> None:
+    """A body may decode to the limit, whatever was sent; one byte more is a 413."""
+    for size, fits in ((10, True), (11, False)):
+        coded = gzip.compress(bytes(range(size)))
+        assert len(coded) > 20
+        state = ServerState(SETTINGS)
+        event = make(b"/", GZIP, (b"content-length", b"%d" % len(coded)), body=coded, state=state)
+        if fits:
+            assert await event.body(decode=True) == bytes(range(size))
+        else:
+            with pytest.raises(HTTPError, match=r"413.*10 bytes"):
+                await event.body(decode=True)
+        assert state.counts.limits["max_body_bytes"] == (not fits)
+
+
+async def test_unpacking_leaves_others_their_turn() -> None:
+    """Between two checkpoints 64 KiB are unpacked at most, and not many more than the limit."""
+    body = gzip.compress(bytes(64 * STEP_BYTES))
+    unpacked = 0
+    with LargestStep(lambda: unpacked) as step:
+        async for piece in make(b"/", GZIP, body=body).stream(decode=True):
+            unpacked += len(piece)
+        await trio.lowlevel.checkpoint()
+    assert unpacked == 64 * STEP_BYTES
+    assert step.most == STEP_BYTES
+    state = ServerState(Settings(max_body_bytes=2 * STEP_BYTES))
+    turns = 0
+
+    def count() -> int:
+        nonlocal turns
+        turns += 1
+        return turns
+
+    with LargestStep(count), pytest.raises(HTTPError, match="413"):
+        await make(b"/", GZIP, body=body, state=state).json()
+    assert turns < 20
 
 
 def test_a_drain() -> None:

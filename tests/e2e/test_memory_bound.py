@@ -8,6 +8,7 @@ same that docs/reference/limits-memory.md shows.
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -146,3 +147,119 @@ async def test_memory_of_a_connection(nursery: trio.Nursery, tmp_path: Path, *, 
         nursery.cancel_scope.cancel()
     assert least <= grown / CONNECTIONS <= most, f"{grown / CONNECTIONS / KIB:.0f} KiB"
     assert not complaints(served)
+
+
+TOPICS: Final = 900
+# A topic of a subscription: its name, and its place in sets and dictionaries; two while they grow.
+SUBSCRIBED: Final = BASE + HEAD + TOPICS * 220
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+async def test_memory_of_a_stream_of_many_topics(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A stream holds the names of its topics once, and little beside each."""
+    served = await ServeProcess.start(nursery, "--no-access-log", folder=tmp_path)
+    assert (await fetch(served.port, "GET", "/healthz/live")).status == 200
+    before = memory(served.pid)
+    with ExitStack() as stack:
+        for stream in range(CONNECTIONS):
+            sock = stack.enter_context(trio.socket.socket())
+            await sock.connect(("127.0.0.1", served.port))
+            query = "&".join(f"topic={stream}-{n}" for n in range(TOPICS))
+            head = f"GET /events?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            await send(sock, head.encode())
+            assert (await sock.recv(1000)).startswith(b"HTTP/1.1 200")
+        grown = await settled_memory(served.pid) - before
+    assert TOPICS * 100 <= grown / CONNECTIONS <= SUBSCRIBED, f"{grown / CONNECTIONS / KIB:.0f} KiB"
+    assert not complaints(served)
+
+
+MIB: Final = 1024 * KIB
+HUB: Final = """
+import gc, os, sys, trio
+from pathlib import Path
+from h3trio import SSEEvent
+from h3trio.hub import Hub, HubSettings, MemoryHistory, SQLiteHistory
+from trio.testing import wait_all_tasks_blocked
+
+class Sink:
+    def send_batch_nowait(self, batch):
+        return True
+
+    async def flush(self):
+        await trio.lowlevel.checkpoint()
+
+def text(size):
+    return os.urandom(size // 2).hex()
+
+def grown(before=0):
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0]) - before
+
+async def events(hub, nursery):  # given to one live, and replayed to another
+    nursery.start_soon(hub.subscribe, Sink(), ["a"])
+    await wait_all_tasks_blocked()
+    for _ in range(80):
+        await hub.publish(text(1_000_000), topics=["a"])
+    async with hub.subscription(["a"], first="oldest") as events:
+        await events.receive()
+
+async def topics(hub, nursery):  # of events with many
+    for n in range(2000):
+        await hub.publish("x", topics=[f"{n}/{i}/{'☃' * 300}" for i in range(60)])
+
+async def gaps(hub, nursery):  # a thousand are left of many topics
+    for n in range(70_000):
+        hub.publish_nowait("x", topics=[f"{n}/{'☃' * 300}"])
+
+async def waiting(hub, nursery):  # for a disk
+    hub._history._writing.acquire_nowait()
+    refused = 0
+    async def one(n):
+        nonlocal refused
+        try:
+            await hub.publish(text(500_000), topics=["a"])
+        except Exception:
+            refused += 1
+    for n in range(200):
+        nursery.start_soon(one, n)
+        await trio.lowlevel.checkpoint()
+    await wait_all_tasks_blocked()
+    assert refused > 50
+
+async def main(kind, folder):
+    history = MemoryHistory(max_events=1000 if kind == "gaps" else 10_000)
+    if kind == "waiting":
+        history = SQLiteHistory(Path(folder, "hub.db"))
+    async with Hub(history) as hub, trio.open_nursery() as nursery:
+        await hub.publish("warm", topics=["a"])
+        before = grown()
+        await globals()[kind](hub, nursery)
+        print(grown(before))
+        sys.stdout.flush()
+        os._exit(0)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+# What the history keeps, what is kept of it beside it, and a tenth for the allocator.
+RECORD: Final = 2 * KIB
+HUBS: Final = {
+    "events": (60 * MIB, 1.1 * (64 + 8 + 4 + 4) * MIB),
+    "topics": (20 * MIB, 1.1 * (20 + 16) * MIB),
+    "gaps": (10 * MIB, 1.1 * (16 * MIB + 1000 * RECORD)),
+    "waiting": (30 * MIB, 1.1 * 64 * MIB),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", HUBS)
+async def test_memory_of_a_hub(tmp_path: Path, *, kind: str) -> None:
+    """What it keeps of events, of topics, of gaps and of what waits is what its limits say."""
+    least, most = HUBS[kind]
+    command = [sys.executable, "-c", HUB, kind, str(tmp_path)]
+    done = await trio.run_process(command, capture_stdout=True)
+    grown = int(done.stdout)
+    assert least <= grown <= most, f"{grown / MIB:.1f} MiB of {most / MIB:.1f}"

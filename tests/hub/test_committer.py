@@ -16,6 +16,7 @@ from h3trio.hub import (
     HistoryError,
     HistoryFullError,
     Hub,
+    KeyReusedError,
     OutcomeUnknownError,
     OverloadedError,
     Selection,
@@ -75,12 +76,14 @@ def update(data: str) -> Update:
 class Bench:
     """A committer on a slow history, running in a nursery."""
 
-    def __init__(self, *, max_waiting: int = 1000) -> None:
+    def __init__(self, *, max_waiting: int = 1000, max_waiting_bytes: int = 10**9) -> None:
         self.history = SlowHistory()
         feeds = Feeds(Sweep(FanoutState(max_records=1000)))
         self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
         feeds.join(self.reader)
-        self.committer = Committer(self.history, feeds, max_waiting=max_waiting)
+        self.committer = Committer(
+            self.history, feeds, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes
+        )
 
     @property
     def delivered(self) -> list[str]:
@@ -123,7 +126,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
     """Large events that wait are several commits; one beyond the bound goes alone."""
     bench = Bench()
     committer = await bench.start(nursery)
-    for size in (1, MAX_COMMIT_BYTES // 2, MAX_COMMIT_BYTES // 3, MAX_COMMIT_BYTES * 2, 1):
+    for size in (1, MAX_COMMIT_BYTES // 4, MAX_COMMIT_BYTES // 6, MAX_COMMIT_BYTES, 1):
         nursery.start_soon(committer.append, [update("x" * size)])
         await wait_all_tasks_blocked()
     for _ in range(5):
@@ -194,7 +197,7 @@ async def test_every_publisher_of_a_failed_commit_hears_it(
     for _ in range(3):
         nursery.start_soon(publish)
     await wait_all_tasks_blocked()
-    for _ in range(2):
+    for _ in range(3):
         bench.history.gate.release()
     await wait_all_tasks_blocked()
     assert heard == ["no"] * 3
@@ -204,15 +207,102 @@ async def test_every_publisher_of_a_failed_commit_hears_it(
     assert len(await committer.append([update("y")])) == 1
 
 
+class SmallHistory(SlowHistory):
+    """A history whose disk has room for so many bytes."""
+
+    room = 1000
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append what fits, all or none."""
+        self.calls.append(len(updates))
+        await self.gate.acquire()
+        if (size := sum(len(one.encoded) for one in updates)) > self.room:
+            raise HistoryFullError("full")
+        self.room -= size
+        return self.inner.append_nowait(updates)
+
+
+async def outcomes(
+    bench: Bench, nursery: trio.Nursery, waiting: Sequence[Update]
+) -> list[str | None]:
+    """Publish one update first and the others meanwhile; return each error's name, or none."""
+    heard: dict[int, str | None] = {}
+
+    async def publish(n: int, one: Update) -> None:
+        try:
+            await bench.committer.append([one])
+        except (HistoryError, KeyReusedError) as exc:
+            heard[n] = type(exc).__name__
+        else:
+            heard[n] = None
+
+    for n, one in enumerate([update("first"), *waiting]):
+        nursery.start_soon(publish, n, one)
+        await wait_all_tasks_blocked()
+    for _ in range(10):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    return [heard[n + 1] for n in range(len(waiting))]
+
+
+async def test_a_refused_update_fails_its_own_publisher(nursery: trio.Nursery) -> None:
+    """Those that share its commit are stored, and hear of no error; nor is the store at fault."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    key = [Update(SSEEvent(data), ("news",), dedup="k") for data in ("1", "2", "1")]
+    heard = await outcomes(bench, nursery, [key[0], update("x"), key[1], key[2], update("y")])
+    assert bench.history.calls == [1, 5]
+    assert heard == [None, None, "KeyReusedError", None, None]
+    assert len(bench.delivered) == 4
+    assert committer.failure is None
+
+
+async def test_who_asks_for_more_room_than_there_is_fails_alone(nursery: trio.Nursery) -> None:
+    """Updates that don't fit together are tried alone, unless a smaller one was refused."""
+    bench = Bench()
+    bench.history = bench.committer.history = SmallHistory()
+    await bench.start(nursery)
+    sizes = [10, 2000, 20, 3000, 30, 2000]
+    heard = await outcomes(bench, nursery, [update("x" * size) for size in sizes])
+    assert heard == [None, *["HistoryFullError", None] * 2, "HistoryFullError"]
+    assert bench.history.calls == [1, 6, 1, 1, 1, 1]
+    assert len(bench.delivered) == 4
+
+
 async def test_the_number_of_waiting_updates_is_bounded(nursery: trio.Nursery) -> None:
     """At the bound a publish waits, above it it is refused before the store is asked."""
     bench = Bench(max_waiting=2)
     committer = await bench.start(nursery)
     nursery.start_soon(committer.append, [update("1"), update("2")])
     await wait_all_tasks_blocked()
-    with pytest.raises(OverloadedError, match="at most 2"):
+    with pytest.raises(OverloadedError, match=r"2 updates .* at most 2"):
         await committer.append([update("3")])
     assert bench.history.calls == [2]
+
+
+async def test_the_bytes_of_waiting_updates_are_bounded(nursery: trio.Nursery) -> None:
+    """Few large events are refused as many small ones are; what was stored counts no more."""
+    one = update("x" * 10_000)
+    bench = Bench(max_waiting_bytes=2 * one.size)
+    committer = await bench.start(nursery)
+    for _ in range(2):
+        nursery.start_soon(committer.append, [one])
+        await wait_all_tasks_blocked()
+    with pytest.raises(OverloadedError, match=f"of {2 * one.size} bytes wait"):
+        await committer.append([update("")])
+    for _ in range(3):
+        bench.history.gate.release()
+    await wait_all_tasks_blocked()
+    assert (committer.waiting, committer.waiting_bytes) == (0, 0)
+    assert len(await committer.append([one])) == 1
+
+
+async def test_one_publish_may_be_larger_than_what_may_wait(nursery: trio.Nursery) -> None:
+    """If nothing waits it is stored, as it could never be otherwise."""
+    bench = Bench(max_waiting=2, max_waiting_bytes=1)
+    committer = await bench.start(nursery)
+    bench.history.gate.release()
+    assert len(await committer.append([update(str(n)) for n in range(3)])) == 3
 
 
 async def test_a_history_that_waits_has_no_nowait(nursery: trio.Nursery) -> None:

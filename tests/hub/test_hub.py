@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
 from h3trio._wire.batch import Batch
-from h3trio.hub import EndReason, HistoryError, Hub, HubSettings, MemoryHistory, SQLiteHistory
+from h3trio.hub import (
+    EndReason,
+    HistoryError,
+    Hub,
+    HubSettings,
+    KeyReusedError,
+    MemoryHistory,
+    SQLiteHistory,
+)
 from h3trio.hub._fanout.replay import MAX_PAGE_RECORDS
 
 if TYPE_CHECKING:
@@ -136,6 +145,7 @@ REFUSED: list[tuple[SSEEvent | str, list[str], str]] = [
     ("x", ["a\x00"], "control characters"),
     ("x", ["t" * 1025], "may have 1024 characters, not 1025"),
     ("x", [str(n) for n in range(1001)], "at most 1000 topics, not 1001"),
+    ("x", [f"{n:03}" + 64 * "☃" for n in range(400)], "topics may have 65536 bytes together, not"),
     (SSEEvent("x", event="reset"), ["news"], "the hub's own"),
     (SSEEvent(comment="only"), ["news"], "needs data"),
     (SSEEvent("x", id="i" * 129), ["news"], "id must be 1 to 128"),
@@ -154,10 +164,14 @@ async def test_what_may_not_be_published_is_refused(hub: Hub, subtests: pytest.S
 
 
 async def test_limits_hold_exactly(hub: Hub) -> None:
-    """A topic of 1,024 characters and 1,000 topics are taken."""
+    """A topic of 1,024 characters, 1,000 topics, and 64 KiB of topics are taken."""
     await hub.publish("x", topics=["t" * 1024])
     await hub.publish("x", topics=[str(n) for n in range(1000)])
-    assert hub.statistics().history.events == 2
+    full = [f"{n:02}" + 1022 * "t" for n in range(64)]
+    await hub.publish("x", topics=full)
+    assert hub.statistics().history.events == 3
+    with pytest.raises(ValueError, match="not 65537"):
+        await hub.subscribe(FakeSink(), [*full, "x"])
 
 
 async def test_an_event_has_a_largest_size() -> None:
@@ -182,7 +196,19 @@ async def test_the_same_key_is_the_same_publish(hub: Hub, nursery: trio.Nursery)
     client = Client(nursery, hub, ["news"])
     await settle()
     first = await hub.publish("1", topics=["news"], dedup="k")
-    assert await hub.publish("again", topics=["news"], dedup="k") == first
+    assert await hub.publish("1", topics=["news"], dedup="k") == first
+    await settle()
+    assert client.data == ["1"]
+
+
+async def test_a_key_belongs_to_its_topics(hub: Hub, nursery: trio.Nursery) -> None:
+    """Used for another topic it takes nothing away; for another event of the same it is refused."""
+    client = Client(nursery, hub, ["news"])
+    await settle()
+    await hub.publish("elsewhere", topics=["sport"], dedup="k")
+    await hub.publish("1", topics=["news"], dedup="k")
+    with pytest.raises(KeyReusedError, match="'k' was used for another event"):
+        await hub.publish("2", topics=["news"], dedup="k")
     await settle()
     assert client.data == ["1"]
 
@@ -318,6 +344,46 @@ async def test_replay_goes_on_from_a_publishers_own_id(hub: Hub, nursery: trio.N
     client = Client(nursery, hub, ["news"], last_event_id="same")
     await settle()
     assert client.data == ["3"]
+
+
+async def test_an_id_belongs_to_its_topics(hub: Hub, nursery: trio.Nursery) -> None:
+    """An id that somebody used in another topic makes nobody skip an event."""
+    await hub.publish(SSEEvent("1", id="o-2"), topics=["news"])
+    await hub.publish("2", topics=["news"])
+    await hub.publish(SSEEvent("elsewhere", id="o-2"), topics=["sport"])
+    news = Client(nursery, hub, ["news"], last_event_id="o-2")
+    both = Client(nursery, hub, ["news", "sport"], last_event_id="o-2")
+    await settle()
+    assert (news.data, news.resets) == (["2"], [])
+    assert (both.data, both.resets) == (["2", "elsewhere"], [])
+
+
+async def test_an_id_doesnt_tell_that_a_private_event_exists(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    """The id of an event that a client may not see is answered like any other."""
+    await hub.publish("public", topics=["news"])
+    await hub.publish(SSEEvent("secret", id="hidden"), topics=["news"], private=True)
+    await hub.publish("after", topics=["news"])
+    hidden, absent, allowed = (
+        Client(nursery, hub, ["news"], last_event_id=id, allow=allow)
+        for id, allow in (("hidden", []), ("absent", []), ("hidden", ["news"]))
+    )
+    await settle()
+    answers = [re.sub(rb"retry: [0-9]+", b"", one.sink.payload) for one in (hidden, absent)]
+    assert answers[0].replace(b"hidden", b"absent") == answers[1]
+    assert hidden.resets == [{"reason": "unknown", "id": "hidden"}]
+    assert (allowed.data, allowed.resets) == (["after"], [])
+
+
+async def test_the_last_events_are_those_that_may_be_seen(hub: Hub, nursery: trio.Nursery) -> None:
+    """`first=2` gives two, whatever private events stand between."""
+    for data, private in (("1", False), ("2", False), ("s", True), ("3", False), ("t", True)):
+        await hub.publish(data, topics=["news"], private=private)
+    public = Client(nursery, hub, ["news"], first=2)
+    allowed = Client(nursery, hub, ["news"], first=2, allow=["news"])
+    await settle()
+    assert (public.data, allowed.data) == (["2", "3"], ["3", "t"])
 
 
 async def test_an_unknown_id_is_told_and_gets_what_is_retained(

@@ -62,9 +62,9 @@ class Shown:
     def __init__(self) -> None:
         history = MemoryHistory()
         self._feeds = Feeds(Sweep(FanoutState(1000)))
-        self._committer = Committer(history, self._feeds, max_waiting=1)
+        self._committer = Committer(history, self._feeds, max_waiting=1, max_waiting_bytes=1)
         self._snapshots = Snapshots(history, self._feeds, Replay(history), self._committer)
-        self.topics: Watched[str, dict[Feed, None]] = Watched()
+        self.topics: Watched[str, tuple[Feed] | dict[Feed, None]] = Watched()
         self.keys: Watched[tuple[Selection, Selection], Feed] = Watched()
         self._feeds.topics, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
 
@@ -161,7 +161,7 @@ async def test_whose_cursor_is_looked_up_is_not_behind(
 ) -> None:
     """Until it is known where a client stands, it isn't said to lack the whole log."""
 
-    async def find(_history: MemoryHistory, _event_id: str) -> None:
+    async def find(_history: MemoryHistory, _event_id: str, **_options: Selection) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(MemoryHistory, "find", find)

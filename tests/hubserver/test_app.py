@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import Client, Head, connect, event_source, post, request
+from hub_helpers import BusiestStep, WrappedHistory
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason
-from h3trio.hub import Hub, HubSettings, MemoryHistory
+from h3trio.hub import (
+    HistoryError,
+    HistoryFullError,
+    Hub,
+    HubSettings,
+    MemoryHistory,
+    OutcomeUnknownError,
+)
+from h3trio.hub._history.log import Log
 from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     import trio
 
     from h3trio import App
+    from h3trio.hub import Appended, Update
 
 LOCAL = "Host: localhost"
 
@@ -239,6 +251,108 @@ async def test_what_is_refused(subtests: pytest.Subtests, hub: HubClient) -> Non
             assert hub.hub.statistics().published == 0
 
 
+async def test_an_idempotency_key_belongs_to_its_topic(hub: HubClient) -> None:
+    """Nobody uses up a key of another topic; another event with it is 422, and isn't stored."""
+    answers = [
+        await hub.ask(post(body, f"/events/{topic}", "Idempotency-Key: order-1001"))
+        for topic, body in (("chat", b"x"), ("orders", b"paid"), ("orders", b"sent"))
+    ]
+    assert [head.status for head, _body in answers] == [200, 200, 422]
+    assert "used for another event" in answers[2][1]
+
+
+async def test_a_body_of_small_events_lets_others_run(hub: HubClient) -> None:
+    """What one read brought goes into the log by steps of 128 events."""
+    raw = post(b"data\n\n" * 5000, "/events/news", "Content-Type: text/event-stream")
+    with BusiestStep(Log.append) as busiest:
+        head, body = await hub.ask(raw)
+    assert (head.status, body["published"]) == (200, 5000)
+    assert (busiest.total, busiest.most) == (5000, 128)
+
+
+async def test_a_body_of_events_takes_no_idempotency_key(hub: HubClient) -> None:
+    """It is refused before anything is published."""
+    kind = "Content-Type: text/event-stream"
+    raw = post(b"data: x\n\n", "/events/news", kind, "Idempotency-Key: k")
+    head, text = await hub.ask(raw)
+    assert head.status == 400
+    assert "for one event" in text
+    assert hub.hub.statistics().published == 0
+
+
+@table("coding, pack", [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_published_as_what_it_stands_for(
+    hub: HubClient, coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """One event and a stream of events are unpacked; both bounds count what comes out."""
+    line, sse = f"Content-Encoding: {coding}", "Content-Type: text/event-stream"
+    watched = await hub.subscribe("/events/news")
+    head, _ = await hub.ask(post(pack(b"one"), "/events/news", line))
+    assert head.status == 200
+    body = b"data: two\n\ndata: three\n\n"
+    assert (await hub.ask(post(pack(body), "/events/news", line, sse)))[1]["published"] == 2
+    for data in ("one", "two", "three"):
+        assert (await watched.event()).data == data
+    large = pack(b"x" * 2_000_000)
+    assert (await hub.ask(post(large, "/events/news", line)))[0].status == 413
+    assert (await hub.ask(post(pack(body) + b"x", "/events/news", line, sse)))[0].status == 400
+    assert (await hub.ask(post(b"plain", "/events/news", line)))[0].status == 400
+
+
+async def test_what_the_header_says_of_a_body_is_obeyed_or_refused(hub: HubClient) -> None:
+    """Another coding or charset is a 415, a part of a body a 400, and nothing is published."""
+    for kind in ("text/plain", "text/event-stream"):
+        for line, status in (
+            ("Content-Encoding: br", 415),
+            ("Content-Encoding: gzip, gzip", 415),
+            (f"Content-Type: {kind}; charset=iso-8859-1", 415),
+            ("Content-Range: bytes 0-2/9", 400),
+        ):
+            lines = [line] if line.startswith("Content-T") else [line, f"Content-Type: {kind}"]
+            head, text = await hub.ask(post(b"data: x\n\n", "/events/news", *lines))
+            assert head.status == status, lines
+            coding = "accept-encoding" in head.headers
+            assert coding == (status == 415 and "Encoding" in line), text
+    assert hub.hub.statistics().published == 0
+
+
+@table(
+    "raw, known",
+    [
+        (post(b"x", "/events/news?evnt=a"), "event, id, retry, private"),
+        (post(b"x", "/events/news?topic=a"), "event, id, retry, private"),
+        (post(b"", "/events/news?event=a", "Content-Type: text/event-stream"), "private"),
+        (request("/events/news?last_event_ld=1"), "first, last_event_id, lastEventID, lastEventId"),
+        (request("/events/news?topic=other"), "first, last_event_id"),
+        (request("/events?topics=a"), "topic, "),
+        (request("/events/news?x=1", method="DELETE"), "none"),
+        (request("/statistics?intervall=5"), "interval"),
+    ],
+)
+async def test_a_misspelt_parameter_is_refused(hub: HubClient, raw: bytes, known: str) -> None:
+    """A query parameter that the endpoint doesn't know is a 400 that names those it does."""
+    head, text = await hub.ask(raw)
+    error = text["error"] if isinstance(text, dict) else text
+    assert head.status == 400
+    assert known in error
+    assert hub.hub.statistics().published == 0
+
+
+async def test_parameters_that_an_endpoint_may_get(hub: HubClient) -> None:
+    """Each known parameter passes, one for a token, and any that begins with an underscore."""
+    for more in ("", "&authorization=x", "&access_token=x", "&_=1718", "&_nocache"):
+        query = f"?event=a&id=b&retry=1&private=on{more}"
+        assert (await hub.ask(post(b"x", f"/events/news{query}")))[0].status == 200
+        assert (await hub.ask(request(f"/statistics?interval=1{more}")))[0].status == 200
+        purge = request(f"/events/news?_{more}", method="DELETE")
+        assert (await hub.ask(purge))[0].status == 200
+        await hub.subscribe(f"/events?topic=a&topic=b&first=oldest{more}")
+    for name in ("cursor=on", "lastEventID=", "lastEventId=", "last_event_id="):
+        client = hub.connect()
+        await client.send(local(request(f"/events/news?{name}", method="HEAD")))
+        assert (await client.head()).status == 200
+
+
 async def test_an_idempotency_key_is_published_once(hub: HubClient) -> None:
     """A retry of a publish whose answer was lost changes nothing."""
     raw = post(b"x", "/events/news", "Idempotency-Key: k1")
@@ -253,6 +367,57 @@ async def test_delete_purges_a_topic(hub: HubClient) -> None:
         await hub.ask(post(b"x", "/events/news"))
     assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 3}
     assert (await hub.ask(request("/events/news", method="DELETE")))[1] == {"purged": 0}
+
+
+class FailingHistory(WrappedHistory):
+    """A history that can't store or remove anything, and says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.durability = "durable"
+        self.error = error
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Fail."""
+        assert updates
+        raise self.error
+
+    async def purge(self, topic: str) -> int:
+        """Fail."""
+        assert topic
+        raise self.error
+
+
+@table(
+    "error, status",
+    [
+        (HistoryError("disk"), 503),
+        (HistoryFullError("no room"), 503),
+        (OutcomeUnknownError("no answer"), 500),
+    ],
+)
+async def test_an_error_of_the_hub_is_the_same_at_each_door(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, error: Exception, status: int
+) -> None:
+    """A publish, a stream of events and a purge answer what the store raised, as no error of theirs."""
+    history = FailingHistory(error)
+    running = Hub(history)
+    stream = "Content-Type: text/event-stream"
+    app = create_app(running)
+    async with app.lifespan():
+        hub = HubClient(nursery, app, running)
+        for raw in (
+            request("/events/news", method="DELETE"),
+            post(b"x", "/events/news"),
+            post(b"data: x\n\n", "/events/news", stream),
+        ):
+            head, text = await hub.ask(raw)
+            assert head.status == status, raw
+            assert str(error) in str(text)
+            assert ("retry-after" in head.headers) == (status == 503)
+    # That the store fails is said once, of the hub and not of a request.
+    errors = {record.name for record in caplog.records if record.levelname == "ERROR"}
+    assert errors <= {"h3trio.hub"}
 
 
 async def test_head_of_a_stream_subscribes_nobody(hub: HubClient) -> None:

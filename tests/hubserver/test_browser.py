@@ -147,5 +147,6 @@ async def test_preflight_of_a_publish(nursery: trio.Nursery, make: Make) -> None
     head = await ask(nursery, make(GOOD), request("/events/a", *lines, method="OPTIONS"))
     assert head.status == 204
     assert head.headers["access-control-allow-headers"] == (
-        "last-event-id, cache-control, content-type, authorization, idempotency-key"
+        "last-event-id, cache-control, content-type, content-encoding, authorization, "
+        "idempotency-key"
     )

@@ -19,7 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h3trio import SSEEvent, SSEParser
-from h3trio.hub import History, MemoryHistory, Selection, SQLiteHistory, Update
+from h3trio.hub import (
+    History,
+    KeyReusedError,
+    MemoryHistory,
+    Selection,
+    SQLiteHistory,
+    Update,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +63,7 @@ SELECTIONS = (
     Selection([Prefix("c/"), "b"]),
     Selection(["never"]),
 )
+RIGHTS = (Selection(), Selection(["a"]), Selection([Prefix("c/")]), Selection(["*"]))
 
 
 # -- steps
@@ -271,9 +279,13 @@ class Driver:
                 await self.history.open()
 
     async def _publish(self, updates: list[Asked]) -> None:
-        known = {e.asked.dedup: e.id for e in reversed(self.model.kept) if e.asked.dedup}
+        known = {_key(e.asked): e for e in reversed(self.model.kept) if e.asked.dedup}
         position = len(self.model.stored)
-        data = [f"{position + n}{'x' * asked.size}" for n, asked in enumerate(updates)]
+        # With a key, mostly the same event again: it may be a repetition.
+        data = [
+            f"{0 if asked.dedup else position + n}{'x' * asked.size}"
+            for n, asked in enumerate(updates)
+        ]
         appended = await self.history.append(
             [
                 Update(
@@ -286,16 +298,18 @@ class Driver:
             ]
         )
         entries = []
-        for (id, record), text, asked in zip(appended, data, updates, strict=True):
-            if asked.dedup in known:
-                assert (id, record) == (known[asked.dedup], None)
+        for (id, record, error), text, asked in zip(appended, data, updates, strict=True):
+            if asked.dedup and (first := known.get(_key(asked))) is not None:
+                same = replace(asked, topics=first.asked.topics) == first.asked
+                assert (id, record) == (first.id if same else "", None)
+                assert isinstance(error, type(None) if same else KeyReusedError)
                 continue
             assert record is not None
             position += 1
             assert (record.id, record.position) == (id, position)
             entries.append(Entry(position, id, asked, text, self.now))
             if asked.dedup is not None:
-                known[asked.dedup] = id
+                known[_key(asked)] = entries[-1]
             self._given(id, asked, position)
             self.history.log.append(record)
         self.model.add(entries)
@@ -358,14 +372,31 @@ class Driver:
 
     async def _look_back(self) -> None:
         for selection in SELECTIONS:
-            everything = self.model.behind(0, selection)
-            for count in (0, 1, 3):
-                after = await self.history.position_before_last(count, selection=selection)
-                last = everything[-count:] if count else []
-                assert self.model.behind(after, selection) == last
-        for id in ("x", "y", "z"):
-            found = [e.position for e in self.model.kept if e.id == id]
-            assert await self.history.find(id) == max(found, default=None)
+            for allow in RIGHTS:
+                visible = [e for e in self.model.behind(0, selection) if _sees(allow, e)]
+                for count in (0, 1, 3):
+                    after = await self.history.position_before_last(
+                        count, selection=selection, allow=allow
+                    )
+                    last = visible[-count:] if count else []
+                    assert [e for e in visible if e.position > after] == last
+                for id in ("x", "y", "z"):
+                    # In each topic the newest, and of these the oldest.
+                    newest: dict[str, int] = {}
+                    for e in visible:
+                        if e.id == id:
+                            newest |= dict.fromkeys(e.asked.topics, e.position)
+                    chosen = [at for t, at in newest.items() if selection.matches_topic(t)]
+                    found = await self.history.find(id, selection=selection, allow=allow)
+                    assert found == min(chosen, default=None)
+
+
+def _key(asked: Asked) -> tuple[str | None, frozenset[str]]:
+    return asked.dedup, frozenset(asked.topics)
+
+
+def _sees(allow: Selection, entry: Entry) -> bool:
+    return not entry.asked.private or allow.matches(entry.asked.topics)
 
 
 def _compare(records: Iterable[Record], wanted: list[Entry]) -> None:

@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
-from h3trio.hub import History, Hub, MemoryHistory, SQLiteHistory, Subscription
+from h3trio.hub import (
+    History,
+    Hub,
+    KeyReusedError,
+    MemoryHistory,
+    SQLiteHistory,
+    Subscription,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +126,7 @@ class Play:
         self.bounded = bounded
         self.log = Published()
         self.sessions: list[Session] = []
-        self.keys: dict[str, str] = {}
+        self.keys: dict[tuple[str, frozenset[str]], str] = {}
 
     async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
         """Play all; a restart closes the hub and opens another on the same history."""
@@ -154,14 +161,18 @@ class Play:
         self.check()
         return script
 
-    def number_of(self, event_id: str) -> int | None:
-        """The event that an id means, the newest of several.
+    def number_of(self, event_id: str, selection: Sequence[str]) -> int | None:
+        """The event that an id means: of the newest in each selected topic the oldest.
 
-        None where that one may be gone: then an older one with the same id counts.
+        None where one of those may be gone: then an older one with the same id counts.
         """
         numbers = [n for n, each in enumerate(self.log.ids) if each == event_id]
-        is_sure = len(numbers) == 1 or not (self.bounded or self.log.removed)
-        return numbers[-1] if is_sure else None
+        if len(event_id) > 1:
+            return numbers[-1]  # the hub's own
+        if self.bounded or self.log.removed:
+            return None
+        newest = {topic: n for n in numbers for topic in self.log.topics[n]}
+        return min((n for t, n in newest.items() if {t, "*"} & {*selection}), default=None)
 
     def come_back(self, hub: Hub, nursery: trio.Nursery, session: Session) -> None:
         """Connect a client anew, with the cursor that it has."""
@@ -169,7 +180,7 @@ class Play:
         seen = [int(e.data or "") for e in session.sink.events if e.event != "reset"]
         after = seen[-1] if seen else session.after
         if cursor in self.log.ids:
-            after = self.number_of(cursor)
+            after = self.number_of(cursor, session.selection)
         again = Session(session.selection, self.sink(), after, len(self.log.topics), cursor)
         self.start(
             hub, nursery, again, {"last_event_id": cursor} if cursor else {"first": "oldest"}
@@ -203,13 +214,18 @@ class Play:
 
     async def do_repeat(self, hub: Hub, _: trio.Nursery, names: list[str], key: str) -> None:
         """Publish under a key; a repetition gives the first id and stores nothing."""
-        known = self.keys.get(key)
+        scope = (key, frozenset(names))
+        known = self.keys.get(scope)
         number = len(self.log.topics)
-        event_id = await hub.publish(str(number), topics=names, dedup=key)
-        if event_id == known:
+        try:
+            event_id = await hub.publish(str(number), topics=names, dedup=key)
+        except KeyReusedError:
+            assert known is not None
+            first = str(self.log.ids.index(known))
+            assert await hub.publish(first, topics=names[::-1], dedup=key) == known
             return
         assert known is None or self.bounded or self.log.removed
-        self.keys[key] = event_id
+        self.keys[scope] = event_id
         self.log.topics.append(frozenset(names))
         self.log.ids.append(event_id)
 
@@ -226,14 +242,14 @@ class Play:
                 hub, nursery, Session(selection, self.sink(), None, size), {"first": "oldest"}
             )
         elif start == "last" and newest >= 0:
-            after = self.number_of(self.log.ids[newest])
+            after = self.number_of(self.log.ids[newest], selection)
             option = {"last_event_id": self.log.ids[newest]}
             self.start(hub, nursery, Session(selection, self.sink(), after, size), option)
         elif start == "x" and "x" in self.log.ids:
             self.start(
                 hub,
                 nursery,
-                Session(selection, self.sink(), self.number_of("x"), size),
+                Session(selection, self.sink(), self.number_of("x", selection), size),
                 {"last_event_id": "x"},
             )
         else:

@@ -10,12 +10,13 @@ from tables import table
 
 from h3trio.hub import MemoryHistory, Update
 from h3trio.hub._history.record import Appended, Page
+from h3trio.hub._history.selection import Selection
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from h3trio.hub import Record, Selection
+    from h3trio.hub import Record
 
 
 class TouchesLog(WrappedHistory):
@@ -24,7 +25,7 @@ class TouchesLog(WrappedHistory):
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Append, and log."""
         appended = await super().append(updates)
-        for _id, record in appended:
+        for _id, record, _error in appended:
             if record is not None:
                 self.log.append(record)
         return appended
@@ -94,9 +95,71 @@ class IgnoresBytes(WrappedHistory):
 class FindsOldest(WrappedHistory):
     """Finds the first record with an id, not the last."""
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
         """Search from the start."""
-        return next((r.position for r in self.log if r.id == id), None)
+        found = (r for r in self.log if r.id == id and selection.matches(r.topics))
+        return next((r.position for r in found if not r.private or allow.matches(r.topics)), None)
+
+
+class FindsElsewhere(WrappedHistory):
+    """Finds ids in all topics."""
+
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Search everything for those who selected something."""
+        everything = Selection(["*"]) if selection else selection
+        return await super().find(id, selection=everything, allow=allow)
+
+
+class TellsSecrets(WrappedHistory):
+    """Finds ids of private events for everybody."""
+
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Search as if all were allowed."""
+        assert allow is not None
+        return await super().find(id, selection=selection, allow=Selection(["*"]))
+
+
+class CountsSecrets(WrappedHistory):
+    """Counts private events for everybody."""
+
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Count as if all were allowed."""
+        assert allow is not None
+        return await super().position_before_last(
+            count, selection=selection, allow=Selection(["*"])
+        )
+
+
+class OneKeySpace(WrappedHistory):
+    """Knows a key in whatever topic it comes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[str, str] = {}
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Answer by the key alone."""
+        answers: list[Appended] = []
+        for update in updates:
+            key = update.dedup
+            if key is not None and key in self.keys:
+                answers.append(Appended(self.keys[key], None))
+                continue
+            answers += await super().append([update])
+            if key is not None:
+                self.keys[key] = answers[-1].id
+        return answers
+
+
+class TakesAnyRepetition(WrappedHistory):
+    """Takes another event with a key for the same."""
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Turn refusals into repetitions."""
+        answers = await super().append(updates)
+        return [Appended("x", None) if answer.error else answer for answer in answers]
 
 
 class PurgesQuietly(WrappedHistory):
@@ -121,9 +184,12 @@ class NotesAll(WrappedHistory):
 class Miscounts(WrappedHistory):
     """Says that there are more than there are."""
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
         """Count everything, not what is selected."""
         assert selection is not None
+        assert allow is not None
         return max(self.log.head - count, 0)
 
 
@@ -141,7 +207,7 @@ class ForgetsTopics(WrappedHistory):
         """Append, and cut."""
         return [
             Appended(id, record and self.cut(record))
-            for id, record in await super().append(updates)
+            for id, record, _error in await super().append(updates)
         ]
 
     def cut(self, record: Record) -> Record:
@@ -166,6 +232,11 @@ async def test_a_good_history_of_somebody_else_passes() -> None:
         (Repeats, "lie behind `after`"),
         (IgnoresBytes, "keeps to `max_bytes`"),
         (FindsOldest, "the newest is found"),
+        (FindsElsewhere, "is found in its topics"),
+        (TellsSecrets, "is found in its topics"),
+        (CountsSecrets, "count if they are allowed"),
+        (OneKeySpace, "with other topics a key is another publish"),
+        (TakesAnyRepetition, "another event is refused"),
         (PurgesQuietly, "has a gap"),
         (NotesAll, "who wanted something else has none"),
         (Miscounts, "the last . of"),

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
@@ -193,19 +194,21 @@ class Http1:
     def _next_body(self) -> bytes | Signal:
         conn = self._conn
         assert conn is not None, "held until the request is complete"
-        if conn.their_state is h11.SEND_BODY:
+        while conn.their_state is h11.SEND_BODY:
             if piece := self._gate.take_body():
                 conn.receive_data(piece)
             pieces: list[bytes] = []
-            try:
+            # What lies in front of an error is a piece too; the next call raises it.
+            with suppress(h11.RemoteProtocolError):
                 while isinstance(event := conn.next_event(), h11.Data):
                     pieces.append(event.data)
-            except h11.RemoteProtocolError:
-                raise ProtocolError(400, "a chunk is not as its size line says") from None
             if pieces:
                 return b"".join(pieces)
-            if not isinstance(event, h11.EndOfMessage):
+            # A size line alone is no data, and an error may lie behind it.
+            if not piece and conn.their_state is h11.SEND_BODY:
                 return Signal.NEED_DATA
+        if conn.their_state is h11.ERROR:
+            raise ProtocolError(400, "a chunk is not as its size line says")
         self.reading = Reading.COMPLETE
         self._let_go()
         return Signal.END_OF_REQUEST

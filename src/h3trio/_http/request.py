@@ -135,6 +135,18 @@ def _parse_fields(raw: bytes, what: str, max_num_fields: int) -> QueryParams:
         raise HTTPError(400, f"The {what} has {exc}.") from exc
 
 
+def parse_text(body: bytes) -> str:
+    """Return the text of a UTF-8 body.
+
+    Raises:
+        HTTPError: 400 for what is not UTF-8.
+    """
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise HTTPError(400, f"The body is not text: byte {exc.start} is not UTF-8.") from None
+
+
 def parse_json(body: bytes) -> object:
     """Return the value of a JSON body (RFC 8259).
 

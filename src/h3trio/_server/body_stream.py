@@ -2,6 +2,9 @@
 
 It asks the responder to tell a client that waits for `100 Continue` to send the body. So it stands
 above the responder, and the buffer that it reads from below.
+
+With a decoder it gives what the bytes stand for. Each step of that is bounded, and has a checkpoint
+before it: a few of the bytes that were sent may take a while to unpack.
 """
 
 from __future__ import annotations
@@ -10,7 +13,11 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from h3trio._http.content import STEP_BYTES
+
 if TYPE_CHECKING:
+    from h3trio._http.content import Decoder
+
     from .body import BodyBuffer
     from .responder import Responder
 
@@ -19,25 +26,45 @@ if TYPE_CHECKING:
 class BodyStream(trio.abc.ReceiveStream):
     """A request body as a `trio.abc.ReceiveStream`: iterate it, or `receive_some`."""
 
-    __slots__ = ("_body", "_responder")
+    __slots__ = ("_body", "_decoder", "_responder")
 
-    def __init__(self, body: BodyBuffer, responder: Responder | None) -> None:
+    def __init__(
+        self, body: BodyBuffer, responder: Responder | None, decoder: Decoder | None = None
+    ) -> None:
         self._body = body
         self._responder = responder
+        self._decoder = decoder
 
     def __repr__(self) -> str:
         return f"<BodyStream: {self._body!r}>"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the next bytes, `b""` at the end. A checkpoint only if it must wait.
+        """Return the next bytes, `b""` at the end. A checkpoint if it must wait, or decodes.
 
         Raises:
-            HTTPError: 400 if the body's framing is broken, 408 if it stalls.
+            HTTPError: 400 if the body's framing or its coding is broken, 408 if it stalls.
             trio.ClosedResourceError: the body was closed.
             ValueError: `max_bytes` is less than 1.
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
+        if self._decoder is None:
+            return await self._receive(max_bytes)
+        return await self._decode(self._decoder, max_bytes or STEP_BYTES)
+
+    async def _decode(self, decoder: Decoder, max_bytes: int) -> bytes:
+        while True:
+            if decoder.needs_input:
+                data = await self._receive(STEP_BYTES)
+                if not data:
+                    decoder.finish()
+                    return b""
+                decoder.feed(data)
+            await trio.lowlevel.checkpoint()
+            if piece := decoder.step(max_bytes):
+                return piece
+
+    async def _receive(self, max_bytes: int | None) -> bytes:
         body = self._body
         body.is_wanted = True
         body.require_open()

@@ -11,12 +11,14 @@ import inspect
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from h3trio._http.closing import CloseReason
+from h3trio._http.content import Decoder, content_coding, require_utf8
 from h3trio._http.cookies import SetsCookies, parse_cookies
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.headers import MutableHeaders, is_token
-from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query
+from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, parse_text
 from h3trio._http.response import Response, to_response
 
+from .body import BodyBuffer
 from .body_stream import BodyStream
 from .farewell import EVENT_STREAM
 from .logs.redaction import printable, redact_path
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from h3trio._http.request import Target
     from h3trio._http.statistics import ServerStatistics
 
-    from .body import BodyBuffer
     from .responder import CloseHook, Draft, HeadHook, Responder, StreamCallback
     from .state import ServerState
 
@@ -52,6 +53,7 @@ class H3Event(SetsCookies):
         "_body",
         "_content",
         "_cookies",
+        "_decoded",
         "_draft",
         "_query",
         "_responder",
@@ -100,6 +102,7 @@ class H3Event(SetsCookies):
         self._responder = responder  # `None` once the answer is over
         self._server = server
         self._content: bytes | None = None
+        self._decoded: bytes | None = None
         self._cookies: Mapping[str, str] | None = None
         self._query: QueryParams | None = None
 
@@ -177,48 +180,105 @@ class H3Event(SetsCookies):
         """Whether the first phase of the server's drain is over: `App` answers 503 from then on."""
         return self._server.is_closing
 
-    async def body(self, *, max_bytes: int | None = None) -> bytes:
+    async def body(self, *, max_bytes: int | None = None, decode: bool = False) -> bytes:
         """Return the whole body; a second call returns it again.
 
+        Args:
+            max_bytes: the longest that is taken; `Settings.max_body_bytes` if not given. With
+                `decode` it bounds what comes out.
+            decode: undo the body's `Content-Encoding`, gzip or deflate (RFC 9110 section 8.4).
+                Without it the bytes are those that were sent, as a proxy passes them on.
+
         Raises:
-            HTTPError: 413 if it is longer than `max_bytes` (default:
-                `Settings.max_body_bytes`), 400 or 408 if it doesn't arrive.
+            HTTPError: 413 if it is longer, 400 or 408 if it doesn't arrive. With `decode` also 415
+                for another coding or several, and 400 for data that isn't in its coding.
         """
+        limit = self._server.settings.max_body_bytes if max_bytes is None else max_bytes
+        coding = content_coding(self.headers) if decode else None
         if self._content is None:
-            limit = self._server.settings.max_body_bytes if max_bytes is None else max_bytes
-            content = None
-            if int(self.headers.get("content-length", "0")) <= limit:
-                content = await BodyStream(self._body, self._responder).read(limit)
-            if content is None:
-                self.count_limit("max_body_bytes")
-                raise HTTPError(413, f"the body may have {limit} bytes")
-            self._content = content
-        return self._content
+            # What can't be compressed gets longer by five bytes a block, and a header and trailer.
+            self._content = await self._collect(limit + limit // 1000 + 64 if coding else limit)
+        if coding is None:
+            return self._content
+        if self._decoded is None:
+            body = BodyBuffer(limit)
+            body.feed(self._content)
+            body.feed_eof()
+            decoded = await BodyStream(body, None, Decoder(coding)).read(limit)
+            self._decoded = self._within(limit, decoded)
+        return self._decoded
+
+    async def _collect(self, limit: int) -> bytes:
+        content = None
+        if int(self.headers.get("content-length", "0")) <= limit:
+            content = await BodyStream(self._body, self._responder).read(limit)
+        return self._within(limit, content)
+
+    def _within(self, limit: int, content: bytes | None) -> bytes:
+        """Return what isn't `None`, which stands for more than the limit."""
+        if content is None:
+            self.count_limit("max_body_bytes")
+            raise HTTPError(413, f"the body may have {limit} bytes")
+        return content
+
+    def require_utf8(self) -> None:
+        """See that the body's `Content-Type` names no charset but UTF-8, or a part of it.
+
+        For handlers that read text by `body` or `stream`; `text`, `json` and `form` do it.
+
+        Raises:
+            HTTPError: 415.
+        """
+        require_utf8(self.headers)
+
+    async def text(self) -> str:
+        """Return the body as text, which is UTF-8; its `Content-Encoding` is undone.
+
+        Raises:
+            HTTPError: 400 if it isn't UTF-8, 415 if `Content-Type` names another charset; else as
+                `body(decode=True)`.
+        """
+        self.require_utf8()
+        return parse_text(await self.body(decode=True))
 
     async def json(self) -> object:
-        """Return the body parsed as JSON.
+        """Return the body parsed as JSON; its `Content-Encoding` is undone.
 
         Raises:
-            HTTPError: 400 if it isn't JSON; else as `body`.
+            HTTPError: 400 if it isn't JSON; else as `text`.
         """
-        return parse_json(await self.body())
+        self.require_utf8()
+        return parse_json(await self.body(decode=True))
 
     async def form(self) -> QueryParams:
         """Return the body parsed as `application/x-www-form-urlencoded`.
 
-        Raises:
-            HTTPError: 400 if it is malformed, 415 for another type; else as `body`.
-        """
-        return parse_form(await self.body(), self.headers.get("content-type"))
+        Its `Content-Encoding` is undone.
 
-    def stream(self) -> BodyStream:
+        Raises:
+            HTTPError: 400 if it is malformed, 415 for another type; else as `text`.
+        """
+        self.require_utf8()
+        return parse_form(await self.body(decode=True), self.headers.get("content-type"))
+
+    def stream(self, *, decode: bool = False) -> BodyStream:
         """Return the body as a stream of pieces, without an end to its length.
 
         Nor does `min_body_rate` hold for it. A handler that answers with a stream as well
         calls this before `body_buffer_bytes` have come: what is unread by then is thrown away.
+        Pieces are as they arrived, joined or cut: they tell nothing of the client's chunks.
+
+        Args:
+            decode: undo the body's `Content-Encoding`, as in `body`. A short body may unpack to a
+                thousand times its length: whoever collects the pieces counts them.
+
+        Raises:
+            HTTPError: 415 with `decode` for another coding than gzip or deflate, or several.
         """
+        coding = content_coding(self.headers) if decode else None
         self._body.is_wanted = self._body.is_streamed = True
-        return BodyStream(self._body, self._responder)
+        decoder = None if coding is None else Decoder(coding)
+        return BodyStream(self._body, self._responder, decoder)
 
     def server_statistics(self) -> ServerStatistics:
         """A snapshot of the server that the request came to, as of `Server.statistics`."""

@@ -162,8 +162,9 @@ class SSEEvent:
         if self._retry is not None:
             head += f"retry: {self._retry}\n"
         if self._data is not None:
-            lines = _with_lf(self._data).replace("\n", "\ndata: ")
-            return f"{head}data: {lines}\n\n".encode()
+            # As bytes: their `replace` is several times as fast as that of str.
+            lines = _with_lf(self._data).encode().replace(b"\n", b"\ndata: ")
+            return b"%bdata: %b\n\n" % (head.encode(), lines)
         # A comment and `retry` are done with at the end of their line (9.2.6). What follows may
         # stand right behind them, so the blank line would only show clients an empty event.
         is_block = self._event is not None or self._id is not None

@@ -9,6 +9,7 @@ from ._fanout.subscription import Policy as Policy
 from ._fanout.subscription import Subscription as Subscription
 from ._history.errors import HistoryError as HistoryError
 from ._history.errors import HistoryFullError as HistoryFullError
+from ._history.errors import KeyReusedError as KeyReusedError
 from ._history.errors import OutcomeUnknownError as OutcomeUnknownError
 from ._history.errors import OverloadedError as OverloadedError
 from ._history.history import Durability as Durability

@@ -6,6 +6,9 @@ commit), then puts the records into the log and the feeds, in log order and with
 and then wakes the publishers. Were each publisher to do that last step after its own wait, the
 scheduler would decide the order of the log.
 
+Publishers that share a commit share no other fate: what the history refuses of one is its own, and
+if all together don't find room, each is tried alone.
+
 Cancelling a publisher abandons the wait, not the event.
 
 Whatever a history raises is its publishers', and the committer goes on. Whether it can store at
@@ -27,7 +30,12 @@ import trio
 from h3trio._tasks import own_error
 
 from ._fanout.latency import Histogram
-from ._history.errors import HistoryError, OutcomeUnknownError, OverloadedError
+from ._history.errors import (
+    HistoryError,
+    HistoryFullError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.hub")
 
-MAX_COMMIT_BYTES: Final = 1024 * 1024
-"""Bytes of the events of one commit: many small ones, and little beside a write-ahead log."""
+MAX_COMMIT_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of memory of the updates of one commit, if it is of several publishers: little beside a
+write-ahead log. It is put into the log and the feeds without a checkpoint."""
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
@@ -62,7 +71,7 @@ class _Commit:
     def __init__(self, updates: Sequence[Update]) -> None:
         self.began = perf_counter()
         self.updates = updates
-        self.size = sum(len(update.encoded) for update in updates)
+        self.size = sum(update.size for update in updates)
         self.done = trio.Event()
         self.ids: list[str] | None = None
         self.error: Exception | None = None
@@ -80,8 +89,12 @@ class Committer:
     _: KW_ONLY
     max_waiting: int
     """Updates that may wait for the history."""
+    max_waiting_bytes: int
+    """Bytes of memory that they may take."""
     waiting: int = 0
     """Updates that wait for the history."""
+    waiting_bytes: int = 0
+    """Bytes of memory that they take."""
     failure: str | None = None
     """Why the history can't store; `None` while it can, as far as anybody knows."""
     task_failures: Counter[str] = field(default_factory=Counter[str])
@@ -104,9 +117,12 @@ class Committer:
         """
         self.check_open()
         began = perf_counter()
-        ids = self._publish(self.history.append_nowait(updates))
+        appended = self.history.append_nowait(updates)
+        self._publish(appended)
+        if (refusal := _refusal(appended)) is not None:
+            raise refusal
         self.latency.add(perf_counter() - began)
-        return ids
+        return [answer.id for answer in appended]
 
     async def append(self, updates: Sequence[Update]) -> list[str]:
         """Commit, and return the ids once the history keeps its promise. A checkpoint.
@@ -122,13 +138,16 @@ class Committer:
         return ids
 
     async def _wait(self, updates: Sequence[Update]) -> list[str]:
-        if self.waiting + len(updates) > self.max_waiting:
-            raise OverloadedError(
-                f"{self.waiting} updates wait for the history, at most {self.max_waiting} may"
-            )
         commit = _Commit(updates)
+        count, size = self.waiting + len(updates), self.waiting_bytes + commit.size
+        # As many and as large as its publisher wants if none wait: else it could never be stored.
+        if self.waiting and (count > self.max_waiting or size > self.max_waiting_bytes):
+            raise OverloadedError(
+                f"{self.waiting} updates of {self.waiting_bytes} bytes wait for the history,"
+                f" at most {self.max_waiting} of {self.max_waiting_bytes} bytes may"
+            )
         self._commits.append(commit)
-        self.waiting += len(updates)
+        self.waiting, self.waiting_bytes = count, size
         self._idle.unpark()
         await commit.done.wait()
         if commit.error is not None:
@@ -155,27 +174,23 @@ class Committer:
         return taken
 
     async def _commit(self, commits: Sequence[_Commit]) -> None:
-        updates = [update for commit in commits for update in commit.updates]
+        """Commit those taken; publishers whose updates don't fit are told, each for itself."""
         try:
-            appended = await self.history.append(updates)
-            ids = iter(self._publish(appended))
-            now = perf_counter()
+            full = await self._append(commits)
+            if full is None or len(commits) == 1:
+                return
+            # Together they don't fit, but some may: one event can be larger than what is left.
+            least: _Commit | None = None
             for commit in commits:
-                commit.ids = [next(ids) for _ in commit.updates]
-                self.latency.add(now - commit.began)
-            self._note_health(None)
-        except BaseException as exc:
-            error = own_error(exc)
-            self.task_failures["committer"] += 1
-            if not isinstance(error, HistoryError):
-                logger.exception("a commit failed: %r", error, exc_info=error)
-            await self._ask(error)
+                commit.error = None
             for commit in commits:
-                if commit.ids is None:
-                    commit.error = _publishers_own(error)
+                if least is not None and commit.size >= least.size:
+                    commit.error = _publishers_own(full)
+                elif await self._append([commit]) is not None:
+                    least = commit
         finally:
-            self.waiting -= len(updates)
             for commit in commits:
+                self._count_out(commit)
                 if commit.ids is None and commit.error is None:
                     # Cancelled as the hub closes: the history may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
@@ -212,15 +227,42 @@ class Committer:
         elif before is not None and error is None:
             logger.warning("the store works again, the hub is ready")
 
-    def _publish(self, appended: Sequence[Appended]) -> list[str]:
+    async def _append(self, commits: Sequence[_Commit]) -> HistoryFullError | None:
+        """Bring updates into the history and the log; return the error if there is no room."""
+        try:
+            appended = await self.history.append([u for commit in commits for u in commit.updates])
+            self._publish(appended)
+            now = perf_counter()
+            answers = iter(appended)
+            for commit in commits:
+                own = [next(answers) for _ in commit.updates]
+                commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
+                if commit.error is None:
+                    self.latency.add(now - commit.began)
+            self._note_health(None)
+        except BaseException as exc:
+            error = own_error(exc)
+            self.task_failures["committer"] += 1
+            if not isinstance(error, HistoryError):
+                logger.exception("a commit failed: %r", error, exc_info=error)
+            full = error if isinstance(error, HistoryFullError) else None
+            if full is None or len(commits) == 1:  # else they are tried alone first
+                await self._ask(error)
+            for commit in commits:
+                if commit.ids is None:
+                    commit.error = _publishers_own(error)
+            return full
+        return None
+
+    def _publish(self, appended: Sequence[Appended]) -> None:
         """Put committed records into the log and the feeds: no checkpoint in here."""
         log = self.history.log
-        for _id, record in appended:
+        for answer in appended:
+            record = answer.record
             if record is not None:
                 log.append(record)
                 self._count(record.topics)
                 self.feeds.append(record)
-        return [id_ for id_, _record in appended]
 
     def _count(self, topics: Sequence[str]) -> None:
         """Count an event, once in all and once for each of its topics."""
@@ -235,11 +277,15 @@ class Committer:
                 self.topic_counts = dict(busiest)
             self.topic_counts[topic] = self.topic_counts.get(topic, 0) + 1
 
+    def _count_out(self, commit: _Commit) -> None:
+        self.waiting -= len(commit.updates)
+        self.waiting_bytes -= commit.size
+
     def close(self) -> None:
         """Take no more; publishers that wait are told."""
         self._closed = True
         for commit in self._commits:
-            self.waiting -= len(commit.updates)
+            self._count_out(commit)
             commit.done.set()
         self._commits.clear()
 
@@ -266,3 +312,8 @@ def _publishers_own(error: BaseException) -> Exception:
         copied = OutcomeUnknownError(f"the store failed: {error!r}")
     copied.__cause__ = error
     return copied
+
+
+def _refusal(answers: Sequence[Appended]) -> Exception | None:
+    """Return the first reason why one of some updates was refused."""
+    return next((answer.error for answer in answers if answer.error is not None), None)

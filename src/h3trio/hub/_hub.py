@@ -42,7 +42,15 @@ from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -82,7 +90,12 @@ class Hub:
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)
-        self._committer = Committer(self._history, self._feeds, max_waiting=limits.max_waiting)
+        self._committer = Committer(
+            self._history,
+            self._feeds,
+            max_waiting=limits.max_waiting,
+            max_waiting_bytes=limits.max_waiting_bytes,
+        )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
         self._subscribers: dict[FrameSink, Subscriber] = {}
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
@@ -180,10 +193,11 @@ class Hub:
             event: what to send, or its data; its own `id`, if any, is kept.
             topics: one or more; the first is the canonical one.
             private: whether only subscribers with the right may see it.
-            dedup: a key under which a repeated publish is the same publish.
+            dedup: a key under which a repeated publish is the same publish, for these topics.
 
         Raises:
             ValueError: topics, id, type, size or key aren't allowed; see `Update`.
+            KeyReusedError: the key came with another event for the same topics.
             TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
             OutcomeUnknownError: the store didn't answer; try again with `dedup`.
@@ -239,29 +253,31 @@ class Hub:
             )
         # Once: it may be an iterator. A string is refused by `Update`.
         names = topics if isinstance(topics, str) else tuple(topics)
-        updates = [
-            Update(
-                SSEEvent(event) if isinstance(event, str) else event,
-                names,
-                private=private,
-                dedup=dedup,
-            )
-            for event in events
-        ]
+        made = [SSEEvent(event) if isinstance(event, str) else event for event in events]
+        for event in made:
+            self._check_size(_least_size(event, self._settings.max_event_bytes))
+        updates = [Update(event, names, private=private, dedup=dedup) for event in made]
         for update in updates:
-            if len(update.encoded) > (most := self._settings.max_event_bytes):
-                raise EventTooLargeError(
-                    f"an event may have {most} bytes, this one has {len(update.encoded)}",
-                    limit=most,
-                )
+            self._check_size(len(update.encoded))
         if updates:
             self._check_limits(len(updates[0].topics), updates[0].topics)
         return updates
 
-    def _check_limits(self, count: int, topics: Iterable[str]) -> None:
+    def _check_size(self, size: int) -> None:
+        if size > (most := self._settings.max_event_bytes):
+            raise EventTooLargeError(
+                f"an event may have {most} bytes, this one has {size}", limit=most
+            )
+
+    def _check_limits(self, count: int, topics: Collection[str]) -> None:
         limits = self._settings
         if count > limits.max_topics:
             raise ValueError(f"at most {limits.max_topics} topics, not {count}")
+        size = len("".join(topics).encode(errors="surrogatepass"))
+        if size > limits.max_topics_bytes:
+            raise ValueError(
+                f"topics may have {limits.max_topics_bytes} bytes together, not {size}"
+            )
         for topic in topics:
             if len(topic) > limits.max_topic_length:
                 raise ValueError(
@@ -483,3 +499,16 @@ async def _subscribed(
         nursery.start_soon(feed, name="h3trio hub subscription")
         yield channel
         nursery.cancel_scope.cancel(reason="the reader is done")
+
+
+def _least_size(event: SSEEvent, enough: int) -> int:
+    """Return a size that the encoded event has at least; 0 if it has `enough` at most.
+
+    A megabyte of line ends would be encoded to seven before it is refused, while all others wait.
+    """
+    data = event.data or ""
+    if len(data) * len("\ndata: ") <= enough:
+        return 0
+    pairs = data.count("\r\n")
+    lines = data.count("\n") + data.count("\r") - pairs
+    return len(data) - pairs + lines * len("data: ")

@@ -24,11 +24,19 @@ class HubSettings:
     max_topics: int = 1000
     """Topics of one update or one subscription."""
 
+    max_topics_bytes: int = 64 * 1024
+    """Bytes of the names of these topics together, in UTF-8: 1000 of 64 characters. An event is
+    kept with them, and a subscription holds them for as long as it lasts."""
+
     max_event_bytes: int = 1024 * 1024
     """Bytes of an encoded event. A browser holds all of it before it shows any."""
 
     max_waiting: int = 10_000
-    """Updates that may wait for the history; one more is refused as overload."""
+    """Updates that may wait for the history; one more is refused as overload, unless none wait:
+    what comes in one publish is its publisher's to bound."""
+
+    max_waiting_bytes: int = 64 * 1024 * 1024
+    """Bytes of memory that these updates may take: as much as a history in memory keeps."""
 
     max_window_records: int = 100_000
     """Records in the windows of all feeds together: the bound on a sweep that falls behind. Beyond

@@ -26,9 +26,11 @@ from h3trio.hub import EndReason, Hub
 from ._access.access import ANYONE, AccessControl
 from ._access.grant import members
 from ._browser import add_browser_safety
+from ._errors import hub_errors
 from ._monitoring.dashboard import add_dashboard
 from ._monitoring.routes import add_monitoring
 from ._publish import publish
+from ._query import check_query, topic_parameter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[H3Event], Awaitable[None]]
 
+_SUBSCRIBE_QUERY = ("cursor", "first", "last_event_id", "lastEventID", "lastEventId")
 _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
 
 
@@ -100,9 +103,11 @@ def _add_events(app: App, hub: Hub, access: AccessControl) -> None:
     async def purge(event: H3Event) -> dict[str, int]:
         topic = event.params["*"]
         grant = await access.check_publish(event, topic)
+        check_query(event, *topic_parameter(event))
         if (pace := access.pace(event, grant)) is not None:
             pace.check()
-        return {"purged": await hub.purge(topic)}
+        with hub_errors(event):
+            return {"purged": await hub.purge(topic)}
 
 
 def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
@@ -133,12 +138,11 @@ def _check_asked(
 ) -> int | str | None:
     """Check what a subscriber asks for; return where it wants to start."""
     _check_accept(event)
+    check_query(event, *topic_parameter(event), *_SUBSCRIBE_QUERY)
     access.check_topics(topics)
-    try:
+    with hub_errors(event):
         hub.check_topics(topics)
         return _first(event.query.get("first"))
-    except ValueError as exc:
-        raise HTTPError(400, str(exc)) from exc
 
 
 def _check_accept(event: H3Event) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CORS_HEADERS: Final = (
-    *("Last-Event-ID", "Cache-Control", "Content-Type"),
+    *("Last-Event-ID", "Cache-Control", "Content-Type", "Content-Encoding"),
     *("Authorization", "Idempotency-Key"),
 )
 """Request headers that the hub reads."""

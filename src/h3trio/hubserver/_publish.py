@@ -2,9 +2,12 @@
 
 Any body is the data of one event, whatever its type; `event`, `id` and `retry` come by the query,
 as does `private=on`. A body of type `text/event-stream` is a stream of events, published as they
-arrive: what one read brought is one step into the log. One event above the publisher's rate is
-refused; a stream is read no faster than the rate instead, as its publisher has nothing else to wait
-for.
+arrive: what one read brought is one step into the log, or a few. One event above the publisher's
+rate is refused; a stream is read no faster than the rate instead, as its publisher has nothing else
+to wait for. An `Idempotency-Key` is for one event: with a stream of them it is refused.
+
+Between two checkpoints a bounded number of bytes is parsed, or of events published: a read may hold
+ten thousand events of six bytes each, and everybody else waits meanwhile.
 """
 
 from __future__ import annotations
@@ -12,14 +15,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from h3trio import EventTooLargeError, H3Event, HTTPError, Response, SSEEvent, SSEParser
-from h3trio.hub import HistoryError, Hub, OutcomeUnknownError, OverloadedError
+
+from ._errors import HUB_ERRORS, http_error, hub_errors
+from ._query import check_query, topic_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from h3trio.hub import Hub
+
     from ._access.rate_limit import Bucket
 
+PARSED_AT_ONCE: Final = 4 * 1024
+"""Bytes parsed between two checkpoints: at worst 2,000 lines with nothing in them."""
+
+PUBLISHED_AT_ONCE: Final = 128
+"""Events published between two checkpoints: as many as one connection may publish in 2 ms. A store
+has as many for one commit."""
+
+_FIELDS: Final = ("event", "id", "retry", "private")
+_STREAM_FIELDS: Final = ("private",)  # each event of a stream has its own
 _STREAM_TYPE: Final = "text/event-stream"
 _ON: Final = ("on", "1", "true", "")
 
@@ -33,21 +51,26 @@ async def publish(
     body of events may take longer than that lasts.
 
     Raises:
-        HTTPError: 400, 413, 429, 500 or 503, saying what is wrong.
+        HTTPError: 400, 413, 415, 422, 429, 500 or 503, saying what is wrong.
     """
-    try:
-        private = _private(event)
-        if event.headers.get("content-type", "").partition(";")[0].strip().lower() == _STREAM_TYPE:
+    content_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_stream = content_type == _STREAM_TYPE
+    check_query(event, *topic_parameter(event), *(_STREAM_FIELDS if is_stream else _FIELDS))
+    event.require_utf8()
+    private = _private(event)
+    dedup = event.headers.get("idempotency-key")
+    with hub_errors(event):
+        if is_stream:
+            if dedup is not None:
+                # How far such a body came is known by its answer alone: a part has no key.
+                raise HTTPError(400, "an Idempotency-Key is for one event, not for a body of them")
             hub.check_topics([topic])  # before a body that may be empty, or never end
             return await _Stream(hub, event, topic, pace, still, private).publish()
         if pace is not None:
             pace.check()
         update = await _single(event)
-        dedup = event.headers.get("idempotency-key")
         stored = await hub.publish(update, topics=[topic], private=private, dedup=dedup)
         return Response.json({"id": stored})
-    except (ValueError, HistoryError, OverloadedError) as exc:
-        raise _refusal(event, exc) from exc
 
 
 def _private(event: H3Event) -> bool:
@@ -63,7 +86,7 @@ async def _single(event: H3Event) -> SSEEvent:
     retry = query.get("retry")
     if retry is not None and not (retry.isascii() and retry.isdigit()):
         raise HTTPError(400, f"retry must be a number of milliseconds, not {retry!r}")
-    body = await event.body()
+    body = await event.body(decode=True)
     if len(body) > event.max_event_bytes:
         raise EventTooLargeError(f"an event may have {event.max_event_bytes} bytes")
     return SSEEvent(
@@ -72,18 +95,6 @@ async def _single(event: H3Event) -> SSEEvent:
         id=query.get("id"),
         retry=None if retry is None else int(retry),
     )
-
-
-def _refusal(event: H3Event, error: Exception) -> HTTPError:
-    """Return the answer that tells a publisher what to do next."""
-    if isinstance(error, EventTooLargeError):
-        event.count_limit("max_event_bytes")
-        return HTTPError(413, str(error))
-    if isinstance(error, ValueError):
-        return HTTPError(400, str(error))
-    if isinstance(error, OutcomeUnknownError):
-        return HTTPError(500, f"{error}; it may be stored: repeat it with an Idempotency-Key")
-    return HTTPError(503, str(error))
 
 
 @dataclass(slots=True)
@@ -105,24 +116,32 @@ class _Stream:
         status, headers, error = 200, None, {}
         parser = SSEParser(max_event_size=self.event.max_event_bytes)
         try:
-            async for piece in self.event.stream():
+            async for piece in self.event.stream(decode=True):
                 await self._feed(parser, bytes(piece))
-        except (ValueError, HistoryError, OverloadedError, HTTPError) as exc:
-            refusal = exc if isinstance(exc, HTTPError) else _refusal(self.event, exc)
+        except (*HUB_ERRORS, HTTPError) as exc:
+            refusal = exc if isinstance(exc, HTTPError) else http_error(self.event, exc)
             status, headers, error = refusal.status, refusal.headers, {"error": refusal.detail}
         result = {"published": self.published, "id": self.last, **error}
         return Response.json(result, status=status, headers=headers)
 
     async def _feed(self, parser: SSEParser, piece: bytes) -> None:
-        try:
-            await self._publish_paced(parser.feed(piece))
-        except EventTooLargeError as exc:
-            await self._publish_paced(exc.events)
-            raise
+        """Publish the events that a piece of the body completes."""
+        parsed: list[SSEEvent] = []
+        for start in range(0, len(piece), PARSED_AT_ONCE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            try:
+                parsed += parser.feed(piece[start : start + PARSED_AT_ONCE])
+            except EventTooLargeError as exc:
+                await self._publish_paced([*parsed, *exc.events])
+                raise
+        await self._publish_paced(parsed)
 
     async def _publish_paced(self, parsed: Sequence[SSEEvent]) -> None:
-        most = len(parsed) if self.pace is None else self.pace.rate.burst
-        for start in range(0, len(parsed), most or 1):
+        most = PUBLISHED_AT_ONCE
+        if self.pace is not None:
+            most = max(1, min(most, self.pace.rate.burst))
+        for start in range(0, len(parsed), most):
             some = parsed[start : start + most]
             if self.pace is not None:
                 await self.pace.wait(len(some))

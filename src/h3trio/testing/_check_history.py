@@ -1,31 +1,40 @@
 """`check_history`: the suite of checks for any implementation of `History`.
 
-Each check gets a history of its own, and uses it as a hub does: records that `append` returns are
-put into `log` at once. Every page that is read is held against the rules of pages. A broken rule
-raises `AssertionError` with the rule and what was seen.
+Each check gets a history of its own, and uses it as a hub does. A broken rule raises
+`AssertionError` with the rule and what was seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from h3trio._wire.event import SSEEvent
 from h3trio._wire.parser import SSEParser
-from h3trio.hub._history.record import Update
-from h3trio.hub._history.selection import EVERYTHING, Selection
+from h3trio.hub._history.record import Appended, Update
+from h3trio.hub._history.selection import NOTHING, Selection
+
+from ._check_ids import ID_CHECKS
+from ._drive_history import (
+    ALL,
+    AMPLE,
+    Suffix,
+    expect,
+    fields_of,
+    fill,
+    positions,
+    publish,
+    read_all,
+    stored,
+    update,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from h3trio.hub._history.history import History
-    from h3trio.hub._history.record import Appended, Page, Record
+    from h3trio.hub._history.record import Record
 
-AMPLE: Final = 1_000_000
-_ALL: Final = Selection([EVERYTHING])
 _SMALL: Final = 4
 
 
@@ -61,90 +70,6 @@ async def check_history(
         await _no_id_is_given_twice(make_history(), reopen)
 
 
-# -- a history, used as a hub does
-
-
-def expect(condition: bool, rule: str, seen: object) -> None:  # noqa: FBT001 - it reads like `assert`
-    """Raise unless a rule holds, under `python -O` too."""
-    if not condition:
-        raise AssertionError(f"{rule}; seen: {seen!r}")
-
-
-def update(
-    data: str,
-    *topics: str,
-    id: str | None = None,
-    dedup: str | None = None,
-    private: bool = False,
-) -> Update:
-    event = SSEEvent(data, event="test", id=id)
-    return Update(event=event, topics=topics or ("a",), private=private, dedup=dedup)
-
-
-async def publish(history: History, *updates: Update) -> list[Appended]:
-    """Append as a hub does."""
-    appended = await history.append(updates)
-    for _id, record in appended:
-        if record is not None:
-            history.log.append(record)
-    return appended
-
-
-async def fill(history: History, count: int, *topics: str) -> list[Record]:
-    """Publish so many updates one by one, the topics in turn."""
-    names = topics or ("a",)
-    records: list[Record] = []
-    for number in range(count):
-        (appended,) = await publish(history, update(str(number), names[number % len(names)]))
-        expect(appended.record is not None, "an update without a `dedup` key is stored", appended)
-        records += [appended.record] if appended.record else []
-    return records
-
-
-# What has to be the same when a record is read again.
-fields_of = attrgetter("position", "id", "topics", "private", "published", "frame")
-
-
-def positions(records: Sequence[Record]) -> list[int]:
-    return [record.position for record in records]
-
-
-async def read_all(
-    history: History,
-    selection: Selection = _ALL,
-    after: int = 0,
-    *,
-    max_records: int = AMPLE,
-    max_bytes: int = AMPLE,
-) -> list[Record]:
-    """Read page by page to the end, and hold every page against its rules."""
-    records: list[Record] = []
-    more = True
-    while more:
-        page = await history.read(
-            after, selection=selection, max_records=max_records, max_bytes=max_bytes
-        )
-        _check_page(page, after, max_records, max_bytes)
-        expect(page.last > after or not page.more, "a page with `more` goes forward", page)
-        expect(page.last <= max(history.log.head, after), "a page ends at the log's head", page)
-        records += page.records
-        after, more = page.last, page.more
-    expect(after >= history.log.head, "the last page reaches the log's head", after)
-    return records
-
-
-def _check_page(page: Page, after: int, max_records: int, max_bytes: int) -> None:
-    records, last = page.records, page.last
-    places = positions(records)
-    expect(places == sorted(set(places)), "a page is in order, each record once", places)
-    inside = all(after < position <= last for position in places)
-    expect(inside, "a page's records lie behind `after` and not behind `last`", places)
-    expect(len(records) <= max_records, "a page keeps to `max_records`", len(records))
-    size = sum(len(record.frame) for record in records)
-    fits = size <= max_bytes or len(records) == 1
-    expect(fits, "a page keeps to `max_bytes`, or has one record", size)
-
-
 # -- the rules
 
 
@@ -167,7 +92,7 @@ async def _empty_has_a_cursor(history: History) -> None:
 async def _log_has_one_order(history: History) -> None:
     updates = [update(str(n), "ab"[n % 2], "c") for n in range(10)]
     appended = await publish(history, *updates[:7]) + await publish(history, *updates[7:])
-    records = [record for _id, record in appended if record is not None]
+    records = stored(appended)
     expect(len(records) == len(updates), "each update gives one record", appended)
     places = positions(records)
     expect(places == sorted(set(places)), "positions ascend", places)
@@ -211,24 +136,13 @@ async def _pages_have_limits(history: History) -> None:
     records = await fill(history, 10)
     size = len(records[0].frame)
     for max_records, max_bytes in ((1, AMPLE), (3, AMPLE), (AMPLE, 1), (AMPLE, 3 * size + 1)):
-        read = await read_all(history, _ALL, max_records=max_records, max_bytes=max_bytes)
+        read = await read_all(history, ALL, max_records=max_records, max_bytes=max_bytes)
         whole = positions(read) == positions(records)
         expect(whole, "small pages together give everything", (max_records, max_bytes, read))
     for after in (records[3].position, history.log.head, history.log.head + 5):
-        read = await read_all(history, _ALL, after)
+        read = await read_all(history, ALL, after)
         wanted = [position for position in positions(records) if position > after]
         expect(positions(read) == wanted, f"reading starts behind {after}", read)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Suffix:
-    """Matches topics by their end."""
-
-    suffix: str
-
-    def matches(self, topic: str, /) -> bool:
-        return topic.endswith(self.suffix)
 
 
 _TOPICS: Final = ("a", "b", "c/1", "d/1", "é ☃/\N{ROCKET}?%2F#")
@@ -238,9 +152,9 @@ _SELECTIONS: Final = (
     Selection(["a", "never"]),
     Selection(["never"]),
     Selection([_TOPICS[-1]]),
-    Selection([_Suffix("/1")]),
-    Selection(["b", _Suffix("/1")]),
-    _ALL,
+    Selection([Suffix("/1")]),
+    Selection(["b", Suffix("/1")]),
+    ALL,
     Selection([]),
 )
 
@@ -248,55 +162,21 @@ _SELECTIONS: Final = (
 async def _selections_select(history: History) -> None:
     records = await fill(history, 20, *_TOPICS)
     both = await publish(history, update("both", "b", "a"), update("secret", "a", private=True))
-    records += [record for _id, record in both if record is not None]
+    records += stored(both)
     for selection in _SELECTIONS:
         wanted = [r.position for r in records if selection.matches(r.topics)]
         for max_records in (1, 4, AMPLE):
             read = positions(await read_all(history, selection, max_records=max_records))
             expect(read == wanted, f"{selection!r} gives its records, each once", read)
         for count in (0, 1, 3, 100):
-            after = await history.position_before_last(count, selection=selection)
+            after = await history.position_before_last(count, selection=selection, allow=ALL)
             read = positions(await read_all(history, selection, after))
             last = wanted[-count:] if count else []
             expect(read == last, f"the last {count} of {selection!r} are found", (after, read))
-
-
-async def _publishers_choose_ids(history: History) -> None:
-    appended = await publish(history, update("1", id="x"), update("2"), update("3", id="x"))
-    expect([a.id for a in appended][::2] == ["x", "x"], "a publisher's id is kept", appended)
-    records = [record for _id, record in appended if record is not None]
-    expect(len(records) == 3, "using an id again is no repetition", appended)  # noqa: PLR2004 - all three
-    found = await history.find("x")
-    expect(found == records[2].position, "of records with one id the newest is found", found)
-    for strange in (records[1].id, "y", "", "\0", "\ud800", "x" * 1000, "X"):
-        found = await history.find(strange)
-        expect(found is None, f"no publisher chose {strange!r}", found)
-
-
-async def _longest_ids_and_keys_are_taken(history: History) -> None:
-    longest = update("good", id="!" * 128, dedup="é" * 255)
-    (appended,) = await publish(history, longest)
-    expect(appended.record is not None, "an id of 128 characters is taken", appended)
-    (again,) = await publish(history, longest)
-    expect(again == ("!" * 128, None), "a key of 255 characters is known again", again)
-
-
-async def _repeated_keys_are_one_publish(history: History) -> None:
-    first, again, other = await publish(
-        history,
-        update("1", dedup="k"),
-        update("2", dedup="k", id="x"),
-        update("3", dedup="K"),
-    )
-    expect(again == (first.id, None), "a repeated key gives the first id", again)
-    expect(other.record is not None, "another key is another publish", other)
-    (later,) = await publish(history, update("4", "b", dedup="k"))
-    expect(later == (first.id, None), "in a later append too", later)
-    read = await read_all(history)
-    expect(len(read) == 2, "a repetition isn't stored", read)  # noqa: PLR2004 - two keys
-    (own,) = await publish(history, update("5", dedup="own", id="y"))
-    (later,) = await publish(history, update("6", dedup="own"))
-    expect(later == (own.id, None), "the first id may be a publisher's", later)
+    for allow, visible in ((NOTHING, records[-2]), (Selection(["a"]), records[-1])):
+        after = await history.position_before_last(1, selection=ALL, allow=allow)
+        seen = after < visible.position
+        expect(seen, f"private records count if they are allowed, by {allow!r}", after)
 
 
 async def _purging_removes_and_leaves_gaps(history: History) -> None:
@@ -348,9 +228,7 @@ CHECKS: Final[tuple[Callable[[History], Awaitable[None]], ...]] = (
     _append_leaves_the_log_alone,
     _pages_have_limits,
     _selections_select,
-    _publishers_choose_ids,
-    _longest_ids_and_keys_are_taken,
-    _repeated_keys_are_one_publish,
+    *ID_CHECKS,
     _purging_removes_and_leaves_gaps,
     _trimming_without_need_does_nothing,
     _statistics_count,
@@ -381,7 +259,7 @@ async def _oldest_go_first(history: History) -> None:
     in_log = positions(list(history.log))
     expect(set(in_log) <= set(read), "`log` has nothing that isn't kept", in_log)
     cursors = [0, *positions(records)]
-    for selection in (Selection(["quiet"]), Selection(["busy"]), Selection(["x"]), _ALL):
+    for selection in (Selection(["quiet"]), Selection(["busy"]), Selection(["x"]), ALL):
         gone = [r.position for r in records[:-_SMALL] if selection.matches(r.topics)]
         for after in cursors:
             wanted = any(position > after for position in gone)
@@ -396,7 +274,8 @@ async def _oldest_go_first(history: History) -> None:
 async def _keys_and_ids_go_with_their_record(history: History) -> None:
     (first,) = await publish(history, update("1", id="x", dedup="k"))
     await fill(history, _SMALL)
-    expect(await history.find("x") is None, "an id goes with its record", "x")
+    found = await history.find("x", selection=ALL, allow=ALL)
+    expect(found is None, "an id goes with its record", found)
     position = history.epochs.resolve("x", history.log.head)
     expect(position is None, "a publisher's id is none of the hub's", position)
     (again,) = await publish(history, update("2", dedup="k"))
@@ -408,7 +287,8 @@ async def _everything_outlives_closing(
 ) -> None:
     async with history:
         await fill(history, 5, "a", "b")
-        (own,) = await publish(history, update("own", id="x", dedup="k", private=True))
+        own_update = update("own", id="x", dedup="k", private=True)
+        (own,) = await publish(history, own_update)
         records = await read_all(history)
         removed = len(await fill(history, 1, "gone")) and await history.purge("gone")
         cursor, head = history.epochs.format(history.log.head), history.log.head
@@ -420,9 +300,14 @@ async def _everything_outlives_closing(
         expect(same, "records are what they were", again)
         position = second.epochs.resolve(cursor, second.log.head)
         expect(position == head, "a cursor from before is good", cursor)
-        expect(await second.find("x") is not None, "publishers' ids are found", "x")
-        repeated = await publish(second, update("again", dedup="k"))
-        expect(repeated == [(own.id, None)], "keys are known", repeated)
+        found = await second.find("x", selection=ALL, allow=ALL)
+        expect(found is not None, "publishers' ids are found", found)
+        found = await second.find("x", selection=ALL, allow=NOTHING)
+        expect(found is None, "private ones by those who may see them", found)
+        (repeated,) = await publish(second, own_update)
+        expect(repeated == Appended(own.id, None), "keys are known", repeated)
+        (refused,) = await publish(second, update("again", dedup="k"))
+        expect(refused.error is not None, "and the events that they came with", refused)
         gaps = [second.gaps.has_gap(Selection([topic]), 0) for topic in ("gone", "a")]
         expect(gaps == [True, False], "gaps are known, per topic", gaps)
         counted = second.statistics()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hub_helpers import FakeSink, record
 
-from h3trio.hub._fanout.feed import MAX_BATCH_BYTES, FanoutState, Feed, Subscriber
+from h3trio._wire.batch import Batch
+from h3trio.hub._fanout.feed import MAX_BATCH_BYTES, MAX_SINGLE_BYTES, FanoutState, Feed, Subscriber
 from h3trio.hub._history.selection import NOTHING, Selection
 
 
@@ -147,7 +148,7 @@ async def test_a_busy_or_broken_sink_leaves_without_moving() -> None:
     closed, closed_sink = join(feed)
     _, other = join(feed)
     busy_sink.stalled = True
-    busy_sink.send_batch_nowait(record(99).batch)
+    busy_sink.send_batch_nowait(Batch((record(99).frame,)))
     gone_sink.broken = True
     closed_sink.closed = True
     feed.append(record(1))
@@ -237,6 +238,21 @@ async def test_the_same_records_in_many_feeds_are_joined_once() -> None:
     for feed in feeds:
         sweep_all(feed)
     assert len({id(sink.batches[0]) for sink in sinks}) == 1
+
+
+async def test_a_record_alone_is_framed_once_for_many_feeds() -> None:
+    """Its batch is kept for the next feed, beside the newest others, and not for good."""
+    state = FanoutState(max_records=1000)
+    one = record(1, data="x" * 100_000)
+    batch = state.batch_of(one)
+    assert (batch.payload, batch.count) == (one.frame, 1)
+    fitting = MAX_SINGLE_BYTES // len(batch.chunked)
+    for n in range(2, fitting):
+        state.batch_of(record(n, data="x" * 100_000))
+    assert state.batch([one]) is state.batch_of(one) is batch
+    for n in range(fitting, fitting + 3):
+        state.batch_of(record(n, data="x" * 100_000))
+    assert state.batch_of(one) is not batch
 
 
 async def test_private_records_need_the_right() -> None:

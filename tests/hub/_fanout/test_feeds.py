@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 from hub_helpers import FakeSink, record
 
 from h3trio.hub._fanout.feed import FanoutState, Subscriber
-from h3trio.hub._fanout.feeds import Feeds
+from h3trio.hub._fanout.feeds import MAX_MATCH_BYTES, Feeds
 from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.selection import NOTHING, Selection, TopicMatcher
 
@@ -90,6 +91,33 @@ def test_a_matcher_is_asked_once_per_topic() -> None:
     feeds.append(record(4, "news"))
     assert waiting(late)
     assert asked == ["news", "news"]
+
+
+def test_the_answers_of_matchers_are_bounded_in_bytes() -> None:
+    """Long topics are few, and the newest of them."""
+    feeds = make_feeds()
+    asked: list[str] = []
+    joined(feeds, Counting("never", asked))
+    topics = [f"{n}/{'x' * 10_000}" for n in range(MAX_MATCH_BYTES // 10_000 + 1)]
+    for position, topic in enumerate(topics):
+        feeds.append(record(position, topic))
+    feeds.append(record(len(topics), topics[-1]))
+    assert len(asked) == len(topics)
+    feeds.append(record(len(topics) + 1, topics[0]))
+    assert len(asked) == len(topics) + 1
+
+
+def test_a_topic_of_several_feeds_is_left_by_each() -> None:
+    """Whoever goes first, the others get what comes."""
+    for order in permutations(range(3)):
+        feeds = make_feeds()
+        members = [joined(feeds, "a", extra) for extra in ("b", "c", "d")]
+        for position, leaving in enumerate(order, 1):
+            feeds.append(record(position, "a"))
+            assert [waiting(one) for one in members if one.feed] == [True] * (4 - position)
+            members[leaving].leave_feed()
+            feeds.forget_if_empty(members[leaving].selection, members[leaving].allow)
+        assert feeds.topics == {}
 
 
 def test_a_forgotten_feed_gets_nothing() -> None:

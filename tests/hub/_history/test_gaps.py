@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h3trio.hub._history.gaps import Gaps
+from h3trio.hub._history.gaps import MAX_ANSWERED, Gaps
 from h3trio.hub._history.selection import Selection
 
 
@@ -95,6 +95,33 @@ def test_the_table_is_bounded_and_folds_into_a_floor() -> None:
     assert gaps.has_gap(Selection(["t1"]), 0)
     assert gaps.has_gap(Selection(["never"]), 1)
     assert not gaps.has_gap(Selection(["never"]), 2)
+
+
+def test_the_table_is_bounded_in_bytes() -> None:
+    """Long names are fewer topics; one that is noted again counts once."""
+    sizes: list[int] = []
+    for length in (10, 1000):
+        gaps = Gaps(max_bytes=100_000)
+        for position in range(1, 1001):
+            gaps.note(f"{position:0{length}}", position)
+            gaps.note(f"{position:0{length}}", position)
+        sizes.append(1000 - gaps.floor)
+    assert sizes == [346, 78]
+
+
+def test_answers_for_matchers_are_bounded() -> None:
+    """Selections of many matchers are forgotten sooner: they keep them alive."""
+    gaps = Gaps()
+    gaps.note("a", 1)
+    prefixes = [[Prefix(f"{n}/{m}") for m in range(MAX_ANSWERED // 4)] for n in range(9)]
+    selections = [Selection(several) for several in prefixes]
+    for selection in selections:
+        assert gaps.newest(selection) == 0
+    for prefix, *_others in prefixes:
+        prefix.asked = 0
+    for selection in reversed(selections):
+        assert gaps.newest(selection) == 0
+    assert [prefix.asked for prefix, *_others in prefixes] == [1] * 5 + [0] * 4
 
 
 def test_what_is_noted_again_is_kept_longest() -> None:

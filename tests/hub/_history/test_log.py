@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections import Counter
+from functools import partial
 
 import pytest
+from hub_helpers import BusiestStep, Matcher
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
-from h3trio.hub._history.log import MAX_SCAN, Log
+from h3trio.hub._history.log import MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES, Log
 from h3trio.hub._history.record import Record
 from h3trio.hub._history.retention import Retention
-from h3trio.hub._history.selection import Selection
+from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN, NOTHING, Selection
 
 EVERYTHING = Selection(["*"])
 AMPLE = 10**9
@@ -35,13 +39,19 @@ class Prefix:
         return isinstance(other, Prefix) and other.prefix == self.prefix
 
 
-def record(position: int, *topics: str, id: str | None = None, size: int = 10) -> Record:
+def record(
+    position: int,
+    *topics: str,
+    id: str | None = None,
+    size: int = 10,
+    private: bool = False,
+) -> Record:
     """Make a record with an id of the hub's, unless given."""
     return Record(
         position=position,
         id=f"bcdf2345-{position}" if id is None else id,
         topics=topics or ("a",),
-        private=False,
+        private=private,
         published=float(position),
         frame=b"x" * size,
     )
@@ -144,12 +154,38 @@ def test_matchers_are_asked_of_every_record() -> None:
     assert read(log, Selection([Prefix("x/"), "y"])) == [1, 2, 3]
 
 
-def test_a_long_search_ends_its_page() -> None:
-    """A page with matchers is bounded by what it looks at, and then says where to go on."""
-    log = log_of(*(record(n, "other") for n in range(1, MAX_SCAN + 1)), record(MAX_SCAN + 1, "x"))
+@table("patterns, topics", [(1, 1), (5, 1), (1, 5), (40, 1), (400, 1), (400, 5)])
+def test_a_search_asks_so_many_matchers_between_checkpoints(patterns: int, topics: int) -> None:
+    """A page ends by what matching its records may cost, but has looked at one."""
+    asked: Counter[str] = Counter()
+
+    class Counting(Prefix):
+        def matches(self, topic: str, /) -> bool:
+            asked["calls"] += 1
+            return super().matches(topic)
+
+    selection = Selection(Counting(f"x{n}") for n in range(patterns))
+    names = [[f"{n}/{t}" for t in range(topics)] for n in range(1, 101)]
+    log = log_of(*(record(n, *given) for n, given in enumerate(names, 1)), record(101, "x0"))
+    after, pages, found = 0, 0, list[int]()
+    while after < log.head:
+        page = log.read(after, selection=selection, max_records=9, max_bytes=AMPLE)
+        assert page
+        assert asked["calls"] <= max(MAX_SCAN // MATCH_COST, patterns * topics)
+        assert (page.last > after, page.more) == (True, page.last < 101)
+        after, pages = page.last, pages + 1
+        asked.clear()
+        found += [r.position for r in page.records]
+    assert found == [101]
+    assert pages > 1
+
+
+def test_a_search_looks_at_so_many_records_between_checkpoints() -> None:
+    """A page ends when it has looked at its number of records, though all have the same topic."""
+    log = log_of(*(record(n, "other") for n in range(1, 3 * MAX_SCAN)), record(3 * MAX_SCAN, "x"))
     page = log.read(0, selection=Selection([Prefix("x")]), max_records=9, max_bytes=AMPLE)
-    assert page == ([], MAX_SCAN, True)
-    assert read(log, Selection([Prefix("x")])) == [MAX_SCAN + 1]
+    assert page == ([], MAX_SCAN - MATCH_COST, True)
+    assert read(log, Selection([Prefix("x")])) == [3 * MAX_SCAN]
 
 
 def test_positions_need_not_be_consecutive() -> None:
@@ -163,7 +199,7 @@ def test_positions_need_not_be_consecutive() -> None:
 # -- the last so many
 
 
-def test_the_position_before_the_last_ones_is_found() -> None:
+async def test_the_position_before_the_last_ones_is_found() -> None:
     """Reading behind it gives just as many, or all where there are fewer."""
     log = log_of(*(record(n, "a" if n % 3 else "b") for n in range(1, 10)), record(10, "a", "b"))
     for selection in (
@@ -174,17 +210,17 @@ def test_the_position_before_the_last_ones_is_found() -> None:
     ):
         everything = read(log, selection)
         for count in range(12):
-            after = log.position_before_last(count, selection=selection)
+            after = await log.position_before_last(count, selection=selection, allow=NOTHING)
             assert after is not None
             assert read(log, selection, after) == (everything[-count:] if count else [])
 
 
-def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
+async def test_a_log_with_a_store_doesnt_know_what_it_hasnt() -> None:
     """If the store may have more, the log says nothing."""
     log = log_of(record(5), record(6), floor=4, head=4)
-    assert log.position_before_last(2, selection=EVERYTHING) == 4
-    assert log.position_before_last(3, selection=EVERYTHING) is None
-    assert log.position_before_last(1, selection=Selection(["never"])) is None
+    assert await log.position_before_last(2, selection=EVERYTHING, allow=NOTHING) == 4
+    assert await log.position_before_last(3, selection=EVERYTHING, allow=NOTHING) is None
+    assert await log.position_before_last(1, selection=Selection(["never"]), allow=NOTHING) is None
 
 
 # -- limits
@@ -257,19 +293,86 @@ def test_the_head_stays_when_the_last_record_goes() -> None:
     assert read(log) == [3]
 
 
+def test_the_topic_that_was_quiet_longest_loses_first() -> None:
+    """Beyond limits in all its oldest go, then the next quiet topic's; the newest record stays."""
+    gone: list[int] = []
+    log = Log(limits(max_events=4), forget=lambda r: gone.append(r.position), quiet_first=True)
+    for position, topics in enumerate(["a", "b", "b", "a", "a", "a", "a", "cd", "c", "a"], start=1):
+        log.append(record(position, *topics))
+    assert gone == [2, 3, 1, 4, 5, 8]
+    assert read(log) == [6, 7, 9, 10]
+    for position in (11, 12):
+        log.append(record(position, "d", "e"))
+    assert read(log) == [7, 10, 11, 12]
+    log.append(record(13, "f", size=AMPLE // 10**5))
+    assert read(log) == [10, 11, 12, 13]
+
+
+def test_a_newest_record_alone_in_its_topic_stays() -> None:
+    """Where it shares its other topic with all that is left, that one loses its oldest."""
+    log = Log(limits(max_events=2), forget=lambda _r: None, quiet_first=True)
+    for position, topics in enumerate(["a", "a", "ba"], start=1):
+        log.append(record(position, *topics))
+    assert read(log) == [2, 3]
+
+
 # -- publishers' own ids
 
 
-def test_the_newest_of_records_with_one_id_is_found() -> None:
+async def test_the_newest_of_records_with_one_id_is_found() -> None:
     """An id used again stands for the newest record that is left."""
+    find = partial(Log.find, selection=EVERYTHING, allow=NOTHING)
     log = log_of(record(1, id="x"), record(2, id="x"), record(3), record(4, id="x"))
-    assert (log.find("x"), log.find("y"), log.find("bcdf2345-3")) == (4, None, None)
+    found = [await find(log, id) for id in ("x", "y", "bcdf2345-3")]
+    assert found == [4, None, None]
     log.remove(4)
-    assert log.find("x") == 2
+    assert await find(log, "x") == 2
     log.remove(1)
-    assert log.find("x") == 2
+    assert await find(log, "x") == 2
     log.remove(2)
-    assert log.find("x") is None
+    assert await find(log, "x") is None
+
+
+async def test_looking_for_an_id_asks_a_few_matchers_between_checkpoints() -> None:
+    """However many topics have it, and however many private events of one."""
+    asked = Counter[str]()
+    patterns = [Matcher(f"never/{n}", asked) for n in range(40)]
+    log = log_of(*(record(n, f"t/{n}", id="x", private=True) for n in range(1, 200)))
+    log.append(record(200, "last", id="x"))
+    for n in range(201, 400):
+        log.append(record(n, "last", id="x", private=True))
+    for selection, allow in (
+        (Selection([*patterns, Matcher("last", asked)]), NOTHING),
+        (Selection(["last"]), Selection(patterns)),
+        (EVERYTHING, Selection(patterns)),
+    ):
+        with BusiestStep(Matcher.matches) as busiest:
+            assert await log.find("x", selection=selection, allow=allow) == 200
+        assert busiest.total > 100 * 40
+        assert busiest.most <= MAX_SCAN // MATCH_COST
+
+
+class Comparing(int):
+    """A position that counts what it is compared with."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Comparing.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def test_taking_out_records_whose_ids_were_used_again_is_linear() -> None:
+    """No record is looked for among all others with its id."""
+    count = 2000
+    log = log_of(*(record(Comparing(n), "ab"[n % 2], id="x") for n in range(1, count + 1)))
+    Comparing.compared = 0
+    for position in reversed(log.positions("a")):
+        log.remove(position)
+    assert len(log) == count // 2
+    assert Comparing.compared <= 10 * count
 
 
 # -- memory
@@ -280,6 +383,19 @@ def traced_size(log: Log) -> int:
     gc.collect()
     assert log.head
     return tracemalloc.get_traced_memory()[0]
+
+
+def test_topics_are_bounded_in_bytes() -> None:
+    """Small events of many or long topics are as few as their topics take memory."""
+    log = Log(limits(max_events=10_000), forget=lambda _r: None)
+    for n in range(1, 61):
+        log.append(record(n, *(f"{n}/{topic:0500}" for topic in range(500))))
+    bound = max(MIN_TOPIC_BYTES, 10_000 * RECORD_TOPIC_BYTES)
+    assert 0.9 * bound < log.topic_bytes <= bound
+    assert read(log) == list(range(61 - len(log), 61))
+    for position in read(log):
+        log.remove(position)
+    assert log.topic_bytes == 0
 
 
 @pytest.mark.slow
@@ -344,7 +460,7 @@ def test_a_log_is_a_list(
     kept: list[Record] = []
     for position, (_kind, value) in enumerate(steps, start=1):
         if isinstance(value, int):
-            assert log.remove(value) == any(r.position == value for r in kept)
+            assert (log.remove(value) is not None) == any(r.position == value for r in kept)
             kept = [r for r in kept if r.position != value]
         else:
             log.append(record(position, *value))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from hub_helpers import BusiestStep
 
 from h3trio import SSEEvent
 from h3trio.hub import MemoryHistory, Selection, Update
+from h3trio.hub._history.log import Log
+from h3trio.hub._history.selection import MAX_SCAN
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class Clock:
 def put(history: MemoryHistory, *topics: str, dedup: str | None = None) -> str:
     """Publish one event as a hub does; return its id."""
     update = Update(event=SSEEvent("x" * 20), topics=topics or ("a",), dedup=dedup)
-    ((id, record),) = history.append_nowait([update])
+    ((id, record, _error),) = history.append_nowait([update])
     if record is not None:
         history.log.append(record)
     return id
@@ -143,3 +147,19 @@ def test_limits_are_checked() -> None:
         MemoryHistory(max_events=0)
     with pytest.raises(TypeError, match="max_age must be a number"):
         MemoryHistory(max_age="1h")  # type: ignore[arg-type]  # it is what's tested
+
+
+@pytest.mark.parametrize(("topics", "count"), [(1, 1000), (50, 100)])
+async def test_removing_lets_others_run(topics: int, count: int) -> None:
+    """Purging and trimming take out so many records between checkpoints, by topics of a record."""
+    clock = Clock()
+    names = [f"t/{n}" for n in range(topics)]
+    async with MemoryHistory(max_age=10, clock=clock) as history:
+        for remove in (partial(history.purge, "t/0"), history.trim):
+            for _ in range(count):
+                put(history, *names)
+            clock.now += 11
+            with BusiestStep(Log.remove) as busiest:
+                assert await remove() == count
+            assert busiest.total == count
+            assert busiest.most <= MAX_SCAN // (4 * topics) + 1

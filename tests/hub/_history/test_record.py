@@ -126,13 +126,6 @@ def test_topics_and_rights_are_kept() -> None:
 # -- records
 
 
-def test_a_records_batch_is_made_once() -> None:
-    """However many feeds a record lands in, its frame is wrapped, and later chunked, once."""
-    record = placed()
-    assert record.batch is record.batch
-    assert (record.batch.payload, record.batch.count) == (record.frame, 1)
-
-
 def test_a_record_shows_place_id_and_topics() -> None:
     """Its repr is enough to tell what a failing test saw."""
     assert repr(placed(topics=("a", "b"))) == "<Record 7: bcdf2345-7 on a, b>"

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hub_helpers import Matcher
 
-from h3trio.hub._history.selection import EVERYTHING, NOTHING, Selection, TopicMatcher
+from h3trio.hub._history.selection import (
+    EVERYTHING,
+    MATCH_COST,
+    MAX_SCAN,
+    NOTHING,
+    Selection,
+    TopicMatcher,
+    Turn,
+)
 
 
 class Prefix:
@@ -83,3 +92,28 @@ def test_a_selection_shows_its_topics() -> None:
     assert repr(Selection(["b", "a", Prefix("x")])) == "<Selection: a, b, x…>"
     assert repr(Selection(["*", "a"])) == "<Selection: *>"
     assert repr(NOTHING) == "<Selection: nothing>"
+
+
+def test_a_matcher_costs_as_its_patterns_do() -> None:
+    """One that says how many patterns it stands for counts as so many."""
+
+    class Several(Matcher):
+        def __len__(self) -> int:
+            return 5
+
+    one, both = Selection([Matcher("a")]), Selection(["x", Matcher("a"), Several("b")])
+    assert [one.cost(3), both.cost(3), Selection(["x"]).cost(3)] == [
+        3 * MATCH_COST,
+        3 * 6 * MATCH_COST,
+        0,
+    ]
+
+
+def test_a_turn_ends_before_it_is_too_much() -> None:
+    """What ends it is the first of the next; nothing is too much for a turn of its own."""
+    turn = Turn()
+    assert [turn.spend() for _ in range(MAX_SCAN)] == [False] * MAX_SCAN
+    assert turn.spend(MAX_SCAN - 2)
+    assert not turn.spend()
+    assert turn.spend(10 * MAX_SCAN)
+    assert turn.spend()

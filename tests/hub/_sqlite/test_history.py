@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hub_helpers import Matcher
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -17,18 +20,20 @@ from h3trio.hub import (
     Appended,
     HistoryError,
     HistoryFullError,
+    KeyReusedError,
     Record,
     Selection,
     SQLiteHistory,
     Update,
 )
-from h3trio.hub._history.log import MAX_SCAN
+from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN, NOTHING
+from h3trio.hub._sqlite import pages
 from h3trio.hub._sqlite.change import MAX_REMOVED_RECORDS
+from h3trio.hub._sqlite.schema import connect
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 EVERYTHING = Selection(["*"])
 AMPLE = 10**9
@@ -69,16 +74,22 @@ def history(tmp_path: Path) -> Callable[..., SQLiteHistory]:
 
 
 def update(
-    *topics: str, data: str = "x", id: str | None = None, dedup: str | None = None
+    *topics: str,
+    data: str = "x",
+    id: str | None = None,
+    dedup: str | None = None,
+    private: bool = False,
 ) -> Update:
     """Make an update."""
-    return Update(event=SSEEvent(data, id=id), topics=topics or ("a",), dedup=dedup)
+    return Update(
+        event=SSEEvent(data, id=id), topics=topics or ("a",), dedup=dedup, private=private
+    )
 
 
 async def put(history: SQLiteHistory, *updates: Update) -> list[Appended]:
     """Append as a hub does."""
     appended = await history.append(updates)
-    for _id, record in appended:
+    for _id, record, _error in appended:
         if record is not None:
             history.log.append(record)
     return appended
@@ -168,7 +179,7 @@ async def test_positions_go_on_after_the_last_records_were_purged(
         await first.purge("a")
     async with history() as again:
         assert (again.log.head, again.log.floor) == (3, 0)
-        ((id, record),) = await put(again, update())
+        ((id, record, _error),) = await put(again, update())
         assert record is not None
         assert record.position == 4
         assert again.epochs.resolve(id, again.log.head) == 4
@@ -182,11 +193,11 @@ async def test_a_restored_copy_knows_no_later_ids(
         await fill(first, 3)
     shutil.copy(tmp_path / "hub.db", tmp_path / "copy.db")
     async with history() as first:
-        lost = [id for id, _record in await put(first, update(), update())]
+        lost = [id for id, _record, _error in await put(first, update(), update())]
         kept = first.epochs.format(3)
     shutil.copy(tmp_path / "copy.db", tmp_path / "hub.db")
     async with history() as restored:
-        new = [id for id, _record in await put(restored, update(), update())]
+        new = [id for id, _record, _error in await put(restored, update(), update())]
         head = restored.log.head
         assert [restored.epochs.resolve(id, head) for id in new] == [4, 5]
         assert [restored.epochs.resolve(id, head) for id in lost] == [None, None]
@@ -305,7 +316,7 @@ async def test_purging_takes_what_is_in_the_log(history: Callable[..., SQLiteHis
     async with history() as one:
         count = MAX_REMOVED_RECORDS + 1
         await fill(one, 2 * count, "a", "b")
-        ((_id, coming),) = await one.append([update("a")])
+        ((_id, coming, _error),) = await one.append([update("a")])
         assert await one.purge("a") == count
         assert coming is not None
         one.log.append(coming)
@@ -322,19 +333,23 @@ async def test_reading_stops_at_the_logs_head(history: Callable[..., SQLiteHisto
         await fill(one, 3)
         await one.append([update(id="x")])
         assert await read(one) == [1, 2, 3]
-        assert await one.find("x") is None
-        assert await one.position_before_last(2, selection=EVERYTHING) == 1
+        assert await one.find("x", selection=EVERYTHING, allow=NOTHING) is None
+        assert await one.position_before_last(2, selection=EVERYTHING, allow=NOTHING) == 1
 
 
 async def test_of_records_with_one_id_the_newest_is_found(
     history: Callable[..., SQLiteHistory],
 ) -> None:
-    """In the file as in memory."""
+    """In the file as in memory, within a topic; of several topics the oldest of these."""
     async with history(tail_events=1) as one:
         await put(one, update(id="x"), update("b", id="x"), update("b", id="x"), update())
-        assert await one.find("x") == 3
+        found = [
+            await one.find("x", selection=selection, allow=NOTHING)
+            for selection in (EVERYTHING, Selection(["a", "b"]), Selection(["b"]))
+        ]
+        assert found == [1, 1, 3]
         await one.purge("b")
-        assert await one.find("x") == 1
+        assert await one.find("x", selection=Selection(["b"]), allow=NOTHING) is None
 
 
 async def test_a_long_search_ends_its_page(history: Callable[..., SQLiteHistory]) -> None:
@@ -344,8 +359,69 @@ async def test_a_long_search_ends_its_page(history: Callable[..., SQLiteHistory]
         await fill(one, 1, "a/x")
         selection = Selection([Suffix("/x")])
         page = await one.read(0, selection=selection, max_records=9, max_bytes=AMPLE)
-        assert page == ([], MAX_SCAN, True)
+        assert page == ([], MAX_SCAN - MATCH_COST, True)
         assert await read(one, selection) == [MAX_SCAN + 1]
+
+
+async def test_a_thread_asks_a_few_matchers_at_a_time(
+    history: Callable[..., SQLiteHistory],
+) -> None:
+    """While a thread asks matchers nobody else's Python runs: so it says how far it came."""
+    asked = Counter[str]()
+    patterns = Selection([Matcher(f"never/{n}", asked) for n in range(40)])
+    last = Selection([Matcher("last", asked)])
+    async with history(tail_events=1) as one:
+        await put(one, update("last"), *(update(f"t/{n}", private=True) for n in range(200)))
+        with closing(connect(one.path, mode="ro")) as db:
+            for selection, allow in ((EVERYTHING, patterns), (last, NOTHING), (last, patterns)):
+                left, position, turns = 1, one.log.head, 0
+                rights = {"selection": selection, "allow": allow}
+                while left:
+                    asked.clear()
+                    left, position = pages.look_back(db, count=left, head=position, **rights)
+                    assert asked["calls"] <= MAX_SCAN // MATCH_COST
+                    turns += 1
+                assert turns > 1
+                assert position == await one.position_before_last(1, **rights) == 0
+            asked.clear()
+            page, _trims = pages.read_page(
+                db, after=0, head=99, selection=patterns, max_records=9, max_bytes=AMPLE
+            )
+            assert (page.records, page.more) == ([], True)
+            assert 0 < asked["calls"] <= MAX_SCAN // MATCH_COST
+
+
+async def test_a_database_of_the_first_schema_is_brought_up_to_date(
+    tmp_path: Path, history: Callable[..., SQLiteHistory]
+) -> None:
+    """Its records, ids and keys are what they were, and belong to their topics from now on."""
+    with closing(sqlite3.connect(tmp_path / "hub.db")) as old:
+        old.executescript(Path(__file__).with_name("schema_1.sql").read_text())
+    for _ in range(2):
+        async with history() as one:
+            assert await read(one) == [1, 2, 3, 4, 6]
+            assert one.gaps.newest(Selection(["gone"])) == 5
+            assert one.epochs.resolve("s2xf9cch-3", one.log.head) == 3
+            found = [
+                await one.find("x", selection=Selection(topics), allow=allow)
+                for topics, allow in (
+                    (["a"], NOTHING),
+                    (["b"], NOTHING),
+                    (["b"], EVERYTHING),
+                    (["a", "b"], EVERYTHING),
+                    (["d"], EVERYTHING),
+                )
+            ]
+            assert found == [3, 3, 4, 3, None]
+            again = await one.append(
+                [
+                    update("a", data="1", dedup="k"),
+                    update("b", "a", "c", data="3", id="x", dedup="l"),
+                    update("a", data="other", dedup="k"),
+                ]
+            )
+            assert [answer.id for answer in again] == ["s2xf9cch-1", "x", ""]
+            assert [type(answer.error) for answer in again[1:]] == [type(None), KeyReusedError]
 
 
 async def test_any_text_is_a_topic(history: Callable[..., SQLiteHistory]) -> None:
@@ -430,7 +506,7 @@ async def test_an_append_that_has_begun_finishes(history: Callable[..., SQLiteHi
             while not one._writer_threads.borrowed_tokens:  # noqa: SLF001 - nothing public says it
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        (((_id, record),),) = answers
+        (((_id, record, _error),),) = answers
         assert isinstance(record, Record)
         one.log.append(record)
         await fill(one, 1)
@@ -498,7 +574,7 @@ def make_newer(path: Path) -> None:
     ("spoil", "problem"),
     [
         (damage, "is damaged|malformed"),
-        (make_newer, r"newer h3trio \(schema 99, known is 1\)"),
+        (make_newer, r"newer h3trio \(schema 99, known is 2\)"),
         (lambda path: path.write_bytes(b"precious " * 1000), "is no history of h3trio"),
         (lambda path: path.write_bytes(b"x"), "is no history of h3trio"),
     ],

@@ -66,9 +66,9 @@ async def make(path: Path, *, tail: int = 2) -> SQLiteHistory:
     async with history:
         for number in range(EVENTS):
             event = SSEEvent(f"event {number}", id=OWN_ID if number == 2 else None)
-            for _id, record in await history.append([Update(event, ["news"])]):
-                assert record is not None
-                history.log.append(record)
+            for answer in await history.append([Update(event, ["news"])]):
+                assert answer.record is not None
+                history.log.append(answer.record)
     return open_history(path, tail=tail)
 
 
@@ -138,7 +138,7 @@ async def test_damage_beside_the_records_is_found_when_it_is_met(
     try:
         async with history:
             await history.read(0, selection=EVERYTHING, max_records=10, max_bytes=10**6)
-            await history.find(OWN_ID)
+            await history.find(OWN_ID, selection=EVERYTHING, allow=EVERYTHING)
             await history.append([Update(SSEEvent("x"), ["news"])])
             await history.purge("news")
     except HistoryError:

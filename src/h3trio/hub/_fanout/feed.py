@@ -50,6 +50,11 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 """Bytes of one send at most, or one event: a slow client is owed one batch, and a short turn of the
 sweep stays short."""
 
+MAX_SINGLE_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of the batches of one record that are kept for the next feed, or one."""
+_BATCH_BYTES: Final = 200
+"""Bytes of a batch without its frame."""
+
 _position = attrgetter("position")
 _NO_OFFERS: Final[dict[int, tuple[Batch, int]]] = {}
 
@@ -144,6 +149,9 @@ class FanoutState:
     """The record that came last, see `Feed.window`."""
     _records: Sequence[Record] = ()
     _batch: Batch | None = None
+    _single: dict[int, Batch] = field(default_factory=dict[int, Batch])
+    """The newest batches of one record, by its position."""
+    _single_bytes: int = 0
     ready: int = 0
     """Subscribers in all feeds: summing them up would take as long as there are feeds."""
     delivered: int = 0
@@ -161,11 +169,26 @@ class FanoutState:
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return the joined frames of some records."""
         if len(records) == 1:
-            return records[0].batch
+            return self.batch_of(records[0])
         if self._batch is None or records != self._records:
             self._records = records
             self._batch = Batch([record.frame for record in records])
         return self._batch
+
+    def batch_of(self, record: Record) -> Batch:
+        """Return a record's frame as a batch, made once however many feeds it lands in.
+
+        The newest are kept here and not with their records: those stay for as long as the history
+        lasts, and a batch is as large as its frame.
+        """
+        batch = self._single.get(record.position)
+        if batch is None:
+            batch = self._single[record.position] = Batch((record.frame,))
+            self._single_bytes += _BATCH_BYTES + len(batch.chunked)
+            while self._single_bytes > MAX_SINGLE_BYTES and len(self._single) > 1:
+                oldest = self._single.pop(next(iter(self._single)))
+                self._single_bytes -= _BATCH_BYTES + len(oldest.chunked)
+        return batch
 
 
 @final
@@ -197,6 +220,8 @@ class Feed:
     most stand at one position, some at another if the slices shifted."""
     _floor: int = 0
     """During a pass: the position up to which everybody will have everything."""
+    _asked: tuple[tuple[str, ...], bool] = ((), False)
+    """The topics of the last private record, and whether its subscribers may see it."""
 
     def __repr__(self) -> str:
         return f"<Feed of {self.selection!r}: {len(self.ready)} ready, {len(self.window)} waiting>"
@@ -216,12 +241,17 @@ class Feed:
 
     def allows(self, record: Record) -> bool:
         """Whether its subscribers may see a record that they selected; as in `selects`."""
-        try:
-            return not record.private or self.allow.matches(record.topics)
-        except BaseException as exc:  # noqa: BLE001 - as above
-            own_error(exc)
-            self.release()
-            return False
+        if not record.private:
+            return True
+        # Most private records of a feed have the same topics, and there may be many matchers.
+        if record.topics != self._asked[0]:
+            try:
+                self._asked = record.topics, self.allow.matches(record.topics)
+            except BaseException as exc:  # noqa: BLE001 - as above
+                own_error(exc)
+                self.release()
+                return False
+        return self._asked[1]
 
     def release(self) -> None:
         """Give its subscribers back to their own tasks, which go on from the log."""

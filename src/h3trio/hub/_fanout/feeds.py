@@ -6,6 +6,7 @@ kept per topic in a bounded cache.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final, final
 
 from .feed import Feed
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from .feed import Subscriber
     from .sweep import Sweep
 
-_MATCH_CACHE_TOPICS: Final = 10_000
-"""Topics whose feeds with matchers are kept."""
+MAX_MATCH_BYTES: Final = 4 * 1024 * 1024
+"""Memory of the topics whose feeds with matchers are kept, and of the lists of these feeds."""
+_MATCH_BYTES: Final = 100
+"""Memory of one of them without its name and its list."""
 
 
 @final
@@ -32,10 +35,12 @@ class Feeds:
         """The state that all of them share."""
         self._sweep = sweep
         self._by_key: dict[tuple[Selection, Selection], Feed] = {}
-        self.topics: dict[str, dict[Feed, None]] = {}
-        """The feeds of each topic that somebody ready selected by its name."""
+        self.topics: dict[str, tuple[Feed] | dict[Feed, None]] = {}
+        """The feeds of each topic that somebody ready selected by its name. A single one stands in
+        a tuple that all topics of the feed share; several are the keys of a dictionary."""
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
+        self._match_bytes = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -52,9 +57,14 @@ class Feeds:
             feed = self._by_key[key] = Feed(*key, self.state)
             if not feed.selection.is_exact:
                 self._broad[feed] = None
-                self._matches.clear()
+                self._forget_matches()
+            single = (feed,)
             for topic in feed.selection.topics if feed.selection.is_exact else ():
-                self.topics.setdefault(topic, {})[feed] = None
+                feeds = self.topics.setdefault(topic, single)
+                if isinstance(feeds, dict):
+                    feeds[feed] = None
+                elif feeds is not single:
+                    self.topics[topic] = dict.fromkeys((*feeds, feed))
         # Equal, and one object less for each subscriber.
         subscriber.selection, subscriber.allow = feed.selection, feed.allow
         feed.add(subscriber)
@@ -68,11 +78,12 @@ class Feeds:
         feed.clear()
         if not selection.is_exact:
             del self._broad[feed]
-            self._matches.clear()
+            self._forget_matches()
         for topic in selection.topics if selection.is_exact else ():
             feeds = self.topics[topic]
-            del feeds[feed]
-            if not feeds:
+            if isinstance(feeds, dict) and len(feeds) > 1:
+                del feeds[feed]
+            else:
                 del self.topics[topic]
 
     def append(self, record: Record) -> None:
@@ -102,7 +113,7 @@ class Feeds:
             return (*exact, *self._matching(topic))
         found: dict[Feed, None] = {}
         for topic in topics:
-            found.update(self.topics.get(topic, {}))
+            found.update(dict.fromkeys(self.topics.get(topic, ())))
             found.update(dict.fromkeys(self._matching(topic)))
         return found
 
@@ -113,7 +124,13 @@ class Feeds:
             feeds = tuple(feed for feed, answer in selects if answer)
             if any(answer is None for _feed, answer in selects):
                 return feeds
-            if len(self._matches) >= _MATCH_CACHE_TOPICS:
-                self._matches.clear()
+            size = _MATCH_BYTES + getsizeof(topic) + getsizeof(feeds)
+            if self._match_bytes + size > MAX_MATCH_BYTES:
+                self._forget_matches()
+            self._match_bytes += size
             self._matches[topic] = feeds
         return feeds
+
+    def _forget_matches(self) -> None:
+        self._matches.clear()
+        self._match_bytes = 0

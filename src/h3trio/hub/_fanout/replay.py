@@ -22,6 +22,7 @@ from h3trio._wire.batch import Batch
 from h3trio._wire.event import SSEEvent
 from h3trio.hub._history.errors import DamagedError
 from h3trio.hub._history.record import RESET, Page
+from h3trio.hub._history.selection import Turn
 
 from .feed import MAX_BATCH_BYTES
 
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 MAX_PAGE_RECORDS: Final = 1000
-"""Records of one page."""
-_CACHED_PAGES: Final = 64
+"""Records of one page, with those that its subscriber may not see. There is a checkpoint between
+two pages."""
+CACHED_PAGES: Final = 64
 """Pages that are kept for other subscribers."""
+MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of those pages: one with a large event isn't kept if it alone has more."""
 
 
 class _Prepared(NamedTuple):
@@ -48,6 +52,11 @@ class _Prepared(NamedTuple):
     batch: Batch | None
     last: int
     more: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the batch: its frames, and the same as a chunk."""
+        return 0 if self.batch is None else 2 * len(self.batch.chunked)
 
 
 @final
@@ -61,6 +70,7 @@ class Replay:
     def __init__(self, history: History) -> None:
         self._history = history
         self._pages: OrderedDict[tuple[object, ...], _Prepared] = OrderedDict()
+        self._page_bytes = 0
         self._purges = 0
         """Times that pages were forgotten: one read before the last time isn't kept."""
         self.resets = 0
@@ -75,6 +85,7 @@ class Replay:
     def forget_pages(self) -> None:
         """Forget all pages, as records were purged: no page may bring them back."""
         self._pages.clear()
+        self._page_bytes = 0
         self._purges += 1
 
     # -- where a subscription starts
@@ -83,8 +94,9 @@ class Replay:
         self, subscriber: Subscriber, *, last_event_id: str | None, first: int | str | None
     ) -> str | None:
         """Set the subscriber's position; return the reason of a reset, if it must be told one."""
+        await self._history.gaps.learn(subscriber.selection)
         if last_event_id is not None:
-            position = await self._find(last_event_id)
+            position = await self._find(subscriber, last_event_id)
             subscriber.position = position or 0
             if position is not None:
                 return None
@@ -97,14 +109,18 @@ class Replay:
             subscriber.position = 0
         else:
             subscriber.position = await self._history.position_before_last(
-                int(first), selection=subscriber.selection
+                int(first), selection=subscriber.selection, allow=subscriber.allow
             )
         return None
 
-    async def _find(self, event_id: str) -> int | None:
+    async def _find(self, subscriber: Subscriber, event_id: str) -> int | None:
         position = self._history.epochs.resolve(event_id, self._history.log.head)
+        if position is not None:
+            return position
         try:
-            return await self._history.find(event_id) if position is None else position
+            return await self._history.find(
+                event_id, selection=subscriber.selection, allow=subscriber.allow
+            )
         except DamagedError as exc:
             logger.error("%s; the id of a client is unknown", exc)  # noqa: TRY400 - it says all there is
             return None
@@ -126,9 +142,11 @@ class Replay:
                 gap there is told and the rest sent. Later, a gap returns `False`.
         """
         has_given = False
+        skips_from: int | None = None
         while True:
             # Also the checkpoint that lets others run between two pages.
             await subscriber.sink.flush()
+            await self._history.gaps.learn(subscriber.selection)
             prepared = await self._prepare(subscriber)
             # Not before: records may be removed while a store reads.
             if self._has_gap(subscriber):
@@ -138,6 +156,13 @@ class Replay:
                 continue
             if prepared.batch is None and not prepared.more:
                 return True
+            if prepared.batch is not None:
+                skips_from = None
+            elif skips_from is None:
+                skips_from = subscriber.position
+            else:
+                # The next one that comes with these rights goes over all of them in one step.
+                self._keep(subscriber, skips_from, prepared)
             if _gave(subscriber, prepared.batch):
                 subscriber.position = prepared.last
                 if prepared.batch is not None:
@@ -151,7 +176,7 @@ class Replay:
         return newest > subscriber.position and newest > subscriber.gap_seen
 
     async def _prepare(self, subscriber: Subscriber) -> _Prepared:
-        """Read and frame the next page; a checkpoint only if the store is asked."""
+        """Read and frame the next page; no checkpoint if there is nothing more behind it."""
         position, selection = subscriber.position, subscriber.selection
         key = (selection, subscriber.allow, position)
         if (known := self._pages.get(key)) is not None:
@@ -164,13 +189,12 @@ class Replay:
             page = await self._read(position, selection=selection, **limits)
             # The rest of the log is in memory: there is more to see.
             page = page._replace(more=True)
-        prepared = _Prepared(_batch(page.records, subscriber), page.last, page.more)
+        page = await _visible(page, subscriber.allow)
+        prepared = _Prepared(_batch(page.records), page.last, page.more)
         # The log's last page is still growing; the others don't change, unless there was a purge
         # since the read began.
         if page.more and purges == self._purges:
-            self._pages[key] = prepared
-            if len(self._pages) > _CACHED_PAGES:
-                self._pages.popitem(last=False)
+            self._keep(subscriber, position, prepared)
         return prepared
 
     async def _read(
@@ -195,6 +219,16 @@ class Replay:
                 logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
             self._history.gaps.raise_floor(after)
             return Page((), after, more=True)
+
+    def _keep(self, subscriber: Subscriber, position: int, prepared: _Prepared) -> None:
+        """Keep what follows a position, for others with the same selection and rights."""
+        key = (subscriber.selection, subscriber.allow, position)
+        known = self._pages.pop(key, None)
+        self._pages[key] = prepared
+        self._page_bytes += prepared.size - (0 if known is None else known.size)
+        while len(self._pages) > CACHED_PAGES or self._page_bytes > MAX_CACHED_BYTES:
+            _key, oldest = self._pages.popitem(last=False)
+            self._page_bytes -= oldest.size
 
     async def resync(self, subscriber: Subscriber) -> None:
         """Bring a subscriber that fell out of the history to the head, and tell it."""
@@ -227,7 +261,27 @@ def _gave(subscriber: Subscriber, batch: Batch | None) -> bool:
     return True
 
 
-def _batch(records: Sequence[Record], subscriber: Subscriber) -> Batch | None:
-    allow = subscriber.allow
-    frames = [r.frame for r in records if not r.private or allow.matches(r.topics)]
-    return Batch(frames) if frames else None
+async def _visible(page: Page, allow: Selection) -> Page:
+    """Leave those records on a page that may be seen.
+
+    A checkpoint only where asking the matchers takes more than a turn. Then others ran since the
+    page was read, and it says that there is more.
+    """
+    turn, more = Turn(), page.more
+    known: dict[tuple[str, ...], bool] = {}
+    records: list[Record] = []
+    for record in page.records:
+        topics = record.topics
+        is_new = record.private and topics not in known
+        if turn.spend(allow.cost(len(topics)) if is_new else 0):
+            await trio.lowlevel.checkpoint()
+            more = True
+        if is_new:
+            known[topics] = allow.matches(topics)
+        if not record.private or known[topics]:
+            records.append(record)
+    return Page(records, page.last, more)
+
+
+def _batch(records: Sequence[Record]) -> Batch | None:
+    return Batch([record.frame for record in records]) if records else None

@@ -141,7 +141,7 @@ def sweep_single_feeds(queue: deque[Feed], state: FanoutState, visits: int) -> i
         if record is not newest or batch is None:
             if batch is not None:
                 state.count(batch, given)
-            newest, batch, given = record, record.batch, 0
+            newest, batch, given = record, state.batch_of(record), 0
         try:
             idle = subscriber.send(batch)
         except BaseException as exc:  # noqa: BLE001 - its own task meets it, see `Feed`

@@ -44,5 +44,9 @@ class OutcomeUnknownError(HistoryError):
     """
 
 
+class KeyReusedError(ValueError):
+    """A `dedup` key came with another event for the same topics. Nothing was stored."""
+
+
 class OverloadedError(Exception):
     """More publishes wait than the hub holds. Nothing was sent to the store; try later."""

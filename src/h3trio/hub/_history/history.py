@@ -93,7 +93,11 @@ class History(trio.abc.AsyncResource):
 
     @abstractmethod
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """Store updates, all or none, in the order given. An `Update` needs no check.
+        """Store updates in the order given, and answer each. An `Update` needs no check.
+
+        All are stored but for repetitions, and those that are refused for a reason of their own:
+        a `dedup` key that came with another event for the same topics, in whatever order these
+        are, is a `KeyReusedError`.
 
         Raises:
             HistoryFullError: there is no room; none was stored.
@@ -113,12 +117,23 @@ class History(trio.abc.AsyncResource):
         """
 
     @abstractmethod
-    async def find(self, id: str) -> int | None:
-        """Return the position of the newest record with a publisher's id, if kept."""
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for, or `None`.
+
+        An id belongs to its topics: only selected records count, and private ones only with a topic
+        that is allowed, or it would tell that they exist. Within a topic the newest counts. Of
+        several topics that have the id the oldest of these does: the subscriber may be given an
+        event twice, but loses none. A search may be given up, by `None`.
+        """
 
     @abstractmethod
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """Return the position behind which the last `count` selected records stand."""
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` records stand.
+
+        Selected ones count, and private ones only with a topic that is allowed.
+        """
 
     @abstractmethod
     async def purge(self, topic: str) -> int:

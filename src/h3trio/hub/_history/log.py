@@ -13,12 +13,17 @@ is told. Otherwise the store still has it; then the log is complete only above `
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import islice
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final, final
 
+import trio
+
 from .record import page_of
+from .retention import KIB, MIB
+from .selection import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,9 +32,14 @@ if TYPE_CHECKING:
     from .retention import Retention
     from .selection import Selection
 
-MAX_SCAN: Final = 2000
-"""Records that one read with matchers looks at. Then the page ends, even if it is empty, and says
-that there is more: each may have a topic of its own, and the matchers are asked of each topic."""
+MIN_TOPIC_BYTES: Final = 16 * MIB
+RECORD_TOPIC_BYTES: Final = 2 * KIB
+"""Memory of the topics of all records, as a record may have many: so much for each record that may
+be kept, or the least. Beyond it the oldest go."""
+
+_INDEX_BYTES: Final = 450
+_PLACE_BYTES: Final = 40
+"""Memory of an index, and of a place in it, without the topic's name."""
 
 _SPARE: Final = 8
 """Gone positions for which no index is written anew."""
@@ -56,6 +66,8 @@ class Log:
         retention: the limits; those of one topic are for whole logs only, and age is not looked
             at.
         forget: is told of each record that goes. If there is none, a store has the rest.
+        quiet_first: beyond the limits in all, records of the topic that was published to longest
+            ago go, and not the oldest of all. For whole logs.
         floor: the last position that is not in here. For logs with a store.
         head: the last position given.
     """
@@ -65,6 +77,7 @@ class Log:
         retention: Retention,
         *,
         forget: Callable[[Record], None] | None = None,
+        quiet_first: bool = False,
         floor: int = 0,
         head: int = 0,
     ) -> None:
@@ -77,9 +90,13 @@ class Log:
         """The last position that was given, whether its record is still here or not."""
         self._records: dict[int, Record] = {}
         self._index = _PositionIndex()
+        self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
+        self._place_bytes = 0
         self._topics: dict[str, _PositionIndex] = {}
-        # Publishers may use an id again: their positions, ascending.
-        self._own_ids: dict[str, list[int]] = {}
+        # In the order of the last append. `OrderedDict`, as it gives up its first in constant time.
+        self._quiet: OrderedDict[str, None] | None = OrderedDict() if quiet_first else None
+        # Publishers may use an id again, each in topics of their own.
+        self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
 
     def __repr__(self) -> str:
         return f"<Log: {len(self)} records of {self.topics} topics, {self.floor} to {self.head}>"
@@ -101,6 +118,11 @@ class Log:
         return len(self._topics)
 
     @property
+    def topic_bytes(self) -> int:
+        """About the bytes of memory of the topics and indexes by which records are found."""
+        return self._place_bytes + _INDEX_BYTES * len(self._topics)
+
+    @property
     def oldest(self) -> Record | None:
         """The first record, if there is one."""
         return self._records[self._first(self._index)] if self._records else None
@@ -118,32 +140,41 @@ class Log:
         index.positions.append(position)
         index.live += 1
         index.bytes += size
-        for topic in record.topics:
-            of_topic = self._topics.get(topic)
-            if of_topic is None:
-                of_topic = self._topics[topic] = _PositionIndex()
-            of_topic.positions.append(position)
-            of_topic.live += 1
-            of_topic.bytes += size
+        _enter_indexes(self._topics, record)
+        if self._quiet is not None:
+            for topic in record.topics:
+                self._quiet[topic] = None
+                self._quiet.move_to_end(topic)
         if record.has_own_id:
-            self._own_ids.setdefault(record.id, []).append(position)
-        while self._retention.is_exceeded(index.live, index.bytes):
-            oldest = self._first(index)
-            self.remove(oldest)
+            _enter_indexes(self._own_ids.setdefault(record.id, {}), record)
+        self._place_bytes += _size_of_places(record)
+        while self._retention.is_exceeded(index.live, index.bytes) or (
+            self.topic_bytes > self._max_topic_bytes and index.live > 1
+        ):
+            going = self._first_to_go()
+            self.remove(going)
             if self._forget is None:
-                self.floor = oldest
+                self.floor = going
         if self._limits_topics:
             self._limit_topics(record.topics)
 
-    def remove(self, position: int) -> bool:
-        """Take a record out, wherever it stands; return whether it was there."""
+    def remove(self, position: int) -> Record | None:
+        """Take a record out, wherever it stands; return it if it was there."""
         record = self._records.pop(position, None)
-        if record is None:
-            return False
-        self._leave_indexes(record)
-        if self._forget is not None:
-            self._forget(record)
-        return True
+        if record is not None:
+            self._leave_indexes(record)
+            if self._forget is not None:
+                self._forget(record)
+        return record
+
+    def _first_to_go(self) -> int:
+        """Choose the record that goes next, but not the newest."""
+        if self._quiet is not None:
+            position = self._first(self._topics[next(iter(self._quiet))])
+            if position != self.head:
+                return position
+            # All topics are the newest's, which may be in one of them alone.
+        return self._first(self._index)
 
     def _limit_topics(self, topics: Iterable[str]) -> None:
         for topic in topics:
@@ -153,20 +184,27 @@ class Log:
                 self.remove(self._first(index))
 
     def _leave_indexes(self, record: Record) -> None:
+        self._place_bytes -= _size_of_places(record)
+        self._leave_topics(self._topics, record)
+        if self._quiet is not None:
+            for topic in record.topics:
+                if topic not in self._topics:
+                    del self._quiet[topic]
+        self._leave(self._index, len(record.frame))
+        if record.has_own_id:
+            of_id = self._own_ids[record.id]
+            self._leave_topics(of_id, record)
+            if not of_id:
+                del self._own_ids[record.id]
+
+    def _leave_topics(self, topics: dict[str, _PositionIndex], record: Record) -> None:
         size = len(record.frame)
-        topics = self._topics
         for topic in record.topics:
             index = topics[topic]
             if index.live == 1:
                 del topics[topic]
             else:
                 self._leave(index, size)
-        self._leave(self._index, size)
-        if record.has_own_id:
-            positions = self._own_ids[record.id]
-            positions.remove(record.position)
-            if not positions:
-                del self._own_ids[record.id]
 
     def _leave(self, index: _PositionIndex, size: int) -> None:
         index.live -= 1
@@ -193,27 +231,71 @@ class Log:
             records, end=end, head=self.head, max_records=max_records, max_bytes=max_bytes
         )
 
-    def find(self, id: str) -> int | None:
-        """Return the position of the newest record here with a publisher's id."""
-        found = self._own_ids.get(id)
-        return None if found is None else found[-1]
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position of a publisher's id, as `History.find` does, of the records here."""
+        await trio.lowlevel.checkpoint()
+        of_id, turn = self._own_ids.get(id, {}), Turn()
+        names = selection.topics & of_id.keys() if selection.is_exact else list(of_id)
+        newest: list[int] = []
+        for topic in names:
+            if turn.spend(selection.cost(1)):
+                await trio.lowlevel.checkpoint()
+            if topic in of_id and selection.matches_topic(topic):
+                backward = reversed(of_id[topic].positions)
+                found = await self._nth(1, backward, selection=selection, allow=allow, turn=turn)
+                newest += [] if found is None else [found]
+        return min(newest, default=None)
 
     def positions(self, topic: str) -> list[int]:
         """Return the positions of a topic's records, in order."""
         index = self._topics.get(topic)
         return [] if index is None else list(self._after(index, 0))
 
-    def position_before_last(self, count: int, *, selection: Selection) -> int | None:
-        """Return the position behind which the last `count` selected records stand.
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int | None:
+        """Return the position behind which the last `count` selected and visible records stand.
 
         If there are fewer: 0 if this log is whole, `None` if a store may have more.
         """
+        await trio.lowlevel.checkpoint()
         if count <= 0:
             return self.head
-        found = next(islice(self._backward(selection), count - 1, None), None)
+        found = await self._nth(
+            count, self._backward(selection), selection=selection, allow=allow, turn=Turn()
+        )
         if found is not None:
             return found - 1
         return None if self.floor else 0
+
+    async def _nth(
+        self,
+        count: int,
+        positions: Iterable[int],
+        *,
+        selection: Selection,
+        allow: Selection,
+        turn: Turn,
+    ) -> int | None:
+        """Return the nth of some positions whose record is here, selected and visible."""
+        left = count
+        known: dict[tuple[str, ...], bool] = {}
+        for position in positions:
+            record = self._records.get(position)
+            if record is None:
+                continue
+            topics = record.topics
+            is_new = topics not in known
+            cost = selection.cost(len(topics)) if is_new else 0
+            if turn.spend(cost + (allow.cost(len(topics)) if record.private else 0)):
+                await trio.lowlevel.checkpoint()
+            if is_new:
+                known[topics] = selection.matches(topics)
+            if known[topics] and record.is_visible(allow):
+                left -= 1
+                if not left:
+                    return position
+        return None
 
     def _search(self, after: int, selection: Selection) -> tuple[Iterable[int], int]:
         """List selected positions, and say up to which position the list answers."""
@@ -234,26 +316,29 @@ class Log:
         return [index for topic in selection.topics if (index := self._topics.get(topic))]
 
     def _scan(self, after: int, selection: Selection) -> tuple[Iterable[int], int]:
-        positions = list(islice(self._after(self._index, after), MAX_SCAN))
-        end = positions[-1] if len(positions) == MAX_SCAN else self.head
-        return self._matching(positions, selection), end
-
-    def _matching(self, positions: Iterable[int], selection: Selection) -> Iterator[int]:
+        """Look at one turn's worth of records, as each may have topics of its own."""
+        found: list[int] = []
         known: dict[tuple[str, ...], bool] = {}
-        for position in positions:
+        turn, end = Turn(), after
+        for position in self._after(self._index, after):
             topics = self._records[position].topics
-            matches = known.get(topics)
-            if matches is None:
-                matches = known[topics] = selection.matches(topics)
-            if matches:
-                yield position
+            is_new = topics not in known
+            # At least one, or a reader would stand still.
+            if turn.spend(selection.cost(len(topics)) if is_new else 0) and end > after:
+                return found, end
+            end = position
+            if is_new:
+                known[topics] = selection.matches(topics)
+            if known[topics]:
+                found.append(position)
+        return found, self.head
 
-    def _backward(self, selection: Selection) -> Iterator[int]:
-        """List selected positions, the newest first."""
+    def _backward(self, selection: Selection) -> Iterable[int]:
+        """List positions that may be selected, the newest first, gone ones too."""
         if not selection.is_exact:
-            backward = self._before(self._index)
-            return backward if selection.everything else self._matching(backward, selection)
-        return distinct(merge(*map(self._before, self._of_topics(selection)), reverse=True))
+            return reversed(self._index.positions)
+        indexes = [reversed(index.positions) for index in self._of_topics(selection)]
+        return distinct(merge(*indexes, reverse=True))
 
     def _after(self, index: _PositionIndex, after: int) -> Iterator[int]:
         positions, records = index.positions, self._records
@@ -261,13 +346,27 @@ class Log:
             if positions[place] in records:
                 yield positions[place]
 
-    def _before(self, index: _PositionIndex) -> Iterator[int]:
-        return (position for position in reversed(index.positions) if position in self._records)
-
     def _first(self, index: _PositionIndex) -> int:
         while index.positions[index.start] not in self._records:
             index.start += 1
         return index.positions[index.start]
+
+
+def _size_of_places(record: Record) -> int:
+    """Return what a record's topics cost beside their indexes; an own id has indexes for itself."""
+    place = _PLACE_BYTES + (_INDEX_BYTES if record.has_own_id else 0)
+    return sum(map(getsizeof, record.topics)) + place * len(record.topics)
+
+
+def _enter_indexes(topics: dict[str, _PositionIndex], record: Record) -> None:
+    size = len(record.frame)
+    for topic in record.topics:
+        index = topics.get(topic)
+        if index is None:
+            index = topics[topic] = _PositionIndex()
+        index.positions.append(record.position)
+        index.live += 1
+        index.bytes += size
 
 
 def distinct(positions: Iterable[int]) -> Iterator[int]:

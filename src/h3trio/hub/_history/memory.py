@@ -15,17 +15,18 @@ from .epochs import Epochs
 from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
-from .record import Appended, Record
+from .record import Appended, Record, answer_repetition
 from .retention import MIB, Retention
+from .selection import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .record import Page, Update
     from .selection import Selection
 
-_TURN: Final = 1000
-"""Records that one trim removes before other tasks may run."""
+_REMOVAL_COST: Final = 4
+"""Records that could be looked at while one is removed from one topic."""
 
 
 @final
@@ -35,12 +36,17 @@ class MemoryHistory(History):
     Args:
         max_events: updates kept. 10,000 are some minutes of a busy hub, long enough to
             reconnect, and with small events less than 20 MiB of memory.
-        max_bytes: bytes of their frames: 64 MiB, for when the events aren't small.
+        max_bytes: bytes of their frames: 64 MiB, for when the events aren't small. Their topics
+            may take 2 KiB for each event of `max_events` besides, or 16 MiB.
         max_age: seconds after which an update is removed. Off by default: the other
             limits bound the memory.
         max_topic_events: updates kept of one topic. Off by default: a hub with many
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
+        quiet_first: what goes beyond the limits in all. Off: the oldest update, so a busy topic
+            takes from the others. On: the oldest of the topic that was published to longest
+            ago, so no topic that is still published to loses its beginning to another, as long
+            as there is one that isn't.
         clock: gives Unix time in seconds.
 
     Raises:
@@ -57,6 +63,7 @@ class MemoryHistory(History):
         max_age: float | None = None,
         max_topic_events: int | None = None,
         max_topic_bytes: int | None = None,
+        quiet_first: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         retention = Retention(
@@ -68,15 +75,15 @@ class MemoryHistory(History):
         )
         self.max_age: float | None = max_age
         self._clock = clock
-        self.log: Log = Log(retention, forget=self._forget)
+        self.log: Log = Log(retention, forget=self._forget, quiet_first=quiet_first)
         self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
         self._last = 0
         self._trimmed = 0
-        self._dedup: dict[str, str] = {}
+        self._dedup: dict[tuple[str, ...], Record] = {}
         # The key of each position that has one.
-        self._keys: dict[int, str] = {}
+        self._keys: dict[int, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryHistory: {len(self.log)} records, head {self.log.head}>"
@@ -106,16 +113,16 @@ class MemoryHistory(History):
         return [self._append(update, published) for update in updates]
 
     def _append(self, update: Update, published: float) -> Appended:
-        key = update.dedup
+        key = update.scoped_key
         if key is not None and (first := self._dedup.get(key)) is not None:
-            return Appended(first, None)
+            return answer_repetition(first, update)
         position = self._last + 1
         record = Record.from_update(
             update, position=position, epoch=self.epochs.current, published=published
         )
         self._last = position
         if key is not None:
-            self._dedup[key] = record.id
+            self._dedup[key] = record
             self._keys[position] = key
         return Appended(record.id, record)
 
@@ -136,36 +143,43 @@ class MemoryHistory(History):
         assert page is not None, "the log is whole"
         return page
 
-    async def find(self, id: str) -> int | None:
-        """Return the position of the newest record with a publisher's id, if kept."""
-        await trio.lowlevel.checkpoint()
-        return self.log.find(id)
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for; see `History.find`."""
+        return await self.log.find(id, selection=selection, allow=allow)
 
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """Return the position behind which the last `count` selected records stand."""
-        await trio.lowlevel.checkpoint()
-        position = self.log.position_before_last(count, selection=selection)
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` visible records stand."""
+        position = await self.log.position_before_last(count, selection=selection, allow=allow)
         assert position is not None, "the log is whole"
         return position
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records; return how many."""
         await trio.lowlevel.checkpoint()
-        positions = self.log.positions(topic)
-        for position in positions:
-            self.log.remove(position)
-        return len(positions)
+        # Without those that are published meanwhile.
+        return await self._remove(self.log.positions(topic))
 
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many."""
         await trio.lowlevel.checkpoint()
-        removed = 0
-        if self.max_age is not None:
-            limit = self._clock() - self.max_age
-            while (oldest := self.log.oldest) is not None and oldest.published < limit:
-                self.log.remove(oldest.position)
+        return 0 if self.max_age is None else await self._remove(self._outdated(self.max_age))
+
+    def _outdated(self, max_age: float) -> Iterator[int]:
+        limit = self._clock() - max_age
+        while (oldest := self.log.oldest) is not None and oldest.published < limit:
+            yield oldest.position
+
+    async def _remove(self, positions: Iterable[int]) -> int:
+        """Remove records, and let others run between; return how many there were."""
+        removed, turn = 0, Turn()
+        for position in positions:
+            record = self.log.remove(position)
+            if record is not None:
                 removed += 1
-                if removed % _TURN == 0:
+                # Each index and the gaps have a place for each of its topics.
+                if turn.spend(_REMOVAL_COST * len(record.topics)):
                     await trio.lowlevel.checkpoint()
         return removed
 

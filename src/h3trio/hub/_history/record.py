@@ -6,11 +6,11 @@ history store it as it is. Only the limits of one hub are beside it, in `Hub`.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from h3trio._wire.batch import Batch
-
 from .epochs import check_publisher_id, is_own_syntax
+from .errors import KeyReusedError
 from .selection import EVERYTHING, check_several, check_topic
 
 if TYPE_CHECKING:
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
     from h3trio._wire.event import SSEEvent
 
+    from .selection import Selection
+
 RESET: Final = "reset"
 """The type of the event that tells a subscriber of a gap. No publisher's event may have it."""
+
+_UPDATE_BYTES: Final = 1024
+"""Bytes of an update beside its event and its topics: objects, and those of the task that waits."""
 
 MAX_DEDUP_LENGTH: Final = 255
 """Characters of a `dedup` key: a URL or a hash fits."""
@@ -33,8 +38,8 @@ class Update:
         event: what to send. Its `id`, if any, becomes the id on the wire.
         topics: at least one; the first is the canonical one. One given twice counts once.
         private: whether only subscribers with the right for a topic may see it.
-        dedup: a key under which a repeated publish is the same publish: 1 to 255 printable
-            characters.
+        dedup: a key under which a repeated publish is the same publish, for these topics: 1 to
+            255 printable characters.
 
     Raises:
         ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
@@ -81,6 +86,20 @@ class Update:
     def __repr__(self) -> str:
         return f"<Update of {', '.join(self.topics)}: {self.event!r}>"
 
+    @property
+    def size(self) -> int:
+        """About the bytes of memory that it takes, for limits."""
+        topics = sum(map(getsizeof, self.topics))
+        return _UPDATE_BYTES + 2 * len(self.encoded) + topics
+
+    @property
+    def scoped_key(self) -> tuple[str, ...] | None:
+        """The `dedup` key and its topics, in whatever order they were given; `None` without one.
+
+        A key belongs to its topics: who may not publish to them can't use it up.
+        """
+        return None if self.dedup is None else (self.dedup, *sorted(self.topics))
+
 
 def _check_event(event: SSEEvent) -> None:
     if event.event == RESET:
@@ -97,7 +116,6 @@ class Record:
     """One update with its place in the log."""
 
     __slots__ = (
-        "_batch",
         "frame",
         "has_own_id",
         "id",
@@ -132,7 +150,6 @@ class Record:
         """The event as it is sent, with its id."""
         self.has_own_id: bool = not is_own_syntax(id) if has_own_id is None else has_own_id
         """Whether its publisher chose its id; read off the id where it isn't said."""
-        self._batch: Batch | None = None
 
     @classmethod
     def from_update(cls, update: Update, *, position: int, epoch: str, published: float) -> Record:
@@ -159,12 +176,16 @@ class Record:
     def __repr__(self) -> str:
         return f"<Record {self.position}: {self.id} on {', '.join(self.topics)}>"
 
-    @property
-    def batch(self) -> Batch:
-        """The frame alone as a batch, made once however many feeds it lands in."""
-        if self._batch is None:
-            self._batch = Batch((self.frame,))
-        return self._batch
+    def repeats(self, update: Update) -> bool:
+        """Whether an update for the same topics would have made the same record."""
+        own_id = update.event.id
+        if self.private != update.private or self.has_own_id != (own_id is not None):
+            return False
+        return self.frame == (update.encoded if own_id else _with_id(update, self.id))
+
+    def is_visible(self, allow: Selection) -> bool:
+        """Whether a subscriber that is allowed the private events of some topics may see it."""
+        return not self.private or allow.matches(self.topics)
 
 
 def _with_id(update: Update, id: str) -> bytes:
@@ -184,12 +205,23 @@ def _with_id(update: Update, id: str) -> bytes:
 
 @final
 class Appended(NamedTuple):
-    """The outcome of one update."""
+    """The outcome of one update: stored, a repetition, or refused."""
 
     id: str
-    """The id on the wire; of the first publish, where this one repeated its key."""
+    """The id on the wire; of the first publish, where this one repeated its key; `""` if refused.
+    """
     record: Record | None
-    """`None` if the update was a repetition and nothing was stored."""
+    """`None` if nothing was stored."""
+    error: Exception | None = None
+    """The reason if the update was refused, for its publisher alone."""
+
+
+def answer_repetition(first: Record, update: Update) -> Appended:
+    """Answer an update whose `dedup` key has a record: a repetition of it, or refused."""
+    if first.repeats(update):
+        return Appended(first.id, None)
+    problem = f"the key {update.dedup!r} was used for another event of the same topics"
+    return Appended("", None, KeyReusedError(problem))
 
 
 @final

@@ -31,7 +31,7 @@ class Retention:
 
     max_bytes: int
     """Bytes of their frames in all. The overhead of a record in memory or in a file is bounded
-    by `max_events`."""
+    by `max_events`, with that of its topics."""
 
     max_age: float | None = None
     """Seconds since a record was published. `History.trim` sees to it, not each append."""

@@ -1,18 +1,26 @@
 """`Selection`: the topics that a subscriber means, as exact names, by matchers, or all of them.
 
 A selection is a value: two subscribers with equal selections and equal rights share one feed.
-The rule for a topic's name is here too, as every part of a hub needs it.
+The rule for a topic's name is here too, as every part of a hub needs it, and `Turn`, which counts
+what matching costs.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EVERYTHING: Final = "*"
+
+MAX_SCAN: Final = 2000
+"""Records that are looked at between two checkpoints."""
+
+MATCH_COST: Final = 40
+"""Records that could be looked at while one pattern is asked about one topic."""
 
 # C0, DEL, C1 and surrogates.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -38,7 +46,11 @@ def check_several(topics: object) -> None:
 
 @runtime_checkable
 class TopicMatcher(Protocol):
-    """A pattern over topics. Hashable, and equal to matchers that match alike."""
+    """A pattern over topics. Hashable, and equal to matchers that match alike.
+
+    One that stands for several patterns tells by `__len__` how many: a hub bounds how many it asks
+    before others run.
+    """
 
     def matches(self, topic: str, /) -> bool:
         """Whether the topic is meant; pure, so its answer may be cached."""
@@ -58,7 +70,7 @@ class Selection:
         TypeError: a single string instead of several.
     """
 
-    __slots__ = ("_hash", "everything", "matchers", "topics")
+    __slots__ = ("_hash", "everything", "matchers", "patterns", "topics")
 
     def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
         check_several(topics)
@@ -71,6 +83,8 @@ class Selection:
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
         """Patterns and templates that decide beside the exact topics."""
+        self.patterns: int = sum(len(m) if isinstance(m, Sized) else 1 for m in self.matchers)
+        """The number of patterns in its matchers."""
         self._hash = hash((self.everything, self.topics, self.matchers))
 
     def __repr__(self) -> str:
@@ -94,6 +108,10 @@ class Selection:
         """Whether an index of topics is enough to find its updates."""
         return not self.everything and not self.matchers
 
+    def cost(self, topics: int) -> int:
+        """Return what `matches` may cost for so many topics, for `Turn.spend`."""
+        return topics * self.patterns * MATCH_COST
+
     def matches_topic(self, topic: str) -> bool:
         """Whether one topic is selected."""
         if self.everything or topic in self.topics:
@@ -106,3 +124,26 @@ class Selection:
 
 
 NOTHING: Final = Selection()
+
+
+@final
+class Turn:
+    """The work of one task between two checkpoints, where input decides how much there is."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_SCAN
+
+    def spend(self, cost: int = 0) -> bool:
+        """Count a record that is looked at next, and what it costs besides.
+
+        Returns:
+            Whether this is too much for the turn: then let others run, or end here. It is the
+            first of the next turn.
+        """
+        self._left -= 1 + cost
+        if self._left >= 0:
+            return False
+        self._left = MAX_SCAN - 1 - cost
+        return True

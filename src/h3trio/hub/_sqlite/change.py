@@ -22,13 +22,13 @@ from .rows import text, whole
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.retention import Retention
 
 MAX_REMOVED_RECORDS: Final = 500
-"""Records that one change removes, beyond as many as it adds."""
+"""Records that one change removes, beyond as many as it adds; one counts in each of its topics."""
 
 MAX_REMOVED_BYTES: Final = 16 * MIB
 """Bytes of frames that one change removes, beyond as many as it adds."""
@@ -134,8 +134,13 @@ class Change:
         self.sums.last = record.position
         self.sums.events += 1
         self.sums.bytes += size
-        self._records_left += 1
+        self._records_left += len(numbers)
         self._bytes_left += size
+
+    def scoped_key(self, key: str, topics: Iterable[str]) -> str:
+        """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
+        numbers = sorted(self._named(name).number for name in topics)
+        return f"{' '.join(map(str, numbers))}\n{key}"
 
     def remove_excess(self, retention: Retention, *, before: int) -> None:
         """Remove records beyond the limits, of the topics that are added to and in all.
@@ -182,11 +187,11 @@ class Change:
         return False
 
     def _remove_record(self, row: _Row) -> None:
-        self._records_left -= 1
+        numbers = [int(number) for number in row.topics.split()]
+        self._records_left -= len(numbers)
         self._bytes_left -= row.size
         if row.position in self._removed:
             return
-        numbers = [int(number) for number in row.topics.split()]
         for number in numbers:
             topic = self._numbered(number)
             topic.events -= 1
@@ -270,8 +275,12 @@ class Change:
             (_row(record, dedup, numbers) for record, dedup, numbers in self._added),
         )
         self._db.executemany(
-            "INSERT INTO placed (topic, position) VALUES (?, ?)",
-            ((n, record.position) for record, _dedup, numbers in self._added for n in numbers),
+            "INSERT INTO placed (topic, position, id) VALUES (?, ?, ?)",
+            (
+                (n, record.position, record.id if record.has_own_id else None)
+                for record, _dedup, numbers in self._added
+                for n in numbers
+            ),
         )
 
     def _write_topics(self) -> None:

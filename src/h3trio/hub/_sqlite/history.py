@@ -311,29 +311,36 @@ class SQLiteHistory(History):
                 assert trims <= self._sums.trims, "noted before the lock is let go"
         return page
 
-    async def find(self, id: str) -> int | None:
-        """Return the position of the newest record with a publisher's id, if kept."""
-        position = self.log.find(id)
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for; see `History.find`."""
         # No publisher's id is of other characters, which SQLite may not even take.
-        if position is not None or is_own_syntax(id) or not id.isascii():
+        if is_own_syntax(id) or not id.isascii():
             await trio.lowlevel.checkpoint()
-            return position
-        return await self._read(partial(pages.find, id=id, head=self.log.head))
-
-    async def position_before_last(self, count: int, *, selection: Selection) -> int:
-        """Return the position behind which the last `count` selected records stand."""
-        position = self.log.position_before_last(count, selection=selection)
-        if position is not None:
-            await trio.lowlevel.checkpoint()
-            return position
+            return None
+        # The memory doesn't tell of several topics: one of them may have it in the file alone.
+        if selection.is_exact and len(selection.topics) == 1:
+            position = await self.log.find(id, selection=selection, allow=allow)
+            if position is not None:
+                return position
         return await self._read(
-            partial(
-                pages.position_before_last,
-                count=count,
-                head=self.log.head,
-                selection=selection,
-            )
+            partial(pages.find, id=id, head=self.log.head, selection=selection, allow=allow)
         )
+
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` visible records stand."""
+        known = await self.log.position_before_last(count, selection=selection, allow=allow)
+        if known is not None:
+            return known
+        # A turn at a time: a thread that asks matchers keeps Python from all others.
+        left, position = count, self.log.head
+        while left and position:
+            look_back = partial(
+                pages.look_back, count=left, head=position, selection=selection, allow=allow
+            )
+            left, position = await self._read(look_back)
+        return position
 
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         self._check_open()

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from heapq import merge
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from h3trio.hub._history.errors import DamagedError
-from h3trio.hub._history.log import MAX_SCAN, distinct
+from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
-from h3trio.hub._history.selection import EVERYTHING, Selection, check_topic
+from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
 
 from .rows import reading, record_of, whole
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from h3trio.hub._history.record import Page, Record
     from h3trio.hub._history.retention import Retention
@@ -35,7 +34,7 @@ _SCAN: Final = "SELECT position, topics FROM records WHERE "
 _OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
-"""Records that are looked at to find the last so many that match."""
+"""The cost of looking for an id, in records that could be looked at."""
 
 
 @final
@@ -60,7 +59,7 @@ class _Snapshot:
         query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
         with reading(position):
             row = self._db.execute(query, (position,)).fetchone()
-            return record_of(position, row, self._topics)
+            return record_of(position, row, self.topics)
 
     def after(self, after: int, head: int, selection: Selection) -> tuple[Iterator[int], int]:
         """List selected positions lazily, and say up to which position the list answers."""
@@ -68,18 +67,49 @@ class _Snapshot:
             return self._of_topics(selection, _AFTER, after, head), head
         if selection.everything:
             return (row[0] for row in self._rows(_POSITIONS + _AFTER, after, head)), head
-        scanned = list(islice(self._rows(_SCAN + _AFTER, after, head), MAX_SCAN))
-        end = scanned[-1][0] if len(scanned) == MAX_SCAN else head
-        return self._matching(scanned, selection), end
+        found: list[int] = []
+        end, turn, selected = after, Turn(), _Asked(self, selection)
+        for position, numbers in self._rows(_SCAN + _AFTER, after, head):
+            # At least one, or a reader would stand still.
+            if turn.spend(selected.cost(numbers)) and end > after:
+                return iter(found), end
+            end = position
+            if selected.ask(numbers):
+                found.append(position)
+        return iter(found), head
 
     def backward(self, head: int, selection: Selection) -> Iterator[int]:
-        """List selected positions lazily, the newest first."""
+        """List positions lazily, the newest first; with matchers, those that may match."""
         if selection.is_exact:
             return self._of_topics(selection, _BACKWARD, head)
-        if selection.everything:
-            return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
-        scanned = islice(self._rows(_SCAN + _BACKWARD, head), _MAX_SEARCH)
-        return self._matching(scanned, selection)
+        return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
+
+    def rights(self, position: int) -> tuple[bool, str]:
+        """Return whether a record is private, and its topics as they stand in its row."""
+        query = "SELECT private, topics FROM records WHERE position = ?"
+        private, numbers = self._db.execute(query, (position,)).fetchone()
+        return bool(private), numbers
+
+    def with_id(self, id: str, topic: int, head: int) -> Iterator[int]:
+        """List a topic's positions that have a publisher's id lazily, the newest first."""
+        query = "SELECT max(position) FROM placed WHERE id = ? AND topic = ? AND position <= ?"
+        (position,) = self._db.execute(query, (id, topic, head)).fetchone()
+        while position is not None:
+            yield position
+            (position,) = self._db.execute(query, (id, topic, position - 1)).fetchone()
+
+    def topics_with_id(self, id: str, selection: Selection) -> Iterator[tuple[int, str]]:
+        """List topics that may have a publisher's id; with matchers, not only selected ones."""
+        if selection.is_exact:
+            known = "SELECT number FROM topics WHERE name = ? AND events > 0"
+            for name in selection.topics:
+                yield from ((row[0], name) for row in self._db.execute(known, (name,)).fetchall())
+            return
+        following = "SELECT min(topic) FROM placed WHERE id = ? AND topic > ?"
+        (topic,) = self._db.execute(following, (id, 0)).fetchone()
+        while topic is not None:
+            yield topic, self._name(topic)
+            (topic,) = self._db.execute(following, (id, topic)).fetchone()
 
     def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
         """Merge the positions of several topics, one under more than one of them once."""
@@ -90,19 +120,10 @@ class _Snapshot:
         merged = self._cursors.enter_context(closing(merge(*rows, reverse=where is _BACKWARD)))
         return distinct(row[0] for row in merged)
 
-    def _matching(self, rows: Iterable[Any], selection: Selection) -> Iterator[int]:
-        known: dict[str, bool] = {}
-        for position, numbers in rows:
-            matches = known.get(numbers)
-            if matches is None:
-                matches = known[numbers] = selection.matches(self._topics(numbers))
-            if matches:
-                yield position
-
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
         return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))
 
-    def _topics(self, numbers: str) -> tuple[str, ...]:
+    def topics(self, numbers: str) -> tuple[str, ...]:
         return tuple(self._name(int(number)) for number in numbers.split())
 
     def _name(self, number: int) -> str:
@@ -128,6 +149,26 @@ class _Good:
             yield from self._records
         except DamagedError as exc:
             self.damage = exc
+
+
+@final
+class _Asked:
+    """A selection, and its answers for the topics of records, which many have in common."""
+
+    def __init__(self, snapshot: _Snapshot, selection: Selection) -> None:
+        self._snapshot = snapshot
+        self._selection = selection
+        self._known: dict[str, bool] = {}
+
+    def cost(self, numbers: str) -> int:
+        """Return what the next answer may cost, for `Turn.spend`."""
+        return 0 if numbers in self._known else self._selection.cost(numbers.count(" ") + 1)
+
+    def ask(self, numbers: str) -> bool:
+        """Whether one of some topics is meant."""
+        if numbers not in self._known:
+            self._known[numbers] = self._selection.matches(self._snapshot.topics(numbers))
+        return self._known[numbers]
 
 
 def read_page(
@@ -165,30 +206,64 @@ def read_page(
     return page, trims
 
 
-def find(db: sqlite3.Connection, *, id: str, head: int) -> int | None:
-    """Return the position of the newest record with a publisher's id."""
-    query = "SELECT max(position) FROM records WHERE own = 1 AND id = ? AND position <= ?"
-    (position,) = db.execute(query, (id, head)).fetchone()
-    return None if position is None else int(position)
+def find(
+    db: sqlite3.Connection, *, id: str, head: int, selection: Selection, allow: Selection
+) -> int | None:
+    """Return the position that a publisher's id stands for, as `History.find` does.
+
+    Given up, with `None`, once it cost as much as 40,000 records to look at.
+    """
+    newest: list[int] = []
+    spent = 0
+    with _Snapshot(db) as snapshot:
+        visible = _Asked(snapshot, allow)
+        for topic, name in snapshot.topics_with_id(id, selection):
+            spent += 1 + selection.cost(1)
+            if spent > _MAX_SEARCH:
+                return None
+            positions = snapshot.with_id(id, topic, head) if selection.matches_topic(name) else ()
+            for position in positions:
+                private, numbers = snapshot.rights(position)
+                spent += 1 + (visible.cost(numbers) if private else 0)
+                if spent > _MAX_SEARCH:
+                    return None
+                if not private or visible.ask(numbers):
+                    newest.append(position)
+                    break
+    return min(newest, default=None)
 
 
-def position_before_last(
-    db: sqlite3.Connection, *, count: int, head: int, selection: Selection
-) -> int:
-    """Return the position behind which the last `count` selected records stand.
+def look_back(
+    db: sqlite3.Connection, *, count: int, head: int, selection: Selection, allow: Selection
+) -> tuple[int, int]:
+    """Look for the last `count` visible records up to `head`, for one turn.
 
-    With matchers, no more than the newest 40,000 records are looked at.
+    Returns:
+        How many are still to be found, and the position up to which to go on: 0 at the end. If none
+        are to be found it is the position behind which they stand.
     """
     with _Snapshot(db) as snapshot:
-        nth = next(islice(snapshot.backward(head, selection), count - 1, None), None)
-    return 0 if nth is None else nth - 1
+        selected, visible = _Asked(snapshot, selection), _Asked(snapshot, allow)
+        turn, end = Turn(), head + 1
+        for position in snapshot.backward(head, selection):
+            private, numbers = snapshot.rights(position)
+            cost = selected.cost(numbers) + (visible.cost(numbers) if private else 0)
+            if turn.spend(cost) and end <= head:
+                return count, end - 1
+            end = position
+            if selected.ask(numbers) and (not private or visible.ask(numbers)):
+                count -= 1
+                if not count:
+                    return 0, position - 1
+    return count, 0
 
 
 def newest(db: sqlite3.Connection, *, head: int, limits: Retention) -> list[Record]:
     """Return the newest records within some limits, in order: at least one if there is one."""
+    everything = Selection([EVERYTHING])
     with _Snapshot(db) as snapshot:
         page = page_of(
-            map(snapshot.record, snapshot.backward(head, Selection([EVERYTHING]))),
+            map(snapshot.record, snapshot.backward(head, everything)),
             end=0,
             head=head,
             max_records=limits.max_events,

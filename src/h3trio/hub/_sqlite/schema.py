@@ -68,6 +68,22 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             topic INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (topic, position)
         ) WITHOUT ROWID""",
     ),
+    (
+        # Ids and keys belong to topics. `placed.id` is the record's, where its publisher chose it.
+        "ALTER TABLE placed ADD COLUMN id TEXT",
+        """UPDATE placed SET id = (SELECT id FROM records WHERE position = placed.position)
+            WHERE position IN (SELECT position FROM records WHERE own = 1)""",
+        "CREATE INDEX placed_ids ON placed (id, topic, position) WHERE id IS NOT NULL",
+        "DROP INDEX own_ids",
+        # `dedup` is the numbers of the topics, ascending with spaces between, a line feed, which
+        # no key has, and the key.
+        """UPDATE records SET dedup = (
+            SELECT group_concat(value, ' ') FROM (
+                SELECT value FROM json_each('[' || replace(topics, ' ', ',') || ']')
+                ORDER BY value
+            )
+        ) || char(10) || dedup WHERE dedup IS NOT NULL""",
+    ),
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

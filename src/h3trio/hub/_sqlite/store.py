@@ -14,13 +14,13 @@ from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.errors import DamagedError, HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.record import Appended, Record
+from h3trio.hub._history.record import Appended, Record, answer_repetition
 from h3trio.hub._history.selection import check_topic
 
 from . import pages
 from .change import Change, Removed, Sums
 from .db import translated
-from .rows import seconds, text, whole
+from .rows import reading, record_of, seconds, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -132,12 +132,12 @@ class Store:
 
     def _add(self, change: Change, updates: Sequence[Update], published: float) -> list[Appended]:
         appended: list[Appended] = []
-        keys: dict[str, str] = {}
+        added: dict[str, Record] = {}
         for update in updates:
-            key = update.dedup
-            first = None if key is None else keys.get(key) or self._first_with(key)
+            key = update.dedup and change.scoped_key(update.dedup, update.topics)
+            first = None if key is None else added.get(key) or self._first_with(key, update)
             if first is not None:
-                appended.append(Appended(first, None))
+                appended.append(answer_repetition(first, update))
                 continue
             record = Record.from_update(
                 update,
@@ -148,13 +148,16 @@ class Store:
             change.add(record, key)
             appended.append(Appended(record.id, record))
             if key is not None:
-                keys[key] = record.id
+                added[key] = record
         return appended
 
-    def _first_with(self, key: str) -> str | None:
-        query = "SELECT id FROM records WHERE dedup = ?"
+    def _first_with(self, key: str, update: Update) -> Record | None:
+        query = "SELECT position, id, private, published, frame FROM records WHERE dedup = ?"
         row = self._database.connection.execute(query, (key,)).fetchone()
-        return None if row is None else text(row[0])
+        if row is None:
+            return None
+        with reading(row[0]):
+            return record_of(row[0], (*row[1:4], "-", row[4]), lambda _: update.topics)
 
     # -- removing
 

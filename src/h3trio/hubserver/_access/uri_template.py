@@ -102,6 +102,9 @@ class Templates:
             return NotImplemented
         return self._templates == other._templates
 
+    def __len__(self) -> int:
+        return len(self._templates)
+
     def matches(self, topic: str, /) -> bool:
         """Whether one of the templates can expand to the topic."""
         answer = self._answers.get(topic)

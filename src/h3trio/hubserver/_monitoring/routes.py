@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from h3trio import HTTPError, Response, SSEEvent
+from h3trio.hubserver._query import check_query
 
 from .metrics import make_metrics
 from .statistics import MIN_INTERVAL, Snapshots
@@ -38,6 +39,7 @@ def add_monitoring(app: App, hub: Hub, access: AccessControl) -> None:
     @app.get("/statistics")
     async def statistics(event: H3Event) -> Response | None:
         grant = await access.check_statistics(event)
+        check_query(event, "interval")
         if "text/event-stream" not in event.headers.get("accept", "").lower():
             text, headers = snapshots.take(event.server_statistics()), {"Cache-Control": "no-store"}
             return Response(text, content_type="application/json", headers=headers)

@@ -1,0 +1,46 @@
+"""`check_query`: refuses a query parameter that an endpoint doesn't know.
+
+A misspelt one would be overlooked: `?evnt=note` would publish an event of no type, and
+`?last_event_ld=7` would lose what was missed. The names stand beside each endpoint.
+
+A name that begins with an underscore is free, and read by nobody: proxies and client libraries add
+such (`?_=1718`) to get past a cache. Any other name would do for that too, but then each typing
+error would look like one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from h3trio import HTTPError
+
+from ._access.token_sources import QUERY_NAME
+
+if TYPE_CHECKING:
+    from h3trio import H3Event
+
+# A token in the query, by our name and by that of RFC 6750 section 2.3. Whether it counts is up to
+# `TokenSources`: one that doesn't is answered 401, which says more than 400.
+_TOKENS: Final = frozenset({QUERY_NAME, "access_token"})
+_MAX_SHOWN: Final = 40
+
+
+def check_query(event: H3Event, *known: str) -> None:
+    """See that the query has known names only; those of tokens are known everywhere.
+
+    Raises:
+        HTTPError: 400, it has another, or too many fields.
+    """
+    for name in event.query:
+        if not (name in known or name in _TOKENS or name.startswith("_")):
+            names = ", ".join(known) or "none"
+            shown = repr(name[:_MAX_SHOWN])
+            raise HTTPError(400, f"{shown} is no query parameter here; there is: {names}")
+
+
+def topic_parameter(event: H3Event) -> tuple[str, ...]:
+    """Return the name `topic` for a request whose path names no topic, else nothing.
+
+    Beside a path the parameter would be overlooked.
+    """
+    return () if "*" in event.params else ("topic",)
