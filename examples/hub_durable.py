@@ -33,8 +33,10 @@ app = App(lifespan=lifespan)
 @app.get("/news/:topic")
 async def news(event: H3Event) -> None:
     """Stream a topic, from where the client stands."""
+    start = await hub.locate([event.params["topic"]], last_event_id=event.last_event_id)
+    event.response_headers.update(start.headers)
     async with event.start_sse() as writer:
-        await hub.subscribe(writer, [event.params["topic"]], last_event_id=event.last_event_id)
+        await hub.subscribe(writer, start)
 
 
 @app.post("/news/:topic")

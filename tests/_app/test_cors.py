@@ -95,6 +95,14 @@ async def test_every_answer_allows_a_listed_origin(
     assert "origin" in head.headers["vary"]
 
 
+async def test_scripts_may_read_where_a_stream_begins(nursery: trio.Nursery) -> None:
+    """The headers of a hub's stream are exposed, unless other names are given."""
+    head = await ask(nursery, CORS([GOOD]), "/stream", f"Origin: {GOOD}")
+    assert head.headers["access-control-expose-headers"] == "last-event-id, history-truncated"
+    head = await ask(nursery, CORS([GOOD], expose_headers=()), "/stream", f"Origin: {GOOD}")
+    assert "access-control-expose-headers" not in head.headers
+
+
 @table("lines", [[], ["Origin: https://evil.example"], ["Origin: null"]])
 @table("path, status", ANSWERS)
 async def test_no_answer_allows_another(

@@ -147,6 +147,17 @@ async def test_no_id_no_header(autojump_clock: MockClock) -> None:
     assert script.asked("last-event-id") == [None, "1", None]
 
 
+async def test_a_stream_that_drops_before_its_first_event(autojump_clock: MockClock) -> None:
+    """The head of a hub's stream has an id, which counts for a client that has none."""
+    script = Script(
+        stream(Last_Event_ID="e-4"),
+        stream(b"id: e-5\ndata: 1\n\n", Last_Event_ID="e-4"),
+        stream(Last_Event_ID="other"),
+    )
+    assert await collect(script) == [("e-5", "1")]
+    assert script.asked("last-event-id") == [None, "e-4", "e-5", "e-5"]
+
+
 @pytest.mark.parametrize("last_event_id", [" 7", "7 ", "a\tb"])
 async def test_ids_that_no_header_holds(last_event_id: str, autojump_clock: MockClock) -> None:
     """An id that no header can hold goes into the query."""

@@ -22,8 +22,10 @@ from h3trio.hub import (
     KeyReusedError,
     MemoryHistory,
     SQLiteHistory,
+    Start,
 )
 from h3trio.hub._fanout.replay import MAX_PAGE_RECORDS
+from h3trio.hub._history.epochs import Epochs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,8 +44,16 @@ async def hub() -> AsyncGenerator[Hub]:
 class Client:
     """One subscription in a task of its own."""
 
-    def __init__(self, nursery: trio.Nursery, hub: Hub, topics: list[str], **options: Any) -> None:  # noqa: ANN401 - those of `subscribe`
-        self.sink = FakeSink()
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        hub: Hub,
+        topics: list[str] | Start,
+        *,
+        sink: FakeSink | None = None,
+        **options: Any,  # noqa: ANN401 - those of `subscribe`
+    ) -> None:
+        self.sink = sink or FakeSink()
         self.scope = trio.CancelScope()
         self.reason: EndReason | None = None
         self.error: Exception | None = None
@@ -61,8 +71,8 @@ class Client:
 
     @property
     def data(self) -> list[str | None]:
-        """The data that it received, without `reset`."""
-        return [event.data for event in self.sink.events if event.event != "reset"]
+        """The data that it received, without that of the hub's own events."""
+        return [e.data for e in self.sink.events if e.event not in ("reset", "cursor")]
 
     @property
     def resets(self) -> list[dict[str, Any]]:
@@ -147,6 +157,7 @@ REFUSED: list[tuple[SSEEvent | str, list[str], str]] = [
     ("x", [str(n) for n in range(1001)], "at most 1000 topics, not 1001"),
     ("x", [f"{n:03}" + 64 * "☃" for n in range(400)], "topics may have 65536 bytes together, not"),
     (SSEEvent("x", event="reset"), ["news"], "the hub's own"),
+    (SSEEvent("x", event="cursor"), ["news"], "the hub's own"),
     (SSEEvent(comment="only"), ["news"], "needs data"),
     (SSEEvent("x", id="i" * 129), ["news"], "id must be 1 to 128"),
 ]
@@ -289,32 +300,108 @@ async def test_a_hub_that_does_not_run_says_so() -> None:
 # -- opening and replay
 
 
-async def test_a_stream_opens_with_a_cursor_and_a_retry(hub: Hub, nursery: trio.Nursery) -> None:
-    """The first block has no data, an id that is valid on reconnect, and a `retry`."""
+class BrowserSink(FakeSink):
+    """A sink whose peer is a browser's `EventSource`."""
+
+    is_event_source = True
+
+
+def opening(retry: str) -> re.Pattern[str]:
+    """Match what a stream opens with; one without a cursor has no blank line for any parser."""
+    return re.compile(retry.replace("RETRY", r"retry: (?P<retry>\d+)\n"))
+
+
+RETRY_ALONE = opening("RETRY")
+CURSOR = opening(r"event: cursor\nid: (?P<id>.+)\nRETRYdata: \{\}\n\n")
+
+
+async def test_a_stream_opens_with_a_retry(hub: Hub, nursery: trio.Nursery) -> None:
+    """It stands alone on its line: clients take a block without data for an event."""
     await hub.publish("before", topics=["news"])
     client = Client(nursery, hub, ["news"])
     await settle()
-    lines = client.sink.payload.decode().splitlines()
-    assert lines[0] == f"id: {hub.last_event_id}"
-    assert lines[1].startswith("retry: ")
-    assert lines[2:] == [""]
-    assert 1000 <= int(lines[1].removeprefix("retry: ")) <= 3000
+    found = RETRY_ALONE.fullmatch(client.sink.payload.decode())
+    assert found is not None
+    assert 1000 <= int(found["retry"]) <= 3000
 
 
-async def test_a_quiet_client_reconnects_without_a_gap(hub: Hub, nursery: trio.Nursery) -> None:
-    """With the cursor of the opening block alone, nothing published since is missed."""
-    client = Client(nursery, hub, ["news"])
+async def test_a_browser_gets_its_cursor_before_its_first_event(
+    hub: Hub, nursery: trio.Nursery, subtests: pytest.Subtests
+) -> None:
+    """It is an event of a type of its own with JSON; `cursor=` decides otherwise."""
+    known = await hub.publish("before", topics=["news"])
+    cases: list[tuple[FakeSink, dict[str, Any], bool]] = [
+        (FakeSink(), {}, False),
+        (FakeSink(), {"cursor": True}, True),
+        (BrowserSink(), {}, True),
+        (BrowserSink(), {"cursor": False}, False),
+        (BrowserSink(), {"first": 1}, True),
+        # It has that one.
+        (BrowserSink(), {"last_event_id": known}, False),
+    ]
+    for sink, options, has_cursor in cases:
+        with subtests.test(sink=type(sink), options=options):
+            client = Client(nursery, hub, ["news"], sink=sink, **options)
+            await settle()
+            found = (CURSOR if has_cursor else RETRY_ALONE).match(sink.payload.decode())
+            assert found is not None
+            assert not has_cursor or sink.last_event_id in (found["id"], known)
+            client.scope.cancel()
+
+
+@pytest.mark.parametrize("is_browser", [False, True])
+async def test_a_quiet_client_reconnects_without_a_gap(
+    hub: Hub, nursery: trio.Nursery, *, is_browser: bool
+) -> None:
+    """With the cursor of the beginning alone, nothing published since is missed."""
+    start = await hub.locate(["news"])
+    sink = BrowserSink() if is_browser else FakeSink()
+    client = Client(nursery, hub, start, sink=sink)
     await settle()
     client.scope.cancel()
     await settle()
     await hub.publish("other", topics=["sport"])
     await hub.publish("missed", topics=["news"])
-    again = Client(nursery, hub, ["news"], last_event_id=client.sink.last_event_id)
+    cursor = sink.last_event_id if is_browser else start.headers["Last-Event-ID"]
+    again = Client(nursery, hub, ["news"], last_event_id=cursor)
     await settle()
     await hub.publish("live", topics=["news"])
     await settle()
     assert again.data == ["missed", "live"]
     assert again.resets == []
+
+
+async def test_a_stream_begins_where_it_was_located(hub: Hub, nursery: trio.Nursery) -> None:
+    """What is published before the writer is there comes too; one start serves many."""
+    ids = [await hub.publish(str(n), topics=["news"]) for n in range(3)]
+    live = await hub.locate(["news"])
+    last_two = await hub.locate(["news"], first=2)
+    from_id = await hub.locate(["news"], last_event_id=ids[0], allow=["news"])
+    assert [one.cursor for one in (live, last_two, from_id)] == [ids[2], ids[0], ids[0]]
+    await hub.publish("secret", topics=["news"], private=True)
+    await hub.publish("3", topics=["news"])
+    starts = (live, live, last_two, from_id)
+    clients = [Client(nursery, hub, start) for start in starts]
+    await settle()
+    await hub.publish("4", topics=["news"])
+    await settle()
+    assert [client.data for client in clients] == [
+        ["3", "4"],
+        ["3", "4"],
+        ["1", "2", "3", "4"],
+        ["1", "2", "secret", "3", "4"],
+    ]
+
+
+async def test_a_start_says_all(hub: Hub) -> None:
+    """An id, `first` or rights beside it are a TypeError; bad topics a ValueError at once."""
+    start = await hub.locate(["news"])
+    options: list[dict[str, Any]] = [{"last_event_id": "x"}, {"first": 1}, {"allow": ["news"]}]
+    for option in options:
+        with pytest.raises(TypeError, match="give it alone"):
+            await hub.subscribe(FakeSink(), start, **option)
+    with pytest.raises(ValueError, match="topic"):
+        await hub.locate([])
 
 
 async def test_without_an_id_only_what_comes(hub: Hub, nursery: trio.Nursery) -> None:
@@ -417,6 +504,152 @@ async def test_a_trimmed_cursor_is_told_once(nursery: trio.Nursery) -> None:
         assert [reset["reason"] for reset in client.resets] == ["trimmed"]
         assert client.data == ["4", "5", "6", "live"]
         client.scope.cancel()
+
+
+def first_reset(client: Client) -> SSEEvent | None:
+    """The first `reset` that a client got, if it got one."""
+    return next((e for e in client.sink.events if e.event == "reset"), None)
+
+
+@pytest.mark.parametrize("is_browser", [False, True])
+async def test_who_keeps_the_id_of_a_reset_is_not_told_again(
+    nursery: trio.Nursery, subtests: pytest.Subtests, *, is_browser: bool
+) -> None:
+    """Whatever id was asked for, a page that reloads on `reset` does it once for a gap."""
+    async with Hub(MemoryHistory(max_topic_events=2)) as hub:
+        # Of `quiet` an older one is left than the newest that is gone of `news`.
+        await hub.publish("quiet", topics=["quiet"])
+        ids = [await hub.publish(str(n), topics=["news"]) for n in range(5)]
+        await hub.purge("sport")
+        for topics, asked in product((["news"], ["news", "quiet"], ["*"]), (ids[0], "unknown")):
+            with subtests.test(topics=topics, asked=asked):
+                sink = BrowserSink() if is_browser else FakeSink()
+                client = Client(nursery, hub, topics, last_event_id=asked, sink=sink)
+                await settle()
+                reset = first_reset(client)
+                assert reset is not None
+                assert json.loads(reset.data or "")["id"] == asked
+                assert client.data[-2:] == ["3", "4"]
+                for cursor in (reset.id, client.sink.last_event_id):
+                    again = Client(nursery, hub, topics, last_event_id=cursor)
+                    await settle()
+                    assert again.resets == []
+                    again.scope.cancel()
+                client.scope.cancel()
+
+
+async def test_the_id_of_a_reset_is_of_an_epoch_that_is_known(nursery: trio.Nursery) -> None:
+    """Even where everything that is left is of one that was forgotten."""
+    history = MemoryHistory()
+    history.epochs = Epochs(max_epochs=1)
+    for n in range(3):
+        async with Hub(history) as hub:
+            await hub.publish(str(n), topics=["news"])
+    async with Hub(history) as hub:
+        client = Client(nursery, hub, ["news"], last_event_id="unknown")
+        await settle()
+        assert client.data == ["0", "1", "2"]
+        reset = first_reset(client)
+        assert reset is not None
+        again = Client(nursery, hub, ["news"], last_event_id=reset.id)
+        await settle()
+        assert again.resets == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_browser_is_not_told_again_while_its_topics_are_quiet(
+    nursery: trio.Nursery,
+) -> None:
+    """If all that is left is older than what is gone, it gets a cursor behind both."""
+    async with Hub(MemoryHistory()) as hub:
+        seen = await hub.publish("seen", topics=["a"])
+        await hub.publish("left", topics=["a"])
+        await hub.publish("gone", topics=["b"])
+        await hub.purge("b")
+        options: list[dict[str, Any]] = [{"last_event_id": seen}, {"first": "oldest"}, {"first": 1}]
+        for option in options:
+            client = Client(nursery, hub, ["a", "b"], sink=BrowserSink(), **option)
+            await settle()
+            assert client.data[-1:] == ["left"]
+            assert client.sink.last_event_id == hub.last_event_id
+            client.scope.cancel()
+
+
+async def test_a_beginning_that_is_gone_is_no_reset(
+    nursery: trio.Nursery, subtests: pytest.Subtests
+) -> None:
+    """The start, its headers, the channel and the subscription say it, if less is left."""
+    async with Hub(MemoryHistory(max_topic_events=3)) as hub:
+        for n in range(3):
+            await hub.publish(str(n), topics=["whole"])
+        for n in range(5):
+            await hub.publish(str(n), topics=["news"])
+        cases: list[tuple[str, int | str | None, bool]] = [
+            ("whole", "oldest", False),
+            ("whole", 9, False),
+            ("news", "oldest", True),
+            ("news", 4, True),
+            ("news", 3, False),
+            ("news", None, False),
+            ("news", "newest", False),
+        ]
+        for topic, first, truncated in cases:
+            with subtests.test(topic=topic, first=first):
+                start = await hub.locate([topic], first=first)
+                headers = {"Last-Event-ID": start.cursor}
+                if truncated:
+                    headers["History-Truncated"] = "?1"
+                assert (start.truncated, start.headers) == (truncated, headers)
+                client = Client(nursery, hub, [topic], first=first)
+                await settle()
+                assert [one.truncated for one in hub.subscriptions()] == [truncated]
+                assert client.resets == []
+                client.scope.cancel()
+                async with hub.subscription([topic], first=first) as events:
+                    assert (events.truncated, events.last_event_id) == (truncated, start.cursor)
+
+
+async def test_as_many_as_were_asked_for_may_begin_with_the_first_of_all(hub: Hub) -> None:
+    """Two are left of which the older is the first of the log: `first=2` isn't truncated."""
+    await hub.publish("1", topics=["a"])
+    await hub.publish("2", topics=["b"])
+    await hub.publish("3", topics=["a"])
+    await hub.purge("b")
+    starts = [await hub.locate(["a", "b"], first=first) for first in (1, 2, 3)]
+    assert [start.truncated for start in starts] == [False, False, True]
+
+
+async def test_a_beginning_that_goes_before_it_is_sent(nursery: trio.Nursery) -> None:
+    """It is a `reset` only where the head promised it, and it isn't there in another form."""
+    async with Hub(MemoryHistory(max_topic_events=3)) as hub:
+        for n in range(3):
+            await hub.publish(str(n), topics=["news"])
+        oldest, last_two, last_three = [
+            await hub.locate(["news"], first=first) for first in ("oldest", 2, 3)
+        ]
+        for n in range(3, 5):
+            await hub.publish(str(n), topics=["news"])
+        truncated = await hub.locate(["news"], first="oldest")
+        await hub.publish("5", topics=["news"])
+        starts = (oldest, last_two, last_three, truncated)
+        clients = [Client(nursery, hub, start) for start in starts]
+        await settle()
+        assert [len(client.resets) for client in clients] == [1, 0, 0, 0]
+        assert [client.data for client in clients] == [["3", "4", "5"]] * 4
+        for client in clients:
+            client.scope.cancel()
+
+
+async def test_nothing_is_lost_while_a_gap_is_looked_into(hub: Hub, nursery: trio.Nursery) -> None:
+    """Whether the head has told of it takes a checkpoint, and others publish meanwhile."""
+    start = await hub.locate(["news"], first=0)
+    await hub.publish("gone", topics=["news"])
+    await hub.purge("news")
+    clients = [Client(nursery, hub, start) for _ in range(10)]
+    for n in range(20):
+        await hub.publish(str(n), topics=["news"])
+    await settle()
+    assert [client.data for client in clients] == [[str(n) for n in range(20)]] * 10
 
 
 async def test_noise_in_other_topics_is_no_gap(nursery: trio.Nursery) -> None:

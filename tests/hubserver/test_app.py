@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 import pytest
+import trio
 from helpers import Client, Head, connect, event_source, post, request
 from hub_helpers import BusiestStep, WrappedHistory
 from tables import table
@@ -27,8 +29,6 @@ from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
-
-    import trio
 
     from h3trio import App
     from h3trio.hub import Appended, Update
@@ -63,7 +63,7 @@ class HubClient:
         await client.send(local(event_source(path, *lines)))
         assert (await client.head()).status == 200
         assert await client.chunk() == b":\n"
-        assert (await client.chunk()).startswith(b"id: ")
+        assert (await client.chunk()).startswith(b"retry: ")
         await wait_all_tasks_blocked()
         return client
 
@@ -176,6 +176,130 @@ async def test_an_unknown_id_is_a_reset(hub: HubClient) -> None:
     assert json.loads(event.data or "") == {"reason": "unknown", "id": "gone"}
 
 
+BROWSER = (
+    "Accept: text/event-stream",
+    "Cache-Control: no-cache",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
+)
+"""What distinguishes the `EventSource` of a browser."""
+
+
+async def open_stream(hub: HubClient, path: str, *lines: str) -> tuple[Head, bytes]:
+    """Open a stream; return its head, and its opening without the first comment."""
+    client = hub.connect()
+    await client.send(local(request(path, *lines)))
+    head = await client.head()
+    assert head.status == 200
+    assert await client.chunk() == b":\n"
+    return head, await client.chunk()
+
+
+@table(
+    "path, lines, has_cursor",
+    [
+        ("/events/news", BROWSER, True),
+        # What sseclient and Node's fetch send.
+        ("/events/news", BROWSER[:2], False),
+        ("/events/news", BROWSER[1:], False),
+        ("/events/news", (BROWSER[0], BROWSER[2]), False),
+        ("/events/news", ("Accept: text/event-stream, */*", *BROWSER[1:]), False),
+        ("/events/news", (BROWSER[0], "Cache-Control: no-store", BROWSER[2]), False),
+        ("/events/news", (*BROWSER[:2], "User-Agent: python/3 like Mozilla/5.0"), False),
+        ("/events/news", (), False),
+        ("/events/news?cursor=on", (), True),
+        ("/events/news?cursor=off", BROWSER, False),
+    ],
+)
+async def test_who_asks_as_a_browser_gets_a_cursor(
+    hub: HubClient, *, path: str, lines: tuple[str, ...], has_cursor: bool
+) -> None:
+    """An event of the type `cursor`, to browsers or by `?cursor=`; the head tells everyone."""
+    id = (await hub.ask(post(b"1", "/events/news")))[1]["id"]
+    head, opening = await open_stream(hub, path, *lines)
+    assert head.headers["last-event-id"] == id
+    if has_cursor:
+        assert opening.startswith(f"event: cursor\nid: {id}\nretry: ".encode())
+        assert opening.endswith(b"\ndata: {}\n\n")
+    else:
+        assert re.fullmatch(rb"retry: [0-9]+\n", opening)
+
+
+async def test_the_cursor_is_what_the_stream_begins_behind(hub: HubClient) -> None:
+    """Of a replay its start, and not the head of the hub; an id that is good is itself."""
+    ids = [(await hub.ask(post(str(n).encode(), "/events/news")))[1]["id"] for n in range(4)]
+    before_all = ids[0].replace("-1", "-0")
+    for query, cursor in (
+        ("", ids[3]),
+        ("?first=2", ids[1]),
+        ("?first=oldest", before_all),
+        (f"?last_event_id={ids[1]}", ids[1]),
+        ("?last_event_id=unknown", before_all),
+    ):
+        head, _ = await open_stream(hub, f"/events/news{query}")
+        assert head.headers["last-event-id"] == cursor
+        client = hub.connect()
+        await client.send(local(request(f"/events/news{query}", method="HEAD")))
+        assert (await client.head()).headers["last-event-id"] == cursor
+
+
+async def test_a_browsers_own_id_is_not_sent_back(hub: HubClient) -> None:
+    """Nor is there a cursor in front of a `reset`: who drops between them would miss it."""
+    id = (await hub.ask(post(b"1", "/events/news")))[1]["id"]
+    for own in (id, "unknown"):
+        _, opening = await open_stream(hub, "/events/news", *BROWSER, f"Last-Event-ID: {own}")
+        assert re.fullmatch(rb"retry: [0-9]+\n", opening)
+
+
+async def test_a_history_that_is_gone_is_told_by_the_head(hub: HubClient) -> None:
+    """`?first=` beyond what is left: `History-Truncated: ?1`, and no `reset`."""
+    for n in range(10):
+        await hub.ask(post(str(n).encode(), "/events/news"))
+    for query, truncated in (("oldest", "?1"), ("9", "?1"), ("8", None), ("newest", None)):
+        head, _ = await open_stream(hub, f"/events/news?first={query}")
+        assert head.headers.get("history-truncated") == truncated
+    client = await hub.subscribe("/events/news?first=oldest")
+    event = await client.event()
+    assert event is not None
+    assert event.data == "2"
+
+
+@pytest.mark.parametrize(("cursor", "has_cursor"), [("on", True), ("off", False)])
+async def test_the_setting_decides_for_all(
+    nursery: trio.Nursery, *, cursor: Literal["on", "off"], has_cursor: bool
+) -> None:
+    """`create_app(cursor=...)` holds where a stream doesn't say otherwise."""
+    running = Hub()
+    app = create_app(running, cursor=cursor)
+    async with app.lifespan():
+        client = HubClient(nursery, app, running)
+        for query, expected in (("", has_cursor), ("?cursor=on", True), ("?cursor=off", False)):
+            for lines in ((), BROWSER):
+                _, opening = await open_stream(client, f"/events/news{query}", *lines)
+                assert opening.startswith(b"event: cursor\n") == expected
+        nursery.cancel_scope.cancel()
+
+
+def test_a_setting_that_is_none_of_them() -> None:
+    """Anything but auto, on and off is a ValueError."""
+    with pytest.raises(ValueError, match="auto, on or off"):
+        create_app(cursor="yes")  # type: ignore[arg-type] # as a caller without types does
+
+
+async def test_a_history_that_cant_be_read_is_a_503(
+    hub: HubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A true status, as the place is looked up before the head goes out."""
+
+    async def fail(*_args: object, **_options: object) -> Never:
+        await trio.lowlevel.checkpoint()
+        raise HistoryError("no disk")
+
+    monkeypatch.setattr(hub.hub, "locate", fail)
+    head, text = await hub.ask(request("/events/news"))
+    assert head.status == 503
+    assert "no disk" in text
+
+
 async def test_a_stream_of_events_is_published_as_it_arrives(hub: HubClient) -> None:
     """Types and ids are kept; the answer counts, and names the last id."""
     client = await hub.subscribe("/events/news")
@@ -227,6 +351,8 @@ BAD_REQUESTS = [
     (post(b"\xff", "/events/news"), 400),
     (post(b"x", "/events/news?id=a%0Ab"), 400),
     (post(b"x", "/events/news?event=reset"), 400),
+    (post(b"x", "/events/news?event=cursor"), 400),
+    (request("/events/news?cursor=yes"), 400),
     (post(b"x", "/events/news?retry=soon"), 400),
     (post(b"x", "/events/a%0Ab"), 400),
     (post(b"x", "/events/"), 400),

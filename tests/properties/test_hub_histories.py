@@ -2,14 +2,18 @@
 
 Hypothesis makes a list of actions: publish, subscribe with every kind of id, stall, resume,
 vanish, reconnect, purge, restart. They are played against a hub under Trio's shuffled scheduling,
-and then every stream is compared with a plain list of what was published.
+and then every stream is compared with a plain list of what was published. Half of the clients are
+browsers, which have their cursor by an event, the others read it in the head of their stream.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +89,11 @@ class Session:
     size: int
     """How much was published when it began."""
     cursor: str = ""
-    """The last event id that it connected with."""
+    """The last event id that it connected with, or the cursor of the stream's head."""
+    truncated: bool = False
+    """Whether the head said that the beginning is gone."""
+    is_located: bool = False
+    """Whether its begin is found: the store may have to be asked."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def received(self) -> Iterator[tuple[SSEEvent, int]]:
@@ -93,7 +101,8 @@ class Session:
         parser = SSEParser()
         for batch, size in zip(self.sink.batches, self.sink.sizes, strict=True):
             for event in parser.feed(batch.payload):
-                yield event, size
+                if event.event != "cursor":
+                    yield event, size
 
 
 class Sink(FakeSink):
@@ -159,6 +168,8 @@ class Play:
             session.sink.resume()
         await self.settle(hub)
         self.check()
+        await self.check_resets(hub)
+        await self.check_beginnings(hub)
         return script
 
     def number_of(self, event_id: str, selection: Sequence[str]) -> int | None:
@@ -166,6 +177,9 @@ class Play:
 
         None where one of those may be gone: then an older one with the same id counts.
         """
+        own = re.fullmatch(r".{8}-(\d+)", event_id)
+        if own is not None:
+            return int(own[1]) - 1
         numbers = [n for n, each in enumerate(self.log.ids) if each == event_id]
         if len(event_id) > 1:
             return numbers[-1]  # the hub's own
@@ -177,10 +191,7 @@ class Play:
     def come_back(self, hub: Hub, nursery: trio.Nursery, session: Session) -> None:
         """Connect a client anew, with the cursor that it has."""
         cursor = session.sink.last_event_id or session.cursor
-        seen = [int(e.data or "") for e in session.sink.events if e.event != "reset"]
-        after = seen[-1] if seen else session.after
-        if cursor in self.log.ids:
-            after = self.number_of(cursor, session.selection)
+        after = self.number_of(cursor, session.selection) if cursor else session.after
         again = Session(session.selection, self.sink(), after, len(self.log.topics), cursor)
         self.start(
             hub, nursery, again, {"last_event_id": cursor} if cursor else {"first": "oldest"}
@@ -262,13 +273,18 @@ class Play:
         self, hub: Hub, nursery: trio.Nursery, session: Session, options: dict[str, Any]
     ) -> None:
         """Run a session in a task."""
+        is_browser = len(self.sessions) % 2 == 0
 
         async def run() -> None:
             with session.scope:
                 try:
-                    await hub.subscribe(
-                        session.sink, session.selection, info={"sink": session.sink}, **options
-                    )
+                    start = await hub.locate(session.selection, **options)
+                    if "first" in options and not start.truncated:
+                        session.after = -1
+                    session.truncated, session.is_located = start.truncated, True
+                    session.cursor = session.cursor or ("" if is_browser else start.cursor)
+                    sink = session.sink
+                    await hub.subscribe(sink, start, info={"sink": sink}, cursor=is_browser)
                 except trio.BrokenResourceError:
                     return
 
@@ -279,7 +295,9 @@ class Play:
         """Wait until every client is live or stalled; a store's thread is no blocked task."""
         while True:
             await wait_all_tasks_blocked()
-            if all(one.ready or is_busy(one) for one in hub.subscriptions()):
+            if all(one.ready or is_busy(one) for one in hub.subscriptions()) and all(
+                session.is_located for session in self.sessions
+            ):
                 return
             await trio.sleep(0.001)
 
@@ -349,6 +367,7 @@ class Play:
         excused = session.size if session.after is None else 0
         for event, size in session.received():
             if event.event == "reset":
+                assert not (session.truncated and last == -1), "the head has told it"
                 excused = size
                 if json.loads(event.data or "")["reason"] == "unknown":
                     last = -1  # it begins anew, with what is retained
@@ -360,6 +379,40 @@ class Play:
             assert missed == [], "a hole that nobody was told of"
             last = number
         return [n for n in wanted if n > last and n >= excused]
+
+    async def check_resets(self, hub: Hub) -> None:
+        """Who comes back with the id of a `reset` isn't told of the same gap again."""
+        asked = ["?", *self.log.ids[:1], *self.log.ids[-1:]]
+        for selection, id in product((["a"], ["b", "c"], ["*"]), asked):
+            events = await self.read(hub, selection, last_event_id=id)
+            if events and (reset := events[0]).event == "reset":
+                assert json.loads(reset.data or "")["id"] == id
+                again = await self.read(hub, selection, last_event_id=reset.id)
+                assert all(event.event != "reset" for event in again)
+
+    async def check_beginnings(self, hub: Hub) -> None:
+        """The head of a stream tells if less is left than was asked for; a `reset` never does."""
+        for selection in (["a"], ["a", "b"], ["*"]):
+            published = len(self.log.selected(selection))
+            left = await self.read(hub, selection, first="oldest")
+            for count in (1, len(left), len(left) + 1, published, published + 1):
+                wanted = min(count, published)
+                start = await hub.locate(selection, first=count)
+                assert start.truncated == (len(left) < wanted)
+                events = await self.read(hub, selection, first=count)
+                assert events == left[max(0, len(left) - wanted) :]
+            start = await hub.locate(selection, first="oldest")
+            assert start.truncated == (len(left) < published)
+
+    async def read(self, hub: Hub, selection: list[str], **options: Any) -> list[SSEEvent]:  # noqa: ANN401 - those of `subscribe`
+        """Subscribe until all that is left has come; return it."""
+        sink = self.sink()
+        subscribe = partial(hub.subscribe, sink, selection, info={"sink": sink}, **options)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(subscribe)
+            await self.settle(hub)
+            nursery.cancel_scope.cancel()
+        return sink.events
 
     def check_no_false_gap(self, session: Session) -> None:
         """No `reset` where nothing was ever removed."""

@@ -306,6 +306,12 @@ async def test_hub_in_memory(autojump_clock: MockClock) -> None:
         await hub.publish(SSEEvent("missed"), topics=["news"])
         await client.reconnect()
         assert (await client.next_event()).data == "missed"
+    async with connect(hub_app, "/events/news") as client:
+        assert client.last_event_id == client.headers["last-event-id"] == hub.last_event_id
+        client.vanish()
+        await hub.publish(SSEEvent("before its first event"), topics=["news"])
+        await client.reconnect()
+        assert (await client.next_event()).data == "before its first event"
 
 
 # -- the parts

@@ -37,6 +37,8 @@ _HIGHEST_PORT: Final = 65535
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 HEADERS: Final = ("Last-Event-ID", "Cache-Control", "Content-Type")
 """The headers of `EventSource` and its replacements on `fetch`, and of a body."""
+EXPOSED: Final = ("Last-Event-ID", "History-Truncated")
+"""The headers by which a hub's stream says where it begins."""
 
 
 @final
@@ -67,7 +69,7 @@ class CORS:
         allow_credentials: bool = False,
         allow_methods: Iterable[str] = METHODS,
         allow_headers: Iterable[str] = HEADERS,
-        expose_headers: Iterable[str] = (),
+        expose_headers: Iterable[str] = EXPOSED,
         max_age: int = 600,
     ) -> None:
         self._origins: Final = _check_origins(allow_origins, credentials=allow_credentials)

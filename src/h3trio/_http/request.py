@@ -102,6 +102,21 @@ def last_event_id(headers: Headers, query: QueryParams) -> str | None:
     return next(filter(None, map(query.get, ("last_event_id", "lastEventID", "lastEventId"))), None)
 
 
+def is_event_source(method: str, headers: Headers) -> bool:
+    """Whether a request is as a browser's `EventSource` makes it.
+
+    WHATWG HTML section 9.2.2: `Accept` is `text/event-stream` and the cache mode "no-store", for
+    which WHATWG Fetch (HTTP-network-or-cache fetch) says `Cache-Control: no-cache`. Libraries that
+    read event streams send both as well, so the name that all browsers have decides.
+    """
+    return (
+        method == "GET"
+        and headers.get("accept") == "text/event-stream"
+        and headers.get("cache-control") == "no-cache"
+        and headers.get("user-agent", "").startswith("Mozilla/")
+    )
+
+
 def parse_query(raw: bytes, *, max_num_fields: int = MAX_NUM_FIELDS) -> QueryParams:
     """Return the fields of a query string, without its `?`.
 

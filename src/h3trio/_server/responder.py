@@ -21,6 +21,7 @@ import trio
 from h3trio._http.closing import CloseReason, lost
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.headers import MutableHeaders
+from h3trio._http.request import is_event_source
 
 from .farewell import AT_ONCE, EVENT_STREAM, STREAM_HEADERS, comes_back
 from .send_queue import SendQueue
@@ -148,7 +149,8 @@ class Responder:
 
     async def open_stream(self, client: str) -> SSEWriter:
         """Send the head of an event stream and a first comment; give the writer. As `_open`."""
-        return SSEWriter(await self._open(client))
+        as_browser = is_event_source(self.method, self.headers)
+        return SSEWriter(await self._open(client), is_event_source=as_browser)
 
     async def open_other_stream(self, client: str) -> StreamWriter:
         """Send the head of a stream of another type; give the writer. As `_open`."""

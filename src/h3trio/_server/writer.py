@@ -100,7 +100,13 @@ class SSEWriter(_Writer, trio.abc.SendChannel["str | SSEEvent"]):
     `FrameSink`, so that a hub can feed it.
     """
 
-    __slots__ = ()
+    __slots__ = ("is_event_source",)
+
+    def __init__(self, queue: SendQueue, *, is_event_source: bool = False) -> None:
+        super().__init__(queue)
+        self.is_event_source: bool = is_event_source
+        """Whether the request is as a browser's `EventSource` makes it: GET, `Accept` exactly
+        `text/event-stream`, `Cache-Control: no-cache`, and a `User-Agent` from `Mozilla/` on."""
 
     async def send(
         self,

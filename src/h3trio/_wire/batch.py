@@ -44,7 +44,11 @@ class Batch:
 
 
 class FrameSink(Protocol):
-    """A taker of a hub's frames, such as `SSEWriter`."""
+    """A taker of a hub's frames, such as `SSEWriter`.
+
+    One whose peer is a browser's `EventSource`, to which the head of its stream says nothing, may
+    have an attribute `is_event_source` that is `True`.
+    """
 
     @property
     def send_batch_nowait(self) -> Callable[[Batch], bool]:

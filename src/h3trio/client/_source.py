@@ -361,6 +361,10 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     async def _read_events(self, response: httpx2.Response) -> None:
         self._streams += 1
         self._change(State.OPEN)
+        # A hub's head says behind which id the stream begins: without it, a stream that drops
+        # before its first event would go on live. A client that has an id has that one.
+        if not self._received_id and (cursor := response.headers.get("last-event-id")):
+            await self._hand_on(_Item(None, cursor))
         limits = self._limits
         parser = SSEParser(max_event_size=limits.max_event_bytes, last_event_id=self._received_id)
         take = partial(self._take, parser)

@@ -6,6 +6,7 @@ from ._fanout.channel import EventChannel as EventChannel
 from ._fanout.latency import LatencyStatistics as LatencyStatistics
 from ._fanout.subscription import EndReason as EndReason
 from ._fanout.subscription import Policy as Policy
+from ._fanout.subscription import Start as Start
 from ._fanout.subscription import Subscription as Subscription
 from ._history.errors import HistoryError as HistoryError
 from ._history.errors import HistoryFullError as HistoryFullError

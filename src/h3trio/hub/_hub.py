@@ -9,7 +9,7 @@ error in one of them is logged and counted, and the task runs again. A subscript
 task that called `subscribe`, which sleeps while the sweep does the work.
 
 Values are checked once, where they enter: an `Update` by its constructor, topics of a subscription
-and the limits of this hub here.
+and the limits of this hub by `_checks`.
 """
 
 from __future__ import annotations
@@ -19,47 +19,41 @@ import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, final
 
 import trio
 
 from h3trio._tasks import run_again
-from h3trio._wire.event import SSEEvent
-from h3trio._wire.parser import EventTooLargeError
 
+from ._checks import make_updates, select
 from ._committer import Committer
-from ._fanout.channel import ChannelSink, EventChannel
+from ._fanout.channel import subscribed
 from ._fanout.feed import FanoutState, Subscriber
 from ._fanout.feeds import Feeds
 from ._fanout.replay import Replay
-from ._fanout.subscription import EndReason
+from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
 from ._history.errors import HistoryError
 from ._history.memory import MemoryHistory
-from ._history.record import Update
-from ._history.selection import NOTHING, Selection, check_topic
 from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        Awaitable,
-        Callable,
-        Collection,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from h3trio._wire.batch import FrameSink
+    from h3trio._wire.event import SSEEvent
 
+    from ._fanout.channel import EventChannel
     from ._fanout.subscription import Policy, Subscription
     from ._history.history import History
     from ._history.selection import TopicMatcher
     from ._snapshots import HubStatistics, TopicStatistics
+
+    _Asked: TypeAlias = tuple[str | None, int | str | None]
+    """A last event id, and where to begin without one."""
 
 logger = logging.getLogger("h3trio.hub")
 
@@ -219,7 +213,7 @@ class Hub:
         With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
         a repetition could be one in part. Publish them one by one, each with its own key.
         """
-        updates = self._updates(events, topics, private=private, dedup=dedup)
+        updates = make_updates(self._settings, events, topics, private=private, dedup=dedup)
         return await self._committer.append(updates)
 
     def publish_nowait(
@@ -235,54 +229,8 @@ class Hub:
         Raises:
             trio.WouldBlock: the history has to wait for a disk or a network.
         """
-        updates = self._updates([event], topics, private=private, dedup=dedup)
+        updates = make_updates(self._settings, [event], topics, private=private, dedup=dedup)
         return self._committer.append_nowait(updates)[0]
-
-    def _updates(
-        self,
-        events: Sequence[SSEEvent | str],
-        topics: Iterable[str],
-        *,
-        private: bool,
-        dedup: str | None,
-    ) -> list[Update]:
-        """Make the updates of one publish, and hold them against the limits of this hub."""
-        if dedup is not None and len(events) > 1:
-            raise ValueError(
-                f"dedup is for one event, not {len(events)}: publish each with its own key"
-            )
-        # Once: it may be an iterator. A string is refused by `Update`.
-        names = topics if isinstance(topics, str) else tuple(topics)
-        made = [SSEEvent(event) if isinstance(event, str) else event for event in events]
-        for event in made:
-            self._check_size(_least_size(event, self._settings.max_event_bytes))
-        updates = [Update(event, names, private=private, dedup=dedup) for event in made]
-        for update in updates:
-            self._check_size(len(update.encoded))
-        if updates:
-            self._check_limits(len(updates[0].topics), updates[0].topics)
-        return updates
-
-    def _check_size(self, size: int) -> None:
-        if size > (most := self._settings.max_event_bytes):
-            raise EventTooLargeError(
-                f"an event may have {most} bytes, this one has {size}", limit=most
-            )
-
-    def _check_limits(self, count: int, topics: Collection[str]) -> None:
-        limits = self._settings
-        if count > limits.max_topics:
-            raise ValueError(f"at most {limits.max_topics} topics, not {count}")
-        size = len("".join(topics).encode(errors="surrogatepass"))
-        if size > limits.max_topics_bytes:
-            raise ValueError(
-                f"topics may have {limits.max_topics_bytes} bytes together, not {size}"
-            )
-        for topic in topics:
-            if len(topic) > limits.max_topic_length:
-                raise ValueError(
-                    f"a topic may have {limits.max_topic_length} characters, not {len(topic)}"
-                )
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
@@ -294,36 +242,71 @@ class Hub:
 
     # -- subscribing
 
+    async def locate(
+        self,
+        topics: Iterable[str | TopicMatcher],
+        *,
+        last_event_id: str | None = None,
+        first: int | str | None = None,
+        allow: Iterable[str | TopicMatcher] = (),
+    ) -> Start:
+        """Find where a stream of some topics begins, for `subscribe`, before its head goes out.
+
+        Whatever is published from here on, that stream has it.
+
+        Args:
+            topics: exact topics, `"*"` for all, or matchers.
+            last_event_id: the last event that the client has: the stream begins behind it.
+            first: without an id, begin with so many of the last events, or with `"oldest"`.
+                Default `None`, or `"newest"`: with the next event.
+            allow: topics whose private events it may see.
+
+        Raises:
+            ValueError: a topic isn't valid, or there are none or too many.
+            HistoryError: the history can't be read.
+            trio.ClosedResourceError: the hub isn't running.
+        """
+        self._committer.check_open()
+        selection, allowed = select(self._settings, topics, allow)
+        await trio.lowlevel.checkpoint()
+        return await self._replay.locate(
+            selection, allowed, last_event_id=last_event_id, first=first
+        )
+
     async def subscribe(
         self,
         writer: FrameSink,
-        topics: Iterable[str | TopicMatcher],
+        topics: Iterable[str | TopicMatcher] | Start,
         *,
         last_event_id: str | None = None,
         first: int | str | None = None,
         policy: Policy = "resync",
         allow: Iterable[str | TopicMatcher] = (),
         info: Mapping[str, object] = _NO_INFO,
+        cursor: bool | None = None,
     ) -> EndReason:
         """Send a writer the events of some topics, until it ends; return the reason.
 
-        It starts behind `last_event_id`, or with the next event. The stream opens with a block
-        that has no data but a cursor and a `retry`. If history is missing, an event of type
-        `reset` tells so: its data is JSON with `reason` and the `id` that was asked for.
+        The stream begins at a `Start`, or where `locate` finds by the same arguments. Only a
+        `Start` has headers by which everyone is told where: an `SSEWriter`'s are out by now.
+        It opens with a `retry`. If history is missing, an event of type `reset` tells so: its data
+        is JSON with `reason` and the `id` that was asked for; its id is good on reconnect.
 
         Args:
             writer: an `SSEWriter`, or another `FrameSink`.
-            topics: exact topics, `"*"` for all, or matchers.
-            last_event_id: the last event that the client has.
-            first: without an id, start with so many of the last events, or with `"oldest"`.
-                Default `None`, or `"newest"`: with the next event.
+            topics: what `locate` returned; or exact topics, `"*"` for all, or matchers.
+            last_event_id: as of `locate`, and so `first` and `allow`: not beside a `Start`.
+            first: where to begin without an id.
             policy: if the client falls out of the history while connected, `"resync"` tells it
                 and goes on at the head; `"disconnect"` ends.
             allow: topics whose private events it may see.
             info: anything, for `kick` and `subscriptions`.
+            cursor: whether it opens with an event of type `cursor` that has the cursor as its id;
+                by default if the writer says `is_event_source`: browsers can't read headers.
 
         Raises:
             ValueError: a topic isn't valid, or there are none or too many.
+            TypeError: `last_event_id`, `first` or `allow` beside a `Start`.
             trio.BusyResourceError: the writer has a subscription.
             trio.BrokenResourceError: the client is gone.
             trio.ClosedResourceError: the writer was closed, or the hub isn't running.
@@ -331,17 +314,17 @@ class Hub:
         self._committer.check_open()
         if writer in self._subscribers:
             raise trio.BusyResourceError("this writer has a subscription")
+        start = topics if isinstance(topics, Start) else None
+        if start is not None and (last_event_id is not None or first is not None or allow):
+            raise TypeError("a Start says where to begin and what is allowed: give it alone")
+        selection, allowed = select(self._settings, topics, allow)
+        cursor = getattr(writer, "is_event_source", False) is True if cursor is None else cursor
         subscriber = Subscriber(
-            writer,
-            selection=self._selection(topics),
-            allow=Selection(allow) if allow else NOTHING,
-            info=info,
+            writer, selection=selection, allow=allowed, info=info, wants_cursor=cursor
         )
         self._subscribers[writer] = subscriber
         try:
-            await self._serve(
-                subscriber, policy, partial(self._begin, subscriber, last_event_id, first)
-            )
+            await self._serve(subscriber, policy, start or (last_event_id, first))
         finally:
             del self._subscribers[writer]
             self._snapshots.count_ended(subscriber.end_reason)
@@ -352,17 +335,7 @@ class Hub:
 
     def check_topics(self, topics: Iterable[str | TopicMatcher]) -> None:
         """Raise the `ValueError` that subscribing or publishing to these would raise."""
-        self._selection(topics)
-
-    def _selection(self, topics: Iterable[str | TopicMatcher]) -> Selection:
-        selection = Selection(topics)
-        if not selection:
-            raise ValueError("a subscription needs at least one topic")
-        count = len(selection.topics) + len(selection.matchers)
-        self._check_limits(count, selection.topics)
-        for topic in selection.topics:
-            check_topic(topic)
-        return selection
+        select(self._settings, topics)
 
     def subscription(
         self,
@@ -376,53 +349,44 @@ class Hub:
     ) -> AbstractAsyncContextManager[EventChannel]:
         """Subscribe from code: `async with hub.subscription(["news"]) as events`.
 
-        The arguments and errors are those of `subscribe`; the channel gives the
-        events, `reset` among them.
+        The arguments and errors are those of `subscribe`; the channel gives the events, `reset`
+        among them. It begins where the log stands when the block is entered.
         """
-        sink = ChannelSink()
-        channel = EventChannel(sink, max_event_size=self._settings.max_event_bytes)
-        subscribe = partial(
-            self.subscribe,
-            sink,
-            topics,
-            last_event_id=last_event_id,
-            first=first,
-            policy=policy,
-            allow=allow,
-            info=info,
-        )
-        return _subscribed(channel, sink, subscribe)
+        locate = partial(self.locate, topics, last_event_id=last_event_id, first=first, allow=allow)
+        subscribe = partial(self.subscribe, policy=policy, info=info)
+        return subscribed(locate, subscribe, max_event_size=self._settings.max_event_bytes)
 
-    async def _begin(
-        self, subscriber: Subscriber, last_event_id: str | None, first: int | str | None
-    ) -> None:
-        """Find the cursor and send it: a client may drop before its first event."""
-        lost = await self._replay.start(subscriber, last_event_id=last_event_id, first=first)
-        subscriber.is_placed = True
-        cursor = self._history.epochs.format(subscriber.position)
+    async def _begin(self, subscriber: Subscriber, asked: Start | _Asked) -> Start:
+        """Find the start, if it isn't found yet, and open the stream there."""
+        if isinstance(asked, Start):
+            start = asked
+        else:
+            selection, allowed = subscriber.selection, subscriber.allow
+            last_event_id, first = asked
+            start = await self._replay.locate(
+                selection, allowed, last_event_id=last_event_id, first=first
+            )
         retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
-        await self._replay.give(subscriber, SSEEvent(id=cursor, retry=retry))
-        if lost is not None:
-            await self._replay.tell_reset(subscriber, lost, last_event_id)
+        await self._replay.begin(subscriber, start, retry=retry)
+        return start
 
     async def _serve(
-        self, subscriber: Subscriber, policy: Policy, begin: Callable[[], Awaitable[None]] | None
+        self, subscriber: Subscriber, policy: Policy, asked: Start | _Asked | None
     ) -> None:
         """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
         while subscriber.end_reason is None:
-            is_up, at_start = False, begin is not None
+            is_up = False
             with trio.CancelScope() as scope:
                 subscriber.interrupt_by(scope)
-                if begin is not None:
-                    await begin()
-                is_up = await self._replay.catch_up(subscriber, behind_since_start=at_start)
+                start = None if asked is None else await self._begin(subscriber, asked)
+                is_up = await self._replay.catch_up(subscriber, start)
                 if not is_up and policy == "disconnect":
                     subscriber.end(EndReason.LAGGED)
                 elif not is_up:
                     await self._replay.resync(subscriber)
             subscriber.interrupt_by(None)
-            del scope  # or it is held for as long as the stream is idle
-            begin = None
+            asked = start = None
+            del scope  # or it is held for as long as the stream is idle, as the start would be
             if is_up and subscriber.end_reason is None:
                 subscriber.position = self._history.log.head
                 self._feeds.join(subscriber)
@@ -479,36 +443,3 @@ class Hub:
     def statistics(self) -> HubStatistics:
         """Return a snapshot; its cost grows with neither subscribers nor topics nor feeds."""
         return self._snapshots.statistics(len(self._subscribers))
-
-
-@asynccontextmanager
-async def _subscribed(
-    channel: EventChannel, sink: ChannelSink, subscribe: Callable[[], Awaitable[object]]
-) -> AsyncGenerator[EventChannel]:
-    """Run a subscription beside the block that reads it."""
-
-    async def feed() -> None:
-        try:
-            await subscribe()
-        except trio.BrokenResourceError:
-            return  # the reader closed the channel
-        finally:
-            sink.end()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(feed, name="h3trio hub subscription")
-        yield channel
-        nursery.cancel_scope.cancel(reason="the reader is done")
-
-
-def _least_size(event: SSEEvent, enough: int) -> int:
-    """Return a size that the encoded event has at least; 0 if it has `enough` at most.
-
-    A megabyte of line ends would be encoded to seven before it is refused, while all others wait.
-    """
-    data = event.data or ""
-    if len(data) * len("\ndata: ") <= enough:
-        return 0
-    pairs = data.count("\r\n")
-    lines = data.count("\n") + data.count("\r") - pairs
-    return len(data) - pairs + lines * len("data: ")

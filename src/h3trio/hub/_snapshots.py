@@ -191,6 +191,7 @@ class Snapshots:
             allow=subscriber.allow,
             info=subscriber.info,
             cursor=self._history.epochs.format(subscriber.position),
+            truncated=subscriber.truncated,
             ready=ready,
             since=subscriber.since,
             # A ready one has all that it selected, though its cursor may be an old one.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
@@ -33,7 +33,9 @@ from ._publish import publish
 from ._query import check_query, topic_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from h3trio.hub import Start
 
     from ._access.anonymous import AnonymousAccess
     from ._access.grant import Grant
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _SUBSCRIBE_QUERY = ("cursor", "first", "last_event_id", "lastEventID", "lastEventId")
 _EVENT_STREAM = ("text/event-stream", "text/*", "*/*")
+_CURSOR: Final = {"auto": None, "on": True, "off": False}
 
 
 def create_app(
@@ -50,6 +53,7 @@ def create_app(
     anonymous: AnonymousAccess | None = None,
     access: AccessControl | None = None,
     cors: CORS | None = None,
+    cursor: Literal["auto", "on", "off"] = "auto",
 ) -> App:
     """Make the app of a hub; serving it runs the hub.
 
@@ -60,10 +64,14 @@ def create_app(
         access: the rights of all requests, and their limits.
         cors: which other sites' pages may read, and publish where they have the right to;
             without tokens they need it as `AnonymousAccess.allowed_origins` too.
+        cursor: whether a stream opens with an event of type `cursor`: to whom asks as a browser's
+            `EventSource`, to all, or to none. `?cursor=on` and `?cursor=off` decide for one stream.
 
     Raises:
-        ValueError: both `anonymous` and `access` are given.
+        ValueError: both `anonymous` and `access` are given, or `cursor` is none of the three.
     """
+    if cursor not in _CURSOR:
+        raise ValueError(f"cursor is auto, on or off, not {cursor!r}")
     if anonymous is not None and access is not None:
         raise ValueError("give anonymous to AccessControl, not beside it")
     access = access or AccessControl(anonymous=anonymous)
@@ -78,15 +86,15 @@ def create_app(
 
     app = App(lifespan=lifespan)
     add_browser_safety(app, access, cors=cors)
-    _add_events(app, hub, access)
+    _add_events(app, hub, access, cursor=_CURSOR[cursor])
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
     add_monitoring(app, hub, access)
     return app
 
 
-def _add_events(app: App, hub: Hub, access: AccessControl) -> None:
-    subscribe = _make_subscribe(hub, access)
+def _add_events(app: App, hub: Hub, access: AccessControl, *, cursor: bool | None) -> None:
+    subscribe = _make_subscribe(hub, access, cursor=cursor)
     app.get("/events")(subscribe)
     app.get("/events/*")(subscribe)
 
@@ -110,22 +118,19 @@ def _add_events(app: App, hub: Hub, access: AccessControl) -> None:
             return {"purged": await hub.purge(topic)}
 
 
-def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
+def _make_subscribe(hub: Hub, access: AccessControl, *, cursor: bool | None) -> Handler:
     async def subscribe(event: H3Event) -> None:
         # One function: each more would keep a frame for as long as the stream lasts.
         grant = await access.check_subscribe(event)
-        whole = [event.params["*"]] if "*" in event.params else None
-        topics = whole or event.query.get_list("topic") or ["*"]
-        first = _check_asked(hub, event, topics, access)
         with access.stream(event, grant):
+            start = await _locate(hub, event, access, grant)
+            asked = _cursor(event.query.get("cursor"))
             async with event.start_sse() as writer:
                 reason = await hub.subscribe(
                     writer,
-                    topics,
-                    last_event_id=event.last_event_id,
-                    first=first,
-                    allow=members(grant.subscribe) if grant.subscribe else (),
+                    start,
                     info=_info(event, grant),
+                    cursor=cursor if asked is None else asked,
                 )
                 if reason is EndReason.KICKED:
                     event.end(CloseReason.KICKED)
@@ -133,16 +138,28 @@ def _make_subscribe(hub: Hub, access: AccessControl) -> Handler:
     return subscribe
 
 
-def _check_asked(
-    hub: Hub, event: H3Event, topics: Sequence[str], access: AccessControl
-) -> int | str | None:
-    """Check what a subscriber asks for; return where it wants to start."""
+async def _locate(hub: Hub, event: H3Event, access: AccessControl, grant: Grant) -> Start:
+    """Check what a subscriber asks for; find where its stream begins, and put it into the head."""
     _check_accept(event)
     check_query(event, *topic_parameter(event), *_SUBSCRIBE_QUERY)
+    whole = [event.params["*"]] if "*" in event.params else None
+    topics = whole or event.query.get_list("topic") or ["*"]
     access.check_topics(topics)
     with hub_errors(event):
-        hub.check_topics(topics)
-        return _first(event.query.get("first"))
+        start = await hub.locate(
+            topics,
+            last_event_id=event.last_event_id,
+            first=_first(event.query.get("first")),
+            allow=members(grant.subscribe) if grant.subscribe else (),
+        )
+    event.response_headers.update(start.headers)
+    return start
+
+
+def _cursor(text: str | None) -> bool | None:
+    if text not in (None, "on", "off"):
+        raise HTTPError(400, f"cursor is on, off or not given, not {text!r}")
+    return None if text is None else text == "on"
 
 
 def _check_accept(event: H3Event) -> None:

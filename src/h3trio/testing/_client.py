@@ -126,7 +126,10 @@ class Client:
 
     @property
     def last_event_id(self) -> str:
-        """The last event id of all that came; `reconnect` asks with it."""
+        """The last event id of all that came; `reconnect` asks with it.
+
+        Before there is one, the `Last-Event-ID` that the head of a hub's stream has.
+        """
         return self._parser.last_event_id
 
     @property
@@ -317,10 +320,13 @@ class Client:
 
     def _received(self, link: _Link, data: bytes) -> None:
         response = link.response
+        has_head = bool(response.status)
         try:
             piece = response.feed(data)
         except ValueError as exc:
             raise FramingError(str(exc)) from exc
+        if not has_head and not self.last_event_id:
+            self._parser = SSEParser(last_event_id=response.headers.get("last-event-id", ""))
         if "text/event-stream" in response.headers.get("content-type", ""):
             self._take_comments(piece)
             for event in self._parser.feed(piece):

@@ -129,7 +129,7 @@ async def test_pages_that_are_kept_are_bounded_in_bytes() -> None:
         for position in range(1, 21):
             history.log.append(record(position, data="x" * 1_000_000))
         reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=Selection(), info={})
-        assert await replay.catch_up(reader, behind_since_start=True)
+        assert await replay.catch_up(reader, None)
         kept = [page for page in replay._pages.values() if page.batch]  # noqa: SLF001 - nothing public tells of them
         assert 1 < len(kept) < 20
         assert sum(page.size for page in kept) <= MAX_CACHED_BYTES

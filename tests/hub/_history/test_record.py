@@ -38,6 +38,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"event": SSEEvent("1", id="")}, "id must be"),
     ({"event": SSEEvent("1", id="\xe9")}, "id must be"),
     ({"event": SSEEvent("1", event="reset")}, "the type reset is the hub's own"),
+    ({"event": SSEEvent("1", event="cursor")}, "the type cursor is the hub's own"),
     ({"event": SSEEvent(comment="only")}, "an event needs data, an id or a retry"),
     *(
         ({"dedup": key}, "dedup must be 1 to 255 printable")

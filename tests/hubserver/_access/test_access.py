@@ -81,7 +81,7 @@ class HubServer:
         """Open a stream of the hub; read its opening away."""
         client = await self.open(path, "Accept: text/event-stream", *lines)
         assert await client.chunk() == b":\n"
-        assert (await client.chunk()).startswith(b"id: ")
+        assert (await client.chunk()).startswith(b"retry: ")
         await wait_all_tasks_blocked()
         return client
 

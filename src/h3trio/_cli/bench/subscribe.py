@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
 import time
@@ -23,7 +24,7 @@ from h3trio._http.http1 import ResponseReader
 from h3trio._version import __version__
 from h3trio.client._policy import is_event_stream
 
-from .count import BadStreamError, BodyReader, Memo
+from .count import BadStreamError, BodyReader, Memo, analyse
 from .histogram import delays
 from .ids import Ids, Position
 from .job import DRAIN, END, GO, Received
@@ -69,6 +70,12 @@ def subscribe(job: SubscribeJob, pipe: Pipe) -> None:
                 )
             )
     pipe.send(("result", swarm.result()))
+
+
+# The id behind which a hub's stream begins: by it a loss of a stream's first event is seen.
+_CURSOR: Final = re.compile(
+    rb"^last-event-id:[ \t]*([!-~]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
 
 
 class RefusedError(Exception):
@@ -258,6 +265,8 @@ class Swarm:
             return b""
         stream.reader = BodyReader(chunked=parse_head(head))
         stream.head = b""
+        if cursor := _CURSOR.search(head):
+            self._ids.take(stream.position, analyse(b"id: %b\n\n" % cursor[1]))
         now = time.perf_counter()
         self._last_open = now
         self.received.connects.add(now - stream.began)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, final
 
 from h3trio._cli.common import counted, duration, duration_or_zero, one_of, size
 from h3trio._cli.options import fail, fields_from, refuse
@@ -46,6 +46,8 @@ def add_arguments(parser: Options) -> None:
         parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
         what = "how long an event waits for others to go with it in one send"
         parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
+        what = "open streams with an event that has their cursor: auto, for browsers, on or off"
+        parser.add_option("--cursor", default="auto", type=one_of("auto", "on", "off"), help=what)
     with parser.group("the hub: who may do what"):
         what = "let anyone publish, from any machine"
         parser.add_switch("--allow-anonymous-publish", help=what)
@@ -85,10 +87,12 @@ class HubParts(NamedTuple):
     settings: Settings
     store: str
     """What the ready line says of it."""
+    cursor: Literal["auto", "on", "off"]
+    """Who gets the cursor of a stream as an event; see `create_app`."""
 
     def app(self) -> App:
         """Make the app that serves it."""
-        return create_app(self.hub, access=self.access, cors=self.cors)
+        return create_app(self.hub, access=self.access, cors=self.cors, cursor=self.cursor)
 
 
 def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
@@ -127,4 +131,5 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
         reconnect_delay=settings.reconnect_delay,
     )
     hub = Hub(history, settings=limits)
-    return HubParts(hub, access, cors, settings, describe(arguments.store, history))
+    store = describe(arguments.store, history)
+    return HubParts(hub, access, cors, settings, store, arguments.cursor)

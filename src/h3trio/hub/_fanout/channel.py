@@ -8,6 +8,7 @@ client: the log waits for it, not the hub.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -15,8 +16,12 @@ import trio
 from h3trio._wire.parser import SSEParser
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
     from h3trio._wire.batch import Batch
     from h3trio._wire.event import SSEEvent
+
+    from .subscription import Start
 
 
 @final
@@ -75,14 +80,16 @@ class ChannelSink:
 class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
     """The events of one subscription, in order; given by `Hub.subscription`."""
 
-    def __init__(self, sink: ChannelSink, *, max_event_size: int) -> None:
+    def __init__(self, sink: ChannelSink, start: Start, *, max_event_size: int) -> None:
+        self.truncated: bool = start.truncated
+        """Whether it begins later than `first` asked for; see `Start.truncated`."""
         self._sink = sink
-        self._parser = SSEParser(max_event_size=max_event_size)
+        self._parser = SSEParser(max_event_size=max_event_size, last_event_id=start.cursor)
         self._events: deque[SSEEvent] = deque()
 
     @property
     def last_event_id(self) -> str:
-        """The cursor behind the last event received."""
+        """The cursor behind the last event received; before, the one that it began behind."""
         return self._parser.last_event_id
 
     async def receive(self) -> SSEEvent:
@@ -102,3 +109,27 @@ class EventChannel(trio.abc.ReceiveChannel["SSEEvent"]):
         """Stop the subscription."""
         self._sink.close()
         await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def subscribed(
+    locate: Callable[[], Awaitable[Start]],
+    subscribe: Callable[[ChannelSink, Start], Awaitable[object]],
+    *,
+    max_event_size: int,
+) -> AsyncGenerator[EventChannel]:
+    """Run a subscription beside the block that reads it."""
+    start, sink = await locate(), ChannelSink()
+
+    async def feed() -> None:
+        try:
+            await subscribe(sink, start)
+        except trio.BrokenResourceError:
+            return  # the reader closed the channel
+        finally:
+            sink.end()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed, name="h3trio hub subscription")
+        yield EventChannel(sink, start, max_event_size=max_event_size)
+        nursery.cancel_scope.cancel(reason="the reader is done")

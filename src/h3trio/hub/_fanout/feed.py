@@ -76,6 +76,12 @@ class Subscriber:
     """Whether its position is known: a history may have to look its client's id up."""
     gap_seen: int = 0
     """The newest removed position that its client was told of."""
+    last_id: int = 0
+    """On the way from its start: the position of the last id that its client was sent."""
+    wants_cursor: bool = False
+    """Whether its client reads no headers, and is sent cursors as events."""
+    truncated: bool = False
+    """Whether it began later than its client asked for."""
     feed: Feed | None = None
     """The feed in which it is ready."""
     end_reason: EndReason | None = None

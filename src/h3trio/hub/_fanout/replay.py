@@ -6,7 +6,11 @@ nothing can be published in between.
 
 A gap is found by the newest removed position of each topic. A client that has one is told by a
 `reset` event, once for each, and goes on: with the records that are left, or at the head if it
-fell behind while it was connected.
+fell behind while it was connected. Who comes back with the id of a `reset` isn't told of the same
+gap again, so that id isn't below the newest removed position, though records that are left may be.
+
+Who asked for the oldest, or the last so many, without an id has lost nothing: the head of its
+stream says that the beginning is gone, and `reset`, on which pages reload, doesn't.
 """
 
 from __future__ import annotations
@@ -21,14 +25,13 @@ import trio
 from h3trio._wire.batch import Batch
 from h3trio._wire.event import SSEEvent
 from h3trio.hub._history.errors import DamagedError
-from h3trio.hub._history.record import RESET, Page
+from h3trio.hub._history.record import CURSOR, RESET, Page
 from h3trio.hub._history.selection import Turn
 
 from .feed import MAX_BATCH_BYTES
+from .subscription import Start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from h3trio.hub._history.history import History
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.selection import Selection
@@ -52,6 +55,8 @@ class _Prepared(NamedTuple):
     batch: Batch | None
     last: int
     more: bool
+    last_id: int
+    """The position of the last record in the batch, 0 without one."""
 
     @property
     def size(self) -> int:
@@ -90,37 +95,94 @@ class Replay:
 
     # -- where a subscription starts
 
-    async def start(
-        self, subscriber: Subscriber, *, last_event_id: str | None, first: int | str | None
-    ) -> str | None:
-        """Set the subscriber's position; return the reason of a reset, if it must be told one."""
-        await self._history.gaps.learn(subscriber.selection)
+    async def locate(
+        self,
+        topics: Selection,
+        allow: Selection,
+        *,
+        last_event_id: str | None,
+        first: int | str | None,
+    ) -> Start:
+        """Find the place where a stream begins; checkpoints only where that takes long."""
+        await self._history.gaps.learn(topics)
+        # Before the store is asked: what is removed meanwhile is a gap.
+        gap_seen = self._history.gaps.newest(topics)
+        position, unknown, truncated = self._history.log.head, False, False
         if last_event_id is not None:
-            position = await self._find(subscriber, last_event_id)
-            subscriber.position = position or 0
-            if position is not None:
-                return None
-            subscriber.gap_seen = self._newest_removed(subscriber)
-            return "unknown"
-        subscriber.gap_seen = self._newest_removed(subscriber)
-        if first is None or first == "newest":
-            subscriber.position = self._history.log.head
+            first, gap_seen = None, 0
+            if (found := await self._find(last_event_id, topics, allow)) is None:
+                unknown = True
+            position = found or 0
+        elif first is None or first == "newest":
+            first = None
         elif first == "oldest":
-            subscriber.position = 0
+            position, truncated = 0, gap_seen > 0
         else:
-            subscriber.position = await self._history.position_before_last(
-                int(first), selection=subscriber.selection, allow=subscriber.allow
+            position = await self._history.position_before_last(
+                int(first), selection=topics, allow=allow
             )
-        return None
+            truncated = position == 0 and await self._has_fewer(int(first), topics, allow)
+        return Start(
+            cursor=self._history.epochs.format(position),
+            truncated=truncated,
+            topics=topics,
+            allow=allow,
+            position=position,
+            last_event_id=last_event_id,
+            first=first,
+            unknown=unknown,
+            gap_seen=gap_seen,
+        )
 
-    async def _find(self, subscriber: Subscriber, event_id: str) -> int | None:
+    async def _has_fewer(self, count: int, selection: Selection, allow: Selection) -> bool:
+        """Whether fewer than `count` records that may be seen are left of more.
+
+        Asked where the position before the last `count` is 0: there are fewer, or exactly so
+        many and the oldest of them is the first of the whole log.
+        """
+        if count <= 0 or not self._history.gaps.newest(selection):
+            return False
+        limits = {"max_records": 1, "max_bytes": 1}
+        page = self._history.log.read(0, selection=selection, **limits)
+        if page is None:
+            page = await self._read(0, selection=selection, **limits)
+        page = await _visible(page, allow)
+        if not page.records or page.records[0].position > 1:
+            return True
+        last = {"selection": selection, "allow": allow}
+        return await self._history.position_before_last(count - 1, **last) == 0
+
+    async def begin(self, subscriber: Subscriber, start: Start, *, retry: int) -> None:
+        """Put a subscriber at its start, and open its stream.
+
+        A client may drop before its first event. Then a browser, whose pages can't read the head
+        of a stream, has its cursor by an event. Other clients take a block without data for an
+        event, so there is none: `retry` stands alone, without a blank line behind it. Browsers
+        take the field when its line ends (WHATWG HTML section 9.2.6).
+
+        Args:
+            subscriber: the one to begin with.
+            start: its place.
+            retry: milliseconds after which its client shall reconnect.
+        """
+        subscriber.position, subscriber.gap_seen = start.position, start.gap_seen
+        subscriber.truncated = start.truncated
+        subscriber.last_id = start.position
+        subscriber.is_placed = True
+        # A cursor in front of a `reset` would, to a client that drops between them, hide it.
+        if subscriber.wants_cursor and not start.unknown and start.cursor != start.last_event_id:
+            await self._give_cursor(subscriber, retry=retry)
+        else:
+            await self._give(subscriber, b"retry: %d\n" % retry)
+        if start.unknown:
+            await self._tell_reset(subscriber, "unknown", start.last_event_id)
+
+    async def _find(self, event_id: str, topics: Selection, allow: Selection) -> int | None:
         position = self._history.epochs.resolve(event_id, self._history.log.head)
         if position is not None:
             return position
         try:
-            return await self._history.find(
-                event_id, selection=subscriber.selection, allow=subscriber.allow
-            )
+            return await self._history.find(event_id, selection=topics, allow=allow)
         except DamagedError as exc:
             logger.error("%s; the id of a client is unknown", exc)  # noqa: TRY400 - it says all there is
             return None
@@ -130,7 +192,7 @@ class Replay:
 
     # -- on the way
 
-    async def catch_up(self, subscriber: Subscriber, *, behind_since_start: bool) -> bool:
+    async def catch_up(self, subscriber: Subscriber, start: Start | None) -> bool:
         """Send until the log has nothing more for it; return whether it got there.
 
         `True`: nothing is between the subscriber and the head, and the caller may make it ready
@@ -138,8 +200,8 @@ class Replay:
 
         Args:
             subscriber: the one to bring forward.
-            behind_since_start: whether it is on its first way from its cursor; a
-                gap there is told and the rest sent. Later, a gap returns `False`.
+            start: its place, on its first way from there; a gap there is told and the rest
+                sent. Later it is `None`, and a gap returns `False`.
         """
         has_given = False
         skips_from: int | None = None
@@ -149,31 +211,62 @@ class Replay:
             await self._history.gaps.learn(subscriber.selection)
             prepared = await self._prepare(subscriber)
             # Not before: records may be removed while a store reads.
-            if self._has_gap(subscriber):
-                if not behind_since_start:
+            newest = self._newest_removed(subscriber)
+            if newest > subscriber.position and newest > subscriber.gap_seen:
+                if start is None:
                     return False
-                await self.tell_reset(subscriber, "trimmed", None)
-                continue
+                if has_given or not await self._has_what_was_told(start):
+                    await self._tell_reset(subscriber, "trimmed", start.last_event_id)
+                    continue
+                subscriber.gap_seen = newest
+                # Others ran since the page was read. It is sent if it reaches beyond what is gone,
+                # or a history that removes quickly would leave no time to send any.
+                if prepared.batch is None or newest > prepared.last:
+                    continue
             if prepared.batch is None and not prepared.more:
-                return True
-            if prepared.batch is not None:
-                skips_from = None
-            elif skips_from is None:
-                skips_from = subscriber.position
-            else:
-                # The next one that comes with these rights goes over all of them in one step.
-                self._keep(subscriber, skips_from, prepared)
+                subscriber.position = prepared.last
+                if start is None or await self._has_good_id(subscriber):
+                    return True
+                continue
+            skips_from = self._skip(subscriber, skips_from, prepared)
             if _gave(subscriber, prepared.batch):
                 subscriber.position = prepared.last
                 if prepared.batch is not None:
+                    subscriber.last_id = prepared.last_id
                     self.replays += not has_given
                     has_given = True
                     self.replayed_events += prepared.batch.count
                     self.replayed_bytes += len(prepared.batch.payload)
 
-    def _has_gap(self, subscriber: Subscriber) -> bool:
-        newest = self._newest_removed(subscriber)
-        return newest > subscriber.position and newest > subscriber.gap_seen
+    def _skip(
+        self, subscriber: Subscriber, skips_from: int | None, prepared: _Prepared
+    ) -> int | None:
+        """Return the position from which on nothing was to be sent, `None` if something is."""
+        if prepared.batch is not None:
+            return None
+        if skips_from is None:
+            return subscriber.position
+        # The next one that comes with these rights goes over all of them in one step.
+        self._keep(subscriber, skips_from, prepared)
+        return skips_from
+
+    async def _has_what_was_told(self, start: Start) -> bool:
+        """Whether what is left now, before anything was sent, is what the head of it said."""
+        if start.first is None or start.truncated:
+            return start.truncated
+        now = await self.locate(start.topics, start.allow, last_event_id=None, first=start.first)
+        return not now.truncated
+
+    async def _has_good_id(self, subscriber: Subscriber) -> bool:
+        """Whether the last id that a browser has is behind each gap that it knows of.
+
+        If its topics stay quiet, it would be told of the gap at each reconnect: then it is given a
+        cursor. No checkpoint if it has one.
+        """
+        if not subscriber.wants_cursor or subscriber.gap_seen <= subscriber.last_id:
+            return True
+        await self._give_cursor(subscriber)
+        return False
 
     async def _prepare(self, subscriber: Subscriber) -> _Prepared:
         """Read and frame the next page; no checkpoint if there is nothing more behind it."""
@@ -189,8 +282,7 @@ class Replay:
             page = await self._read(position, selection=selection, **limits)
             # The rest of the log is in memory: there is more to see.
             page = page._replace(more=True)
-        page = await _visible(page, subscriber.allow)
-        prepared = _Prepared(_batch(page.records), page.last, page.more)
+        prepared = _prepared(await _visible(page, subscriber.allow))
         # The log's last page is still growing; the others don't change, unless there was a purge
         # since the read began.
         if page.more and purges == self._purges:
@@ -233,20 +325,31 @@ class Replay:
     async def resync(self, subscriber: Subscriber) -> None:
         """Bring a subscriber that fell out of the history to the head, and tell it."""
         subscriber.position = self._history.log.head
-        await self.tell_reset(subscriber, "lagged", None)
+        await self._tell_reset(subscriber, "lagged", None)
 
-    async def tell_reset(self, subscriber: Subscriber, reason: str, asked: str | None) -> None:
-        """Send `reset` with a cursor that is good on reconnect."""
+    # -- events of the hub's own
+
+    async def _tell_reset(self, subscriber: Subscriber, reason: str, asked: str | None) -> None:
+        """Send `reset` with a cursor that is good on reconnect: not told of the same gap again."""
         self.resets += 1
-        subscriber.gap_seen = max(subscriber.gap_seen, self._newest_removed(subscriber))
+        newest = self._newest_removed(subscriber)
+        subscriber.gap_seen = max(subscriber.gap_seen, newest)
+        epochs = self._history.epochs
+        subscriber.last_id = max(newest, subscriber.position, epochs.oldest)
         data = json.dumps({"reason": reason, "id": asked}, separators=(",", ":"))
-        cursor = self._history.epochs.format(subscriber.position)
-        event = SSEEvent(data, event=RESET, id=cursor)
-        await self.give(subscriber, event)
+        event = SSEEvent(data, event=RESET, id=epochs.format(subscriber.last_id))
+        await self._give(subscriber, event.encode())
 
-    async def give(self, subscriber: Subscriber, event: SSEEvent) -> None:
-        """Send one event of the hub's own, once its sink is idle; a checkpoint only if it isn't."""
-        batch = Batch((event.encode(),))
+    async def _give_cursor(self, subscriber: Subscriber, retry: int | None = None) -> None:
+        """Send a browser the cursor at its position; its page sees it only if it asks for it."""
+        subscriber.last_id = subscriber.position
+        cursor = self._history.epochs.format(subscriber.position)
+        event = SSEEvent("{}", event=CURSOR, id=cursor, retry=retry)
+        await self._give(subscriber, event.encode())
+
+    async def _give(self, subscriber: Subscriber, frame: bytes) -> None:
+        """Send a frame of the hub's own, once its sink is idle; a checkpoint only if it isn't."""
+        batch = Batch((frame,))
         while not _gave(subscriber, batch):
             await subscriber.sink.flush()
 
@@ -283,5 +386,8 @@ async def _visible(page: Page, allow: Selection) -> Page:
     return Page(records, page.last, more)
 
 
-def _batch(records: Sequence[Record]) -> Batch | None:
-    return Batch([record.frame for record in records]) if records else None
+def _prepared(page: Page) -> _Prepared:
+    """Frame the records of a page."""
+    records = page.records
+    batch = Batch([record.frame for record in records]) if records else None
+    return _Prepared(batch, page.last, page.more, records[-1].position if records else 0)

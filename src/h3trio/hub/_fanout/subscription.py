@@ -1,4 +1,4 @@
-"""`Subscription`, `EndReason` and `Policy`: a subscription as users of a hub see it."""
+"""`Start`, `Subscription`, `EndReason` and `Policy`: a subscription as users of a hub see it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,50 @@ class EndReason(enum.StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The place in the log where a stream begins: found by `Hub.locate`, for `Hub.subscribe`.
+
+    It is found before the head of an answer goes out, which tells it:
+
+        start = await hub.locate(["news"], last_event_id=event.last_event_id)
+        event.response_headers.update(start.headers)
+        async with event.start_sse() as writer:
+            await hub.subscribe(writer, start)
+    """
+
+    cursor: str
+    """The id behind which the stream begins: good for `last_event_id` of the next one."""
+    truncated: bool
+    """Whether it begins later than `first` asked for, as the beginning was removed: for
+    `"oldest"` something of these topics, for a number so many that fewer are left."""
+    topics: Selection
+    """The topics that were asked for."""
+    allow: Selection
+    """The topics whose private updates may be seen."""
+    position: int
+    """The position of `cursor` in the log."""
+    last_event_id: str | None
+    """The id that was asked for."""
+    first: int | str | None
+    """A number or `"oldest"` where the stream begins there; `None` where an id or the next event
+    decided."""
+    unknown: bool
+    """Whether the id that was asked for isn't known: the stream begins with a `reset`."""
+    gap_seen: int
+    """The newest removed position that isn't told, as nobody asked for what was before it."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers for the stream: `Last-Event-ID`, and `History-Truncated: ?1` if it is so.
+
+        The second is a boolean of RFC 9651, and left out where it isn't true.
+        """
+        headers = {"Last-Event-ID": self.cursor}
+        return {**headers, "History-Truncated": "?1"} if self.truncated else headers
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """A snapshot of one subscription."""
 
@@ -41,6 +85,8 @@ class Subscription:
     """The description that its handler gave to `Hub.subscribe`."""
     cursor: str
     """The id up to which it was given everything."""
+    truncated: bool
+    """Whether it began later than its `first` asked for; see `Start.truncated`."""
     ready: bool
     """Whether it is fed live; otherwise it is catching up."""
     since: float

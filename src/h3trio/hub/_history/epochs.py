@@ -90,6 +90,11 @@ class Epochs:
         """The name of the epoch in which records get their ids now."""
         return self._known[-1][0]
 
+    @property
+    def oldest(self) -> int:
+        """The lowest position whose id is good: ids of forgotten epochs are not."""
+        return max(self._known[0][1] - 1, 0)
+
     def begin(self, first: int) -> str:
         """Begin an epoch with the next record's position; return its random name."""
         assert not self._known or first >= self._known[-1][1], "positions never go back"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RESET: Final = "reset"
 """The type of the event that tells a subscriber of a gap. No publisher's event may have it."""
 
+CURSOR: Final = "cursor"
+"""The type of the event that brings a browser its cursor. No publisher's event may have it."""
+
 _UPDATE_BYTES: Final = 1024
 """Bytes of an update beside its event and its topics: objects, and those of the task that waits."""
 
@@ -43,9 +46,9 @@ class Update:
 
     Raises:
         ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
-            surrogate; the event has the type `reset`, or neither data nor id nor retry; its id
-            isn't 1 to 128 visible ASCII characters, or looks like one of the hub's own; or the
-            `dedup` key isn't allowed.
+            surrogate; the event has the type `reset` or `cursor`, or neither data nor id nor
+            retry; its id isn't 1 to 128 visible ASCII characters, or looks like one of the hub's
+            own; or the `dedup` key isn't allowed.
         TypeError: topics is a single string.
     """
 
@@ -104,6 +107,8 @@ class Update:
 def _check_event(event: SSEEvent) -> None:
     if event.event == RESET:
         raise ValueError("the type reset is the hub's own: it tells subscribers of a gap")
+    if event.event == CURSOR:
+        raise ValueError("the type cursor is the hub's own: it brings browsers their cursor")
     id = event.id
     if id is not None:
         check_publisher_id(id)
