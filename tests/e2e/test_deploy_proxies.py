@@ -74,7 +74,7 @@ async def test_a_stream_through_it(
     claims = ("-H", "X-Forwarded-For: 192.0.2.9", "-H", "Forwarded: for=192.0.2.9")
     source = ("--interface", "127.0.0.5")
     stream = await Curl.start(nursery, site, "/events/news", *STREAM, *claims, *source)
-    await stream.until("\nid: ")
+    await stream.until("\nretry: ")
     assert re.match(
         r"HTTP/2 200 .*\ncontent-type: text/event-stream; charset=utf-8\r\n", stream.text, re.DOTALL
     )
@@ -107,7 +107,7 @@ async def test_a_restart_is_survived(
     site, hub = await build(name, nursery, authority, tmp_path, *args)
     stream = await Curl.start(nursery, site, "/events/news", *STREAM)
     await stream.until("\n:\n", 3)
-    last = re.findall(r"^id: (.+)$", stream.text, re.MULTILINE)[0]
+    last = re.findall(r"^last-event-id: (.+)\r$", stream.text, re.MULTILINE)[0]
     hub.send_signal(signal.SIGTERM)
     assert await stream.wait() == 0, "cut off"
     assert await hub.wait() == 0

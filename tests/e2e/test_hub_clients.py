@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TOPIC = "news"
+_CURSOR = re.compile(rb"^Last-Event-ID: (.*)\r$", re.MULTILINE)
 PATIENCE = 120
 
 
@@ -101,6 +102,8 @@ class Client:
         """Drop the connection; the cursor is that of the last whole block."""
         if self.stream is not None:
             self.stream.socket.close()
+        if not self.last_event_id and (located := _CURSOR.search(self._got)):
+            self.last_event_id = located[1].decode()
         # A frame may have been cut: what came of it is sent again after a reconnect.
         del self._got[self._got.rfind(b"\n\n") + 2 :]
         if cursors := re.findall(rb"^id: (.*)$", self._got, re.MULTILINE):

@@ -71,7 +71,8 @@ export class EventList {
     if (topic !== undefined) this.#field("topic").value = topic
     const chosen = this.#field("topic").value
     const from = this.#field("from").value
-    const query = new URLSearchParams()
+    // Not as an event: a `fetch` whose cache is off looks like an EventSource, and reads the head.
+    const query = new URLSearchParams({ cursor: "off" })
     if (chosen) query.set("topic", chosen)
     if (from === "oldest") query.set("first", "oldest")
     if (from === "last") query.set("first", this.#field("count").value)
@@ -79,7 +80,7 @@ export class EventList {
     this.#clear()
     this.#lostBehind = null
     say(this.#title, chosen ? `Events on ${chosen}` : "Events")
-    this.stream.open(`events${query.size ? `?${query}` : ""}`)
+    this.stream.open(`events?${query}`)
   }
 
   /** @param {StreamEvent[]} events */
