@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, 
 class Group:
     """Raises a group, as a nursery does."""
 
-    def __init__(self, *errors: Exception) -> None:
-        self.error = ExceptionGroup("in a nursery", errors)
+    def __init__(self, *errors: BaseException) -> None:
+        self.error = BaseExceptionGroup("in a nursery", errors)
 
     async def __call__(self, _event: H3Event) -> None:
         """Fail."""
@@ -82,13 +83,25 @@ async def test_http_error() -> None:
     [
         (Group(HTTPError(403)), 403),
         (Group(ExceptionGroup("deeper", [HTTPError(403)])), 403),
-        (Group(HTTPError(403), HTTPError(404)), 500),
+        (Group(HTTPError(403), HTTPError(403)), 403),
+        (Group(HTTPError(403), HTTPError(404)), 404),
+        (Group(HTTPError(404), ExceptionGroup("deeper", [HTTPError(403)])), 404),
+        (Group(HTTPError(503), HTTPError(404)), 503),
         (Group(HTTPError(403), KeyError("x")), 500),
+        (Group(HTTPError(403), BaseExceptionGroup("deeper", [SystemExit(1)])), 500),
     ],
 )
-async def test_group_of_one_http_error(handler: Group, status: int) -> None:
-    """A group whose only leaf is one HTTPError counts as that error, any other is a 500."""
+async def test_group_of_http_errors(handler: Group, status: int) -> None:
+    """A group of HTTPErrors counts as that with the highest status; others are a 500."""
     assert (await ask(handler))[0] == status
+
+
+@table("name", ["X-A", "X-B"])
+async def test_group_of_http_errors_in_any_order(name: str) -> None:
+    """Which of the errors of one status is the answer, their order in the group doesn't decide."""
+    errors = [HTTPError(403, "a"), HTTPError(403, "b"), HTTPError(403, "b", headers={name: "1"})]
+    answers = {await ask(Group(*order)) for order in itertools.permutations(errors)}
+    assert answers == {(403, b"b\n")}
 
 
 async def test_handler_error(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
@@ -1052,31 +1065,34 @@ async def test_a_hook_that_raises(nursery: trio.Nursery, caplog: pytest.LogCaptu
     assert caplog.text.count("KeyError: 'hook'") == 2
 
 
-async def test_a_log_that_raises() -> None:
-    """The stream of an exchange that can't be told of is counted no longer."""
+@pytest.mark.parametrize("error", [RuntimeError("broken"), GeneratorExit(), SystemExit(1)])
+async def test_a_log_that_raises(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
+    """An exchange that can't be told of ends as others do, and its connection serves on."""
+    closings: list[Closing] = []
 
     async def handler(event: H3Event) -> None:
+        event.on_close(closings.append)
         async with event.start_sse():
             pass
 
     class Broken(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            raise RuntimeError(f"{record.name} is broken")
+            assert record.name == "h3trio.access"
+            raise error
 
     log, broken = logging.getLogger("h3trio.access"), Broken()
-    state = ServerState(Settings(max_streams_per_address=1))
+    state = ServerState(Settings(max_streams_per_address=1, linger_timeout=0))
     transport = FakeTransport()
-    transport.incoming.append(request("/"))
-    before = log.level
+    transport.incoming.append(request("/") + request("/", "Connection: close"))
     log.addFilter(broken)
-    log.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, "h3trio.access")
     try:
-        with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
-            await connection_of(transport, handler, state, client="192.0.2.1").run()
+        await connection_of(transport, handler, state, client="192.0.2.1").run()
     finally:
-        log.setLevel(before)
         log.removeFilter(broken)
+    assert len(closings) == 2
     assert not state.addresses.loads
+    assert caplog.text.count("the access log raised") == 2
 
 
 @pytest.mark.parametrize("_again", range(10))  # Trio shuffles the tasks

@@ -131,11 +131,11 @@ async def test_a_bug_while_cancelled(
 async def test_separate() -> None:
     """What is the handler's own and what passes are told apart inside groups too."""
     bug, interrupt, closed = HTTPError(404), KeyboardInterrupt(), GeneratorExit()
-    assert separate(bug, "x") == (bug, None)
-    assert separate(group(group(bug)), "x") == (bug, None)
-    assert separate(interrupt, "x") == (None, interrupt)
-    assert separate(closed, "x") == (None, closed)
-    own, passing = separate(group(bug, group(interrupt)), "x")
+    assert separate(bug, "x", None) == (bug, None)
+    assert separate(group(group(bug)), "x", None) == (bug, None)
+    assert separate(interrupt, "x", None) == (None, interrupt)
+    assert separate(closed, "x", None) == (None, closed)
+    own, passing = separate(group(bug, group(interrupt)), "x", None)
     assert own is bug
     assert isinstance(passing, BaseExceptionGroup)
     assert passing.subgroup(KeyboardInterrupt) is not None

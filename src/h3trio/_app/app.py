@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
 from h3trio._server.event import response_from
+from h3trio._server.handler_errors import http_error
 
 from .routing import Router, Unrouted
 
@@ -103,8 +104,18 @@ class App:
 
         async def following() -> Response | None:
             nonlocal passed
-            passed = await self._chain(event, index)
-            return passed
+            try:
+                passed = await self._chain(event, index)
+            except BaseExceptionGroup as group:
+                error = http_error(group)
+                if error is None:
+                    raise
+            else:
+                return passed
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads here
 
         result = await middleware(event, following)
         return passed if result is None and passed is not None else _answer(event, result)

@@ -26,6 +26,7 @@ from h3trio._http.closing import CloseReason
 from h3trio._http.settings import Settings
 
 from .connection import Connection
+from .handler_errors import parts
 from .handshakes import handshake
 from .peer import Peer
 from .peers.users import open_netlink
@@ -280,8 +281,13 @@ class Server:
                         await self._speak(transport, peer, rejection, received)
             finally:
                 await transport.aclose()
-        except Exception:
-            logger.exception("connection from %s: internal error", peer.client)
+        except BaseException as error:
+            own, passing = parts(error, trio.lowlevel.current_task())
+            if own is None:
+                raise
+            logger.exception("connection from %s: internal error", peer.client, exc_info=own)
+            if passing is not None:
+                raise passing from None
         finally:
             peer.leave()
 

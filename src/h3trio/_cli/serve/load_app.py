@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from h3trio._cli.options import fail
-from h3trio._nursery import members
+from h3trio._nursery import bare
 from h3trio.hub import HistoryError
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def _import(name: str) -> ModuleType:
     except SystemExit as exc:
         fail(f"{name} ended the program while it was imported: exit status {exc.code}")
     except Exception as exc:  # noqa: BLE001 - whatever the app's code raises is said in one line
-        if isinstance(exc, ModuleNotFoundError) and _is_part(exc.name, name):
-            fail(f"there is no module {exc.name!r}")
+        cause = bare(exc)
+        if isinstance(cause, ModuleNotFoundError) and _is_part(cause.name, name):
+            fail(f"there is no module {cause.name!r}")
         fail(f"{name} can't be imported: {describe(exc)}")
 
 
@@ -74,8 +75,7 @@ def _import_file(path: Path) -> ModuleType:
 
 def describe(exc: BaseException) -> str:
     """Say in one line what failed in the app's code, and where."""
-    while len(inner := members(exc)) == 1:
-        exc = inner[0]
+    exc = bare(exc)
     if isinstance(exc, SyntaxError):
         return f"{type(exc).__name__}: {exc}"
     if isinstance(exc, OSError) and exc.filename is None:

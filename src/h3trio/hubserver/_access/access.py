@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio import HTTPError
+from h3trio._server.handler_errors import http_error
 
 from .anonymous import AnonymousAccess, is_on_this_machine
 from .grant import ALL_TOPICS, NO_TOPICS, Grant
@@ -247,8 +248,11 @@ class AccessControl:
             return None
         try:
             grant = await self._authenticator(event)
-        except HTTPError as exc:
-            raise self._counted(exc) from None
+        except Exception as exc:
+            refusal = http_error(exc)
+            if refusal is None:
+                raise
+            raise self._counted(refusal) from None
         if grant is not None:
             self._check_end(grant)
             event.subject = grant.subject

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from h3trio import CloseReason, HTTPError
+from h3trio import CloseReason
+from h3trio._server.handler_errors import http_error, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,13 +111,18 @@ class Revalidator:
         try:
             with trio.fail_after(self.timeout):
                 return await authenticator(stream.event)
-        except HTTPError as exc:
-            if exc.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
+        except BaseException as error:
+            own, passing = parts(error, trio.lowlevel.current_task())
+            if own is None or passing is not None:
+                raise
+            refusal = http_error(own)
+            if refusal is not None and refusal.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
                 return None
-            logger.warning("%s: asking for its rights again: %s", stream.event, exc)
-        except Exception:
             # It must not end every stream: a database that restarts is no revocation.
-            logger.exception("%s: asking for its rights again failed", stream.event)
+            if refusal is None:
+                logger.exception("%s: asking for its rights again failed", stream.event)
+            else:
+                logger.warning("%s: asking for its rights again: %s", stream.event, refusal)
         self.counts["recheck_failures"] += 1
         return stream.grant
 
