@@ -35,7 +35,7 @@ class CloseReason(enum.StrEnum):
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     PROTOCOL_ERROR = "protocol_error"
-    """What the client sent is not HTTP, or beyond a limit."""
+    """What the client sent is not HTTP, beyond a limit, or no body that its handler can read."""
     CANCELLED = "cancelled"
     """The scope around the server was cancelled."""
 

@@ -190,7 +190,7 @@ class Exchange:
                 message = "%s: the handler raised, in task %s"
                 logger.error(message, self.event, task_name(), exc_info=error)
             else:
-                logger.info("%s: %s: %s", self.event, reason.value, printable(str(error)))
+                logger.info("%s: %s: %s", self.event, reason.value, printable(str(answer or error)))
             scope.note(reason or CloseReason.HANDLER_ERROR)
         if not head_sent:
             await self._respond_error(answer or HTTPError(500))
