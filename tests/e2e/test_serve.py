@@ -90,6 +90,25 @@ async def test_an_app(nursery: trio.Nursery, app: str, tmp_path: Path, form: str
     assert await served.stop() == 0
 
 
+async def test_a_factory(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """With `--factory` the app is made by a call, by the variable as well."""
+    (tmp_path / "made.py").write_text(
+        "from h3trio import App\n"
+        "def create():\n"
+        "    app = App()\n"
+        "    @app.get('/')\n"
+        "    async def home(event):\n"
+        "        return 'made'\n"
+        "    return app\n"
+    )
+    for flags, environ in ((["--factory"], {}), ([], {"H3TRIO_FACTORY": "1"})):
+        served = await ServeProcess.start(
+            nursery, "made:create", *flags, folder=tmp_path, environ=environ
+        )
+        assert (await fetch(served.port)).body == b"made"
+        assert await served.stop() == 0
+
+
 async def test_garbage_is_collected_with_streams_in_mind(nursery: trio.Nursery, app: str) -> None:
     """What is there at the start is left out of collections, and full ones are rare."""
     served = await ServeProcess.start(nursery, app)

@@ -23,7 +23,7 @@ from h3trio._http.response import error_response
 from .access_log import log_exchange
 from .event import H3Event, let_go, response_from
 from .farewell import comes_back, ended_stream, say_last
-from .handler_errors import http_error, log_raised, reason_of_client, separate, task_name
+from .handler_errors import log_raised, reason_of_client, separate, task_name
 from .logs.redaction import printable
 from .responder import Responder, ResponseState
 from .send_queue import State
@@ -183,7 +183,7 @@ class Exchange:
 
     async def _settle_error(self, error: BaseException) -> None:
         scope, head_sent = self._scope, self._responder.draft.head_sent
-        answer = http_error(error)
+        answer = HTTPError.of(error)
         if answer is None or head_sent:
             reason = reason_of_client(error, scope.reason)
             if reason is None:

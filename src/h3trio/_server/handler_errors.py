@@ -25,7 +25,7 @@ import trio
 
 from h3trio._http.closing import CloseReason
 from h3trio._http.errors import HTTPError
-from h3trio._nursery import bare, members
+from h3trio._nursery import bare
 
 from .logs.redaction import printable
 
@@ -78,21 +78,6 @@ def task_name() -> str:
     return f"'{printable(trio.lowlevel.current_task().name)}'"
 
 
-def http_error(error: BaseException) -> HTTPError | None:
-    """Return the `HTTPError` that an error is: itself, or one of a group of nothing else.
-
-    Of several it is the one with the highest status, so that what the server lacks isn't told as a
-    mistake of the client's; then the last one by its text and headers. So the same errors have the
-    same answer, though Trio runs tasks in any order.
-    """
-    found: list[HTTPError] = []
-    for leaf in _leaves(error):
-        if not isinstance(leaf, HTTPError):
-            return None
-        found.append(leaf)
-    return max(found, key=_rank)
-
-
 def reason_of_client(error: BaseException, reason: CloseReason | None) -> CloseReason | None:
     """Return why an exchange ended by an error that the server put into its handler.
 
@@ -130,17 +115,13 @@ def _passing_in(task: trio.lowlevel.Task | None) -> tuple[type[BaseException], .
     return (KeyboardInterrupt,)
 
 
-def _rank(error: HTTPError) -> tuple[int, str, list[str]]:
-    return error.status, str(error.detail), sorted(map(repr, error.headers.items()))
-
-
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     """Give the errors of a group and of the groups in it; any other error itself."""
     waiting = [error]
     while waiting:
         error = waiting.pop()
         if isinstance(error, BaseExceptionGroup):
-            waiting += members(error)
+            waiting += cast("_Group", error).exceptions
         else:
             yield error
 

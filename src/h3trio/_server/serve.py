@@ -25,6 +25,7 @@ import trio
 from h3trio._http.closing import CloseReason
 from h3trio._http.settings import Settings
 
+from .callables import HANDLER, require_async
 from .connection import Connection
 from .handler_errors import parts
 from .handshakes import handshake
@@ -339,7 +340,9 @@ async def serve(
 
     Raises:
         OSError: an address or a path can't be bound.
+        TypeError: the handler can't be called with an event, or isn't async.
     """
+    require_async(handler, HANDLER)
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
     scheme = "http" if ssl_context is None else "https"

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio import HTTPError
-from h3trio._server.handler_errors import http_error
 
 from .anonymous import AnonymousAccess, is_on_this_machine
 from .grant import ALL_TOPICS, NO_TOPICS, Grant
@@ -249,7 +248,7 @@ class AccessControl:
         try:
             grant = await self._authenticator(event)
         except Exception as exc:
-            refusal = http_error(exc)
+            refusal = HTTPError.of(exc)
             if refusal is None:
                 raise
             raise self._counted(refusal) from None

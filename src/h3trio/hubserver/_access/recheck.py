@@ -15,12 +15,11 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
-from h3trio import CloseReason
-from h3trio._server.handler_errors import http_error, parts
+from h3trio import CloseReason, HTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from .grant import Authenticator, Grant
 
 logger = logging.getLogger("h3trio.hub")
+
+_PASSING: Final = (trio.Cancelled, KeyboardInterrupt)
 
 SPREAD: Final = 0.2
 """Share of the interval over which the streams are asked about."""
@@ -112,10 +113,9 @@ class Revalidator:
             with trio.fail_after(self.timeout):
                 return await authenticator(stream.event)
         except BaseException as error:
-            own, passing = parts(error, trio.lowlevel.current_task())
-            if own is None or passing is not None:
+            if _passes(error):
                 raise
-            refusal = http_error(own)
+            refusal = HTTPError.of(error)
             if refusal is not None and refusal.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
                 return None
             # It must not end every stream: a database that restarts is no revocation.
@@ -125,6 +125,13 @@ class Revalidator:
                 logger.warning("%s: asking for its rights again: %s", stream.event, refusal)
         self.counts["recheck_failures"] += 1
         return stream.grant
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error isn't the authenticator's own, or holds one that isn't."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(_PASSING) is not None
+    return isinstance(error, _PASSING)
 
 
 @final
