@@ -92,7 +92,7 @@ def old_style(_event: object) -> Any:  # noqa: ANN401 - a generator that is awai
     yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105 - as `await` does
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     **{name: NAMES[name] for name in ("plain", "optional", "anything", "promise", "same")},
     "partial": functools.partial(NAMES["extra"], 3),
     "partial by name": functools.partial(NAMES["by_name_too"], user="me"),
@@ -110,7 +110,7 @@ GOOD = {
     "old style": old_style,
     "C function": [].append,
 }
-BAD = {
+BAD: dict[str, Any] = {
     **{name: NAMES[name] for name in ("sync", "sync_typed", "generator", "async_generator")},
     **{name: NAMES[name] for name in ("nothing", "two", "by_name", "by_name_too", "unsaid")},
     "partial of a def": functools.partial(NAMES["sync"]),
@@ -230,8 +230,15 @@ def middlewares() -> tuple[list[object], list[object]]:
         async def __call__(self, _event: object, _following: object) -> Any:  # noqa: ANN401 - a generator
             yield
 
-    good = [NAMES["two"], NAMES["anything"], promise, Before(), functools.partial(three, 1)]
-    return good, [one, three, sync, Waits(), Before, Two(), Yields(), 3]
+    good: list[object] = [
+        NAMES["two"],
+        NAMES["anything"],
+        promise,
+        Before(),
+        functools.partial(three, 1),
+    ]
+    bad: list[object] = [one, three, sync, Waits(), Before, Two(), Yields(), 3]
+    return good, bad
 
 
 def test_middleware() -> None:

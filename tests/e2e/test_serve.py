@@ -305,19 +305,25 @@ async def test_an_app_that_is_not_there(nursery: trio.Nursery, app: str, tmp_pat
     assert line.endswith("some_app.py has no attribute 'nothing'")
 
 
-async def test_an_app_that_fails_to_start(nursery: trio.Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", ["RuntimeError('no database')", "GeneratorExit('early')", "SystemExit(3)"]
+)
+async def test_an_app_that_fails_to_start(
+    nursery: trio.Nursery, tmp_path: Path, error: str
+) -> None:
     """An error of the app's lifespan is one line that says what and where."""
     (tmp_path / "fails.py").write_text(
         "import contextlib\n"
         "from h3trio import App\n"
         "@contextlib.asynccontextmanager\n"
         "async def lifespan():\n"
-        "    raise RuntimeError('no database')\n"
+        f"    raise {error}\n"
         "    yield\n"
         "app = App(lifespan=lifespan)\n"
     )
     line = await refusal(nursery, "fails:app", "--port", "0", folder=tmp_path)
-    assert line == f"can't start: RuntimeError: no database ({tmp_path / 'fails.py'}:5)"
+    name, text = re.fullmatch(r"(\w+)\('?(.*?)'?\)", error).groups()  # type: ignore[union-attr]  # it is of the form
+    assert line == f"can't start: {name}: {text} ({tmp_path / 'fails.py'}:5)"
 
 
 async def test_a_hub_for_everyone_needs_a_word(nursery: trio.Nursery) -> None:

@@ -133,7 +133,9 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
         try:
             with starting:
                 server = await nursery.start(serving)
-        except Exception as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
+        except (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
             nursery.cancel_scope.cancel(reason="the server didn't start")
             return describe(exc)
         if server is not None:
