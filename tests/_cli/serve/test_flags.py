@@ -185,8 +185,10 @@ def test_the_address_of_a_service_is_no_setting(refused: Callable[..., str]) -> 
 
 
 # What these do takes a process: tests/e2e has them.
-IN_A_PROCESS = {"tls_cert", "tls_key", "log_level", "log_format", "no_access_log"}
-IN_A_PROCESS |= {"reload", "factory"}
+IN_A_PROCESS = {
+    *("tls_cert", "tls_key", "reload", "factory"),
+    *("log_level", "log_format", "no_access_log"),
+}
 
 
 def test_every_flag_has_a_row() -> None:
