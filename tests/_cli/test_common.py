@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import tty
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +58,7 @@ REFUSED: list[tuple[Convert, str, str]] = [
     *((common.absolute_url, text, "http://HOST:PORT") for text in ("h:1", "ftp://h", "http://")),
     *((common.absolute_url, text, "a space or a control") for text in ("http://a b", "http://a\n")),
     (common.absolute_url, "http://h:x/", "Port could not be cast"),
+    *((common.absolute_url, f"http://{host}/", "or too long part") for host in ("a..b", "a" * 64)),
     *((common.base_url, text, "query or a fragment") for text in ("http://h?a", "http://h#a")),
 ]
 
@@ -96,6 +101,31 @@ def test_lines_are_utf_8(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """Output is UTF-8, with nothing changed in it."""
     common.write_line("é\r\x1b")
     assert capsysbinary.readouterr().out == "é\r\x1b\n".encode()
+
+
+STEERS = [*map(chr, {*range(32), *range(127, 160)} - {9, 10}), *"\u202e\u2066\u200f\u2028\u061c"]
+
+
+def test_output_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets no control characters of others, but all else as it is; JSON stays JSON."""
+    reader, writer = os.openpty()
+    tty.setraw(writer)
+    with os.fdopen(writer, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        common.write_line("é\t👩\u200d🚀 \u05d0\x1b[2J\n\udc80")
+        assert os.read(reader, 999).decode() == "é\t👩\u200d🚀 \u05d0\\u001b[2J\n\\udc80\n"
+        for char in STEERS:
+            common.write_line(json.dumps({"data": f"a{char}b"}, ensure_ascii=False))
+            shown = os.read(reader, 999).decode()
+            assert char not in shown
+            assert json.loads(shown) == {"data": f"a{char}b"}
+    os.close(reader)
+
+
+def test_half_a_surrogate_pair_is_written_out(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """JSON can hold what UTF-8 can't, such as an id of a server: that is no error."""
+    common.write_line("\ud800x")
+    assert capsysbinary.readouterr().out == b"\\ud800x\n"
 
 
 def test_json_objects() -> None:

@@ -3,14 +3,17 @@
 The command as a process, with a hub: tests/e2e/test_cli_publish_tail.py.
 """
 
+# ruff: noqa: ARG001 - tests ask for the clock so that time jumps, not to look at it
+
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import re
 from contextlib import aclosing
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 from urllib.parse import unquote, urlsplit
 
 import httpx2
@@ -18,25 +21,33 @@ import pytest
 import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scripted import URL, Script, answer, failing
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
 from h3trio._cli.common import CommandError
+from h3trio._cli.options import Options
 from h3trio._cli.publish import (
     MAX_LINE_BYTES,
+    RETRY,
+    Publisher,
     WholeLines,
+    add_arguments,
     last_id,
     publish_url,
     read_some,
+    request_from,
     split_lines,
     stream_body,
 )
-from h3trio.client import StatusError
+from h3trio.client import LostError, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from scripted import Step
     from trio.testing import MockClock
 
 IRI = "https://example.com/a?b#c"
@@ -52,12 +63,14 @@ WRONG = [
     (("t", "--lines", "--sse"), "argument --sse: not allowed with argument --lines"),
     (("t", "--id", "1"), "--id and --key are for one event: give its DATA"),
     (("t", "-", "--key", "k"), "--id and --key are for one event: give its DATA"),
-    (("t", "--sse", "--event", "e"), "--sse takes --event and --retry from the stream itself"),
-    (("t", "--sse", "--retry", "1"), "--sse takes --event and --retry from the stream itself"),
+    (("t", "--sse", "--event", "e"), "--sse takes --event and --reconnection-time from the str"),
+    (("t", "--sse", "--reconnection-time", "1"), "--sse takes --event and --reconnection-time"),
+    (("t", "--sse", "--retry", "1"), "--retry posts a line or DATA again: what --sse has sent"),
     (("t", "x", "--event", "a\nb"), "--event must not contain LF: index 1"),
     (("t", "x", "--id", "a\0"), "--id must not contain NUL: index 1"),
-    (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a whole number"),
-    (("t", "x", "--retry", "9" * 19), "--retry must not be above 9007199254740991"),
+    (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a time"),
+    (("t", "x", "--reconnection-time", "-1"), "--reconnection-time: '-1' is not a whole number"),
+    (("t", "x", "--reconnection-time", "9" * 19), "--reconnection-time must not be above 90071"),
     (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
     (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a time"),
     (("t", "x", "--url", "http://a.-\u00fc-.b"), "/events/t' is no URL: Invalid IDNA hostname"),
@@ -211,6 +224,138 @@ def test_whole_lines_only() -> None:
     chunks = (b"a\nb", b"c", b"\r", b"\nde")
     assert [lines.feed(chunk) for chunk in chunks] == [b"a\n", b"", b"bc\r", b"\n"]
     assert lines.rest() == b"de"
+
+
+def test_private_is_a_field(subtests: pytest.Subtests) -> None:
+    """`--private` goes into the query, of lines and of streams too."""
+    for argv, query in (
+        (("t", "x", "--private"), "?private=on"),
+        (("t", "--private", "--sse"), "?private=on"),
+        (("t", "--private", "--event", "e"), "?event=e&private=on"),
+        (("t",), ""),
+    ):
+        parser = Options()
+        add_arguments(parser)
+        arguments = parser.parse_args(argv)
+        parser.complete(arguments, {"H3TRIO_URL": "http://h"})
+        with subtests.test(argv=argv):
+            assert request_from(arguments)[0] == f"http://h/events/t{query}"
+
+
+# -- posting until it is stored
+
+
+@final
+class Published:
+    """A publisher in front of a script, and what it said and printed."""
+
+    def __init__(self, *steps: Step, **arguments: Any) -> None:  # noqa: ANN401 - whatever it takes
+        self.script = Script(*steps)
+        arguments = {"quiet": False, **arguments}
+        self.publisher = Publisher(self.script.client, f"{URL}/t", **arguments)
+
+    async def lines(self, text: bytes) -> None:
+        """Publish lines, as from standard input."""
+        reader, writer = os.pipe()
+        os.write(writer, text)
+        os.close(writer)
+        try:
+            await self.publisher.publish_lines(reader)
+        finally:
+            os.close(reader)
+
+    @property
+    def posts(self) -> list[bytes]:
+        """The bodies that were posted."""
+        return [request.content for request in self.script.requests]
+
+
+def stored(event_id: str) -> Step:
+    """Answer that an event is stored."""
+    return answer(200, b'{"id": "%s"}' % event_id.encode())
+
+
+REFUSED = failing(httpx2.ConnectError("refused"))
+LOST = failing(httpx2.ReadError("reset"))
+BUSY = [answer(status, b"busy") for status in (429, 500, 502, 503, 504)]
+
+
+async def test_lines_outlive_a_restart(
+    autojump_clock: MockClock, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A line is posted until it is stored, under one key; the next line has another."""
+    published = Published(
+        stored("1"), REFUSED, LOST, *BUSY, stored("2"), LOST, REFUSED, stored("3"), retry=60
+    )
+    await published.lines(b"a\nb\nc\n")
+    assert published.posts == [b"a", *[b"b"] * 8, *[b"c"] * 3]
+    keys = [request.headers["idempotency-key"] for request in published.script.requests]
+    assert len(set(keys)) == len({*zip(keys, published.posts, strict=True)}) == 3
+    out, err = capsysbinary.readouterr()
+    assert out == b"1\n2\n3\n"
+    said = err.decode().splitlines()
+    assert len(said) == 9
+    assert re.fullmatch(f"h3trio: line 2: can't reach {URL}/t: refused; again in .* s", said[0])
+    assert published.script.open_bodies == 0
+
+
+async def test_patience_has_an_end(autojump_clock: MockClock) -> None:
+    """A line that isn't stored for so many seconds is an error, and is posted no more."""
+    for retry, most in ((None, RETRY), (3.0, 3.0)):
+        published = Published(stored("1"), *[REFUSED] * 99, retry=retry)
+        began = trio.current_time()
+        with pytest.raises(CommandError, match=r"^line 2: can't reach http://test/events/t: ref"):
+            await published.lines(b"a\nb\nc\n")
+        assert most / 4 < trio.current_time() - began <= most
+        assert b"c" not in published.posts
+    published = Published(answer(503, b"busy", Retry_After="99"), retry=30)
+    with pytest.raises(CommandError, match="line 1: the server answered 503: busy"):
+        await published.lines(b"a\n")
+    assert len(published.posts) == 1, "it would be asked too early, or too late"
+
+
+@table("status", [400, 401, 403, 404, 413, 422, 302])
+async def test_refusals_are_final(status: int, autojump_clock: MockClock) -> None:
+    """What another attempt doesn't change is an error at once."""
+    published = Published(stored("1"), answer(status, b"no"))
+    with pytest.raises(CommandError, match=f"line 2: the server answered {status}: no"):
+        await published.lines(b"a\nb\n")
+    assert len(published.posts) == 2
+
+
+async def test_a_server_that_was_never_there(autojump_clock: MockClock) -> None:
+    """What can't be reached at first is most likely a wrong address; unless told to wait for it."""
+    for retry in (None, 0):
+        published = Published(REFUSED, stored("1"), retry=retry)
+        with pytest.raises(CommandError, match="line 1: can't reach"):
+            await published.lines(b"a\n")
+    published = Published(REFUSED, stored("1"), retry=9)
+    await published.lines(b"a\n")
+    assert published.posts == [b"a", b"a"]
+
+
+async def test_one_event_is_posted_again_if_told_so(autojump_clock: MockClock) -> None:
+    """One event is posted once, or for `retry` seconds with the key given, or one of its own."""
+    for step in (REFUSED, LOST, *BUSY):
+        published = Published(step, stored("1"))
+        with pytest.raises((CommandError, StatusError, LostError)):
+            await published.publisher.publish(b"x")
+        assert len(published.posts) == 1
+        assert "idempotency-key" not in published.script.requests[0].headers
+        for key in (None, "own"):
+            published = Published(step, stored("1"), retry=9)
+            assert await published.publisher.publish(b"x", key=key) == "1"
+            first, second = published.script.asked("idempotency-key")
+            assert first == second == (key or first)
+            assert first
+
+
+async def test_an_answer_that_was_lost_leaves_it_open(autojump_clock: MockClock) -> None:
+    """After a lost answer an error says that the event may be stored, whatever came later."""
+    for steps in ([LOST, REFUSED], [LOST, *BUSY[:1]], [REFUSED, LOST]):
+        published = Published(*steps * 9, retry=3)
+        with pytest.raises(CommandError, match="; what was sent may be stored or not"):
+            await published.publisher.publish(b"x")
 
 
 # -- the body of a request
@@ -382,8 +527,8 @@ REFUSALS: list[tuple[tuple[Any, ...], str]] = [
 
 def test_refusals(subtests: pytest.Subtests) -> None:
     """Any other answer is an error with its status and the server's words."""
-    for answer, message in REFUSALS:
-        with subtests.test(answer=answer, message=message):
+    for refusal, message in REFUSALS:
+        with subtests.test(refusal=refusal, message=message):
             with pytest.raises((CommandError, StatusError)) as caught:
-                last_id(*answer)
+                last_id(*refusal)
             assert str(caught.value) == message

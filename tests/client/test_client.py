@@ -328,6 +328,100 @@ async def test_secrets_stay_with_their_origin(status: int, autojump_clock: MockC
     assert script.requests[-1].url.host == "other"
 
 
+OWN: dict[str, Any] = {
+    "headers": {"X-Api-Key": "k", "Content-Type": "x/y", "Referer": "http://secret/"},
+    "last_event_id": "7",
+}
+PUBLIC_FIELDS = {"accept", "accept-encoding", "cache-control", "last-event-id", "user-agent"}
+
+
+@table("status", [301, 302, 303, 307, 308])
+@table("there", ["http://other/", "http://test:81/", "https://test/", "http://u:p@other/"])
+async def test_own_fields_stay_with_their_origin(
+    status: int, there: str, autojump_clock: MockClock
+) -> None:
+    """To another origin go no header field, parameter, cookie or user that was given for the first.
+
+    The last event id does: the stream there goes on behind it. A name and password in the redirect
+    are the server's and not ours, so they aren't shown to anyone.
+    """
+    moved = answer(status, Location=there, Set_Cookie="session=s")
+    back = answer(307, Location="http://test/back")
+    hops = [] if status in {301, 308} else [moved]
+    script = Script(moved, stream(b"data: 1\n\n"), *hops, back, answer(204))
+    client = script.client
+    client.headers["X-Client-Key"] = "k"
+    client.params = client.params.merge({"key": "k"})
+    client.cookies.set("own", "k")
+    client.auth = ("of", "client")
+    await collect(script, **OWN)
+    home = script.requests[0]
+    assert home.headers.keys() >= {"x-api-key", "x-client-key", "authorization"}
+    assert home.url.params["key"] == "k"
+    for request in [r for r in script.requests if str(r.url.copy_with(query=None)) != URL]:
+        assert request.headers.keys() - {"host", "connection", "cookie"} <= PUBLIC_FIELDS
+        assert request.headers["last-event-id"] == "7"
+        assert request.headers["host"] == request.url.netloc.decode()
+        assert (request.url.userinfo, request.url.query) == (b"", b"")
+        # A cookie has no port and no scheme (RFC 6265 section 8.5).
+        assert request.headers.get("cookie", "session=s") == "session=s"
+    assert script.asked("x-api-key")[-1] is None, "the way back was chosen by the other origin"
+    assert script.open_bodies == 0
+
+
+@table("status", [301, 302, 303, 307, 308])
+@table("there", ["http://other/", "http://test:81/", "https://test/"])
+async def test_a_body_stays_with_its_origin(
+    status: int, there: str, autojump_clock: MockClock
+) -> None:
+    """A redirect that keeps the method of a POST with a body is followed within the origin only."""
+    script = Script(answer(status, b"x", Location=there), answer(204))
+    arguments: dict[str, Any] = {"method": "POST", "content": b"secret"}
+    if status in {301, 302, 303}:
+        assert await collect(script, **arguments) == []
+        assert (script.requests[-1].method, script.requests[-1].content) == ("GET", b"")
+        assert "content-type" not in script.requests[-1].headers
+    else:
+        with pytest.raises(RedirectError, match=f"another origin, {there}, can't have the body"):
+            await collect(script, **arguments)
+        assert len(script.requests) == 1
+    assert script.open_bodies == 0
+    script = Script(answer(status, Location=there), answer(204))
+    assert await collect(script, method="POST") == []
+
+
+IMPOSSIBLE = [
+    *("http://a..b/", "http://.a/", f"http://{'a' * 64}/", f"http://{'a' * 64}.b/"),
+    *("http://.xn--a/", "http://xn--a.-xn--b/", "http://\u2100/", "http://\u200b/"),
+    *("http://test:65536/", "http://test:0/", "http://test:-1/", "http://test:x/"),
+    *("ftp://test/", "javascript:1", "unix:/socket", "https:x", "data:,x"),
+    *("http://[::1/", "http://[::g]/", "http://256.1.1.1/", "http://a\x7fb/"),
+]
+
+
+@table("there", IMPOSSIBLE)
+async def test_redirects_to_what_cannot_be_asked(there: str, autojump_clock: MockClock) -> None:
+    """A redirect to a name, port or protocol that no server can have is an error of the stream."""
+    script = Script(answer(307, Location=there), stream(b"data: 1\n\n"))
+    with pytest.raises((RedirectError, RequestError, StatusError)):
+        await collect(script)
+    assert (len(script.requests), script.open_bodies) == (1, 0)
+
+
+@table("url", [url for url in IMPOSSIBLE if "//" in url])
+async def test_urls_that_cannot_be_asked(url: str) -> None:
+    """The same as the URL of a stream is an error where it is given."""
+    with pytest.raises(ValueError, match=r"is no URL|not of the form|IPv|characters"):
+        EventSource(url)
+
+
+async def test_a_loss_behind_a_redirect_names_its_target(autojump_clock: MockClock) -> None:
+    """What can't be reached is the address that a redirect led to, and not the first."""
+    script = Script(answer(307, Location="/there"), failing(httpx2.ConnectError("refused")))
+    with pytest.raises(LostError, match="can't reach http://test/there: refused"):
+        await collect(script, reconnect=False)
+
+
 async def test_redirects_in_a_circle(autojump_clock: MockClock) -> None:
     """Redirects that go on for ever end with an error, at the limit."""
     for limit in (0, 20):
@@ -364,6 +458,23 @@ async def test_server_that_is_busy(
     with pytest.raises(StatusError) as caught:
         await collect(script, retry_statuses=())
     assert caught.value.retry_after == (None if after == "soon" else seconds)
+
+
+@table("status", [500, 502, 504, 599])
+async def test_server_that_was_well_before(status: int, autojump_clock: MockClock) -> None:
+    """Once a stream was open 5xx are waited out, longer each time; unless that is off."""
+    failing_now = answer(status, b"restarting")
+    script = Script(stream(b"id: 1\ndata: 1\n\n"), *[failing_now] * 3, stream(b"data: 2\n\n"))
+    assert await collect(script) == [("1", "1"), ("1", "2")]
+    assert script.asked("last-event-id") == [None, *["1"] * 5]
+    for arguments in ({"outage_statuses": ()}, {"reconnect": lambda change: change.attempts < 2}):
+        script = Script(stream(b"data: 1\n\n"), failing_now)
+        with pytest.raises(StatusError, match=f"answered {status}: restarting"):
+            await collect(script, **arguments)
+        assert len(script.requests) == 2
+    script = Script(stream(b""), answer(404))
+    with pytest.raises(StatusError, match="answered 404"):
+        await collect(script)
 
 
 async def test_failures_are_spread_further_and_further(autojump_clock: MockClock) -> None:

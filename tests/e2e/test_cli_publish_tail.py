@@ -156,7 +156,9 @@ async def test_one_event(nursery: trio.Nursery) -> None:
     """An event is printed with the id that its publisher was told."""
     served = await ServeProcess.start(nursery)
     tail = await Command.tail(nursery, "news", "--json", "--count", "2", H3TRIO_URL=served.url)
-    (first,) = await published(served.url, "news", "a\nb", "--event", "note", "--retry", "100")
+    (first,) = await published(
+        served.url, "news", "a\nb", "--event", "note", "--reconnection-time", "100"
+    )
     assert await published(served.url, "news", "", "--id", "own") == ["own"]
     assert events(await tail.out.rest()) == [(first, "note", "a\nb"), ("own", "message", "")]
     assert (await tail.wait(), await tail.err.rest()) == (0, "")
@@ -278,6 +280,44 @@ async def test_restart_of_a_hub_with_a_file(nursery: trio.Nursery, tmp_path: Pat
     assert [await tail.out.next() for _ in range(2)] == ["2", "3"]
     tail.process.send_signal(signal.SIGINT)
     assert "reset" not in await tail.err.rest()
+
+
+async def test_a_pipe_outlives_a_restart(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Lines that come while the hub is away are stored when it is back, once and in order."""
+    args = ("--drain-soft", "0.1", "--store", f"sqlite:{tmp_path / 'hub.db'}")
+    served = await ServeProcess.start(nursery, *args)
+    publish = await Command.start(nursery, "publish", "news", "--url", served.url)
+    await publish.send(b"1\n")
+    first = await publish.out.next()
+    assert await served.stop() == 0
+    await publish.send(b"2\n3\n")
+    assert "line 2: can't reach " in await publish.err.next()
+    again = await ServeProcess.launch(nursery, "--port", str(served.port), *args)
+    await again.wait_line("h3trio: http")
+    await publish.send(b"4\n")
+    await publish.end_input()
+    assert len({first, *(await publish.out.rest()).splitlines()}) == 4
+    assert await publish.wait() == 0
+    arguments = ("tail", "news", "--first", "oldest", "--count", "4", "--quiet")
+    assert await run(*arguments, H3TRIO_URL=served.url) == (0, "1\n2\n3\n4\n", "")
+
+
+async def test_a_wrong_variable_is_named(nursery: trio.Nursery) -> None:
+    """Whatever command meets a wrong variable says in one line which; `http://` needs no file."""
+    served = await ServeProcess.start(nursery)
+    missing = "/nowhere/cacert.pem"
+    assert (await run("publish", "t", "x", "--url", served.url, SSL_CERT_FILE=missing))[0] == 0
+    url = served.url.replace("http:", "https:")
+    for command in (("publish", "t", "x", "--url"), ("tail", "t", "--url"), ("top", "--once")):
+        status, out, err = await run(*command, url, SSL_CERT_FILE=missing)
+        assert (status, out) == (1, "")
+        assert err.count("\n") == 1
+        assert err.startswith("h3trio: error: SSL_CERT_FILE: can't load '/nowhere/cacert.pem': No")
+        status, out, err = await run(*command, url, ALL_PROXY="ftp://h")
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("h3trio: error: ALL_PROXY: ")
+    status, out, err = await run("doctor", url, SSL_CERT_FILE=missing)
+    assert (status, "SSL_CERT_FILE: can't load" in out, "Traceback" in err) == (3, True, False)
 
 
 # -- errors

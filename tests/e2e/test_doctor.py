@@ -22,9 +22,10 @@ from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
 from h3trio._cli.http import open_client
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
+
+    from h3trio.client._environment import Trust
 
 OTHERS = re.compile("H3TRIO|PROXY", re.IGNORECASE)
 ENVIRON = {name: value for name, value in os.environ.items() if not OTHERS.search(name)}
@@ -72,9 +73,7 @@ class Told:
         self.status: dict[str, int] = {}
         self.found: dict[str, dict[str, tuple[Severity, str]]] = {}
 
-    async def examine(
-        self, name: str, plan: DoctorPlan, context: ssl.SSLContext | None = None
-    ) -> None:
+    async def examine(self, name: str, plan: DoctorPlan, context: Trust | None = None) -> None:
         """Look at a stream."""
         async with open_client(timeout=60, tls=context) as client:
             findings = diagnose(await observe(client, plan, lambda _: None))

@@ -3,8 +3,9 @@
 A converter takes the text of a flag or of a variable. It returns the value, or raises `ValueError`
 with a message that can stand behind the option's name.
 
-Texts of others (a server's words, a topic) are cut to one line of printable characters before a
-terminal shows them.
+Texts of others (a server's words, a topic) steer no terminal: in messages they are cut to one line
+of printable characters; what a command prints goes as it is to a file or a pipe, and to a terminal
+with its control characters written out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ EXIT_BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: the status of other tools whose 
 
 MAX_MESSAGE: Final = 500
 _MAX_DIGITS: Final = 19  # of 64 bits
+_MAX_LABEL: Final = 63  # of a name between two dots (RFC 1035 section 2.3.4)
+
+# C0 but for TAB and LF, DEL and C1 (some terminals take 0x9b for ESC [); the separators of lines
+# that only some obey; and what turns the direction of a line round (Unicode UAX #9, section 2), so
+# that it reads as what it isn't.
+_STEERING: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 BYTES: Final[dict[str, float]] = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 SECONDS: Final[dict[str, float]] = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -181,6 +190,9 @@ def absolute_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text!r} is not of the form http://HOST:PORT")
     _ = parts.port  # raises `ValueError` itself
+    labels = parts.hostname.removesuffix(".").split(".")
+    if not all(0 < len(label) <= _MAX_LABEL for label in labels):
+        raise ValueError(f"{text!r} has a host with an empty or too long part")
     return text.partition("#")[0]
 
 
@@ -211,9 +223,23 @@ def has_rich(stream: TextIO | None) -> bool:
 
 
 def write_line(text: str) -> None:
-    """Write a line to standard output, at once; in UTF-8, as event streams are."""
-    sys.stdout.buffer.write(text.encode() + b"\n")
+    """Write a line to standard output, at once; in UTF-8, as event streams are.
+
+    A terminal gets no character that would steer it. Half a surrogate pair, which UTF-8 has no
+    bytes for but JSON can hold, is written out.
+    """
+    if sys.stdout.isatty():
+        text = tamed(text)
+    sys.stdout.buffer.write(text.encode(errors="backslashreplace") + b"\n")
     sys.stdout.buffer.flush()
+
+
+def tamed(text: str) -> str:
+    r"""Write out what steers a terminal, as `\u001b`, which JSON reads as the same text.
+
+    Lines and tabs stay, and so do the joiners that hold emoji and some scripts together.
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def say(message: str) -> None:

@@ -20,19 +20,20 @@ import trio
 
 from h3trio._nursery import members
 from h3trio.client import EventSource, EventSourceError
-from h3trio.client._request import checked_url, new_client, require_httpx2
+from h3trio.client._redirect import checked_url
+from h3trio.client._request import new_client, require_httpx2
 
 from .common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, CommandError, say, visible
 from .options import fail
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from types import FrameType
 
     import httpx2
 
     from h3trio.client import StateChange
+    from h3trio.client._environment import Trust
 
     from .options import Options
 
@@ -46,7 +47,6 @@ STATUSES: Final = (
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
-_SERVER_ERRORS: Final = range(500, 600)
 
 
 # -- arguments
@@ -86,14 +86,14 @@ def require_client(url: str) -> None:
 
 
 def open_client(
-    *, timeout: float, token: str | None = None, tls: ssl.SSLContext | None = None
+    *, timeout: float, token: str | None = None, tls: Trust | None = None
 ) -> httpx2.AsyncClient:
     """Make a client, to be used as a context manager; `timeout` is the longest silence.
 
     The token goes to the hub's own address only: httpx2 drops it where a redirect leads elsewhere.
 
     Raises:
-        RequestError: the proxy that the environment asks for can't be used.
+        RequestError: a proxy of the environment can't be used.
     """
     fields = {} if token is None else {"Authorization": f"Bearer {token}"}
     return new_client(timeout=timeout, headers=fields, tls=tls)
@@ -113,8 +113,7 @@ def event_source(
     """Make the event source of a command.
 
     A server that can't be reached or sends no stream at the first attempt is an error, most likely
-    in the arguments. Once there was a stream, only an answer that means "don't come back" is final:
-    proxies say 502 to 504 while the server behind them restarts, so those are waited out too.
+    in the arguments. Once there was a stream, it comes back as any `EventSource`.
 
     `silence` is in seconds: a connection that is silent for so long counts as lost. What isn't
     said here is as `EventSource` has it.
@@ -134,7 +133,6 @@ def event_source(
         read_timeout=silence,
         reconnect_delay=RECONNECT_DELAY,
         max_event_bytes=max_event_bytes,
-        retry_statuses=_SERVER_ERRORS,
     )
     return source
 

@@ -1,8 +1,10 @@
 """`python -m h3trio publish`: one event, each line of standard input, or a stream of events.
 
 Lines are published one after the other over one connection, each when the one before is stored:
-their order is the hub's order. With `--sse` standard input is the body of one request, passed on by
-whole lines as it comes, so that a comment may go out in every silence and no server gives it up.
+their order is the hub's order. A line that isn't stored is posted again for `--retry` seconds, with
+an idempotency key of its own: a hub that restarts, or an answer that is lost, loses and doubles no
+line. With `--sse` standard input is the body of one request, passed on by whole lines as it comes,
+so that a comment may go out in every silence and no server gives it up; it can't be sent again.
 
 Standard input is read by a thread. That leaves its flags alone, which belong to the terminal and so
 to the shell too; and a file, which no loop can wait for, is read the same way.
@@ -12,8 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
+import random
+import secrets
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import urlencode
@@ -24,6 +30,7 @@ from h3trio._wire.event import SSEEvent
 from h3trio.client import EventSourceError, LostError, StatusError
 from h3trio.client._body import read_text
 from h3trio.client._errors import without_secret
+from h3trio.client._policy import OUTAGE_STATUSES, reconnect_delay, retry_after
 from h3trio.client._request import translated
 
 from . import common, http
@@ -41,6 +48,11 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 HEARTBEAT: Final = 10.0  # seconds; servers commonly give up a silent body after 30 to 60
+RETRY: Final = 30.0  # seconds for a line: a hub drains and starts again in less
+DELAY: Final = 0.5  # seconds before the second attempt, and a random time on top
+MAX_BACKOFF: Final = 5.0  # seconds that repeated failures add: a hub that is back is found soon
+
+_TOO_MANY: Final = 429
 
 _STDIN: Final = 0
 
@@ -58,13 +70,20 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--event", metavar="TYPE", help="type of the event, or of each")
     parser.add_argument("--id", help="id of the one event; else the hub gives it one")
     what = "reconnection time to pass on"
-    parser.add_argument("--retry", metavar="MS", type=common.whole, help=what)
+    parser.add_argument("--reconnection-time", metavar="MS", type=common.whole, help=what)
+    what = "only for subscribers whose token allows the topic"
+    parser.add_argument("--private", action="store_true", help=what)
     what = "Idempotency-Key: publish once only"
     parser.add_argument("--key", type=common.visible, help=what)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lines", action="store_true", help="an event for each line (the default)")
     how.add_argument("--sse", action="store_true", help="standard input is a text/event-stream")
     parser.add_switch("--quiet", help="print no ids")
+    what = (
+        "time to post an event again that isn't stored: the hub can't be reached, says 429 or "
+        f"5xx, or its answer is lost; {RETRY:g}s for lines, 0 for DATA unless given"
+    )
+    parser.add_argument("--retry", metavar="TIME", type=common.duration_or_zero, help=what)
     what = "seconds to wait for an answer"
     parser.add_option("--timeout", default=30.0, type=common.duration, help=what)
     what = "--sse: seconds of silence before a comment is sent"
@@ -90,14 +109,17 @@ def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
         fail("--lines and --sse read standard input: give no DATA")
     if not one and (arguments.id is not None or arguments.key is not None):
         fail("--id and --key are for one event: give its DATA")
-    if arguments.sse and (arguments.event is not None or arguments.retry is not None):
-        fail("--sse takes --event and --retry from the stream itself")
-    fields = {"event": arguments.event, "id": arguments.id, "retry": arguments.retry}
+    if arguments.sse and (arguments.event is not None or arguments.reconnection_time is not None):
+        fail("--sse takes --event and --reconnection-time from the stream itself")
+    if arguments.sse and arguments.retry is not None:
+        fail("--retry posts a line or DATA again: what --sse has sent is gone")
+    fields = {"event": arguments.event, "id": arguments.id, "retry": arguments.reconnection_time}
     try:
         SSEEvent("", **fields)
     except ValueError as exc:
-        # The message begins with the name of the field, which is that of the option.
-        fail(f"--{exc}")
+        # The message begins with the name of the field, which is that of the option but for one.
+        fail(f"--{str(exc).replace('retry', 'reconnection-time', 1)}")
+    fields["private"] = "on" if arguments.private else None
     url = publish_url(arguments.url, arguments.topic, fields)
     return url, os.fsencode(arguments.data) if one else None
 
@@ -221,7 +243,7 @@ async def stream_body(
 
 async def _publish(arguments: argparse.Namespace, url: str, data: bytes | None) -> None:
     async with http.open_client(timeout=arguments.timeout, token=arguments.token) as client:
-        publisher = Publisher(client, url, quiet=arguments.quiet)
+        publisher = Publisher(client, url, quiet=arguments.quiet, retry=arguments.retry)
         if arguments.sse:
             await publisher.publish_stream(_STDIN, heartbeat=arguments.heartbeat)
         elif data is None:
@@ -232,12 +254,21 @@ async def _publish(arguments: argparse.Namespace, url: str, data: bytes | None) 
 
 @final
 class Publisher:
-    """Posts events to one URL, and prints the ids."""
+    """Posts events to one URL, and prints the ids.
 
-    def __init__(self, client: httpx2.AsyncClient, url: str, *, quiet: bool) -> None:
+    `retry` is for how many seconds an event that isn't stored is posted again. If it is `None`,
+    that are `RETRY` for lines and 0 for one event; and a server that can't be reached before it has
+    stored anything is an error at once then, most likely in the arguments.
+    """
+
+    def __init__(
+        self, client: httpx2.AsyncClient, url: str, *, quiet: bool, retry: float | None = None
+    ) -> None:
         self._client = client
         self._url = url
         self._quiet = quiet
+        self._retry = retry
+        self._has_stored = False
 
     def print_id(self, event_id: str) -> None:
         """Print an id, unless told to be quiet."""
@@ -245,28 +276,77 @@ class Publisher:
             common.write_line(event_id)
 
     async def publish(self, data: bytes, *, key: str | None = None) -> str:
-        """Publish one event; return its id."""
+        """Publish one event; return its id.
+
+        Raises:
+            CommandError: nobody knows whether it is stored, or whatever answers is no hub.
+            EventSourceError: the server refused or can't be reached, or the request can't be made.
+        """
+        # What may have been stored is only sent again with a key.
+        key = key or (secrets.token_hex(16) if self._retry else None)
+        return await self._publish(data, key=key, patience=self._retry or 0, name="")
+
+    async def publish_lines(self, fd: int) -> None:
+        """Publish each line when it is there; raises as `publish`."""
+        held, run, numbers = bytearray(), secrets.token_hex(16), itertools.count(1)
+        while chunk := await read_some(fd):
+            held += chunk
+            if b"\n" not in chunk:
+                _check_line(held)
+                continue
+            lines, rest = split_lines(bytes(held))
+            held = bytearray(rest)
+            for line in lines:
+                await self._publish_line(run, next(numbers), line)
+        if held:
+            await self._publish_line(run, next(numbers), bytes(held).removesuffix(b"\r"))
+
+    async def _publish_line(self, run: str, number: int, line: bytes) -> None:
+        name, patience = f"line {number}: ", RETRY if self._retry is None else self._retry
+        try:
+            event_id = await self._publish(
+                line, key=f"{run}-{number}", patience=patience, name=name
+            )
+        except (common.CommandError, EventSourceError) as exc:
+            raise common.CommandError(f"{name}{exc}") from exc
+        self.print_id(event_id)
+
+    async def _publish(self, data: bytes, *, key: str | None, patience: float, name: str) -> str:
+        """Post an event until it is stored, for so many seconds from the first failure."""
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        return await self._post(data, headers)
+        deadline, failures, is_unknown = math.inf, 0, False
+        while True:
+            try:
+                event_id = await self._post(data, headers)
+            except (LostError, StatusError) as exc:
+                error = exc
+            else:
+                self._has_stored = True
+                return event_id
+            now, delay = trio.current_time(), self._delay_after(error, failures)
+            deadline = min(deadline, now + patience)
+            is_unknown |= isinstance(error, LostError) and error.connected
+            if now + delay > deadline and is_unknown:
+                raise common.CommandError(f"{error}; what was sent may be stored or not") from error
+            if now + delay > deadline:
+                raise error
+            failures += 1
+            if not self._quiet:
+                common.say(f"{name}{error}; again in {delay:.1f} s")
+            await trio.sleep(delay)
 
-    async def publish_lines(self, fd: int) -> None:
-        """Publish each line when it is there."""
-        held, numbers = b"", itertools.count(1)
-        while chunk := await read_some(fd):
-            lines, held = split_lines(held + chunk)
-            for line in lines:
-                await self._publish_line(next(numbers), line)
-        if held:
-            await self._publish_line(next(numbers), held.removesuffix(b"\r"))
-
-    async def _publish_line(self, number: int, line: bytes) -> None:
-        try:
-            event_id = await self.publish(line)
-        except (common.CommandError, EventSourceError) as exc:
-            raise common.CommandError(f"line {number}: {exc}") from exc
-        self.print_id(event_id)
+    def _delay_after(self, error: LostError | StatusError, failures: int) -> float:
+        """Return the seconds to wait before another attempt, infinity where it is of no use."""
+        asked = DELAY
+        if isinstance(error, StatusError):
+            if error.status != _TOO_MANY and error.status not in OUTAGE_STATUSES:
+                return math.inf
+            asked = max(asked, error.retry_after or 0)
+        elif self._retry is None and not (self._has_stored or error.connected):
+            return math.inf
+        return reconnect_delay(asked, failures, random.random, max_backoff=MAX_BACKOFF)
 
     async def publish_stream(self, fd: int, *, heartbeat: float) -> None:
         """Publish what an event stream holds, in one request.
@@ -292,7 +372,12 @@ class Publisher:
             nursery.start_soon(_feed, fd, send)
             body = stream_body(receive, heartbeat=heartbeat, is_answered=is_answered)
             headers = {"Content-Type": "text/event-stream"}
-            event_id = await self._post(body, headers, {"trace": on_step})
+            try:
+                event_id = await self._post(body, headers, {"trace": on_step})
+            except LostError as exc:
+                if not exc.connected:
+                    raise
+                raise common.CommandError(f"{exc}; what was sent may be stored or not") from exc
             is_early = receive.statistics().open_send_channels > 0
             nursery.cancel_scope.cancel(reason="the server answered")
         if is_early:
@@ -310,20 +395,18 @@ class Publisher:
         """Post; return the id of the only or last event that was published, `""` if none was.
 
         Raises:
-            CommandError: not all was published, or nobody knows.
-            EventSourceError: the server refused or can't be reached, or the request can't be made.
+            CommandError: whatever answers is no hub.
+            EventSourceError: the server refused or can't be reached, the answer was lost, or the
+                request can't be made.
         """
-        try:
-            with translated(without_secret(self._url), self._client.timeout.read or 0):
-                async with self._client.stream(
-                    "POST", self._url, content=content, headers=headers, extensions=extensions
-                ) as response:
-                    text, location = await read_text(response), response.headers.get("location", "")
-                    return last_id(response.status_code, text, location)
-        except LostError as exc:
-            if not exc.connected:
-                raise
-            raise common.CommandError(f"{exc}; what was sent may be stored or not") from exc
+        with translated(without_secret(self._url), self._client.timeout.read or 0):
+            async with self._client.stream(
+                "POST", self._url, content=content, headers=headers, extensions=extensions
+            ) as response:
+                text, fields = await read_text(response), response.headers
+                wait = retry_after(fields.get("retry-after", ""), time.time())
+                location = fields.get("location", "")
+                return last_id(response.status_code, text, location, wait=wait)
 
 
 async def _feed(fd: int, send: trio.MemorySendChannel[bytes]) -> None:
@@ -332,11 +415,12 @@ async def _feed(fd: int, send: trio.MemorySendChannel[bytes]) -> None:
             await send.send(chunk)
 
 
-def last_id(status: int, text: str, location: str = "") -> str:
+def last_id(status: int, text: str, location: str = "", *, wait: float | None = None) -> str:
     """Return the id of the only or last event that was published, `""` if there was none.
 
     Raises:
-        CommandError: not all was published, or whatever answers is no hub.
+        StatusError: not all was published; with the seconds that the server asks to wait.
+        CommandError: whatever answers is no hub.
     """
     fields = common.json_object(text)
     published, event_id = fields.get("published"), fields.get("id")
@@ -344,7 +428,8 @@ def last_id(status: int, text: str, location: str = "") -> str:
         said = str(fields.get("error", text))
         if published:
             said += f" ({published} published, the last as {event_id})"
-        raise StatusError(status, text=said, headers={"location": location})
+        headers = {"location": location}
+        raise StatusError(status, text=said, headers=headers, retry_after=wait)
     if not isinstance(event_id, str):
         raise common.CommandError(f"the server answered 200, but no id, so it is no hub: {text}")
     return event_id

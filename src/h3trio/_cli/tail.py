@@ -28,7 +28,10 @@ IDLE_TIMEOUT: Final = 60.0  # seconds; four heartbeats of our own server
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `tail`."""
-    parser.description = "Print the data of each event of some topics, or of any event stream."
+    parser.description = (
+        "Print the data of each event of some topics, or of any event stream; to a terminal with "
+        "control characters written out."
+    )
     parser.epilog = http.STATUSES
     http.add_token(parser)
     what = "topics, * for all; or one http:// URL of a stream, if --url is not given"

@@ -96,7 +96,10 @@ class ContentEncodingError(EventSourceError):
 
 @final
 class RedirectError(EventSourceError):
-    """There were more redirects than `max_redirects`."""
+    """There were more redirects than `max_redirects`, or one leads where it can't be followed.
+
+    That is an address at which nothing can be asked, or another origin for a request with a body.
+    """
 
 
 @final
@@ -106,7 +109,11 @@ class EventLimitError(EventSourceError):
 
 @final
 class RequestError(EventSourceError):
-    """The request can't be made: its URL, a header field or the environment's proxy is bad."""
+    """The request can't be made: its URL, a header field or a variable of the environment is bad.
+
+    Of `SSL_CERT_FILE`, `SSL_CERT_DIR`, `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` the
+    text names the bad one.
+    """
 
 
 def reason_of(error: BaseException) -> str:

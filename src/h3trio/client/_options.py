@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypedDict, final
 from h3trio._limits import check_limit
 from h3trio._wire.parser import DEFAULT_MAX_EVENT_SIZE
 
-from ._policy import MAX_BACKOFF, RECONNECT_DELAY, RETRY_STATUSES
+from ._policy import MAX_BACKOFF, OUTAGE_STATUSES, RECONNECT_DELAY, RETRY_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -34,6 +34,7 @@ class LimitKeywords(TypedDict, total=False):
     buffer_events: int
     max_redirects: int
     retry_statuses: Container[int]
+    outage_statuses: Container[int]
 
 
 @final
@@ -74,8 +75,12 @@ class Limits:
     retry_statuses: Container[int] = RETRY_STATUSES
     """Statuses after which to come back, by `Retry-After` if there is one."""
 
+    outage_statuses: Container[int] = OUTAGE_STATUSES
+    """The same once a stream was open: 5xx, as proxies say while the server behind them restarts.
+    Before, such an answer is an error, most likely in the URL."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             name, value, whole = field.name, getattr(self, field.name), field.type == "int"
-            if name != "retry_statuses":
+            if not name.endswith("_statuses"):
                 check_limit(name, value, whole=whole, least=_LEAST.get(name), finite=False)

@@ -17,6 +17,9 @@ MIME_TYPE: Final = "text/event-stream"
 RETRY_STATUSES: Final = frozenset({429, 503})
 """Statuses that say "not now". Browsers give up on them; who waits for events wants them."""
 
+OUTAGE_STATUSES: Final = range(500, 600)
+"""Statuses of a server, or of a proxy in front of it, that was well before and may be again."""
+
 RECONNECT_DELAY: Final = 3.0  # "probably in the region of a few seconds" (9.2.3)
 MIN_DELAY: Final = 0.1  # "retry: 0" with a server that ends each stream at once
 MAX_BACKOFF: Final = 30.0  # a server that is back is found within a minute

@@ -3,16 +3,15 @@
 httpx2 comes with an extra and takes a moment to import, so it is imported where it is used.
 
 Redirects are followed here and not by httpx2, which reads the body of each, however long it is.
-The request that httpx2 makes of one is kept: the method as browsers change it, and no
-`Authorization` for another origin. That has to hold too when the target of a permanent redirect is
-asked at once the next time.
+What goes along to another origin (`_redirect`) is the same where the target of a permanent redirect
+is asked at once the next time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 from urllib.parse import quote
 
 import trio
@@ -20,6 +19,7 @@ import trio
 from h3trio._extras import install
 from h3trio._version import __version__
 
+from ._environment import LateTLS, check_proxies, proxy_note
 from ._errors import (
     DamagedError,
     LostError,
@@ -30,6 +30,7 @@ from ._errors import (
     without_secret,
 )
 from ._policy import MIME_TYPE
+from ._redirect import checked_url, following, public
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from ._environment import Trust
     from ._options import Limits
 
     HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -64,30 +66,34 @@ def new_client(
     *,
     timeout: float,
     headers: Mapping[str, str] | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Trust | None = None,
 ) -> httpx2.AsyncClient:
     """Make a client that says who it is, and takes no compression unless a request asks for it.
 
     Args:
         timeout: longest silence, in seconds; a connection has 10 s at most.
         headers: of each request.
-        tls: how servers are checked; as httpx2 does it if not given.
+        tls: how servers are checked; by whom the environment or the system trusts if not given.
 
     Raises:
         RequestError: the proxy that the environment asks for can't be used.
     """
     import httpx2  # noqa: PLC0415 - see this module's docstring
 
+    check_proxies()
+
+    tls = LateTLS() if tls is None else tls
     ours = {"User-Agent": f"h3trio/{__version__}", "Accept-Encoding": "identity"}
     try:
         return httpx2.AsyncClient(
             headers={**ours, **(headers or {})},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
             limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
-            verify=True if tls is None else tls,
+            verify=cast("ssl.SSLContext", tls),
+            event_hooks={"request": [tls.before]} if isinstance(tls, LateTLS) else None,
         )
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
-        raise RequestError(f"can't use the proxy of the environment: {exc}") from exc
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # the system's, of no variable
+        raise RequestError(f"can't use the system's proxy: {exc}") from exc
 
 
 @final
@@ -134,7 +140,7 @@ class Requester:
 
         Raises:
             LostError: there is no answer.
-            RedirectError: there were too many redirects.
+            RedirectError: there were too many redirects, or one can't be followed.
             RequestError: the request can't be made.
         """
         # No header can hold a space at an end, or a control character.
@@ -143,19 +149,27 @@ class Requester:
             request = self._first(client, last_event_id, in_query=in_query)
             # An id in the query is no part of the new address.
             permanent = not in_query
+            is_home = self._is_home(request)
             for _ in range(self._limits.max_redirects + 1):
-                response = await self._send(client, request)
-                following = response.next_request
-                if following is None:
+                response = await self._send(client, request, is_home=is_home)
+                try:
+                    after = following(client, response)
+                except RedirectError:
+                    await response.aclose()
+                    raise
+                if after is None:
                     return response
                 await response.aclose()
                 self.redirects += 1
                 permanent = permanent and response.status_code in _PERMANENT
-                # After a POST became a GET, the next attempt has to be a POST again.
-                permanent = permanent and following.method == request.method
+                # After a POST became a GET, the next attempt has to be a POST again; and where a
+                # foreign server has sent us home, the next must not be asked as if we came so.
+                permanent = permanent and after.method == request.method
+                permanent = permanent and (is_home or not self._is_home(after))
                 if permanent:
-                    self.url = following.url
-                request = following
+                    self.url = after.url
+                is_home = is_home and self._is_home(after)
+                request = after
         raise RedirectError(f"more than {self._limits.max_redirects} redirects")
 
     def _first(
@@ -164,9 +178,6 @@ class Requester:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         url, headers, limits = self.url, self._headers.copy(), self._limits
-        foreign = url.origin != self._origin
-        if foreign:
-            headers.pop("Cookie", None)
         if last_event_id and in_query:
             headers.pop("Last-Event-ID", None)
             field = b"last_event_id=" + quote(last_event_id, safe="").encode()
@@ -181,38 +192,29 @@ class Requester:
         request = client.build_request(
             self._method, url, headers=headers, content=self._content, timeout=timeout
         )
-        if foreign:
-            request.headers.pop("Authorization", None)
-        return request
+        if self._is_home(request):
+            return request
+        request.url = url  # without the client's own `params`
+        return public(client, request)
 
-    async def _send(self, client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
+    def _is_home(self, request: httpx2.Request) -> bool:
+        return request.url.origin == self._origin
+
+    async def _send(
+        self, client: httpx2.AsyncClient, request: httpx2.Request, *, is_home: bool
+    ) -> httpx2.Response:
         import httpx2  # noqa: PLC0415 - see this module's docstring
 
         self.asked = without_secret(str(request.url))
-        auth = None
-        if request.url.origin == self._origin:
-            auth = self._auth or httpx2.USE_CLIENT_DEFAULT
+        auth = (self._auth or httpx2.USE_CLIENT_DEFAULT) if is_home else None
+        patience = self._limits.read_timeout
         # Transports other than httpx2's own may take no notice of its timeouts.
-        with trio.move_on_after(self._limits.connect_timeout + self._limits.read_timeout):
+        with (
+            translated(self.asked, patience),
+            trio.move_on_after(self._limits.connect_timeout + patience),
+        ):
             return await client.send(request, stream=True, auth=auth, follow_redirects=False)
-        raise silent(self._limits.read_timeout)
-
-
-def checked_url(url: str | httpx2.URL) -> httpx2.URL:
-    """Check a URL for HTTP; return it without a fragment, which no server gets.
-
-    Raises:
-        ValueError: it is none.
-    """
-    import httpx2  # noqa: PLC0415 - see this module's docstring
-
-    try:
-        checked = httpx2.URL(url)
-    except httpx2.InvalidURL as exc:
-        raise ValueError(f"{without_secret(str(url))!r} is no URL: {exc}") from exc
-    if checked.scheme not in ("http", "https") or not checked.host:
-        raise ValueError(f"{without_secret(str(url))!r} is not of the form http://HOST:PORT")
-    return checked.copy_with(fragment=None)
+        raise silent(patience)
 
 
 def silent(seconds: float) -> SilentError:
@@ -234,10 +236,19 @@ def translated(url: str, read_timeout: float) -> Generator[None]:
     try:
         yield
     except (httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.PoolTimeout) as exc:
-        raise LostError(f"can't reach {url}: {reason_of(exc)}", connected=False) from exc
+        reason = reason_of(exc) + proxy_note(url)
+        raise LostError(f"can't reach {url}: {reason}", connected=False) from exc
+    except httpx2.ProxyError as exc:
+        reason = f"the proxy says {exc}{proxy_note(url)}"
+        raise LostError(f"can't reach {url}: {reason}", connected=False) from exc
     except httpx2.TimeoutException as exc:
         raise silent(read_timeout) from exc
-    except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as exc:
+    except (
+        httpx2.LocalProtocolError,
+        httpx2.UnsupportedProtocol,
+        httpx2.InvalidURL,
+        UnicodeError,  # of IDNA, for the name of a host; a redirect's too, which httpx2 looks at
+    ) as exc:
         raise RequestError(f"can't ask {url}: {exc}") from exc
     except httpx2.DecodingError as exc:
         raise DamagedError(f"the stream's compression is damaged: {exc}") from exc

@@ -78,9 +78,10 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
     Args:
         url: of the stream, for HTTP.
         method: of the request, such as POST.
-        headers: of the request, in front of ours.
+        headers: of the request, in front of ours. A redirect to another origin takes along those
+            alone that any server may see, such as `Accept` and `User-Agent`.
         params: fields to add to the query of the URL.
-        content: body of the request, sent anew with each attempt.
+        content: body of the request, sent anew with each attempt, and to no other origin.
         http_client: an `httpx2.AsyncClient` to ask with, and not closed here; its own timeouts and
             its `follow_redirects` don't count. One of our own if not given.
         last_event_id: of an earlier stream, to go on behind it.
@@ -328,10 +329,12 @@ class EventSource(trio.abc.ReceiveChannel[SSEEvent]):
         return reconnect_delay(asked, self._failures, random.random, max_backoff=limit)
 
     def _comes_back(self, error: EventSourceError, delay: float) -> bool:
-        is_refused_for_now = (
-            isinstance(error, StatusError) and error.status in self._limits.retry_statuses
-        )
-        if not (isinstance(error, LostError) or is_refused_for_now):
+        is_for_now = isinstance(error, LostError)
+        if isinstance(error, StatusError):
+            is_for_now = error.status in self._limits.retry_statuses or (
+                self._streams > 0 and error.status in self._limits.outage_statuses
+            )
+        if not is_for_now:
             return False
         if isinstance(self._reconnect, bool):
             return self._reconnect

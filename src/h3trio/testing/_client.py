@@ -40,7 +40,7 @@ BUFFER_BYTES: Final = 64 * 1024  # as in a kernel's socket buffer
 _UNREAD: Final = 256 * 1024  # then the client stops reading: a handler that never rests must wait
 _EVENT_COST: Final = 64
 _COMMENTS: Final = 10_000
-_RECEIVE: Final = 16 * 1024
+_RECEIVE: Final = 2 * 1024  # bytes at once: what they hold is taken without a checkpoint
 _LEAVE_TIMEOUT: Final = 60.0
 
 
@@ -337,7 +337,9 @@ class Client:
 
     def _take_comments(self, piece: bytes) -> None:
         """Collect the comments: the parser, as the standard has it, passes over them."""
-        *lines, self._comment = (self._comment + piece).split(b"\n")
+        *lines, rest = (self._comment + piece).split(b"\n")
+        # Of any other line the first byte is enough: one that grows isn't copied for each piece.
+        self._comment = rest if rest.startswith(b":") else rest[:1]
         for line in lines:
             if line.startswith(b":"):
                 text = line[1:].decode("utf-8", "replace").removesuffix("\r").removeprefix(" ")

@@ -110,6 +110,15 @@ def test_count_is_the_same_however_it_is_cut(subtests: pytest.Subtests) -> None:
             assert reader.ended == (frame is not None)
 
 
+def test_what_is_held_grows_in_place() -> None:
+    """An event that comes in many pieces is copied once, and not for each of them."""
+    held = bytearray()
+    blocks = Blocks(held)
+    assert [blocks.feed(b"data: x") for _ in range(99)] == [b""] * 99
+    assert blocks.feed(b"\n\nid") == b"data: x" * 99 + b"\n\n"
+    assert held.decode() == "id"
+
+
 line = st.sampled_from(
     [b"data: x", b"data", b"id: 7", b"", b"", b": c", b"event: e", b"database: no", b"x\rdata:y"]
 )

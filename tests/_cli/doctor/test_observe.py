@@ -10,16 +10,24 @@ import httpx2
 import pytest
 import trio
 from doctor_site import FIELDS, OPENING, Site, Way
+from scripted import Script, stream
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose, exit_status
-from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
+from h3trio._cli.doctor.observe import (
+    MAX_RESUMED,
+    DoctorPlan,
+    _read_events,
+    certificates,
+    observe,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trio.testing import MockClock
 
+    from h3trio import SSEEvent
     from h3trio._cli.doctor.seen import Seen
 
 URL = "http://site/events/news"
@@ -180,6 +188,17 @@ async def test_probes_of_the_same_origin_have_the_token(
     assert autojump_clock.current_time() >= PLAN.wait
 
 
+async def test_a_flood_after_coming_back_is_enough_to_judge(autojump_clock: MockClock) -> None:
+    """Of events that say nothing about the way back no more are kept than it takes to see that."""
+    script = Script(stream(*[b"data\n\n" * 100] * 1000, ...))
+    response = await script.client.send(script.client.build_request("GET", URL), stream=True)
+    came: list[SSEEvent] = []
+    await _read_events(response, came, wanted=0)
+    await response.aclose()
+    assert MAX_RESUMED <= len(came) < MAX_RESUMED + 100
+    assert autojump_clock.current_time() == 0
+
+
 async def test_nobody_answers(autojump_clock: MockClock) -> None:
     """A server that can't be reached is the one finding."""
 
@@ -229,7 +248,9 @@ async def test_the_whole_is_bounded_too(autojump_clock: MockClock) -> None:
 
 def test_certificates(tmp_path: Path) -> None:
     """Certificates go unchecked if one says so; a file that holds none is an error."""
-    assert certificates(None, is_trusting=True).verify_mode is ssl.CERT_NONE
+    trusting = certificates(None, is_trusting=True)
+    assert isinstance(trusting, ssl.SSLContext)
+    assert trusting.verify_mode is ssl.CERT_NONE
     (tmp_path / "empty").touch()
     with pytest.raises((ssl.SSLError, OSError)):
         certificates(str(tmp_path / "empty"), is_trusting=False)

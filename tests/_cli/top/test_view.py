@@ -107,6 +107,14 @@ def test_a_terminal_is_not_steered() -> None:
         assert text.count("?[2J[red]") == 3
 
 
+def test_rows_have_a_limit() -> None:
+    """A server that isn't a hub may send any number of rows; each costs a look at all of them."""
+    rows = [{"topic": str(n), "published": 1, "client": str(n)} for n in range(10_000)]
+    now: Snapshot = {"uptime": 2, "topics": rows, "slow": rows}
+    shown = view(now, {**now, "uptime": 1})
+    assert (len(shown.topics), len(shown.slow)) == (200, 200)
+
+
 @pytest.mark.parametrize("height", [1, 20, 40])
 def test_tables_fit_the_terminal(height: int) -> None:
     """No more topics and slow clients are drawn than there is room for, but one of each."""

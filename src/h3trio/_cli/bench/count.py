@@ -17,7 +17,7 @@ events each: the first has waited longest.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
 MAX_CHUNK_LINE: Final = 256  # a size and its extensions; nobody sends extensions
@@ -157,7 +157,8 @@ def _chunk_size(line: bytes) -> int:
 class Blocks:
     """Cuts a body into whole blocks, and gives all lines the same end."""
 
-    _held: bytes = b""
+    # Grows in place: an event that comes in small pieces isn't copied for each of them.
+    _held: bytearray = field(default_factory=bytearray)
     _cr: bytes = b""  # a CR at the end of a piece: an LF may follow
 
     @property
@@ -179,14 +180,15 @@ class Blocks:
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         # The blank line may have begun in the held bytes.
         begin = max(0, len(self._held) - 1)
-        held = self._held + body
-        end = held.rfind(b"\n\n", begin) + 2
-        if end < 2:  # noqa: PLR2004 - not found
-            end = 0
-        self._held = held[end:]
+        self._held += body
+        # 0 if there is none: what `rfind` says then is -1.
+        end = self._held.rfind(b"\n\n", begin) + 1
+        end += end > 0
+        blocks = bytes(self._held[:end])
+        del self._held[:end]
         if len(self._held) > MAX_EVENT_BYTES:
             raise BadStreamError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
-        return held[:end]
+        return blocks
 
 
 @final

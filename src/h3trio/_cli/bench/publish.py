@@ -23,7 +23,7 @@ from .job import END, GO, Published
 if TYPE_CHECKING:
     from .job import Endpoint, Pipe, PublishJob
 
-RECEIVE_BYTES: Final = 64 * 1024
+RECEIVE_BYTES: Final = 2048  # of an answer at once: more is read behind a checkpoint
 PATIENCE: Final = 5.0  # seconds for the answers that are out at the end
 CONNECT_TIMEOUT: Final = 5.0
 

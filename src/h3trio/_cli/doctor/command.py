@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
     from h3trio._cli.options import Options
+    from h3trio.client._environment import Trust
 
 WAIT: Final = 20.0  # a heartbeat of 15 s, as our own servers', and some
 EVENT_TYPE: Final = "h3trio-doctor"  # so that pages that listen to others don't see it
@@ -74,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _doctor(
-    arguments: argparse.Namespace, tls: ssl.SSLContext, tls_of_lookup: ssl.SSLContext
+    arguments: argparse.Namespace,
+    tls: Trust,
+    tls_of_lookup: Trust,
 ) -> int:
     plan = plan_from(arguments, tls_of_lookup)
 
@@ -95,7 +98,7 @@ async def _doctor(
     return exit_status(findings)
 
 
-def plan_from(arguments: argparse.Namespace, tls: ssl.SSLContext | None) -> DoctorPlan:
+def plan_from(arguments: argparse.Namespace, tls: Trust | None) -> DoctorPlan:
     """Make the plan of parsed arguments."""
     if arguments.publish:
         joint = "&" if "?" in arguments.stream else "?"

@@ -13,21 +13,24 @@ import contextlib
 import secrets
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 from urllib.parse import urlsplit
 
 import trio
 
 from h3trio._wire.parser import SSEParser
 from h3trio.client._body import is_readable, read_body, read_text
+from h3trio.client._environment import LateTLS
 from h3trio.client._errors import (
     DamagedError,
     EventSourceError,
     LostError,
+    RedirectError,
     SilentError,
     StatusError,
     without_secret,
 )
+from h3trio.client._redirect import following, public
 from h3trio.client._request import translated
 
 from .reading import MAX_EVENT_BYTES, Reading
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from h3trio._wire.event import SSEEvent
+    from h3trio.client._environment import Trust
 
 EVENTS: Final = 5
 PUBLISH_AFTER: Final = 0.5  # seconds after the head: what subscribes behind it has done so
@@ -47,6 +51,7 @@ RESUME_WAIT: Final = 3.0  # seconds for events that have to come
 RESUME_LOOK: Final = 1.0  # seconds where none has to
 MAX_REDIRECTS: Final = 10
 MAX_TEXT: Final = 200
+MAX_RESUMED: Final = 1000  # events after coming back: enough to judge, whatever is sent
 
 # The fields that browsers send for an EventSource; all of today offer these codings over TLS.
 _ASKED: Final = {
@@ -55,10 +60,6 @@ _ASKED: Final = {
     "Accept-Encoding": "gzip, deflate, br, zstd",
 }
 _PLAIN: Final = {**_ASKED, "Accept-Encoding": "identity"}
-# Header fields that are no secret; all others are for the origin of the plan alone.
-_FOR_ANYONE: Final = frozenset(
-    {"accept", "accept-encoding", "cache-control", "connection", "origin", "user-agent"}
-)
 
 
 @final
@@ -72,7 +73,7 @@ class DoctorPlan:
     publish_url: str | None = None  # where to publish events for it; None for nowhere
     origin: str | None = None  # the origin whose pages are to read it; None for its own
     is_trusting: bool = False  # whether certificates go unchecked
-    tls: ssl.SSLContext | None = None  # for looking up the protocol; None to leave that out
+    tls: Trust | None = None  # for looking up the protocol; None to leave that out
 
     @property
     def longest(self) -> float:
@@ -160,30 +161,21 @@ class _Observer:
         with trio.move_on_after(self._plan.timeout):
             for _ in range(MAX_REDIRECTS + 1):
                 response = await self._send(request)
-                following = response.next_request
-                if following is None:
+                try:
+                    after = following(self._client, response)
+                except RedirectError:
+                    await response.aclose()
+                    raise
+                if after is None:
                     return response, _head(response, trio.current_time() - began)
                 await response.aclose()
-                here, there = str(request.url), str(following.url)
+                here, there = str(request.url), str(after.url)
                 hops.append(
                     Redirect(response.status_code, without_secret(here), without_secret(there))
                 )
-                self._leave_at_home(following)
-                request = following
+                request = after
             raise StatusError(hops[-1].status, text=f"more than {MAX_REDIRECTS} redirects")
         raise SilentError(f"no head within {self._plan.timeout:g} s")
-
-    def _leave_at_home(self, request: httpx2.Request) -> None:
-        """Take the token, cookies and `--header` out of what goes to another origin.
-
-        From a redirect httpx2 drops `Authorization` and `Cookie` only, and neither from a new
-        request for where it led.
-        """
-        if request.url.origin != self._home:
-            for name in {*self._client.headers, "authorization", "cookie"} - _FOR_ANYONE:
-                request.headers.pop(name, None)
-            # A `Host` that was given names the first origin, and HTTP/1.1 needs one.
-            request.headers["Host"] = request.url.netloc.decode("ascii")
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(without_secret(str(request.url)), self._plan.timeout):
@@ -194,7 +186,8 @@ class _Observer:
         head, began = self._seen.head, trio.current_time()
         url = self._plan.url if head is None else head.url
         request = self._client.build_request(method, url, headers=fields)
-        self._leave_at_home(request)
+        if request.url.origin != self._home:
+            request = public(self._client, request)
         problem = f"{method} isn't answered within {self._plan.timeout:g} s"
         with trio.move_on_after(self._plan.timeout):
             try:
@@ -221,7 +214,7 @@ class _Observer:
         assert self._seen.head is not None, "there is a stream"
         parts = urlsplit(self._seen.head.url)
         if parts.scheme == "https" and self._plan.tls is not None:
-            failures = (OSError, trio.BrokenResourceError)
+            failures = (OSError, trio.BrokenResourceError, EventSourceError)
             with trio.move_on_after(self._plan.timeout), contextlib.suppress(*failures):
                 self._seen.offered = await chosen_protocol(
                     parts.hostname or "", parts.port or 443, self._plan.tls
@@ -239,7 +232,6 @@ class _Observer:
 
             async def take(piece: bytes) -> None:
                 reading.feed(trio.current_time() - began, piece)
-                await trio.lowlevel.checkpoint()
 
             with trio.move_on_after(self._plan.wait):
                 try:
@@ -319,15 +311,17 @@ class _Observer:
 async def _read_events(response: httpx2.Response, came: list[SSEEvent], *, wanted: int) -> None:
     """Add the first events of a stream, until so many have an id or there is a hub's reset."""
     parser = SSEParser(max_event_size=MAX_EVENT_BYTES)
-    patience = RESUME_WAIT if wanted else RESUME_LOOK
+    patience, with_id = RESUME_WAIT if wanted else RESUME_LOOK, 0
     with trio.move_on_after(patience) as scope, contextlib.suppress(LostError):
 
         async def take(piece: bytes) -> None:
-            came.extend(parser.feed(piece))
-            with_id = sum(bool(event.id) for event in came)
-            if came and (came[0].event == "reset" or with_id >= max(wanted, 1)):
+            nonlocal with_id
+            events = parser.feed(piece)
+            came.extend(events)
+            with_id += sum(bool(event.id) for event in events)
+            is_enough = with_id >= max(wanted, 1) or len(came) >= MAX_RESUMED
+            if came and (came[0].event == "reset" or is_enough):
                 scope.cancel(reason="these are enough to judge")
-            await trio.lowlevel.checkpoint()
 
         await read_body(response, take, read_timeout=float("inf"))
 
@@ -342,22 +336,23 @@ def _head(response: httpx2.Response, seconds: float) -> Head:
     )
 
 
-def certificates(ca_file: str | None, *, is_trusting: bool) -> ssl.SSLContext:
-    """Make a context: by the system's authorities, or those of a file, or none.
+def certificates(ca_file: str | None, *, is_trusting: bool) -> Trust:
+    """Make a context: by the authorities of a file, or of the environment or system, or none.
 
     Raises:
         OSError: the file can't be read.
         ssl.SSLError: it holds no certificate.
     """
     if not is_trusting:
-        return ssl.create_default_context(cafile=ca_file)
+        # The latter when they are needed.
+        return LateTLS() if ca_file is None else ssl.create_default_context(cafile=ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-async def chosen_protocol(host: str, port: int, context: ssl.SSLContext) -> str:
+async def chosen_protocol(host: str, port: int, context: Trust) -> str:
     """Return what a server chooses of the protocols that browsers offer, `""` for nothing.
 
     Raises:
@@ -366,7 +361,7 @@ async def chosen_protocol(host: str, port: int, context: ssl.SSLContext) -> str:
     """
     context.set_alpn_protocols(["h2", "http/1.1"])
     stream = await trio.open_ssl_over_tcp_stream(
-        host, port, https_compatible=True, ssl_context=context
+        host, port, https_compatible=True, ssl_context=cast("ssl.SSLContext", context)
     )
     async with stream:
         await stream.do_handshake()

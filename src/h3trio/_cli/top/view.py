@@ -28,6 +28,8 @@ _LARGEST: Final = 1e18
 _WIDTH: Final = 12  # of a name in front of its facts
 MAX_ROWS: Final = 10
 """Topics, and slow clients, that plain lines show."""
+_MOST_ROWS: Final = 200
+"""Rows of a snapshot that are looked at: more than a terminal has, and than a hub sends."""
 
 
 @final
@@ -104,7 +106,8 @@ def _part(snapshot: Snapshot, *names: str) -> Snapshot:
 
 
 def _rows(snapshot: Snapshot, name: str) -> list[Snapshot]:
-    return [cast("Snapshot", row) for row in _list(snapshot.get(name)) if isinstance(row, dict)]
+    rows = _list(snapshot.get(name))[:_MOST_ROWS]
+    return [cast("Snapshot", row) for row in rows if isinstance(row, dict)]
 
 
 def _list(value: object) -> list[object]:
