@@ -27,7 +27,7 @@ PACKAGE = "h3trio"
 # Bottom first. A room is a folder, or a file of the root. A module may import from the rows below
 # its room's, and from its own row as long as the imports make no circle.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "_facade", "_extras", "_limits", "_nursery"),
+    ("_version", "_facade", "_extras", "_limits", "_nursery", "_tasks"),
     ("_wire",),
     ("_http",),
     ("_server.logs",),
@@ -48,7 +48,7 @@ H11_DOOR = {"_http.http1"}
 WITHOUT_TRIO = ("_wire", "_http", "_server.peers", "_app.routing")
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
-HUB_MAY_IMPORT = ("_version", "_facade", "_limits", "_wire", "hub")
+HUB_MAY_IMPORT = ("_version", "_facade", "_limits", "_tasks", "_wire", "hub")
 
 # ... nor HTTP of publish/subscribe: these are the rows below the package's own door.
 HTTP_ROOMS = tuple(name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,7 @@ from helpers import connect, request
 from h3trio import Settings
 from h3trio._server.heartbeat import Heartbeat
 from h3trio._server.send_queue import SendQueue
+from h3trio._tasks import run_again
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -122,6 +126,48 @@ async def test_discard(nursery: trio.Nursery, autojump_clock: MockClock) -> None
     assert not any(transport.sent for _, transport in opened)
     assert len(streams.heartbeat._due) == 0  # noqa: SLF001 - because what it holds is the point
     assert autojump_clock.current_time() == 100
+
+
+class BrokenTransport(FakeTransport):
+    """A transport with a bug: it raises at the first send."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Raise, and behave from then on."""
+        if self.incoming:
+            return super().send(data)
+        self.incoming.append(b"raised")
+        raise ZeroDivisionError
+
+
+async def test_an_error_in_a_beat_is_the_end_of_none(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The task goes on, with all streams, the one that it was about among them."""
+    del autojump_clock
+    heartbeat = Heartbeat(15, random.Random(1))  # noqa: S311 - it spreads, no more
+    failures: Counter[str] = Counter()
+    transports = [FakeTransport(), BrokenTransport(), FakeTransport()]
+    for transport in transports:
+        heartbeat.add(
+            SendQueue(
+                transport,
+                chunked=False,
+                settings=Settings(),
+                nursery=nursery,
+                scope=exchange_scope(),
+            )
+        )
+    run = partial(
+        run_again,
+        heartbeat.run,
+        name="heartbeat",
+        logger=logging.getLogger("h3trio.test"),
+        failures=failures,
+    )
+    nursery.start_soon(run)
+    await trio.sleep_until(46)
+    assert [bytes(transport.sent).count(b":") for transport in transports] == [3, 2, 3]
+    assert failures == {"heartbeat": 1}
 
 
 async def test_lost_client(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tools import missing, require_tool
+from e2e.small_disk import occupy, small_disk
 
 from h3trio import SSEEvent
 from h3trio.hub import HistoryFullError, Selection, SQLiteHistory, Update
@@ -24,36 +22,8 @@ DISK = 16 * MIB
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a small disk in memory."""
-    if os.geteuid() != 0:
-        missing("mounting a small disk takes root")
-    mount, unmount = require_tool("mount"), require_tool("umount")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        missing(f"a small disk can't be mounted: {done.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", DISK) as folder:
         yield folder
-    finally:
-        subprocess.run([unmount, "--lazy", str(folder)], check=True)
-
-
-def free(folder: Path) -> int:
-    """Return the free bytes of a disk."""
-    figures = os.statvfs(folder)
-    return figures.f_bavail * figures.f_frsize
-
-
-def occupy(folder: Path, *, leave: int) -> Path:
-    """Let another program fill the disk."""
-    file = folder / "other"
-    with file.open("wb") as other:
-        os.posix_fallocate(other.fileno(), 0, free(folder) - leave)
-    return file
 
 
 async def put(history: SQLiteHistory, count: int, size: int, *topics: str) -> None:

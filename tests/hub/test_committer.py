@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from hub_helpers import FakeSink, WrappedHistory
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
@@ -21,7 +22,13 @@ from h3trio.hub import (
     Selection,
     Update,
 )
-from h3trio.hub._committer import MAX_COMMIT_BYTES, MAX_COUNTED_TOPICS, Committer
+from h3trio.hub._committer import (
+    CHECK_SECONDS,
+    MAX_COMMIT_BYTES,
+    MAX_COUNTED_TOPICS,
+    UNKNOWN_SECONDS,
+    Committer,
+)
 from h3trio.hub._fanout.feed import FanoutState, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.sweep import Sweep
@@ -39,7 +46,10 @@ class SlowHistory(WrappedHistory):
         self.durability = "durable"
         self.calls: list[int] = []
         self.gate = trio.Semaphore(0)
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        self.failing = False
+        self.knows = True
+        self.asked = 0
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Append once the test lets it, or fail with its error."""
@@ -48,6 +58,14 @@ class SlowHistory(WrappedHistory):
         if self.error is not None:
             raise self.error
         return self.inner.append_nowait(updates)
+
+    async def health(self) -> bool:
+        """Say that it can store, unless the test says otherwise."""
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        if self.failing:
+            raise HistoryError("no disk")
+        return self.knows
 
 
 def update(data: str) -> Update:
@@ -184,11 +202,9 @@ async def test_every_publisher_of_a_failed_commit_hears_it(
     await wait_all_tasks_blocked()
     assert heard == ["no"] * 3
     assert bench.delivered == []
-    assert committer.failure == "no"
     bench.history.error = None
     bench.history.gate.release()
     assert len(await committer.append([update("y")])) == 1
-    assert committer.failure is None
 
 
 class SmallHistory(SlowHistory):
@@ -343,25 +359,139 @@ async def test_closing_tells_whose_commit_is_under_way(nursery: trio.Nursery) ->
     nursery.cancel_scope.cancel()
 
 
-async def test_a_history_with_a_bug_leaves_nobody_waiting(nursery: trio.Nursery) -> None:
-    """An error it may not raise ends the committer, and the publisher hears that it's unknown."""
+class OddError(HistoryError):
+    """An error of a history of somebody's, with arguments of its own."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+
+
+@table(
+    "raised, heard",
+    [
+        (ZeroDivisionError("oops"), OutcomeUnknownError),
+        (SystemExit(3), OutcomeUnknownError),
+        (GeneratorExit(), OutcomeUnknownError),
+        (OddError(code=7), OddError),
+        (ExceptionGroup("of a nursery", [HistoryFullError("no room")]), HistoryFullError),
+        (ExceptionGroup("two", [ValueError("a"), OSError("b")]), OutcomeUnknownError),
+    ],
+)
+async def test_whatever_a_history_raises_is_its_publishers(
+    raised: BaseException, heard: type[HistoryError]
+) -> None:
+    """Those of the commit hear of it, it is counted, and the committer goes on."""
     bench = Bench()
-    heard: list[type[Exception]] = []
+    async with trio.open_nursery() as running:
+        committer = await bench.start(running)
+        bench.history.error = raised
+        bench.history.gate.release()
+        with pytest.raises(heard) as caught:
+            await committer.append([update("x")])
+        assert caught.type is heard
+        assert (committer.waiting, committer.task_failures["committer"]) == (0, 1)
+        bench.history.error = None
+        bench.history.gate.release()
+        assert len(await committer.append([update("y")])) == 1
+        running.cancel_scope.cancel()
 
-    async def publish() -> None:
-        with pytest.raises(OutcomeUnknownError) as caught:
-            await bench.committer.append([update("x")])
-        heard.append(caught.type)
 
-    bench.history.error = ZeroDivisionError()
+async def test_an_answer_that_is_none_is_the_publishers_too(nursery: trio.Nursery) -> None:
+    """A history that answers fewer updates than it got stops nobody else."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+
+    class Short(SlowHistory):
+        async def append(self, updates: Sequence[Update]) -> list[Appended]:
+            return (await super().append(updates))[1:]
+
+    short = Short()
+    await short.open()
+    committer.history = short
+    short.gate.release()
+    with pytest.raises(OutcomeUnknownError):
+        await committer.append([update("x")])
+    committer.history = bench.history
     bench.history.gate.release()
-    with pytest.RaisesGroup(ZeroDivisionError):
-        async with trio.open_nursery() as running:
-            await bench.start(running)
-            nursery.start_soon(publish)
-    await wait_all_tasks_blocked()
-    assert heard == [OutcomeUnknownError]
-    assert bench.committer.waiting == 0
+    assert len(await committer.append([update("y")])) == 1
+
+
+# -- whether the history can store
+
+
+async def test_one_event_that_fails_makes_nothing_unready(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A history that can store others says so behind the failure; nothing is logged."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.error = HistoryFullError("too large for what is left")
+    bench.history.gate.release()
+    with pytest.raises(HistoryFullError):
+        await committer.append([update("x")])
+    assert (bench.history.asked, committer.failure) == (1, None)
+    assert caplog.text == ""
+
+
+async def test_a_history_is_asked_until_it_can_store_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Probes ask it, once a second at most and without a publish; each change is logged once."""
+    del autojump_clock
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.error, bench.history.failing = HistoryFullError("full"), True
+    for _ in range(3):
+        bench.history.gate.release()
+        with pytest.raises(HistoryFullError):
+            await committer.append([update("x")])
+    assert committer.failure == "no disk"
+    asked = bench.history.asked
+    bench.history.failing = False
+    for _ in range(5):
+        assert await committer.check() == "no disk"
+    assert bench.history.asked == asked
+    await trio.sleep(CHECK_SECONDS)
+    for _ in range(5):
+        assert await committer.check() is None
+    assert bench.history.asked == asked + 1
+    assert [record.message for record in caplog.records] == [
+        "the store fails, the hub isn't ready: no disk",
+        "the store works again, the hub is ready",
+    ]
+
+
+async def test_a_history_that_cant_tell_is_judged_by_its_last_commit(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is unready for a while, and then it is for the next publisher to find out."""
+    del autojump_clock
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.knows = False
+    assert await committer.check() is None
+    bench.history.error = HistoryError("gone")
+    bench.history.gate.release()
+    with pytest.raises(HistoryError):
+        await committer.append([update("x")])
+    await trio.sleep(UNKNOWN_SECONDS - 1)
+    assert await committer.check() == "gone"
+    await trio.sleep(1)
+    assert await committer.check() is None
+
+
+async def test_a_stored_event_is_an_answer_too(nursery: trio.Nursery) -> None:
+    """Nobody need ask: the next commit that works says that the history does."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.error, bench.history.failing = HistoryError("no"), True
+    bench.history.gate.release()
+    with pytest.raises(HistoryError):
+        await committer.append([update("x")])
+    bench.history.error = None
+    bench.history.gate.release()
+    await committer.append([update("y")])
+    assert committer.failure is None
 
 
 # -- counts by topic

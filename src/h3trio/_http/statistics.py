@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
@@ -54,3 +55,5 @@ class ServerStatistics:
     """Connections from trusted proxies without a PROXY header that was due, in total."""
     accept_pauses: int = 0
     """Times accepting paused for want of descriptors or memory, in total."""
+    task_failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Errors that the server's own tasks went on from, by task; absent if never."""

@@ -100,6 +100,7 @@ class Heartbeat:
         if silent_since + self._interval > horizon + self._interval * _SPREAD:
             self._push(silent_since + self._interval, number)
             return
+        # First: an error in one beat is no end of the stream's heartbeats.
+        self._push(now + self._interval, number)
         if queue.state is State.IDLE:
             queue.heartbeat_nowait()
-        self._push(now + self._interval, number)

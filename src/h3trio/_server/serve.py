@@ -18,12 +18,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
 from h3trio._http.closing import CloseReason
 from h3trio._http.settings import Settings
+from h3trio._tasks import run_again
 
 from .callables import HANDLER, require_async
 from .connection import Connection
@@ -141,8 +143,18 @@ class Server:
                 async with trio.open_nursery() as nursery:
                     # Outside the nursery that it cancels, so that it can tell what stays.
                     around.start_soon(self._drain, nursery, name="h3trio drain")
-                    nursery.start_soon(state.heartbeat.run, name="h3trio heartbeat")
-                    nursery.start_soon(state.cancels.run, name="h3trio cancel watch")
+                    for run, task in (
+                        (state.heartbeat.run, "heartbeat"),
+                        (state.cancels.run, "cancel watch"),
+                    ):
+                        owned = partial(
+                            run_again,
+                            run,
+                            name=task,
+                            logger=logger,
+                            failures=state.counts.task_failures,
+                        )
+                        nursery.start_soon(owned, name=f"h3trio {task}")
                     for source in state.sources:
                         name = f"h3trio accept {source.address}"
                         nursery.start_soon(self._accept, source, nursery, name=name)

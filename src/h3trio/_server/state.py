@@ -58,6 +58,7 @@ class Counts:
     stream_closings: Counter[CloseReason] = field(default_factory=Counter[CloseReason])
     limits: Counter[str] = field(default_factory=Counter[str])
     refusals: Counter[int] = field(default_factory=Counter[int])
+    task_failures: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, closing: Closing) -> None:
         """Count one finished exchange."""
@@ -150,6 +151,7 @@ class ServerState:
             failed_handshakes=counts.failed_handshakes,
             failed_proxy_headers=counts.failed_proxy_headers,
             accept_pauses=sum(source.pauses for source in self.sources),
+            task_failures=MappingProxyType(dict(counts.task_failures)),
         )
 
     def date(self) -> bytes:

@@ -10,17 +10,24 @@ Publishers that share a commit share no other fate: what the history refuses of 
 if all together don't find room, each is tried alone.
 
 Cancelling a publisher abandons the wait, not the event.
+
+Whatever a history raises is its publishers', and the committer goes on. Whether it can store at
+all is another question, as one event may only have been too large: so it is asked right behind a
+failure, and again when somebody wants to know.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+from collections import Counter, deque
 from dataclasses import KW_ONLY, dataclass, field
 from heapq import nlargest
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+from h3trio._tasks import own_error
 
 from ._fanout.latency import Histogram
 from ._history.errors import (
@@ -38,12 +45,23 @@ if TYPE_CHECKING:
     from ._history.record import Appended, Update
 
 
+logger = logging.getLogger("h3trio.hub")
+
 MAX_COMMIT_BYTES: Final = 2 * 1024 * 1024
 """Bytes of memory of the updates of one commit, if it is of several publishers: little beside a
 write-ahead log. It is put into the log and the feeds without a checkpoint."""
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
+
+CHECK_SECONDS: Final = 1.0
+"""The least time from one question whether the history can store to the next: a probe may come
+from every machine of a cluster, and the answer may cost a write."""
+
+
+UNKNOWN_SECONDS: Final = 30.0
+"""Seconds for which a history that can't tell counts as failing after it failed: then a publisher
+has to find out, who may be kept away by the probe's answer until then."""
 
 
 @final
@@ -57,11 +75,6 @@ class _Commit:
         self.done = trio.Event()
         self.ids: list[str] | None = None
         self.error: Exception | None = None
-
-    def fail(self, error: HistoryError) -> None:
-        """Note an error that several publishers are told: each raises one of its own."""
-        self.error = type(error)(*error.args)
-        self.error.__cause__ = error
 
 
 @final
@@ -83,7 +96,9 @@ class Committer:
     waiting_bytes: int = 0
     """Bytes of memory that they take."""
     failure: str | None = None
-    """The message of the history when it last failed; `None` once it stored again."""
+    """Why the history can't store; `None` while it can, as far as anybody knows."""
+    task_failures: Counter[str] = field(default_factory=Counter[str])
+    """Errors in the hub's own tasks, by task; its own are commits that failed."""
     latency: Histogram = field(default_factory=Histogram)
     """Seconds from a publish to its ids; of those that have some."""
     published: int = 0
@@ -93,6 +108,7 @@ class Committer:
     _commits: deque[_Commit] = field(default_factory=deque[_Commit])
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _closed: bool = True
+    _next_check: float = 0.0
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
         """Commit at once, and return the ids.
@@ -169,35 +185,73 @@ class Committer:
                 commit.error = None
             for commit in commits:
                 if least is not None and commit.size >= least.size:
-                    commit.fail(full)
+                    commit.error = _publishers_own(full)
                 elif await self._append([commit]) is not None:
                     least = commit
         finally:
             for commit in commits:
                 self._count_out(commit)
                 if commit.ids is None and commit.error is None:
-                    # Cancelled as the hub closes, or a bug of the history's: it may have them.
+                    # Cancelled as the hub closes: the history may have them.
                     commit.error = OutcomeUnknownError("the hub ended before the store answered")
                 commit.done.set()
+
+    async def check(self) -> str | None:
+        """Ask the history whether it can store, if the last answer is old; return why it can't."""
+        now = trio.current_time()
+        if self._closed or now < self._next_check:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._ask()
+        return self.failure
+
+    async def _ask(self, failed: BaseException | None = None) -> None:
+        """Ask the history whether it can store, right behind an error or when a probe comes."""
+        # Set before the wait: who comes meanwhile takes the last answer.
+        self._next_check = trio.current_time() + CHECK_SECONDS
+        try:
+            knows = await self.history.health()
+        except BaseException as exc:  # noqa: BLE001 - a history may raise anything
+            self._note_health(own_error(exc))
+            return
+        if not knows and failed is not None:
+            self._next_check = trio.current_time() + UNKNOWN_SECONDS
+        self._note_health(None if knows else failed)
+
+    def _note_health(self, error: BaseException | None) -> None:
+        """Remember whether the history can store; log it when that changes."""
+        before, self.failure = self.failure, None if error is None else str(error) or repr(error)
+        if before is None and error is not None:
+            trace = None if isinstance(error, HistoryError) else error
+            logger.error("the store fails, the hub isn't ready: %s", error, exc_info=trace)
+        elif before is not None and error is None:
+            logger.warning("the store works again, the hub is ready")
 
     async def _append(self, commits: Sequence[_Commit]) -> HistoryFullError | None:
         """Bring updates into the history and the log; return the error if there is no room."""
         try:
             appended = await self.history.append([u for commit in commits for u in commit.updates])
-        except HistoryError as exc:
-            self.failure = str(exc)
+            self._publish(appended)
+            now = perf_counter()
+            answers = iter(appended)
             for commit in commits:
-                commit.fail(exc)
-            return exc if isinstance(exc, HistoryFullError) else None
-        self.failure = None
-        self._publish(appended)
-        now = perf_counter()
-        answers = iter(appended)
-        for commit in commits:
-            own = [next(answers) for _ in commit.updates]
-            commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
-            if commit.error is None:
-                self.latency.add(now - commit.began)
+                own = [next(answers) for _ in commit.updates]
+                commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
+                if commit.error is None:
+                    self.latency.add(now - commit.began)
+            self._note_health(None)
+        except BaseException as exc:
+            error = own_error(exc)
+            self.task_failures["committer"] += 1
+            if not isinstance(error, HistoryError):
+                logger.exception("a commit failed: %r", error, exc_info=error)
+            full = error if isinstance(error, HistoryFullError) else None
+            if full is None or len(commits) == 1:  # else they are tried alone first
+                await self._ask(error)
+            for commit in commits:
+                if commit.ids is None:
+                    commit.error = _publishers_own(error)
+            return full
         return None
 
     def _publish(self, appended: Sequence[Appended]) -> None:
@@ -245,6 +299,19 @@ class Committer:
             raise trio.ClosedResourceError(
                 "the hub isn't running: enter `async with hub`, or start `hub.run`"
             )
+
+
+def _publishers_own(error: BaseException) -> Exception:
+    """Return an error for one publisher: each raises it in a task of its own."""
+    if isinstance(error, HistoryError):
+        try:
+            copied: Exception = type(error)(*error.args)
+        except Exception:  # noqa: BLE001 - a class of somebody's with arguments of its own
+            return error
+    else:
+        copied = OutcomeUnknownError(f"the store failed: {error!r}")
+    copied.__cause__ = error
+    return copied
 
 
 def _refusal(answers: Sequence[Appended]) -> Exception | None:

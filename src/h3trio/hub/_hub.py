@@ -4,8 +4,9 @@
                                               ▲
     subscribe ─▶ Replay ──────────────────────┘  (from its cursor, then ready)
 
-The hub owns two tasks, the sweep and the committer, and one more if records have an age limit. A
-subscription is run by the task that called `subscribe`, which sleeps while the sweep does the work.
+The hub owns two tasks, the sweep and the committer, and one more if records have an age limit. An
+error in one of them is logged and counted, and the task runs again. A subscription is run by the
+task that called `subscribe`, which sleeps while the sweep does the work.
 
 Values are checked once, where they enter: an `Update` by its constructor, topics of a subscription
 and the limits of this hub here.
@@ -13,6 +14,7 @@ and the limits of this hub here.
 
 from __future__ import annotations
 
+import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
+from h3trio._tasks import run_again
 from h3trio._wire.event import SSEEvent
 from h3trio._wire.parser import EventTooLargeError
 
@@ -31,6 +34,7 @@ from ._fanout.feeds import Feeds
 from ._fanout.replay import Replay
 from ._fanout.subscription import EndReason
 from ._fanout.sweep import Sweep
+from ._history.errors import HistoryError
 from ._history.memory import MemoryHistory
 from ._history.record import Update
 from ._history.selection import NOTHING, Selection, check_topic
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from ._history.history import History
     from ._history.selection import TopicMatcher
     from ._snapshots import HubStatistics, TopicStatistics
+
+logger = logging.getLogger("h3trio.hub")
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
 _TRIM_SHARE: Final = 0.05
@@ -132,10 +138,10 @@ class Hub:
         try:
             async with self._history, trio.open_nursery() as nursery:
                 self._committer.open()
-                nursery.start_soon(self._sweep.run, name="h3trio hub sweep")
-                nursery.start_soon(self._committer.run, name="h3trio hub committer")
+                self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
+                self._own(nursery, self._committer.run, "committer")
                 if self._history.max_age is not None:
-                    nursery.start_soon(self._trim, self._history.max_age, name="h3trio hub trim")
+                    self._own(nursery, partial(self._trim, self._history.max_age), "trim")
                 yield
                 nursery.cancel_scope.cancel(reason="the hub is closed")
         finally:
@@ -143,6 +149,25 @@ class Hub:
             self._committer.close()
             for subscriber in list(self._subscribers.values()):
                 subscriber.end(EndReason.CLOSED)
+
+    def _own(
+        self,
+        nursery: trio.Nursery,
+        run: Callable[[], Awaitable[None]],
+        name: str,
+        *,
+        after_error: Callable[[], object] | None = None,
+    ) -> None:
+        task = partial(
+            run_again,
+            run,
+            name=name,
+            logger=logger,
+            failures=self._committer.task_failures,
+            expected=HistoryError,
+            after_error=after_error,
+        )
+        nursery.start_soon(task, name=f"h3trio hub {name}")
 
     async def _trim(self, max_age: float) -> None:
         low, high = _TRIM_SECONDS
@@ -443,6 +468,13 @@ class Hub:
     def last_event_id(self) -> str:
         """The cursor at the head of the log."""
         return self._history.epochs.format(self._history.log.head)
+
+    async def check_history(self) -> str | None:
+        """Return why the history can't store updates now, `None` if it can: for readiness probes.
+
+        It is asked once a second at most; between, the last answer counts.
+        """
+        return await self._committer.check()
 
     def statistics(self) -> HubStatistics:
         """Return a snapshot; its cost grows with neither subscribers nor topics nor feeds."""

@@ -73,7 +73,10 @@ class HubStatistics:
     """Seconds of one round of events to all ready subscribers of a selection, from its first send
     to its last."""
     failure: str | None
-    """The message of the history when it last failed to store; `None` once it stored again."""
+    """Why the history can't store, as it said when it was last asked; `None` if it can."""
+    task_failures: Mapping[str, int]
+    """Errors that the hub's own tasks went on from, by task; absent if never. Those of `committer`
+    are commits that failed."""
     history: HistoryStatistics
     """The snapshot of its history."""
 
@@ -130,6 +133,7 @@ class Snapshots:
             publish=committer.latency.statistics(),
             sweep=fanout.passes.statistics(),
             failure=committer.failure,
+            task_failures=MappingProxyType(dict(committer.task_failures)),
             history=self._history.statistics(),
         )
 

@@ -180,7 +180,7 @@ def _add_health(app: App, hub: Hub, access: AccessControl) -> None:
         tells_reasons = await access.check_health(event)
         if event.draining.is_set():
             return _health("draining", status=503)
-        if (failure := hub.statistics().failure) is not None:
+        if (failure := await hub.check_history()) is not None:
             return _health(f"history: {failure}" if tells_reasons else "unready", status=503)
         return _health("ready")
 

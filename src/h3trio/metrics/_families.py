@@ -90,6 +90,12 @@ SERVER: Final = {
     "accept_pauses": Family(
         "accept_pauses", Kind.COUNTER, "Times accepting paused for want of descriptors or memory."
     ),
+    "task_failures": Family(
+        "server_task_failures",
+        Kind.LABELLED,
+        "Errors that the server's own tasks went on from.",
+        "task",
+    ),
 }
 """The fields of `ServerStatistics`."""
 
@@ -121,7 +127,13 @@ HUB: Final = {
     "sweep": Family(
         "sweep_seconds", Kind.HISTOGRAM, "One round of events to all subscribers of a selection."
     ),
-    "failure": Family("history_failing", Kind.FLAG, "Whether the last store failed."),
+    "failure": Family("history_failing", Kind.FLAG, "Whether the history can't store."),
+    "task_failures": Family(
+        "hub_task_failures",
+        Kind.LABELLED,
+        "Errors that the hub's own tasks went on from.",
+        "task",
+    ),
 }
 """The fields of `HubStatistics`, but `history`."""
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
-
 import pytest
-from hub_helpers import FakeSink, Matcher
-from trio.testing import wait_all_tasks_blocked
+from hub_helpers import Matcher
 
-from h3trio import SSEEvent
-from h3trio.hub import Hub
 from h3trio.hub._history.selection import (
     EVERYTHING,
     MATCH_COST,
@@ -20,9 +14,6 @@ from h3trio.hub._history.selection import (
     TopicMatcher,
     Turn,
 )
-
-if TYPE_CHECKING:
-    import trio
 
 
 class Prefix:
@@ -43,47 +34,6 @@ class Prefix:
 
     def __repr__(self) -> str:
         return f"{self.prefix}…"
-
-
-class Broken(Prefix):
-    """Fails."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__("broken")
-        self.error = error
-
-    def matches(self, topic: str, /) -> bool:
-        """Raise."""
-        assert topic
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [KeyError("x"), GeneratorExit(), SystemExit(1)])
-@pytest.mark.parametrize("where", ["topics", "allow"])
-async def test_a_matcher_that_raises(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, error: BaseException, where: str
-) -> None:
-    """A matcher that fails says no and is logged; the hub and its other subscribers go on."""
-    failing, fine = FakeSink(), FakeSink()
-    async with Hub() as hub:
-        if where == "topics":
-            nursery.start_soon(hub.subscribe, failing, [Broken(error)])
-        else:
-            nursery.start_soon(partial(hub.subscribe, failing, ["*"], allow=[Broken(error)]))
-        nursery.start_soon(partial(hub.subscribe, fine, ["news"], allow=["*"]))
-        await wait_all_tasks_blocked()
-        for text in ("a", "b"):
-            await hub.publish(SSEEvent(text), topics=["news"], private=True)
-        await wait_all_tasks_blocked()
-        assert (failing.data, fine.data) == ([], ["a", "b"])
-        assert "brok" in caplog.text
-        nursery.cancel_scope.cancel()
-
-
-def test_a_matcher_that_is_interrupted() -> None:
-    """`KeyboardInterrupt` is no failure of the matcher that it strikes."""
-    with pytest.raises(KeyboardInterrupt):
-        Selection([Broken(KeyboardInterrupt())]).matches_topic("a")
 
 
 def test_exact_topics_match_themselves() -> None:

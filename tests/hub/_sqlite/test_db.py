@@ -201,3 +201,81 @@ def test_the_write_ahead_log_is_bounded(tmp_path: Path) -> None:
             add(database, number)
             database.bound_wal()
         assert wal.stat().st_size <= MAX_WAL_BYTES
+
+
+# -- whether it can store
+
+
+def test_nothing_is_written_to_a_file_that_is_gone(tmp_path: Path) -> None:
+    """The error comes before the transaction, and goes when the file is back."""
+    path, away = tmp_path / "x.db", tmp_path / "away"
+    with closing(open_database(path)) as database:
+        add(database, 1)
+        path.rename(away)
+        with pytest.raises(HistoryError, match=r"x\.db was removed while in use") as caught:
+            add(database, 2)
+        assert caught.type is HistoryError
+        away.rename(path)
+        add(database, 2)
+        assert count(database) == 2
+
+
+def test_a_file_that_goes_during_a_transaction_is_an_unknown_outcome(tmp_path: Path) -> None:
+    """What was written is lost or not: nothing more is stored until it is opened again."""
+    path = tmp_path / "x.db"
+
+    def remove_meanwhile(database: Database) -> None:
+        with database.transaction():
+            path.unlink()
+
+    with closing(open_database(path)) as database:
+        with pytest.raises(OutcomeUnknownError, match=r"removed while in use.*until a restart"):
+            remove_meanwhile(database)
+        with pytest.raises(HistoryError, match="until a restart"):
+            database.try_out()
+
+
+def test_trying_out_leaves_nothing(tmp_path: Path) -> None:
+    """It writes pages, more than a small event does, and no row."""
+    path, wal = tmp_path / "x.db", tmp_path / "x.db-wal"
+    with closing(open_database(path)) as database:
+        for _ in range(3):
+            database.checkpoint("TRUNCATE")
+            database.try_out()
+            assert wal.stat().st_size > 4 * 4096
+        assert count(database) == 0
+        assert database.connection.execute("SELECT count(*) FROM epochs").fetchone() == (0,)
+
+
+def test_trying_out_waits_for_nobody_for_long(tmp_path: Path) -> None:
+    """While another process holds the lock it fails at once; the usual patience comes back."""
+    path = tmp_path / "x.db"
+    with (
+        closing(open_database(path)) as database,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(HistoryError, match="locked"):
+            database.try_out()
+        other.execute("ROLLBACK")
+        assert database.connection.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+        database.try_out()
+
+
+def test_a_log_that_cant_be_looked_at_is_no_error_of_what_was_stored(tmp_path: Path) -> None:
+    """Bounding it comes behind the commit."""
+    with closing(open_database(tmp_path / "x.db")) as database:
+        add(database, 1)
+        (tmp_path / "x.db-wal").unlink()
+        database.bound_wal()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", ".lock"])
+def test_a_link_beside_it_is_refused(tmp_path: Path, suffix: str) -> None:
+    """The file that it names stays as it was."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / f"x.db{suffix}").symlink_to(victim)
+    with pytest.raises(HistoryError, match=rf"x\.db{suffix} is a symbolic link"):
+        open_database(tmp_path / "x.db")
+    assert victim.read_bytes() == b"precious"

@@ -1,13 +1,17 @@
-"""`owned` and `Reserve`: the two files beside a database."""
+"""`owned`, `Reserve`, `Identities`: the files beside a database, their modes, and links to them."""
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from tables import table
 
 from h3trio.hub import HistoryError
-from h3trio.hub._sqlite.files import Reserve, lock_file, owned
+from h3trio.hub._sqlite.files import Identities, Reserve, lock_file, make_private, owned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +74,107 @@ def test_a_reserve_that_cant_be_taken_is_no_error(tmp_path: Path) -> None:
         reserve.take()
         assert reserve.is_wanting
     assert not (tmp_path / "x.db-reserve").exists()
+
+
+# -- modes and links
+
+
+def mode(path: Path) -> int:
+    """Return who may do what with a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@table("umask", [0o000, 0o022, 0o077])
+def test_files_are_for_their_owner_alone(tmp_path: Path, umask: int) -> None:
+    """Those that are made and those that were there, whatever the umask."""
+    before = os.umask(umask)
+    try:
+        path = tmp_path / f"{umask}.db"
+        (tmp_path / f"{umask}.db.lock").touch(0o644)
+        (tmp_path / f"{umask}.db-reserve").touch(0o666)
+        make_private(path, create=True)
+        with owned(path):
+            Reserve(path, 4096).take()
+            assert {mode(file) for file in tmp_path.glob(f"{umask}.db*")} == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_a_missing_file_may_stay_missing(tmp_path: Path) -> None:
+    """SQLite makes its own files when it needs them."""
+    make_private(tmp_path / "x.db-wal")
+    assert not (tmp_path / "x.db-wal").exists()
+
+
+def test_nothing_is_reached_through_a_link(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock is refused, and no space held back; the file that the link names stays as it was."""
+    victim, path = tmp_path / "victim", tmp_path / "x.db"
+    victim.write_bytes(b"precious")
+    victim.chmod(0o644)
+    for name in ("x.db.lock", "x.db-reserve", "x.db-wal"):
+        (tmp_path / name).symlink_to(victim)
+    with pytest.raises(HistoryError, match=r"x\.db\.lock is a symbolic link"):
+        owned(path).__enter__()
+    with pytest.raises(HistoryError, match=r"x\.db-wal is a symbolic link"):
+        make_private(tmp_path / "x.db-wal")
+    reserve = Reserve(path, 4096)
+    with caplog.at_level(logging.WARNING, "h3trio.hub"):
+        reserve.take()
+    assert reserve.is_wanting
+    assert "x.db-reserve is a symbolic link" in caplog.text
+    assert (victim.read_bytes(), mode(victim)) == (b"precious", 0o644)
+
+
+def test_a_link_to_nothing_makes_nothing(tmp_path: Path) -> None:
+    """A file that the link would make stays missing."""
+    (tmp_path / "x.db-reserve").symlink_to(tmp_path / "new")
+    (tmp_path / "x.db").symlink_to(tmp_path / "new")
+    Reserve(tmp_path / "x.db", 4096).take()
+    with pytest.raises(HistoryError, match="symbolic link"):
+        make_private(tmp_path / "x.db", create=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_with_another_name_is_no_reserve(tmp_path: Path) -> None:
+    """It is somebody's who gave it that name."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * 1000)
+    (tmp_path / "x.db-reserve").hardlink_to(victim)
+    reserve = Reserve(tmp_path / "x.db", 4096)
+    reserve.take()
+    assert reserve.is_wanting
+    assert victim.read_bytes() == b"precious" * 1000
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A pipe is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(HistoryError, match=f"{name} is no file"):
+            make_private(tmp_path / name)
+
+
+# -- whether they are still there
+
+
+def test_files_that_are_there_are_as_they_were(tmp_path: Path) -> None:
+    """Removed, replaced, by a link too, or out of sight is an error that names the file."""
+    path, other = tmp_path / "x.db", tmp_path / "other"
+    path.write_bytes(b"")
+    files = Identities([path])
+    files.check()
+    path.write_bytes(b"more")
+    files.check()
+    path.rename(other)
+    with pytest.raises(HistoryError, match=r"x\.db was removed while in use: restart the hub"):
+        files.check()
+    path.symlink_to(other)
+    with pytest.raises(HistoryError, match=r"x\.db was replaced while in use"):
+        files.check()
+    other.replace(path)
+    files.check()
+    with pytest.raises(HistoryError, match="missing was removed"):
+        Identities([tmp_path / "missing"])

@@ -704,3 +704,57 @@ async def test_a_broken_reader_is_replaced(history: Callable[..., SQLiteHistory]
         with pytest.raises(HistoryError, match="closed database"):
             await read(one)
         assert await read(one) == [1, 2, 3]
+
+
+# -- whether it can store
+
+
+async def test_it_is_well_as_long_as_its_files_are_there(
+    history: Callable[..., SQLiteHistory], tmp_path: Path
+) -> None:
+    """Nothing is written to find that out while nothing has failed."""
+    async with history() as one:
+        await fill(one, 1)
+        size = (tmp_path / "hub.db-wal").stat().st_size
+        await one.health()
+        assert (tmp_path / "hub.db-wal").stat().st_size == size
+        (tmp_path / "hub.db-shm").unlink()
+        with pytest.raises(HistoryError, match=r"hub\.db-shm was removed while in use"):
+            await one.health()
+    with pytest.raises(trio.ClosedResourceError):
+        await one.health()
+
+
+async def test_after_a_failure_it_is_tried_out(history: Callable[..., SQLiteHistory]) -> None:
+    """It is well again when a small event could be stored, and no sooner."""
+    async with history() as one:
+        database = one._store._database  # noqa: SLF001 - nothing public has no patience
+        database.connection.execute("PRAGMA busy_timeout = 1")
+        with closing(sqlite3.connect(one.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(HistoryError, match="locked"):
+                await fill(one, 1)
+            with pytest.raises(HistoryError, match="locked"):
+                await one.health()
+            other.execute("ROLLBACK")
+        await one.health()
+        assert await read(one) == []
+
+
+async def test_a_probe_waits_for_no_commit(history: Callable[..., SQLiteHistory]) -> None:
+    """It is answered beside one that is under way."""
+    async with history() as one, one._writing:  # noqa: SLF001 - as a commit does
+        await one.health()
+
+
+async def test_a_reader_reads_no_file_that_took_its_place(
+    history: Callable[..., SQLiteHistory], tmp_path: Path
+) -> None:
+    """A connection that is opened later would: it is refused."""
+    async with history(tail_events=1) as one:
+        await fill(one, 3)
+        copy = tmp_path / "copy.db"
+        shutil.copy(one.path, copy)
+        copy.replace(one.path)
+        with pytest.raises(HistoryError, match="replaced while in use"):
+            await read(one)

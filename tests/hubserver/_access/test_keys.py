@@ -247,6 +247,21 @@ async def test_only_one_task_looks(tmp_path: Path) -> None:
     assert len(set(map(id, found))) == 1
 
 
+async def test_it_needs_none_of_the_programs_threads(tmp_path: Path) -> None:
+    """A program whose slow work has taken all that Trio gives it can still check tokens."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("HS256")))
+    limiter = trio.to_thread.current_default_thread_limiter()
+    tokens, limiter.total_tokens = limiter.total_tokens, 1
+    limiter.acquire_on_behalf_of_nowait(path)
+    try:
+        with trio.fail_after(30):
+            assert (await JwksFile(str(path)).current()).select("HS256", None)
+    finally:
+        limiter.release_on_behalf_of(path)
+        limiter.total_tokens = tokens
+
+
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without PyJWT the error says what to install."""
     monkeypatch.setitem(sys.modules, "jwt", None)

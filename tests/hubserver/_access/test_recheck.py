@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event
@@ -47,6 +48,7 @@ class Desk:
         self.waiting = self.most = 0
         self.asked: list[float] = []
         self.grant: Grant | None = Grant(subscribe=PUBLIC)
+        self.error: BaseException | None = None
 
     async def __call__(self, _event: H3Event) -> Grant | None:
         """Return the grant, after a while."""
@@ -57,6 +59,8 @@ class Desk:
             await trio.sleep(self.delay)
         finally:
             self.waiting -= 1
+        if self.error is not None:
+            raise self.error
         return self.grant
 
 
@@ -142,6 +146,32 @@ async def test_a_check_that_hangs_is_given_up(
     assert stage.counts == {"recheck_failures": 4}
     assert stream.ended is None
     nursery.cancel_scope.cancel()
+
+
+@table(
+    "error, answer",
+    [
+        (ZeroDivisionError(), None),
+        (SystemExit(1), None),
+        (ExceptionGroup("of a nursery", [OSError(), ValueError()]), None),
+        (None, "no grant"),
+        (None, Grant(subscribe=PUBLIC, expires=cast("float", "tomorrow"))),
+    ],
+)
+async def test_an_authenticator_with_a_bug_ends_nothing(
+    autojump_clock: MockClock, error: BaseException | None, answer: object
+) -> None:
+    """Whatever it raises or returns, streams stay as they are, and are asked about again."""
+    del autojump_clock
+    async with trio.open_nursery() as nursery:
+        desk = Desk()
+        desk.error, desk.grant = error, cast("Grant | None", answer)
+        stage = start(nursery, desk, interval=10)
+        stream = stage.open()
+        await trio.sleep(35)
+        assert (len(desk.asked), stream.ended) == (3, None)
+        assert stage.counts == {"recheck_failures": 3}
+        nursery.cancel_scope.cancel()
 
 
 async def test_few_are_asked_for_at_once(nursery: trio.Nursery, autojump_clock: MockClock) -> None:  # noqa: ARG001 - time that jumps

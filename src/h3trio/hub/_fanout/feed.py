@@ -16,7 +16,9 @@ records that were in the window when a pass began have reached everybody when it
 off then.
 
 A subscriber whose sink took less than everything leaves the feed, and comes back when its own task
-has brought it to the head. So a window never waits for a slow client.
+has brought it to the head. So a window never waits for a slow client. So does one whose sink raised
+an error, whatever it is: its handler sends on its own beside us, or the stream is over, or the sink
+has a bug, as its task finds too.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from h3trio._tasks import own_error
 from h3trio._wire.batch import Batch
 
 from .latency import Histogram
@@ -51,10 +54,6 @@ MAX_SINGLE_BYTES: Final = 4 * 1024 * 1024
 """Bytes of the batches of one record that are kept for the next feed, or one."""
 _BATCH_BYTES: Final = 200
 """Bytes of a batch without its frame."""
-
-NOT_TAKEN: Final = (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError)
-"""The errors of a sink that took nothing: its handler sends on its own beside us, or the stream is
-over, as its task finds too."""
 
 _position = attrgetter("position")
 _NO_OFFERS: Final[dict[int, tuple[Batch, int]]] = {}
@@ -227,14 +226,39 @@ class Feed:
     def __repr__(self) -> str:
         return f"<Feed of {self.selection!r}: {len(self.ready)} ready, {len(self.window)} waiting>"
 
+    def selects(self, topic: str) -> bool | None:
+        """Whether its subscribers selected a topic.
+
+        `None` if a matcher raised an error, which is theirs and not the hub's: they go on from the
+        log, and meet it in their own tasks.
+        """
+        try:
+            return self.selection.matches_topic(topic)
+        except BaseException as exc:  # noqa: BLE001 - a matcher of the application's may raise anything
+            own_error(exc)
+            self.release()
+            return None
+
     def allows(self, record: Record) -> bool:
-        """Whether its subscribers may see a record that they selected."""
+        """Whether its subscribers may see a record that they selected; as in `selects`."""
         if not record.private:
             return True
         # Most private records of a feed have the same topics, and there may be many matchers.
         if record.topics != self._asked[0]:
-            self._asked = record.topics, self.allow.matches(record.topics)
+            try:
+                self._asked = record.topics, self.allow.matches(record.topics)
+            except BaseException as exc:  # noqa: BLE001 - as above
+                own_error(exc)
+                self.release()
+                return False
         return self._asked[1]
+
+    def release(self) -> None:
+        """Give its subscribers back to their own tasks, which go on from the log."""
+        # Before the window is dropped: it tells the position of each of them.
+        for subscriber in list(self.ready):
+            subscriber.leave_feed()
+        self.clear()
 
     def add(self, subscriber: Subscriber) -> None:
         """Make a subscriber ready; its position must be the head of the log."""
@@ -267,10 +291,7 @@ class Feed:
         """
         state = self._state
         if state.records >= state.max_records:
-            # Before it is dropped: it tells the position of each of them.
-            for subscriber in list(self.ready):
-                subscriber.leave_feed()
-            self.clear()
+            self.release()
         if not self.ready:
             return False
         state.records += 1
@@ -335,7 +356,8 @@ class Feed:
             assert offer is not None, "no position is negative"
             try:
                 idle = subscriber.send(offer)
-            except NOT_TAKEN:
+            except BaseException as exc:  # noqa: BLE001 - whatever a sink raises is its subscription's
+                own_error(exc)
                 subscriber.leave_feed()
                 continue
             given += 1

@@ -97,6 +97,13 @@ class Feeds:
         # Not before: a feed that is full gives its subscribers back, and they lack this record.
         self.state.head = record.position
 
+    def release(self) -> None:
+        """Give all subscribers back to their own tasks, which go on from the log."""
+        self._sweep.clear()
+        for feed in self._by_key.values():
+            feed.release()
+            feed.dirty = False
+
     def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
         if len(topics) == 1:
             topic = topics[0]
@@ -113,7 +120,10 @@ class Feeds:
     def _matching(self, topic: str) -> tuple[Feed, ...]:
         feeds = self._matches.get(topic)
         if feeds is None:
-            feeds = tuple(feed for feed in self._broad if feed.selection.matches_topic(topic))
+            selects = [(feed, feed.selects(topic)) for feed in self._broad]
+            feeds = tuple(feed for feed, answer in selects if answer)
+            if any(answer is None for _feed, answer in selects):
+                return feeds
             size = _MATCH_BYTES + getsizeof(topic) + getsizeof(feeds)
             if self._match_bytes + size > MAX_MATCH_BYTES:
                 self._forget_matches()

@@ -12,6 +12,7 @@ fell behind while it was connected.
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -19,6 +20,7 @@ import trio
 
 from h3trio._wire.batch import Batch
 from h3trio._wire.event import SSEEvent
+from h3trio.hub._history.errors import DamagedError
 from h3trio.hub._history.record import RESET, Page
 from h3trio.hub._history.selection import Turn
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from h3trio.hub._history.selection import Selection
 
     from .feed import Subscriber
+
+logger = logging.getLogger("h3trio.hub")
 
 MAX_PAGE_RECORDS: Final = 1000
 """Records of one page, with those that its subscriber may not see. There is a checkpoint between
@@ -113,9 +117,13 @@ class Replay:
         position = self._history.epochs.resolve(event_id, self._history.log.head)
         if position is not None:
             return position
-        return await self._history.find(
-            event_id, selection=subscriber.selection, allow=subscriber.allow
-        )
+        try:
+            return await self._history.find(
+                event_id, selection=subscriber.selection, allow=subscriber.allow
+            )
+        except DamagedError as exc:
+            logger.error("%s; the id of a client is unknown", exc)  # noqa: TRY400 - it says all there is
+            return None
 
     def _newest_removed(self, subscriber: Subscriber) -> int:
         return self._history.gaps.newest(subscriber.selection)
@@ -178,7 +186,7 @@ class Replay:
         limits = {"max_records": MAX_PAGE_RECORDS, "max_bytes": MAX_BATCH_BYTES}
         page = self._history.log.read(position, selection=selection, **limits)
         if page is None:
-            page = await self._history.read(position, selection=selection, **limits)
+            page = await self._read(position, selection=selection, **limits)
             # The rest of the log is in memory: there is more to see.
             page = page._replace(more=True)
         page = await _visible(page, subscriber.allow)
@@ -188,6 +196,29 @@ class Replay:
         if page.more and purges == self._purges:
             self._keep(subscriber, position, prepared)
         return prepared
+
+    async def _read(
+        self, position: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read the store; of a damaged record tell as of one that was removed, and pass it over.
+
+        Were it raised, the client would come back to it for ever.
+        """
+        try:
+            return await self._history.read(
+                position, selection=selection, max_records=max_records, max_bytes=max_bytes
+            )
+        except DamagedError as exc:
+            if exc.page is not None:
+                return exc.page
+            after = exc.position or 0
+            if after <= position:
+                # Nobody knows where the damage ends. What is in memory is good.
+                after = self._history.log.floor
+            if after > self._history.gaps.floor:
+                logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
+            self._history.gaps.raise_floor(after)
+            return Page((), after, more=True)
 
     def _keep(self, subscriber: Subscriber, position: int, prepared: _Prepared) -> None:
         """Keep what follows a position, for others with the same selection and rights."""

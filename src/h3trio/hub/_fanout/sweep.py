@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from .feed import NOT_TAKEN
+from h3trio._tasks import own_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,10 @@ class Sweep:
         if not self._queue:
             self._idle.unpark()
         self._queue.extend(feeds)
+
+    def clear(self) -> None:
+        """Forget all feeds; their windows are dropped, so that nobody waits for their turn."""
+        self._queue.clear()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -140,7 +144,8 @@ def sweep_single_feeds(queue: deque[Feed], state: FanoutState, visits: int) -> i
             newest, batch, given = record, state.batch_of(record), 0
         try:
             idle = subscriber.send(batch)
-        except NOT_TAKEN:
+        except BaseException as exc:  # noqa: BLE001 - its own task meets it, see `Feed`
+            own_error(exc)
             # While the record stands in the window: it is the one that the subscriber lacks.
             subscriber.leave_feed()
             feed.clear()

@@ -88,6 +88,11 @@ class Gaps:
             self._bytes -= _TOPIC_BYTES + getsizeof(gone)
             self.floor = max(self.floor, oldest)
 
+    def raise_floor(self, position: int) -> None:
+        """Note that something up to a position was lost, of topics that nobody knows."""
+        self.floor = max(self.floor, position)
+        self._newest = max(self._newest, position)
+
     def newest(self, selection: Selection) -> int:
         """Return the newest removed position of the selected topics, 0 if there is none."""
         if selection.everything:

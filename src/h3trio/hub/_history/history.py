@@ -143,6 +143,18 @@ class History(trio.abc.AsyncResource):
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many. Other limits hold always."""
 
+    async def health(self) -> bool:
+        """Return whether it is known that an update could be stored now.
+
+        Asked behind a failed `append`, and when a readiness probe comes. A history that doesn't
+        override it never knows: then it is its last `append` that tells, for 30 s.
+
+        Raises:
+            HistoryError: it couldn't.
+        """
+        await trio.lowlevel.checkpoint()
+        return False
+
     @abstractmethod
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""

@@ -7,15 +7,12 @@ what matching costs.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-logger = logging.getLogger("h3trio.hub")
 
 EVERYTHING: Final = "*"
 
@@ -56,10 +53,7 @@ class TopicMatcher(Protocol):
     """
 
     def matches(self, topic: str, /) -> bool:
-        """Whether the topic is meant; pure, so its answer may be cached.
-
-        What it raises is logged, and taken for a no.
-        """
+        """Whether the topic is meant; pure, so its answer may be cached."""
         ...
 
     def __hash__(self) -> int: ...
@@ -122,25 +116,11 @@ class Selection:
         """Whether one topic is selected."""
         if self.everything or topic in self.topics:
             return True
-        return any(_matches(matcher, topic) for matcher in self.matchers)
+        return any(matcher.matches(topic) for matcher in self.matchers)
 
     def matches(self, topics: Sequence[str]) -> bool:
         """Whether one of an update's topics is selected."""
         return any(map(self.matches_topic, topics))
-
-
-def _matches(matcher: TopicMatcher, topic: str) -> bool:
-    """Ask a matcher, which is the application's: its failure is a no, and gives no right.
-
-    It is asked by the task that all publishers and subscribers of the hub depend on.
-    """
-    try:
-        return matcher.matches(topic)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        logger.exception("%r raised for a topic, which it doesn't match so", matcher)
-        return False
 
 
 NOTHING: Final = Selection()

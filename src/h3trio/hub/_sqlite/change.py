@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from h3trio.hub._history.retention import MIB
 
+from .rows import text, whole
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
@@ -180,6 +182,7 @@ class Change:
                     break
                 if self._records_left <= 0 or self._bytes_left <= 0:
                     return True
+                whole(row.size)
                 self._remove_record(row)
         return False
 
@@ -226,7 +229,15 @@ class Change:
         return self._known(self._db.execute(query, (number,)).fetchone())
 
     def _known(self, row: tuple[int, str, int, int, int]) -> _Topic:
-        topic = _Topic(*row, was_empty=row[2] == 0)
+        number, name, events, size, trimmed = row
+        topic = _Topic(
+            number=whole(number),
+            name=text(name),
+            events=whole(events),
+            bytes=whole(size),
+            trimmed=whole(trimmed),
+            was_empty=events == 0,
+        )
         self._by_name[topic.name] = self._by_number[topic.number] = topic
         return topic
 

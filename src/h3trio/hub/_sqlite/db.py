@@ -15,7 +15,8 @@ from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUn
 from h3trio.hub._history.retention import MIB
 
 from . import schema
-from .files import Reserve, lock_file, owned
+from .files import Identities, Reserve, beside, lock_file, make_private, owned
+from .rows import damage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,7 +31,12 @@ MAX_WAL_BYTES: Final = 8 * MIB
 """Size of the write-ahead log above which the writer waits for readers to empty it."""
 
 _IMPATIENT_MS: Final = 100
-"""Milliseconds that the writer waits for that."""
+"""Milliseconds that the writer waits for that, and for others when it is only tried out."""
+_TRIED: Final = "x" * 8192
+"""Stands twice in what trying out writes, in a table and an index: in all about as much as an event
+of 16 KiB writes. One that is larger may find no room where others do."""
+_SHARED: Final = ("-wal", "-shm")
+"""SQLite's files beside a database that is open; part of it."""
 _WAL_ATTEMPTS: Final = 100
 """Transactions from one such wait to the next."""
 
@@ -43,10 +49,14 @@ _T = TypeVar("_T")
 
 @contextmanager
 def translated(path: Path) -> Generator[None]:
-    """Raise SQLite's errors as those of histories."""
+    """Raise SQLite's errors, and those that damaged rows cause, as those of histories."""
     try:
         yield
-    except sqlite3.Error as exc:
+    except Exception as exc:
+        if (damage := damage_of(exc, path)) is not None:
+            raise damage from exc
+        if not isinstance(exc, sqlite3.Error):
+            raise
         if getattr(exc, "sqlite_errorcode", None) in _FULL:
             raise HistoryFullError(f"{path} has no room: {exc}") from exc
         raise HistoryError(f"{path}: {exc}") from exc
@@ -75,7 +85,7 @@ class Database:
         reserve_bytes: int,
     ) -> None:
         self.path = path
-        self._wal = path.with_name(f"{path.name}-wal")
+        self._wal = beside(path, "-wal")
         self._wal_overdue = 0
         self._max_bytes = max_bytes
         self._reserve = Reserve(path, reserve_bytes)
@@ -86,6 +96,10 @@ class Database:
         with ExitStack() as opened:
             opened.enter_context(owned(path))
             schema.check_file(path)
+            # Before SQLite opens them: closing a descriptor later would drop its locks.
+            make_private(path, create=True)
+            for suffix in (*_SHARED, "-journal"):
+                make_private(beside(path, suffix))
             with translated(path):
                 self.connection = schema.connect(path, mode="rwc")
                 opened.callback(self.connection.close)
@@ -96,6 +110,10 @@ class Database:
     def _prepare(self, durability: Durability) -> None:
         with translated(self.path):
             schema.prepare(self.path, self.connection, durability=durability)
+            # Reading opens the files beside it, if nothing else has.
+            self.connection.execute("SELECT count(*) FROM state").fetchone()
+        shared = (beside(self.path, suffix) for suffix in _SHARED)
+        self._files = Identities([self.path, lock_file(self.path), *shared])
 
     def close(self) -> None:
         """Close the connection, and own the file no more; may be called more than once.
@@ -103,6 +121,14 @@ class Database:
         The last connection empties the write-ahead log and deletes it.
         """
         self._opened.close()
+
+    def check_files(self) -> None:
+        """Check that what is stored is stored in the files that the paths name; in any thread.
+
+        Raises:
+            HistoryError: they name others, or none, or can't be looked at.
+        """
+        self._files.check()
 
     # -- transactions
 
@@ -117,6 +143,8 @@ class Database:
         """
         if self._failure is not None:
             raise HistoryError(self._failure)
+        # Before as well as behind it: so nearly always nothing is written that would be lost.
+        self.check_files()
         db = self.connection
         with translated(self.path):
             db.execute("BEGIN IMMEDIATE")
@@ -137,24 +165,54 @@ class Database:
             code = exc.sqlite_errorcode
             if code & 0xFF != sqlite3.SQLITE_IOERR or code in _NOT_WRITTEN:
                 raise
-            self._failure = (
-                f"{self.path} failed while storing ({exc}): nothing is stored until a restart"
-            )
-            raise OutcomeUnknownError(self._failure) from exc
+            raise self._fail(f"{self.path} failed while storing ({exc})") from exc
+        try:
+            self.check_files()
+        except HistoryError as exc:
+            raise self._fail(str(exc)) from exc
+
+    def _fail(self, problem: str) -> OutcomeUnknownError:
+        """Store nothing any more, and return the error that says so."""
+        self._failure = f"{problem}: nothing is stored until a restart"
+        return OutcomeUnknownError(self._failure)
+
+    def try_out(self) -> None:
+        """Write as much as an event does, and take it back: whether there is room, and a disk.
+
+        Raises the errors of `transaction`.
+        """
+        # Who holds the lock for longer makes the hub unready; no probe waits for it.
+        with self._impatience(), self.transaction() as db:
+            # With a savepoint pages are written although they are free again at the end. Any table
+            # would do.
+            db.execute("SAVEPOINT tried")
+            db.execute("INSERT INTO epochs (number, name, first) VALUES (0, ?, 0)", (_TRIED,))
+            db.execute("DELETE FROM epochs WHERE number = 0")
+
+    @contextmanager
+    def _impatience(self) -> Generator[None]:
+        """Wait for others' locks for a moment only during the block."""
+        self.connection.execute(f"PRAGMA busy_timeout = {_IMPATIENT_MS}")
+        try:
+            yield
+        finally:
+            usual = round(1000 * schema.BUSY_SECONDS)
+            self.connection.execute(f"PRAGMA busy_timeout = {usual}")
 
     # -- room
 
     def despite_full(self, work: Callable[[], _T]) -> _T:
         """Do work that makes room, with the room that is held back for it; return its result."""
-        self._limit_size(HEADROOM_PAGES)
-        try:
-            result = work()
-        except HistoryFullError:
-            self._reserve.give_up()
-            self.checkpoint()
-            result = work()
-        finally:
-            self._limit_size(0)
+        with translated(self.path):
+            self._limit_size(HEADROOM_PAGES)
+            try:
+                result = work()
+            except HistoryFullError:
+                self._reserve.give_up()
+                self.checkpoint()
+                result = work()
+            finally:
+                self._limit_size(0)
         if self._reserve.is_wanting:
             self.checkpoint()
             self._reserve.take()
@@ -178,16 +236,20 @@ class Database:
         return not row[0]
 
     def bound_wal(self) -> None:
-        """Cut the write-ahead log down if readers kept it from starting anew."""
-        size = self._wal.stat().st_size if self._wal.exists() else 0
+        """Cut the write-ahead log down if readers kept it from starting anew.
+
+        No error of its own: what was stored just now is stored.
+        """
+        try:
+            size = self._wal.stat().st_size
+        except OSError:
+            return
         if size <= MAX_WAL_BYTES:
             return
         self._wal_overdue += 1
         if self._wal_overdue % _WAL_ATTEMPTS != 1:
             return
         # Not the usual patience: somebody's backup may read for minutes, and updates wait.
-        self.connection.execute(f"PRAGMA busy_timeout = {_IMPATIENT_MS}")
-        if self.checkpoint("TRUNCATE"):
-            self._wal_overdue = 0
-        usual = round(1000 * schema.BUSY_SECONDS)
-        self.connection.execute(f"PRAGMA busy_timeout = {usual}")
+        with self._impatience():
+            if self.checkpoint("TRUNCATE"):
+                self._wal_overdue = 0

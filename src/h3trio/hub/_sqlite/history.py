@@ -130,6 +130,10 @@ class SQLiteHistory(History):
         self._writing = trio.Lock()
         self._writer_threads = trio.CapacityLimiter(1)
         self._reader_threads = trio.CapacityLimiter(READERS)
+        # Apart: a probe waits neither for a commit nor for a search.
+        self._probe_threads = trio.CapacityLimiter(1)
+        self._has_failed = False
+        """Whether the last transaction failed."""
         self._readers: list[sqlite3.Connection] = []
         self._sums = Sums()
         """The sums of the last transaction; its removals are noted."""
@@ -153,6 +157,7 @@ class SQLiteHistory(History):
         self.epochs = self._store.epochs
         self._sums = self._store.sums
         self._trimmed = 0
+        self._has_failed = False
         self._is_open = True
 
     def _open(self) -> None:
@@ -247,11 +252,35 @@ class SQLiteHistory(History):
     async def _write(self, work: Callable[[Store], tuple[_T, Removed]]) -> _T:
         """Let the writer's thread work, while `_writing` is held, and take note of its removals."""
         self._check_open()
-        result, removed = await trio.to_thread.run_sync(
-            work, self._store, limiter=self._writer_threads
-        )
+        try:
+            result, removed = await trio.to_thread.run_sync(
+                work, self._store, limiter=self._writer_threads
+            )
+        except Exception:
+            self._has_failed = True
+            raise
+        self._has_failed = False
         self._note(removed)
         return result
+
+    async def health(self) -> bool:
+        """Return `True`; see `History.health`.
+
+        While the last transaction went well this looks at the files and writes nothing.
+
+        Raises:
+            HistoryError: the file is gone or another's, or there is no room, or no disk.
+        """
+        self._check_open()
+        if self._has_failed:
+            async with self._writing:
+                await self._write(Store.try_out)
+        else:
+            # A file system that doesn't answer holds up the thread, not the probe.
+            await trio.to_thread.run_sync(
+                self._store.check_files, limiter=self._probe_threads, abandon_on_cancel=True
+            )
+        return True
 
     def _note(self, removed: Removed) -> None:
         for topic, position in removed.newest.items():
@@ -320,12 +349,16 @@ class SQLiteHistory(History):
     def _with_reader(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run in a reader's thread; a connection that met an error isn't used again."""
         with translated(self.path):
+            is_new = False
             try:
                 db = self._readers.pop()
             except IndexError:
-                db = schema.connect(self.path, mode="ro")
+                db, is_new = schema.connect(self.path, mode="ro"), True
             try:
                 found = work(db)
+                if is_new:
+                    # After the work, which opened the last of them.
+                    self._store.check_files()
             except BaseException:
                 db.close()
                 raise

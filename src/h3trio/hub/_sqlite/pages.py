@@ -12,15 +12,18 @@ from contextlib import ExitStack, closing
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
+from h3trio.hub._history.errors import DamagedError
 from h3trio.hub._history.log import distinct
-from h3trio.hub._history.record import Record, page_of
-from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn
+from h3trio.hub._history.record import page_of
+from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
+
+from .rows import reading, record_of, whole
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from h3trio.hub._history.record import Page
+    from h3trio.hub._history.record import Page, Record
     from h3trio.hub._history.retention import Retention
 
 # Every query is put together from constants of this file; values from outside are bound.
@@ -54,16 +57,9 @@ class _Snapshot:
 
     def record(self, position: int) -> Record:
         query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
-        row = self._db.execute(query, (position,)).fetchone()
-        wire_id, private, published, topics, frame = row
-        return Record(
-            position=position,
-            id=wire_id,
-            topics=self.topics(topics),
-            private=bool(private),
-            published=published,
-            frame=frame,
-        )
+        with reading(position):
+            row = self._db.execute(query, (position,)).fetchone()
+            return record_of(position, row, self.topics)
 
     def after(self, after: int, head: int, selection: Selection) -> tuple[Iterator[int], int]:
         """List selected positions lazily, and say up to which position the list answers."""
@@ -120,7 +116,9 @@ class _Snapshot:
         known = "SELECT number FROM topics WHERE name = ? AND events > 0"
         found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
         rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
-        return distinct(row[0] for row in merge(*rows, reverse=where is _BACKWARD))
+        # It is closed before its cursors: an error that is kept keeps it too.
+        merged = self._cursors.enter_context(closing(merge(*rows, reverse=where is _BACKWARD)))
+        return distinct(row[0] for row in merged)
 
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
         return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))
@@ -133,8 +131,24 @@ class _Snapshot:
         if name is None:
             query = "SELECT name FROM topics WHERE number = ?"
             (name,) = self._db.execute(query, (number,)).fetchone()
+            check_topic(name)
             self._names[number] = name
         return name
+
+
+@final
+class _Good:
+    """Records up to the first that is damaged."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._records = records
+        self.damage: DamagedError | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        try:
+            yield from self._records
+        except DamagedError as exc:
+            self.damage = exc
 
 
 @final
@@ -170,17 +184,25 @@ def read_page(
 
     Returns:
         The page, and the number of transactions that had removed something when it was read.
+
+    Raises:
+        DamagedError: a record can't be read; the error has those in front of it.
     """
     with _Snapshot(db) as snapshot:
-        (trims,) = db.execute("SELECT trims FROM state").fetchone()
+        trims = whole(db.execute("SELECT trims FROM state").fetchone()[0])
         found, end = snapshot.after(after, head, selection)
+        good = _Good(map(snapshot.record, found))
         page = page_of(
-            map(snapshot.record, found),
+            good,
             end=max(end, after),
             head=head,
             max_records=max_records,
             max_bytes=max_bytes,
         )
+        if good.damage is not None:
+            if page.records:
+                good.damage.page = page._replace(last=page.records[-1].position, more=True)
+            raise good.damage
     return page, trims
 
 

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from h3trio.hub._history.epochs import Epochs
-from h3trio.hub._history.errors import HistoryError
+from h3trio.hub._history.errors import DamagedError, HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
 from h3trio.hub._history.record import Appended, Record, answer_repetition
+from h3trio.hub._history.selection import check_topic
 
 from . import pages
 from .change import Change, Removed, Sums
 from .db import translated
+from .rows import reading, record_of, seconds, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -61,12 +63,17 @@ class Store:
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
-        return Sums(*row, topics, empty, oldest or 0)
+        (newest,) = db.execute("SELECT max(position) FROM records").fetchone()
+        last, events, size, floor, trims = map(whole, row)
+        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0)
+        if max(whole(newest or 0), sums.floor) > sums.last:
+            raise DamagedError(f"it has positions above {sums.last}, its last")
+        return sums
 
     def _begin_epoch(self) -> Epochs:
         with self._database.transaction() as db:
             known = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
-            epochs = Epochs(known)
+            epochs = Epochs([(text(name), whole(first)) for name, first in known])
             epochs.begin(self.sums.last + 1)
             # All of them anew, as the table may have forgotten some.
             db.execute("DELETE FROM epochs")
@@ -98,7 +105,8 @@ class Store:
         with translated(self._database.path):
             # With one more than there is room for, the table raises its floor.
             for topic, position in self._database.connection.execute(query, (MAX_TOPICS + 1,)):
-                gaps.note(topic, position)
+                check_topic(topic)
+                gaps.note(topic, whole(position, most=self.sums.last))
         return gaps
 
     def close(self) -> None:
@@ -148,15 +156,8 @@ class Store:
         row = self._database.connection.execute(query, (key,)).fetchone()
         if row is None:
             return None
-        position, id, private, published, frame = row
-        return Record(
-            position=position,
-            id=id,
-            topics=update.topics,
-            private=bool(private),
-            published=published,
-            frame=frame,
-        )
+        with reading(row[0]):
+            return record_of(row[0], (*row[1:4], "-", row[4]), lambda _: update.topics)
 
     # -- removing
 
@@ -184,11 +185,23 @@ class Store:
         with translated(self._database.path):
             query = "SELECT published FROM records ORDER BY position LIMIT 1"
             oldest = self._database.connection.execute(query).fetchone()
-        return bool(oldest) and published_before is not None and oldest[0] < published_before
+            published = None if oldest is None else seconds(oldest[0])
+        return (
+            published is not None and published_before is not None and published < published_before
+        )
 
     def purge(self, topic: str, *, before: int) -> tuple[bool, Removed]:
         """Remove some of a topic's records, oldest first; returns the same as `trim`."""
         return self._remove(lambda change: change.remove_topic(topic, before=before))
+
+    def check_files(self) -> None:
+        """Check that the files are those that were opened; see `Database.check_files`."""
+        self._database.check_files()
+
+    def try_out(self) -> tuple[None, Removed]:
+        """Raise the error that storing an update would raise now, as far as can be told."""
+        self._database.try_out()
+        return None, Removed()
 
     def make_room(self, *, before: int, published_before: float | None) -> tuple[bool, Removed]:
         """Trim, and make the write-ahead log's space usable again, on a full disk."""

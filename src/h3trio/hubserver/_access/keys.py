@@ -256,6 +256,8 @@ class JwksFile:
         self._path = path
         self._seen: object = None
         self._next_look = 0.0
+        # Not Trio's, which is for the program's own: a request would wait for its slow work.
+        self._threads = trio.CapacityLimiter(1)
         self._keys = self._read()
         self.failures: int = 0
         """How often a changed file could not be used."""
@@ -269,7 +271,9 @@ class JwksFile:
             # Set before the wait: one task looks, the others take what there is.
             self._next_look = now + REREAD_SECONDS
             try:
-                self._keys = await trio.to_thread.run_sync(self._read_if_changed)
+                self._keys = await trio.to_thread.run_sync(
+                    self._read_if_changed, limiter=self._threads
+                )
             except ValueError as exc:
                 self.failures += 1
                 logger.error("the keys stay as they are: %s", exc)  # noqa: TRY400 - it says all there is

@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.hub")
 
-_PASSING: Final = (trio.Cancelled, KeyboardInterrupt)
-
 SPREAD: Final = 0.2
 """Share of the interval over which the streams are asked about."""
 
+_PASSING: Final = (trio.Cancelled, KeyboardInterrupt)  # no errors of an authenticator's
 _MAX_CHECKS: Final = 16  # at once: fewer than the connections of a common database pool
 
 
@@ -97,15 +96,25 @@ class Revalidator:
         self, stream: HeldStream, authenticator: Authenticator, limiter: trio.CapacityLimiter
     ) -> None:
         """Ask for a stream's grant; take the new one, or end the stream."""
-        async with limiter:
-            grant = await self._ask(stream, authenticator)
+        try:
+            async with limiter:
+                grant = await self._ask(stream, authenticator)
+            self._take(stream, grant)
+        except BaseException as exc:
+            if _passes(exc):
+                raise
+            # It must not end every stream: a database that restarts is no revocation.
+            self.counts["recheck_failures"] += 1
+            logger.exception("%s: asking for its rights again failed", stream.event)
+
+    def _take(self, stream: HeldStream, grant: Grant | None) -> None:
         if grant is None or _rights(grant) != _rights(stream.grant):
             # The client comes back, and gets the rights it has now.
             stream.revoked = True
             stream.scope.cancel(reason="the grant was revoked")
         else:
-            stream.grant = grant
-            stream.scope.deadline = self.end_of(grant)
+            deadline = self.end_of(grant)
+            stream.grant, stream.scope.deadline = grant, deadline
 
     async def _ask(self, stream: HeldStream, authenticator: Authenticator) -> Grant | None:
         """Return the grant there is now; the one of before if asking failed."""
@@ -113,16 +122,12 @@ class Revalidator:
             with trio.fail_after(self.timeout):
                 return await authenticator(stream.event)
         except BaseException as error:
-            if _passes(error):
-                raise
-            refusal = HTTPError.of(error)
-            if refusal is not None and refusal.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
-                return None
-            # It must not end every stream: a database that restarts is no revocation.
+            refusal = None if _passes(error) else HTTPError.of(error)
             if refusal is None:
-                logger.exception("%s: asking for its rights again failed", stream.event)
-            else:
-                logger.warning("%s: asking for its rights again: %s", stream.event, refusal)
+                raise
+            if refusal.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
+                return None
+            logger.warning("%s: asking for its rights again: %s", stream.event, refusal)
         self.counts["recheck_failures"] += 1
         return stream.grant
 
