@@ -147,8 +147,9 @@ class BusiestStep(trio.abc.Instrument):
         sys.setprofile(None)
         trio.lowlevel.remove_instrument(self)
 
-    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Begin to count anew."""
+        assert task is not None
         self._in_step = 0
 
     def _profile(self, frame: FrameType, what: str, _arg: object) -> None:

@@ -41,10 +41,10 @@ class OwnedNursery:
         try:
             await self._manager.__aexit__(*inside)
         except BaseExceptionGroup as group:
-            bare = _bare(group)
+            error = bare(group)
         else:
             return
-        raise bare
+        raise error
 
 
 def members(error: BaseException) -> tuple[BaseException, ...]:
@@ -54,8 +54,8 @@ def members(error: BaseException) -> tuple[BaseException, ...]:
     return ()
 
 
-def _bare(error: BaseException) -> BaseException:
-    """Take an exception out of groups that hold nothing else."""
+def bare(error: BaseException) -> BaseException:
+    """Take an error out of groups that hold nothing else."""
     while len(inner := members(error)) == 1:
         error = inner[0]
     return error

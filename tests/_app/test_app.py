@@ -447,6 +447,58 @@ async def test_errors_pass_through_middleware() -> None:
     assert seen == ["405", "404"]
 
 
+async def check(name: str) -> None:
+    """Refuse, or fail where there is no name."""
+    raise ValueError if name == "!" else HTTPError(403, name)
+
+
+async def check_all(names: str) -> None:
+    """Refuse each name in a task of its own."""
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(check, name)
+
+
+@table(
+    "names, status, body",
+    [("a", 403, b"a"), ("ab", 403, b"b"), ("ba", 403, b"b"), ("ab!", 500, None)],
+)
+@table("where", ["handler", "middleware"])
+async def test_errors_of_a_nursery_pass_through_middleware(
+    names: str, status: int, body: bytes | None, where: str
+) -> None:
+    """Middleware sees HTTPErrors of a nursery as one, the same in any order; others as a group."""
+    app = App()
+    seen: list[type[BaseException]] = []
+
+    @app.use
+    async def catch(_event: H3Event, following: Next) -> object:
+        try:
+            return await following()
+        except HTTPError as error:
+            return Response(error.detail, status=error.status)
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    @app.use
+    async def inner(_event: H3Event, following: Next) -> object:
+        if where == "middleware":
+            await check_all(names)
+        return await following()
+
+    @app.get("/")
+    async def handler(_event: H3Event) -> None:
+        await check_all(names)
+
+    reply = await fetch(app)
+    assert reply.status == status
+    if body is None:
+        assert seen == [ExceptionGroup]
+    else:
+        assert (reply.body, seen) == (body, [])
+
+
 async def test_middleware_that_raises() -> None:
     """An error in middleware is as one in the handler."""
     app = App()

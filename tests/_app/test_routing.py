@@ -276,6 +276,11 @@ def test_a_second_route_of_the_same_shape_is_refused(first: str, second: str) ->
         ("/caf%C3%A9", "holds '%': write the path alone, decoded"),
         ("/a?b=1", "holds '?': write the path alone, decoded"),
         ("/a#b", "holds '#': write the path alone, decoded"),
+        ("/items/{id}", 'write a parameter as ":name", as in "/news/:topic"'),
+        ("/items/{id:int}/x", 'write a parameter as ":name"'),
+        ("/items/<id>", 'write a parameter as ":name"'),
+        ("/items/<int:id>", 'write a parameter as ":name"'),
+        ("/items/x{id}", 'write a parameter as ":name"'),
     ],
 )
 def test_a_pattern_that_cannot_be_read_is_refused(pattern: str, message: str) -> None:

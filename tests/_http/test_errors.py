@@ -51,6 +51,18 @@ def test_http_error_takes_every_error_status(status: int) -> None:
     assert HTTPError(status).detail == reason_phrase(status)
 
 
+def test_http_error_of_a_group() -> None:
+    """A group of nothing but HTTPErrors is one of them, the same in any order; others are none."""
+    low, high = HTTPError(403, "b"), HTTPError(404, "a")
+    for order in ([low, high], [high, low]):
+        assert HTTPError.of(ExceptionGroup("", order)) is high
+        assert HTTPError.of(BaseExceptionGroup("", [ExceptionGroup("", order), low])) is high
+    assert HTTPError.of(low) is low
+    assert HTTPError.of(KeyError()) is None
+    assert HTTPError.of(ExceptionGroup("", [low, KeyError()])) is None
+    assert HTTPError.of(BaseExceptionGroup("", [low, ExceptionGroup("", [KeyError()])])) is None
+
+
 def test_http_error_survives_copy_and_pickle() -> None:
     """An error that crosses a process or is copied keeps all three of its fields."""
     error = HTTPError(503, "draining", headers={"Retry-After": "2"})

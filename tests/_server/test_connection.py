@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextvars
 import decimal
+import logging
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from fakes import FakeTransport
-from helpers import connect, connection_of, event_source, post, request
+from helpers import MemoryListener, connect, connection_of, event_source, post, request
 from tables import table
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
-from h3trio import CloseReason, Closing, HTTPError, Settings
+from h3trio import App, CloseReason, Closing, HTTPError, Settings, serve
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
 
     from trio.testing import MockClock
 
-    from h3trio import H3Event
+    from h3trio import H3Event, SSEWriter
+    from h3trio._app.app import Next
     from h3trio._server.event import Handler
 
 
@@ -977,10 +981,22 @@ async def remember(event: H3Event) -> object:
         async with event.start_sse() as writer:
             await writer.send("x")
         return None
+    if event.path == "/callback":
+        event.start_sse()
+        event.set_stream_callback(change_more)
+        return None
     if event.path == "/kicked":
         event.end()
         await trio.sleep_forever()
     return "ok"
+
+
+async def change_more(writer: SSEWriter) -> None:
+    """See what the handler has set, and set it again."""
+    assert (USER.get(), decimal.getcontext().prec) == ("alice", 3)
+    USER.set("bob")
+    decimal.getcontext().prec = 4
+    await writer.send("x")
 
 
 async def tell(nested: list[str]) -> None:
@@ -996,6 +1012,7 @@ WAYS = {
     "bug": request("/bug"),
     "stream": request("/stream"),
     "kicked": request("/kicked"),
+    "callback": request("/callback"),
     "body": post(b"abc", "/set"),
     "continue": post(b"abc", "/set", "Expect: 100-continue"),
 }
@@ -1058,6 +1075,66 @@ async def test_what_comes_behind_a_handler_sees_its_variables(nursery: trio.Nurs
         await client.response()
     await wait_all_tasks_blocked()
     assert seen == ["/a", "/b"]
+
+
+async def test_the_access_log_sees_the_variables(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What adds fields to the access log's line finds those of the request, whoever set them."""
+    seen: list[str] = []
+    app = App()
+
+    class Fields(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append(f"{record.getMessage().split()[2]} {USER.get()}")
+            return True
+
+    @app.use
+    async def middleware(event: H3Event, following: Next) -> object:
+        assert USER.get() == "nobody"
+        if event.path != "/who":
+            USER.set(event.path)
+        return await following()
+
+    @app.get("/*")
+    async def handler(event: H3Event) -> None:
+        if event.path == "/bug":
+            raise KeyError("x")
+        if event.path == "/stream":
+            async with event.start_sse() as writer:
+                await writer.send(USER.get())
+
+    caplog.set_level(logging.INFO, "h3trio.access")
+    log, fields = logging.getLogger("h3trio.access"), Fields()
+    log.addFilter(fields)
+    client = connect(nursery, app)
+    paths = ["/a", "/stream", "/bug", "/who"]
+    try:
+        await client.send(b"".join(map(request, paths)))
+        await wait_all_tasks_blocked()
+    finally:
+        log.removeFilter(fields)
+    assert seen == ['/a" /a', '/stream" /stream', '/bug" /bug', '/who" nobody']
+
+
+async def test_variables_of_the_lifespan_are_seen(nursery: trio.Nursery) -> None:
+    """What the app's lifespan sets is there for each request of each connection."""
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        USER.set("the lifespan's")
+        yield
+
+    app, listener = App(lifespan=lifespan), MemoryListener()
+    app.all("/*")(remember)
+    await nursery.start(partial(serve, app, listeners=[listener]))
+    for _ in range(2):
+        stream = await listener.connect()
+        await stream.send_all(request("/set") + request("/who", "Connection: close"))
+        answer = b"".join([bytes(data) async for data in stream])
+        assert b"the lifespan's the lifespan's" in answer
+        await stream.aclose()
+    nursery.cancel_scope.cancel()
 
 
 # -- the end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 from typing import TYPE_CHECKING
@@ -52,8 +53,8 @@ async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, 
 class Group:
     """Raises a group, as a nursery does."""
 
-    def __init__(self, *errors: Exception) -> None:
-        self.error = ExceptionGroup("in a nursery", errors)
+    def __init__(self, *errors: BaseException) -> None:
+        self.error = BaseExceptionGroup("in a nursery", errors)
 
     async def __call__(self, _event: H3Event) -> None:
         """Fail."""
@@ -82,13 +83,25 @@ async def test_http_error() -> None:
     [
         (Group(HTTPError(403)), 403),
         (Group(ExceptionGroup("deeper", [HTTPError(403)])), 403),
-        (Group(HTTPError(403), HTTPError(404)), 500),
+        (Group(HTTPError(403), HTTPError(403)), 403),
+        (Group(HTTPError(403), HTTPError(404)), 404),
+        (Group(HTTPError(404), ExceptionGroup("deeper", [HTTPError(403)])), 404),
+        (Group(HTTPError(503), HTTPError(404)), 503),
         (Group(HTTPError(403), KeyError("x")), 500),
+        (Group(HTTPError(403), BaseExceptionGroup("deeper", [SystemExit(1)])), 500),
     ],
 )
-async def test_group_of_one_http_error(handler: Group, status: int) -> None:
-    """A group whose only leaf is one HTTPError counts as that error, any other is a 500."""
+async def test_group_of_http_errors(handler: Group, status: int) -> None:
+    """A group of HTTPErrors counts as that with the highest status; others are a 500."""
     assert (await ask(handler))[0] == status
+
+
+@table("name", ["X-A", "X-B"])
+async def test_group_of_http_errors_in_any_order(name: str) -> None:
+    """Which of the errors of one status is the answer, their order in the group doesn't decide."""
+    errors = [HTTPError(403, "a"), HTTPError(403, "b"), HTTPError(403, "b", headers={name: "1"})]
+    answers = {await ask(Group(*order)) for order in itertools.permutations(errors)}
+    assert answers == {(403, b"b\n")}
 
 
 async def test_handler_error(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
@@ -792,6 +805,130 @@ async def test_head_of_a_stream_in_a_shield(
     assert "ResponseStateError" in caplog.text
 
 
+# -- errors that the server puts into a handler
+
+
+async def upload(event: H3Event) -> None:
+    """Stream, and read the request's body meanwhile, in the way that the path says."""
+    with contextlib.suppress(HTTPError if event.path == "/caught" else AssertionError):
+        async with event.start_sse() as writer:
+            await writer.send("begun")
+            if event.path == "/json":
+                await event.json()
+            elif event.path == "/form":
+                await event.form()
+            elif event.path == "/nursery":
+                async with trio.open_nursery() as nursery:
+                    for _ in range(2):
+                        nursery.start_soon(event.body)
+            else:
+                async for _ in event.stream():
+                    pass
+
+
+UPLOAD = "Content-Length: 9"
+CHUNKED = "Transfer-Encoding: chunked"
+BREAKS = {
+    "leaves": (UPLOAD, b"abc", CloseReason.CLIENT_CLOSED),
+    "is lost": (UPLOAD, b"abc", CloseReason.CONNECTION_LOST),
+    "stalls": (UPLOAD, b"abc", CloseReason.TIMEOUT),
+    "breaks a chunk": (CHUNKED, b"3\r\nabc\r\nZZ\r\n", CloseReason.PROTOCOL_ERROR),
+}
+
+
+@pytest.mark.parametrize("path", ["/stream", "/json", "/nursery", "/caught"])
+@pytest.mark.parametrize("how", BREAKS)
+async def test_an_upload_that_breaks_off_under_a_stream(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,  # noqa: ARG001 - time that jumps
+    caplog: pytest.LogCaptureFixture,
+    *,
+    path: str,
+    how: str,
+) -> None:
+    """A client that breaks its upload off is the reason, and no error of the handler's."""
+    caplog.set_level(logging.INFO, "h3trio")
+    field, body, reason = BREAKS[how]
+    transport = FakeTransport() if how == "is lost" else None
+    client = connect(nursery, upload, transport=transport)
+    await client.send(request(path, field, method="POST") + body)
+    await client.head()
+    assert (await client.event()).data == "begun"
+    if transport is not None:
+        transport.change(broken=True)
+    elif how == "leaves":
+        await client.stream.send_eof()
+    else:
+        assert b"0\r\n" not in await client.rest()
+    await client.finished.wait()
+    assert client.state.counts.closings == {reason: 1}
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/json", 400), ("/form", 415), ("/nursery", 413)])
+async def test_a_body_that_is_refused_under_a_stream(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, path: str, status: int
+) -> None:
+    """A body that the request's methods refuse is the client's fault, and the log says which."""
+    caplog.set_level(logging.INFO, "h3trio.server")
+    client = connect(nursery, upload, settings=Settings(max_body_bytes=10))
+    await client.send(post(b"{" if path != "/nursery" else bytes(11), path))
+    await client.head()
+    assert (await client.event()).data == "begun"
+    assert await client.rest() == b""
+    assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert f"protocol_error: {status}" in record.getMessage()
+
+
+async def test_shielded_senders_that_meet_a_lost_client(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tasks that hear of the lost client by their sends are in no error, however many they are."""
+    caplog.set_level(logging.INFO, "h3trio.server")
+
+    async def send(writer: SSEWriter) -> None:
+        with trio.CancelScope(shield=True):
+            while True:
+                await writer.send("x")
+                await wait_all_tasks_blocked()
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse() as writer, trio.open_nursery() as inner:
+            inner.start_soon(send, writer)
+            inner.start_soon(send, writer)
+
+    transport = FakeTransport()
+    client = connect(nursery, handler, transport=transport)
+    await client.send(request("/"))
+    await client.head()
+    assert (await client.event()).data == "x"
+    transport.change(broken=True)
+    await client.finished.wait()
+    assert client.state.counts.closings == {CloseReason.CONNECTION_LOST: 1}
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+async def test_an_error_of_the_handlers_beside_one_of_the_clients(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a handler fails as well as its client, it is the handler that is told of."""
+
+    async def handler(event: H3Event) -> None:
+        async with event.start_sse():
+            try:
+                await event.body()
+            except HTTPError as error:
+                raise ExceptionGroup("both", [error, HTTPError(error.status, "mine")]) from None
+
+    client = connect(nursery, handler)
+    await client.send(request("/", CHUNKED, method="POST") + b"ZZ\r\n")
+    await client.rest()
+    assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+    assert "mine" in caplog.text
+
+
 # -- the callback style
 
 
@@ -1052,31 +1189,34 @@ async def test_a_hook_that_raises(nursery: trio.Nursery, caplog: pytest.LogCaptu
     assert caplog.text.count("KeyError: 'hook'") == 2
 
 
-async def test_a_log_that_raises() -> None:
-    """The stream of an exchange that can't be told of is counted no longer."""
+@pytest.mark.parametrize("error", [RuntimeError("broken"), GeneratorExit(), SystemExit(1)])
+async def test_a_log_that_raises(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
+    """An exchange that can't be told of ends as others do, and its connection serves on."""
+    closings: list[Closing] = []
 
     async def handler(event: H3Event) -> None:
+        event.on_close(closings.append)
         async with event.start_sse():
             pass
 
     class Broken(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            raise RuntimeError(f"{record.name} is broken")
+            assert record.name == "h3trio.access"
+            raise error
 
     log, broken = logging.getLogger("h3trio.access"), Broken()
-    state = ServerState(Settings(max_streams_per_address=1))
+    state = ServerState(Settings(max_streams_per_address=1, linger_timeout=0))
     transport = FakeTransport()
-    transport.incoming.append(request("/"))
-    before = log.level
+    transport.incoming.append(request("/") + request("/", "Connection: close"))
     log.addFilter(broken)
-    log.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, "h3trio.access")
     try:
-        with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
-            await connection_of(transport, handler, state, client="192.0.2.1").run()
+        await connection_of(transport, handler, state, client="192.0.2.1").run()
     finally:
-        log.setLevel(before)
         log.removeFilter(broken)
+    assert len(closings) == 2
     assert not state.addresses.loads
+    assert caplog.text.count("the access log raised") == 2
 
 
 @pytest.mark.parametrize("_again", range(10))  # Trio shuffles the tasks

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from helpers import connect, request
+from helpers import MemoryListener, connect, request
 from tables import table
+from trio.testing import wait_all_tasks_blocked
 
-from h3trio import CloseReason, H3Event, HTTPError, Settings
+from h3trio import App, CloseReason, H3Event, HTTPError, Settings, serve
 from h3trio._server.handler_errors import separate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from h3trio import Closing, SSEWriter
+    from h3trio._app.app import Next
 
     Raise = Callable[[], BaseException]
 
@@ -30,7 +35,8 @@ def group(*errors: BaseException) -> BaseException:
 
 
 BUGS = [
-    *(ValueError("x"), SystemExit(3), asyncio.CancelledError(), Odd()),
+    *(ValueError("x"), SystemExit(3), asyncio.CancelledError(), Odd(), GeneratorExit()),
+    *(group(GeneratorExit()), group(GeneratorExit(), KeyError("x"))),
     *(group(ValueError("x")), group(ValueError("x"), KeyError("y")), group(group(Odd()))),
     group(SystemExit(1), ValueError("x")),
 ]
@@ -128,14 +134,121 @@ async def test_a_bug_while_cancelled(
     assert client.state.counts.closings == {CloseReason.CLIENT_CLOSED: 1}
 
 
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("where", ["callback", "on_close", "on_head", "on_head of an error"])
+async def test_a_bug_in_what_a_handler_leaves_behind(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, *, bug: BaseException, where: str
+) -> None:
+    """A callback or a hook that raises anything hurts its own exchange, and is logged."""
+
+    def hook(_given: object) -> None:
+        raise bug
+
+    async def callback(_writer: SSEWriter) -> None:
+        raise bug
+
+    async def handler(event: H3Event) -> str | None:
+        if event.path == "/":
+            return "fine"
+        if where == "callback":
+            event.start_sse()
+            event.set_stream_callback(callback)
+            return None
+        (event.on_close if where == "on_close" else event.on_head)(hook)
+        if where == "on_head of an error":
+            raise HTTPError(404)
+        return "left a hook"
+
+    client = connect(nursery, handler, settings=Settings(linger_timeout=0))
+    await client.send(request("/bug"))
+    if where == "callback":
+        await client.head()
+        await client.rest()
+    else:
+        assert (await client.response())[0].status == (200 if where == "on_close" else 500)
+    await wait_all_tasks_blocked()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    if where != "callback":
+        await client.send(request("/"))
+        assert (await client.response())[1] == b"fine"
+    nursery.cancel_scope.cancel()
+
+
+@table("raised", ["in the handler", "in a group", "in a stream", "in middleware"])
+async def test_a_cancellation_of_another_task(raised: str) -> None:
+    """A `Cancelled` that was kept from elsewhere and raised again is a bug like any other."""
+    kept: list[BaseException] = []
+    app = App()
+
+    async def be_cancelled() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                kept.append(exc)
+
+    async def raise_it() -> None:
+        await be_cancelled()
+        raise group(kept[0]) if raised == "in a group" else kept[0]
+
+    @app.use
+    async def middleware(_event: H3Event, following: Next) -> object:
+        if raised == "in middleware":
+            await raise_it()
+        return await following()
+
+    @app.get("/")
+    async def handler(event: H3Event) -> None:
+        if raised != "in a stream":
+            await raise_it()
+        async with event.start_sse():
+            await raise_it()
+
+    async with trio.open_nursery() as nursery:
+        client = connect(nursery, app, settings=Settings(linger_timeout=0))
+        await client.send(request("/", "Connection: close"))
+        assert (await client.head()).status == (200 if raised == "in a stream" else 500)
+        await client.finished.wait()
+        assert client.state.counts.closings == {CloseReason.HANDLER_ERROR: 1}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("bug", [GeneratorExit(), SystemExit(1), Odd(), group(Odd())])
+async def test_a_server_outlives_its_requests(nursery: trio.Nursery, bug: BaseException) -> None:
+    """Whatever one request raises, and wherever, the server takes the next connection."""
+
+    async def handler(event: H3Event) -> str:
+        def hook(_closing: Closing) -> None:
+            raise bug
+
+        if event.path == "/hook":
+            event.on_close(hook)
+        elif event.path != "/":
+            raise bug
+        return "fine"
+
+    listener = MemoryListener()
+    await nursery.start(partial(serve, handler, listeners=[listener]))
+    for path in ("/bug", "/hook", "/"):
+        stream = await listener.connect()
+        await stream.send_all(request(path, "Connection: close"))
+        answer = b"".join([bytes(data) async for data in stream])
+        assert answer.startswith(b"HTTP/1.1 500" if path == "/bug" else b"HTTP/1.1 200")
+        await stream.aclose()
+    nursery.cancel_scope.cancel()
+
+
 async def test_separate() -> None:
     """What is the handler's own and what passes are told apart inside groups too."""
+    task = trio.lowlevel.current_task()
     bug, interrupt, closed = HTTPError(404), KeyboardInterrupt(), GeneratorExit()
-    assert separate(bug, "x") == (bug, None)
-    assert separate(group(group(bug)), "x") == (bug, None)
-    assert separate(interrupt, "x") == (None, interrupt)
-    assert separate(closed, "x") == (None, closed)
-    own, passing = separate(group(bug, group(interrupt)), "x")
+    assert separate(bug, "x", task) == (bug, None)
+    assert separate(group(group(bug)), "x", task) == (bug, None)
+    assert separate(interrupt, "x", task) == (None, interrupt)
+    assert separate(closed, "x", task) == (closed, None)
+    assert separate(closed, "x", None) == (None, closed)
+    own, passing = separate(group(bug, group(interrupt)), "x", task)
     assert own is bug
     assert isinstance(passing, BaseExceptionGroup)
     assert passing.subgroup(KeyboardInterrupt) is not None

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
-import trio.lowlevel
 from fakes import FakeTransport
 from helpers import connect, event_source, post, request
 from tables import table

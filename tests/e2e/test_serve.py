@@ -90,6 +90,25 @@ async def test_an_app(nursery: trio.Nursery, app: str, tmp_path: Path, form: str
     assert await served.stop() == 0
 
 
+async def test_a_factory(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """With `--factory` the app is made by a call, by the variable as well."""
+    (tmp_path / "made.py").write_text(
+        "from h3trio import App\n"
+        "def create():\n"
+        "    app = App()\n"
+        "    @app.get('/')\n"
+        "    async def home(event):\n"
+        "        return 'made'\n"
+        "    return app\n"
+    )
+    for flags, environ in ((["--factory"], {}), ([], {"H3TRIO_FACTORY": "1"})):
+        served = await ServeProcess.start(
+            nursery, "made:create", *flags, folder=tmp_path, environ=environ
+        )
+        assert (await fetch(served.port)).body == b"made"
+        assert await served.stop() == 0
+
+
 async def test_garbage_is_collected_with_streams_in_mind(nursery: trio.Nursery, app: str) -> None:
     """What is there at the start is left out of collections, and full ones are rare."""
     served = await ServeProcess.start(nursery, app)
@@ -286,19 +305,25 @@ async def test_an_app_that_is_not_there(nursery: trio.Nursery, app: str, tmp_pat
     assert line.endswith("some_app.py has no attribute 'nothing'")
 
 
-async def test_an_app_that_fails_to_start(nursery: trio.Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", ["RuntimeError('no database')", "GeneratorExit('early')", "SystemExit(3)"]
+)
+async def test_an_app_that_fails_to_start(
+    nursery: trio.Nursery, tmp_path: Path, error: str
+) -> None:
     """An error of the app's lifespan is one line that says what and where."""
     (tmp_path / "fails.py").write_text(
         "import contextlib\n"
         "from h3trio import App\n"
         "@contextlib.asynccontextmanager\n"
         "async def lifespan():\n"
-        "    raise RuntimeError('no database')\n"
+        f"    raise {error}\n"
         "    yield\n"
         "app = App(lifespan=lifespan)\n"
     )
     line = await refusal(nursery, "fails:app", "--port", "0", folder=tmp_path)
-    assert line == f"can't start: RuntimeError: no database ({tmp_path / 'fails.py'}:5)"
+    name, text = re.fullmatch(r"(\w+)\('?(.*?)'?\)", error).groups()  # type: ignore[union-attr]  # it is of the form
+    assert line == f"can't start: {name}: {text} ({tmp_path / 'fails.py'}:5)"
 
 
 async def test_a_hub_for_everyone_needs_a_word(nursery: trio.Nursery) -> None:

@@ -525,7 +525,7 @@ class FailingHistory(WrappedHistory):
 async def test_an_error_of_the_hub_is_the_same_at_each_door(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, error: Exception, status: int
 ) -> None:
-    """A publish, a stream of events and a purge answer what the store raised, as no error of theirs."""
+    """A publish, a stream of events and a purge answer what the store raised; it's not theirs."""
     history = FailingHistory(error)
     running = Hub(history)
     stream = "Content-Type: text/event-stream"

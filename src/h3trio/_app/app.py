@@ -8,10 +8,12 @@ stream is open, whatever the handler returned.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
+from h3trio._server.callables import HANDLER, MIDDLEWARE, name_of, require_async, takes
 from h3trio._server.event import response_from
 
 from .routing import Router, Unrouted
@@ -67,9 +69,13 @@ class App:
     Args:
         lifespan: an async context manager function, entered around the serving: the place for
             objects that handlers share, such as a hub or a client.
+
+    Raises:
+        TypeError: the lifespan is a function that can't be entered.
     """
 
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
+        _check_lifespan(lifespan)
         self._router: Router[RouteHandler] = Router()
         # One of the two each; told apart here, as that is slow.
         self._steps: list[tuple[Before | None, Middleware | None]] = []
@@ -103,8 +109,18 @@ class App:
 
         async def following() -> Response | None:
             nonlocal passed
-            passed = await self._chain(event, index)
-            return passed
+            try:
+                passed = await self._chain(event, index)
+            except BaseExceptionGroup as group:
+                error = HTTPError.of(group)
+                if error is None:
+                    raise
+            else:
+                return passed
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads here
 
         result = await middleware(event, following)
         return passed if result is None and passed is not None else _answer(event, result)
@@ -128,15 +144,27 @@ class App:
     # -- registration
 
     def use(self, middleware: _M) -> _M:
-        """Add middleware; the first added is the outermost. Usable as a decorator."""
-        if isinstance(middleware, Before):
+        """Add middleware; the first added is the outermost. Usable as a decorator.
+
+        Raises:
+            TypeError: it can't be called as middleware is, or isn't async.
+        """
+        if isinstance(middleware, Before) and not isinstance(middleware, type):
+            _check_before(middleware)
             self._steps.append((middleware, None))
         else:
+            require_async(middleware, MIDDLEWARE)
             self._steps.append((None, middleware))
         return middleware
 
     def get(self, pattern: str) -> Callable[[_F], _F]:
-        """Route GET, and HEAD with it, to the decorated handler."""
+        """Route GET, and HEAD with it, to the decorated handler.
+
+        Raises, as the other methods do:
+            TypeError: there is no pattern, or what is decorated can't be called with an event, or
+                isn't async.
+            ValueError: the pattern can't be read, or is taken.
+        """
         return self._route("GET", pattern)
 
     def post(self, pattern: str) -> Callable[[_F], _F]:
@@ -168,11 +196,36 @@ class App:
         return self._route("all", pattern)
 
     def _route(self, method: str, pattern: str) -> Callable[[_F], _F]:
+        if not isinstance(pattern, str):
+            verb = f"@app.{method.lower()}"
+            raise TypeError(f'{verb} needs a pattern, as in {verb}("/news"), not {pattern!r}')
+
         def register(handler: _F) -> _F:
+            require_async(handler, HANDLER)
             self._router.add(method, pattern, handler)
             return handler
 
         return register
+
+
+def _check_lifespan(lifespan: object) -> None:
+    is_async = inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan)
+    if is_async or inspect.isgeneratorfunction(lifespan):
+        raise TypeError(
+            f"{name_of(lifespan)} gives no async context manager: put "
+            "`@contextlib.asynccontextmanager` on an `async def` with one `yield`"
+        )
+    if lifespan is not None and not (callable(lifespan) and takes(lifespan, 0)):
+        raise TypeError(f"a lifespan is called without arguments, and {lifespan!r} can't be")
+
+
+def _check_before(middleware: Before) -> None:
+    before: object = middleware.before
+    if inspect.iscoroutinefunction(before) or not (callable(before) and takes(before, 1)):
+        raise TypeError(
+            f"{name_of(before)} is a `def` with (event), as nobody waits for it: middleware that "
+            "waits is `async def` with (event, next)"
+        )
 
 
 async def _ready(response: Response) -> Response:

@@ -91,9 +91,9 @@ class _Node(Generic[H]):
 class Router(Generic[H]):
     """Routes, each a method, a pattern and a handler of any type.
 
-    A pattern starts with `/`. A segment is literal text, decoded (`/café`, not `/caf%C3%A9`), or
-    `:name`, which takes one segment that isn't empty. The last may be `*`, which takes the rest of
-    the path, slashes included: `/files/*` has `/files/`, but not `/files`.
+    A pattern starts with `/`. A segment is literal text, decoded (`/café`, not `/caf%C3%A9`) and
+    without `{}<>`, or `:name`, which takes one segment that isn't empty. The last may be `*`, which
+    takes the rest of the path, slashes included: `/files/*` has `/files/`, but not `/files`.
     """
 
     def __init__(self) -> None:
@@ -191,6 +191,9 @@ def _split_pattern(pattern: str) -> list[str]:
         raise ValueError(f'pattern {pattern!r} does not start with "/"')
     if bad := next((char for char in "%?#" if char in pattern), None):
         raise ValueError(f"pattern {pattern!r} holds {bad!r}: write the path alone, decoded")
+    if any(char in pattern for char in "{}<>"):
+        # No path holds them but percent-encoded, and other frameworks write parameters so.
+        raise ValueError(f'pattern {pattern!r}: write a parameter as ":name", as in "/news/:topic"')
     segments = pattern[1:].split("/")
     params = [segment for segment in segments if segment.startswith(":")]
     if bad := next((param for param in params if not _PARAM.fullmatch(param)), None):

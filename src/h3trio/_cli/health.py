@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _connection(arguments: argparse.Namespace) -> http.client.HTTPConnection:
-    host = _ANY.get(arguments.host, arguments.host)
+    host: str = arguments.host
+    host = _ANY.get(host, host)
     if arguments.unix:
         return _UnixConnection(arguments.unix)
     if arguments.tls_cert is None:

@@ -30,10 +30,12 @@ class CloseReason(enum.StrEnum):
     """The application ended the stream."""
     AUTH_EXPIRED = "auth_expired"
     """The rights that the stream was opened with are over."""
+    TIMEOUT = "timeout"
+    """The client didn't send the rest of its request in time."""
     HANDLER_ERROR = "handler_error"
     """The handler raised."""
     PROTOCOL_ERROR = "protocol_error"
-    """What the client sent is not HTTP, or beyond a limit."""
+    """What the client sent is not HTTP, beyond a limit, or no body that its handler can read."""
     CANCELLED = "cancelled"
     """The scope around the server was cancelled."""
 

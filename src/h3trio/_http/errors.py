@@ -8,7 +8,7 @@ They are few: Trio's own (`trio.ClosedResourceError`, `trio.BrokenResourceError`
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,27 @@ class HTTPError(Exception):
         """Fields that are added to the response's head."""
         super().__init__(self.status, self.detail)
 
+    @staticmethod
+    def of(error: BaseException) -> HTTPError | None:
+        """Return the `HTTPError` that an error is: itself, or one of a group of nothing else.
+
+        Nurseries raise groups. Of several it is the one with the highest status, so that what the
+        server lacks isn't told as a mistake of the client's; then the last one by its text and
+        headers. So the same errors give the same answer, in whatever order tasks ran. The server
+        does this for handlers, and `App` for what `await next()` raises.
+        """
+        found: list[HTTPError] = []
+        waiting = [error]
+        while waiting:
+            error = waiting.pop()
+            if isinstance(error, BaseExceptionGroup):
+                waiting += cast("BaseExceptionGroup[BaseException]", error).exceptions
+            elif isinstance(error, HTTPError):
+                found.append(error)
+            else:
+                return None
+        return max(found, key=_rank)
+
     def __str__(self) -> str:
         """Return `404 Not Found`, or `404 Not Found: detail` where a detail was given."""
         reason = reason_phrase(self.status)
@@ -70,6 +91,10 @@ class HTTPError(Exception):
     def __repr__(self) -> str:
         """Return the call that makes this error, without the headers: they may hold secrets."""
         return f"HTTPError({self.status}, {self.detail!r})"
+
+
+def _rank(error: HTTPError) -> tuple[int, str, list[str]]:
+    return error.status, str(error.detail), sorted(map(repr, error.headers.items()))
 
 
 @final

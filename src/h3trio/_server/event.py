@@ -20,6 +20,7 @@ from h3trio._http.response import Response, to_response
 
 from .body import BodyBuffer
 from .body_stream import BodyStream
+from .callables import STREAM_CALLBACK, require_async
 from .farewell import EVENT_STREAM
 from .logs.redaction import printable, redact_path
 from .responder import OtherStream, ResponseState, SSEStream, media_type
@@ -403,7 +404,9 @@ class H3Event(SetsCookies):
         Raises:
             ResponseStateError: `start_sse` wasn't called, or the stream was entered;
                 entering it afterwards raises it too.
+            TypeError: the callback can't be called so, or isn't async.
         """
+        require_async(callback, STREAM_CALLBACK)
         draft = self._draft
         if draft.state is not ResponseState.STREAM_STARTED or draft.content_type is not None:
             raise ResponseStateError(

@@ -23,7 +23,8 @@ from h3trio._http.response import error_response
 from .access_log import log_exchange
 from .event import H3Event, let_go, response_from
 from .farewell import comes_back, ended_stream, say_last
-from .handler_errors import separate, task_name
+from .handler_errors import log_raised, reason_of_client, separate, task_name
+from .logs.redaction import printable
 from .responder import Responder, ResponseState
 from .send_queue import State
 
@@ -115,7 +116,7 @@ class Exchange:
             # No helper for this: its frame would be held as long as a stream lasts.
             await self._answer(await self._handler(self.event))
         except BaseException as error:  # noqa: BLE001 - what isn't the handler's passes on
-            self._error, passing = separate(error, self.event)
+            self._error, passing = separate(error, self.event, self._scope.task)
             try:
                 if passing is not None:
                     raise passing
@@ -182,29 +183,35 @@ class Exchange:
 
     async def _settle_error(self, error: BaseException) -> None:
         scope, head_sent = self._scope, self._responder.draft.head_sent
-        answer = isinstance(error, HTTPError) and not head_sent
-        # A shielded handler may meet its lost client; the reason says it all.
-        expected = isinstance(error, trio.BrokenResourceError) and scope.reason is not None
-        if not answer and not expected:
-            message = "%s: the handler raised, in task %s"
-            logger.error(message, self.event, task_name(), exc_info=error)
-        if not answer:
-            scope.note(CloseReason.HANDLER_ERROR)
+        answer = HTTPError.of(error)
+        if answer is None or head_sent:
+            reason = reason_of_client(error, scope.reason)
+            if reason is None:
+                message = "%s: the handler raised, in task %s"
+                logger.error(message, self.event, task_name(), exc_info=error)
+            else:
+                logger.info("%s: %s: %s", self.event, reason.value, printable(str(answer or error)))
+            scope.note(reason or CloseReason.HANDLER_ERROR)
         if not head_sent:
-            await self._respond_error(error if isinstance(error, HTTPError) else HTTPError(500))
+            await self._respond_error(answer or HTTPError(500))
 
     async def _respond_error(self, error: HTTPError) -> None:
         responder = self._responder
         if not await responder.can_respond():
             return
         try:
-            response = error_response(error)
+            response, fields = error_response(error), responder.draft.take_fields()
+        except BaseException as raised:  # noqa: BLE001 - headers and hooks are the application's
+            log_raised(raised, self.event, "the headers of the error can't be sent")
+            self._scope.note(CloseReason.HANDLER_ERROR)
+            response, fields = error_response(HTTPError(500)), ()
+        try:
             # While the server drains, and not for want of room: see `ended_stream`.
-            drains = error.status == 503 and self._state.draining.is_set()  # noqa: PLR2004 - Service Unavailable
+            drains = response.status == 503 and self._state.draining.is_set()  # noqa: PLR2004 - Service Unavailable
             if drains and comes_back(responder.method, responder.headers):
                 self._scope.note(CloseReason.DRAINING)
                 response = ended_stream(self._state)
-            await responder.respond(response, responder.draft.take_fields())
+            await responder.respond(response, fields)
         except ValueError:
             logger.exception("%s: the headers of the error can't be sent", self.event)
             await responder.respond(error_response(HTTPError(500)), ())
@@ -252,11 +259,14 @@ class Exchange:
         """Count and log a finished exchange, call its hooks, and let the event go."""
         state = self._state
         state.counts.add(closing)
-        log_exchange(event, closing)
+        try:
+            log_exchange(event, closing)
+        except BaseException as raised:  # noqa: BLE001 - a filter of the application's may do that
+            log_raised(raised, event, "the access log raised")
         for hook in self._responder.draft.close_hooks:
             try:
                 hook(closing)
-            except Exception:
-                logger.exception("%s: an on_close hook raised", event)
+            except BaseException as raised:  # noqa: BLE001 - it is the application's
+                log_raised(raised, event, "an on_close hook raised")
         # With its responder an event would hold a connection, for as long as anybody holds it.
         let_go(event)

@@ -39,8 +39,9 @@ class ExchangeScope:
     """Whether all of the stream is sent, with its end: what ends it now cuts nothing short."""
     is_half_closed: bool = False
     """Whether the client has sent EOF behind its request."""
+    task: trio.lowlevel.Task | None = None
+    """It runs the handler; `None` when no handler runs."""
     _key: object = None
-    _task: trio.lowlevel.Task | None = None
     _scope: trio.CancelScope | None = None  # while the handler runs
 
     def note(self, reason: CloseReason) -> None:
@@ -54,9 +55,9 @@ class ExchangeScope:
         self._cancel_handler()
 
     def _cancel_handler(self) -> None:
-        if self._scope is not None and self._task is not None and self.reason is not None:
+        if self._scope is not None and self.task is not None and self.reason is not None:
             self._scope.cancel(reason=self.reason.value)
-            self.cancels.cancelled(self._key, self._task)
+            self.cancels.cancelled(self._key, self.task)
 
     def half_close(self) -> None:
         """The client sent EOF after its request, and may still read.
@@ -76,7 +77,7 @@ class ExchangeScope:
 
     def handler_begins(self, scope: trio.CancelScope, key: object) -> None:
         """A handler runs in this task and scope from now on; the log calls it by the key."""
-        self._scope, self._key, self._task = scope, key, trio.lowlevel.current_task()
+        self._scope, self._key, self.task = scope, key, trio.lowlevel.current_task()
         if self.reason is not None:
             self._cancel_handler()
         elif self.is_half_closed:
@@ -86,4 +87,4 @@ class ExchangeScope:
         """It has unwound: a later `cancel` only notes its reason."""
         if self.reason is not None:
             self.cancels.ended(self._key)
-        self._scope = self._key = self._task = None
+        self._scope = self._key = self.task = None

@@ -57,6 +57,12 @@ def comes_back(method: str, headers: Headers) -> bool:
     return EVENT_STREAM in named
 
 
+_BROKEN_OFF: Final = frozenset(
+    {CloseReason.HANDLER_ERROR, CloseReason.PROTOCOL_ERROR, CloseReason.TIMEOUT}
+)
+"""Endings behind which the client may still read what was accepted, without the final chunk."""
+
+
 async def say_last(queue: SendQueue, reason: CloseReason | None, state: ServerState) -> None:
     """Send what a stream ends with; whether all of it went out, `queue.finished` tells.
 
@@ -67,7 +73,7 @@ async def say_last(queue: SendQueue, reason: CloseReason | None, state: ServerSt
     elif reason in ENDED_BY_SERVER and queue.is_closing:
         # The handler had left the block: it has said all, and only sending was left.
         await _in_time(queue.finish, state)
-    elif reason in ENDED_BY_SERVER or reason is CloseReason.HANDLER_ERROR:
+    elif reason in ENDED_BY_SERVER or reason in _BROKEN_OFF:
         await _in_time(queue.flush, state)
     elif reason is None and not queue.finished:
         # A timeout of the handler's own ended the block, and it returned as usual.

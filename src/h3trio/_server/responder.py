@@ -24,6 +24,7 @@ from h3trio._http.headers import MutableHeaders
 from h3trio._http.request import is_event_source
 
 from .farewell import AT_ONCE, EVENT_STREAM, STREAM_HEADERS, comes_back
+from .handler_errors import parts, reason_of_client
 from .send_queue import SendQueue
 from .writer import SSEWriter, StreamWriter
 
@@ -142,10 +143,15 @@ class Responder:
         """Cancel the handler and end its stream: `farewell` says how."""
         self.scope.cancel(reason)
 
-    def fail_stream(self) -> None:
-        """Let the stream end without its final chunk: an error left its block."""
-        if not self.scope.is_complete:
-            self.scope.note(CloseReason.HANDLER_ERROR)
+    def fail_stream(self, error: BaseException) -> None:
+        """Let the stream end without its final chunk, if an error left its block.
+
+        After a cancellation the exchange decides: it alone knows whose doing that was.
+        """
+        own, _ = parts(error, self.scope.task)
+        if own is not None and not self.scope.is_complete:
+            reason = reason_of_client(own, self.scope.reason)
+            self.scope.note(reason or CloseReason.HANDLER_ERROR)
 
     async def open_stream(self, client: str) -> SSEWriter:
         """Send the head of an event stream and a first comment; give the writer. As `_open`."""
@@ -354,10 +360,8 @@ class _Stream(Generic[_W]):
         if exc_type is None:
             if self._writer is not None:
                 await self._writer.aclose()
-        elif self._responder is not None and issubclass(exc_type, Exception):
-            self._responder.fail_stream()
-        # After a cancellation the exchange decides how the stream ends: it alone knows whose doing
-        # that was.
+        elif self._responder is not None and exc is not None:
+            self._responder.fail_stream(exc)
 
 
 @final

@@ -27,7 +27,9 @@ from h3trio._http.closing import CloseReason
 from h3trio._http.settings import Settings
 from h3trio._tasks import run_again
 
+from .callables import HANDLER, require_async
 from .connection import Connection
+from .handler_errors import parts
 from .handshakes import handshake
 from .peer import Peer
 from .peers.users import open_netlink
@@ -292,8 +294,13 @@ class Server:
                         await self._speak(transport, peer, rejection, received)
             finally:
                 await transport.aclose()
-        except Exception:
-            logger.exception("connection from %s: internal error", peer.client)
+        except BaseException as error:
+            own, passing = parts(error, trio.lowlevel.current_task())
+            if own is None:
+                raise
+            logger.exception("connection from %s: internal error", peer.client, exc_info=own)
+            if passing is not None:
+                raise passing from None
         finally:
             peer.leave()
 
@@ -345,7 +352,9 @@ async def serve(
 
     Raises:
         OSError: an address or a path can't be bound.
+        TypeError: the handler can't be called with an event, or isn't async.
     """
+    require_async(handler, HANDLER)
     settings = settings or Settings()
     raise_open_file_limit(settings.max_connections)
     scheme = "http" if ssl_context is None else "https"

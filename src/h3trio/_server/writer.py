@@ -8,7 +8,7 @@ queue, which knows the socket. Each method says whether it waits: `send` waits f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 
@@ -250,7 +250,7 @@ def _piece(value: object) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
+        return bytes(cast("bytes", value))  # or another of these: it is copied
     raise TypeError(f"a piece of a stream is str or bytes, not {type(value).__name__}")
 
 

@@ -20,6 +20,7 @@ import trio
 from h3trio import Settings, SSEEvent, SSEParser
 from h3trio._http.http1 import ResponseReader
 from h3trio._nursery import OwnedNursery
+from h3trio._server.callables import HANDLER, require_async
 from h3trio._server.connection import Connection
 from h3trio._server.peer import Peer
 from h3trio._server.serve import HasLifespan
@@ -435,9 +436,11 @@ def connect(
             `H3Event.peer_user`.
 
     Raises:
+        TypeError: the app can't be called with an event, or isn't async.
         ValueError: the request can't be put on the wire.
         trio.BrokenResourceError: on entering: the server closed the connection without an response.
     """
+    require_async(app, HANDLER)
     if buffer_bytes < 1:
         raise ValueError(f"buffer_bytes must be at least 1, not {buffer_bytes}")
     body = content.encode() if isinstance(content, str) else content

@@ -39,10 +39,10 @@ def write(folder: Path, name: str, text: str) -> str:
     return str(path)
 
 
-def refusal(capsys: pytest.CaptureFixture[str], target: str) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], target: str, *, is_factory: bool = False) -> str:
     """Return the one line that loading ends with."""
     with pytest.raises(SystemExit) as caught:
-        load(target)
+        load(target, is_factory=is_factory)
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -154,7 +154,89 @@ def test_an_attribute_that_is_no_app(capsys: pytest.CaptureFixture[str], tmp_pat
     """An attribute that is missing, or can't be called, is named."""
     path = write(tmp_path, "nine_app.py", "app = 3")
     assert refusal(capsys, f"{path}:handler") == f"{path} has no attribute 'handler'"
-    assert refusal(capsys, f"{path}:app") == f"{path}:app is not an app: 3 can't be called"
+    line = refusal(capsys, f"{path}:app")
+    assert line == f"{path}:app is not an app: a handler is a function, and 3 can't be called"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["def app(event):\n    return 'x'", "async def app(event):\n    yield", "class app: pass"],
+)
+def test_an_app_of_the_wrong_shape(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, code: str
+) -> None:
+    """What would fail at each request is refused before the server listens."""
+    path = write(tmp_path, "ten_app.py", code)
+    assert refusal(capsys, f"{path}:app").startswith(f"{path}:app is not an app")
+
+
+def test_a_handler_that_the_app_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What `App` refuses is told with the line of the app's file, and not with one of ours."""
+    code = "from h3trio import App\napp = App()\n@app.get('/')\ndef home(event):\n    return 'x'\n"
+    path = write(tmp_path, "eleven_app.py", code)
+    line = refusal(capsys, f"{path}:app")
+    assert "write `async def home(event)`" in line
+    assert f"({path}:3)" in line
+
+
+# -- factories
+
+FACTORY = "from h3trio import App\nasync def app(event): ...\n"
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        "def create():\n    return App()",
+        "def create(debug=False):\n    return App()",
+        "def create():\n    return app",
+        "create = App",
+        "create = lambda: App()",
+    ],
+)
+def test_a_factory(tmp_path: Path, create: str) -> None:
+    """With `--factory` the app is what a function without arguments returns."""
+    path = write(tmp_path, "factory.py", FACTORY + create)
+    assert callable(load(f"{path}:create", is_factory=True))
+
+
+@pytest.mark.parametrize("create", ["def create():\n    return App()", "create = App"])
+def test_a_factory_without_the_flag(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, create: str
+) -> None:
+    """A factory that is given as the app is refused, and the flag named."""
+    path = write(tmp_path, "factory.py", FACTORY + create)
+    line = refusal(capsys, f"{path}:create")
+    assert f"{path}:create is not an app; if it returns one, give --factory as well" in line
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        ("create = App()", " is no factory"),
+        ("create = 3", " is no factory"),
+        ("def create(config):\n    return App()", " is no factory"),
+        ("async def create():\n    return App()", " is async, and a factory is a def"),
+        ("def create():\n    1/0", " failed: ZeroDivisionError: division by zero ({path}:4)"),
+        ("def create():\n    raise SystemExit(3)", " ended the program: exit status 3"),
+        ("def create():\n    pass", "() is not an app: a handler is a function, and None"),
+        ("def create():\n    return create", "() is not an app: create is a `def`"),
+    ],
+)
+def test_a_factory_that_makes_no_app(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, create: str, message: str
+) -> None:
+    """A factory that needs arguments, fails, or gives something else is one line."""
+    path = write(tmp_path, "factory.py", FACTORY + create)
+    line = refusal(capsys, f"{path}:create", is_factory=True)
+    assert line.startswith(f"{path}:create{message.format(path=path)}")
+
+
+def test_a_factory_of_the_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--factory` without an app is refused: there is nothing to call."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "--factory"])
+    assert "--factory needs an app" in capsys.readouterr().err
 
 
 def test_describe_unwraps_groups_of_one() -> None:

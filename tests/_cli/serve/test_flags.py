@@ -186,7 +186,10 @@ def test_the_address_of_a_service_is_no_setting(refused: Callable[..., str]) -> 
 
 
 # What these do takes a process: tests/e2e has them.
-IN_A_PROCESS = {"tls_cert", "tls_key", "reload", "log_level", "log_format", "no_access_log"}
+IN_A_PROCESS = {
+    *("tls_cert", "tls_key", "reload", "factory"),
+    *("log_level", "log_format", "no_access_log"),
+}
 
 
 def test_every_flag_has_a_row() -> None:
@@ -218,6 +221,7 @@ IDLE = [
     (("--tls-key", "k"), "--tls-key needs --tls-cert"),
     (("--proxy-protocol",), "--proxy-protocol needs --forwarded-allow-ips"),
     (("--reload",), "--reload needs an app"),
+    (("--factory",), "--factory needs an app"),
 ]
 
 

@@ -315,7 +315,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self.grant: Grant | None = Grant(subscribe=selection_of(["news"]), subject="me")
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked = 0
 
     async def __call__(self, event: H3Event) -> Grant | None:
@@ -331,12 +331,13 @@ class Sessions:
 RECHECK = Limits(recheck_interval=100)
 
 
-@table(
+@pytest.mark.parametrize(  # each ends the nursery of its server
     "change",
     [
         {"grant": None},
         {"error": HTTPError(401)},
         {"error": HTTPError(403)},
+        {"error": ExceptionGroup("in a nursery", [HTTPError(401), HTTPError(403)])},
         {"grant": Grant(subscribe=selection_of([]), subject="me")},
         {"grant": Grant(subscribe=None, subject="me")},
     ],
@@ -359,11 +360,20 @@ async def test_rights_that_are_gone_end_a_stream(
         assert client.state.counts.closings == {CloseReason.AUTH_EXPIRED: 1}
 
 
-@pytest.mark.parametrize("error", [OSError("database"), HTTPError(503)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("database"),
+        HTTPError(503),
+        ExceptionGroup("in a nursery", [HTTPError(503), HTTPError(401)]),
+        GeneratorExit(),
+        SystemExit(1),
+    ],
+)
 async def test_trouble_ends_no_stream(
     nursery: trio.Nursery,
     autojump_clock: MockClock,  # noqa: ARG001 - time that jumps
-    error: Exception,
+    error: BaseException,
 ) -> None:
     """An authenticator that fails is asked again the next time."""
     sessions = Sessions()
@@ -373,6 +383,15 @@ async def test_trouble_ends_no_stream(
         await trio.sleep(500)
         assert 4 <= server.access.statistics().recheck_failures <= 6
         assert server.hub.statistics().subscribers == 1
+
+
+async def test_refusals_of_several_tasks_are_one(nursery: trio.Nursery) -> None:
+    """An authenticator that refuses out of a nursery refuses, and is counted as one that does."""
+    sessions = Sessions()
+    sessions.error = ExceptionGroup("in a nursery", [HTTPError(401), HTTPError(401)])
+    async with run_hub_server(nursery, authenticator=sessions) as server:
+        assert await server.status(with_header(READ, "X-Session: 7")) == 401
+        assert server.access.statistics().unauthorized == 1
 
 
 async def test_a_grant_that_is_over_is_none(nursery: trio.Nursery) -> None:

@@ -27,7 +27,7 @@ from h3trio._server.sockets.systemd import notify, watchdog_interval
 
 from . import hub, listen
 from . import reload as _reload
-from .load_app import describe, load
+from .load_app import FACTORY, describe, load
 from .signals import GRACE, StopSignals
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def add_arguments(parser: Options) -> None:
     parser.description = "Serve the hub, or an app."
     parser.epilog = EXAMPLES + textwrap.fill(GRAMMAR + ".", 79)
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
+    parser.add_switch(FACTORY, help="the app is a function: call it, and serve what it returns")
     parser.add_switch(
         _reload.FLAG, help="start again when a Python file changes, to develop an app"
     )
@@ -88,6 +89,8 @@ def _level(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return the exit status."""
     settings = settings_from(arguments)
+    if not arguments.app:
+        refuse(arguments, ["factory"], "needs an app: the hub is made by h3trio itself")
     if arguments.reload:
         if not arguments.app:
             fail(f"{_reload.FLAG} needs an app: the hub has no files of yours")
@@ -102,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     listening = listen.listening_from(arguments, os.environ)
     if arguments.app:
         refuse(arguments, arguments.hub_options, f"is the hub's, and {arguments.app} is served")
-        handler, what = load(arguments.app), arguments.app
+        handler = load(arguments.app, is_factory=arguments.factory)
+        what = arguments.app
     else:
         parts = hub.hub_from(arguments, settings)
         handler, settings, what = parts.app(), parts.settings, parts.store
@@ -129,7 +133,9 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
         try:
             with starting:
                 server = await nursery.start(serving)
-        except Exception as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
+        except (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - binding and the app's lifespan fail in many ways
             nursery.cancel_scope.cancel(reason="the server didn't start")
             return describe(exc)
         if server is not None:

@@ -1,4 +1,4 @@
-"""The app that `serve` is told to run: `module:app` or `path.py:app`, imported.
+"""The app that `serve` is told to run: `module:app` or `path.py:app`, imported or made.
 
 A failure on the way is said in one line: the code is the user's, and a traceback through ours
 shows nothing of it.
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
+import trio
+
+import h3trio
 from h3trio._cli.options import fail
-from h3trio._nursery import members
+from h3trio._nursery import bare
+from h3trio._server.callables import HANDLER, require_async, takes
 from h3trio.hub import HistoryError
 
 if TYPE_CHECKING:
@@ -23,17 +28,47 @@ if TYPE_CHECKING:
     from h3trio._server.event import Handler
 
 
-def load(target: str) -> Handler:
-    """Import `module:attribute` or `path.py:attribute`; exit 2 with one line if that fails."""
+FACTORY: Final = "--factory"
+_NOT_THEIRS: Final = tuple(f"{Path(inspect.getfile(each)).parent}/" for each in (h3trio, trio))
+
+
+def load(target: str, *, is_factory: bool = False) -> Handler:
+    """Import `module:attribute` or `path.py:attribute`; exit 2 with one line if that fails.
+
+    A factory is called without arguments, and what it returns is the app.
+    """
     name, colon, attribute = target.rpartition(":")
     if not colon or not name or not attribute:
         fail(f"{target!r} is not of the form module:app or path.py:app")
-    handler = getattr(_import(name), attribute, None)
-    if handler is None:
+    app: object = getattr(_import(name), attribute, None)
+    if app is None:
         fail(f"{name} has no attribute {attribute!r}")
-    if not callable(handler):
-        fail(f"{target} is not an app: {handler!r} can't be called")
-    return cast("Handler", handler)
+    if is_factory:
+        app, target = _make(app, target), f"{target}()"
+    try:
+        require_async(app, HANDLER)
+    except TypeError as exc:
+        if not is_factory and callable(app) and takes(app, 0):
+            fail(f"{target} is not an app; if it returns one, give {FACTORY} as well ({exc})")
+        fail(f"{target} is not an app: {exc}")
+    return cast("Handler", app)
+
+
+def _make(factory: object, target: str) -> object:
+    if not callable(factory) or not takes(factory, 0):
+        fail(
+            f"{target} is no factory, as it can't be called without arguments: leave out {FACTORY}"
+        )
+    try:
+        app: object = factory()
+    except SystemExit as exc:
+        fail(f"{target} ended the program: exit status {exc.code}")
+    except Exception as exc:  # noqa: BLE001 - whatever the app's code raises is said in one line
+        fail(f"{target} failed: {describe(exc)}")
+    if inspect.iscoroutine(app):
+        app.close()
+        fail(f"{target} is async, and a factory is a def: it is called before the event loop runs")
+    return app
 
 
 def _import(name: str) -> ModuleType:
@@ -48,8 +83,9 @@ def _import(name: str) -> ModuleType:
     except SystemExit as exc:
         fail(f"{name} ended the program while it was imported: exit status {exc.code}")
     except Exception as exc:  # noqa: BLE001 - whatever the app's code raises is said in one line
-        if isinstance(exc, ModuleNotFoundError) and _is_part(exc.name, name):
-            fail(f"there is no module {exc.name!r}")
+        cause = bare(exc)
+        if isinstance(cause, ModuleNotFoundError) and _is_part(cause.name, name):
+            fail(f"there is no module {cause.name!r}")
         fail(f"{name} can't be imported: {describe(exc)}")
 
 
@@ -74,8 +110,7 @@ def _import_file(path: Path) -> ModuleType:
 
 def describe(exc: BaseException) -> str:
     """Say in one line what failed in the app's code, and where."""
-    while len(inner := members(exc)) == 1:
-        exc = inner[0]
+    exc = bare(exc)
     if isinstance(exc, SyntaxError):
         return f"{type(exc).__name__}: {exc}"
     if isinstance(exc, OSError) and exc.filename is None:
@@ -83,5 +118,7 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, HistoryError):
         return str(exc)
     frames = traceback.extract_tb(exc.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    # Where the app calls us with what is refused, its own line is the one to mend.
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)] or frames
+    where = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
     return f"{type(exc).__name__}: {exc}{where}"

@@ -232,10 +232,10 @@ class StreamTransport(Transport):
                 await self._stream.send_eof()
 
     def reset_at_close(self, *, on: bool) -> None:
+        # TLS is closed by force, so without `close_notify`.
         below: object = self._stream
-        while isinstance(below, trio.SSLStream):
-            # It is closed by force, so without `close_notify`.
-            below = below.transport_stream
+        while (inner := getattr(below, "transport_stream", None)) is not None:
+            below = inner
         if isinstance(below, trio.SocketStream):
             with contextlib.suppress(OSError, trio.ClosedResourceError):
                 below.setsockopt(SOL_SOCKET, SO_LINGER, _linger(on=on))

@@ -247,8 +247,11 @@ class AccessControl:
             return None
         try:
             grant = await self._authenticator(event)
-        except HTTPError as exc:
-            raise self._counted(exc) from None
+        except Exception as exc:
+            refusal = HTTPError.of(exc)
+            if refusal is None:
+                raise
+            raise self._counted(refusal) from None
         if grant is not None:
             self._check_end(grant)
             event.subject = grant.subject

@@ -100,13 +100,9 @@ class Revalidator:
             async with limiter:
                 grant = await self._ask(stream, authenticator)
             self._take(stream, grant)
-        except _PASSING:
-            raise
         except BaseException as exc:
-            if isinstance(exc, BaseExceptionGroup):
-                group = cast("BaseExceptionGroup[BaseException]", exc)
-                if group.subgroup(_PASSING) is not None:
-                    raise
+            if _passes(exc):
+                raise
             # It must not end every stream: a database that restarts is no revocation.
             self.counts["recheck_failures"] += 1
             logger.exception("%s: asking for its rights again failed", stream.event)
@@ -125,12 +121,22 @@ class Revalidator:
         try:
             with trio.fail_after(self.timeout):
                 return await authenticator(stream.event)
-        except HTTPError as exc:
-            if exc.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
+        except BaseException as error:
+            refusal = None if _passes(error) else HTTPError.of(error)
+            if refusal is None:
+                raise
+            if refusal.status < 500:  # noqa: PLR2004 - not the authenticator's own trouble
                 return None
-            logger.warning("%s: asking for its rights again: %s", stream.event, exc)
+            logger.warning("%s: asking for its rights again: %s", stream.event, refusal)
         self.counts["recheck_failures"] += 1
         return stream.grant
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error isn't the authenticator's own, or holds one that isn't."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(_PASSING) is not None
+    return isinstance(error, _PASSING)
 
 
 @final

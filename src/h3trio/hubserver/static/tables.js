@@ -17,6 +17,7 @@ const DROPS = /** @type {Record<string, string>} */ ({
   auth_expired: "token expired",
   handler_error: "error in a handler",
   protocol_error: "not HTTP",
+  timeout: "the request stalled",
 })
 
 export class Tables {
