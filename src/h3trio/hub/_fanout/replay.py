@@ -24,7 +24,7 @@ import trio
 
 from h3trio._wire.batch import Batch
 from h3trio._wire.event import SSEEvent
-from h3trio.hub._history.errors import DamagedError
+from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.record import CURSOR, RESET, Page
 from h3trio.hub._history.selection import Turn
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .record import Page
-
 
 class HistoryError(Exception):
     """The store can't be used, and nothing was stored: for the operator to look at.
@@ -18,23 +13,6 @@ class HistoryError(Exception):
 
 class HistoryFullError(HistoryError):
     """The store has no room, and trimming made none. Nothing was stored; try later."""
-
-
-class DamagedError(HistoryError):
-    """A record, or what belongs to it, can't be read.
-
-    Args:
-        message: what is damaged.
-        position: the record's, `None` if that isn't known.
-        page: the records in front of it, if some were read.
-    """
-
-    def __init__(
-        self, message: str, *, position: int | None = None, page: Page | None = None
-    ) -> None:
-        super().__init__(message)
-        self.position = position
-        self.page = page
 
 
 class OutcomeUnknownError(HistoryError):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from h3trio.hub._history.errors import DamagedError
+from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
 from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic

@@ -15,7 +15,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from h3trio.hub._history.errors import DamagedError
+from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.record import Record
 
 if TYPE_CHECKING:

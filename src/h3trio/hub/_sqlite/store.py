@@ -10,8 +10,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
+from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.epochs import Epochs
-from h3trio.hub._history.errors import DamagedError, HistoryError
+from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
 from h3trio.hub._history.record import Appended, Record, answer_repetition
