@@ -17,6 +17,8 @@ from ._history.history import Durability as Durability
 from ._history.history import History as History
 from ._history.history import HistoryStatistics as HistoryStatistics
 from ._history.memory import MemoryHistory as MemoryHistory
+from ._history.recent import Recent as Recent
+from ._history.recent import read_recent as read_recent
 from ._history.record import Appended as Appended
 from ._history.record import Page as Page
 from ._history.record import Record as Record

@@ -429,6 +429,11 @@ class Hub:
         return self._snapshots.topics(limit)
 
     @property
+    def history(self) -> History:
+        """The history that keeps its log, to read from."""
+        return self._history
+
+    @property
     def last_event_id(self) -> str:
         """The cursor at the head of the log."""
         return self._history.epochs.format(self._history.log.head)

@@ -5,7 +5,7 @@
     POST   /events/TOPIC        publish
     DELETE /events/TOPIC        purge
     GET    /healthz/live, /healthz/ready
-    GET    /, /static/NAME      the dashboard
+    GET    /, /static/NAME      the dashboard, and /dashboard/events for its list
     GET    /statistics          how the hub is doing, once or as a stream
     GET    /metrics             the same for Prometheus
 
@@ -29,6 +29,7 @@ from ._browser import add_browser_safety
 from ._errors import hub_errors
 from ._monitoring.dashboard import add_dashboard
 from ._monitoring.routes import add_monitoring
+from ._monitoring.samples import Samples
 from ._publish import publish
 from ._query import check_query, topic_parameter
 
@@ -76,11 +77,13 @@ def create_app(
         raise ValueError("give anonymous to AccessControl, not beside it")
     access = access or AccessControl(anonymous=anonymous)
     hub = hub or Hub(settings=access.limits.hub_settings())
+    samples = Samples(hub)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with hub, trio.open_nursery() as nursery:
             nursery.start_soon(access.run, name="h3trio hub access")
+            nursery.start_soon(samples.run, name="h3trio hub samples")
             yield
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
@@ -89,7 +92,7 @@ def create_app(
     _add_events(app, hub, access, cursor=_CURSOR[cursor])
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
-    add_monitoring(app, hub, access)
+    add_monitoring(app, hub, access, samples)
     return app
 
 

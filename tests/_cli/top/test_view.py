@@ -58,6 +58,12 @@ def test_one_snapshot_in_lines() -> None:
     ]
 
 
+def test_who_watches_is_not_counted() -> None:
+    """Connections and streams are without those of `top` and of dashboards."""
+    watched = snapshot(60, 120, watchers={"streams": 2})
+    assert dict(view(watched, None).facts)["connections"] == "1, 0 of them streams"
+
+
 def test_rates_are_those_between_two() -> None:
     """Of a hub started anew, those since then; of a topic new among the busiest, none is known."""
     facts = dict(view(snapshot(62, 130), snapshot(60, 120)).facts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tools import missing, require_corpus
 
 import h3trio.hubserver
+from h3trio.hubserver._monitoring.samples import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,17 +73,17 @@ answer({
 RATES = """
 const { Rates, WINDOW } = await import(`${given}/rates.js`)
 const rates = new Rates()
-const add = (time, uptime, hub, server) => rates.add({ time, uptime, hub, server })
-add(100, 10, { published: 5, delivered: 50, delivered_bytes: 500 }, { connections: 3 })
-add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900 }, { connections: 4 })
-add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900 }, { connections: 4 })
-add(104, 14, { published: 9 }, undefined)
-add(110, 1, { published: 2, delivered: 20, delivered_bytes: 200 }, { connections: 1 })
+const add = (time, uptime, counts) => rates.add({ time, uptime, ...counts })
+add(100, 10, { published: 5, delivered: 50, delivered_bytes: 500, subscribers: 3 })
+add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900, subscribers: 4 })
+add(102, 12, { published: 9, delivered: 90, delivered_bytes: 900, subscribers: 4 })
+add(104, 14, { published: 9 })
+add(110, 1, { published: 2, delivered: 20, delivered_bytes: 200, subscribers: 1 })
 const samples = rates.samples
-add(110 + WINDOW, 1 + WINDOW, {}, {})
+add(110 + WINDOW, 1 + WINDOW, {})
 const length = rates.samples.length
 
-const hub = (time, uptime, published) => add(time, uptime, { published }, undefined)
+const hub = (time, uptime, published) => add(time, uptime, { published })
 const shown = () => rates.samples.slice(-3).map(({ time, published }) => [time, published])
 hub(1000, 300, 0)
 hub(1001, 301, 5)
@@ -93,7 +94,11 @@ hub(-2599, 304, 25)
 const setBack = shown()
 hub(5000, 3, 100)
 hub(5010, 8, 5000)
-answer([samples, length, slewed, setBack, shown()])
+const restarted = shown()
+
+rates.fill({ fields: ["time", "uptime", "published"], samples: [[5001, 4, 200], [5002, 5, 203]] })
+hub(5004, 7, 209)
+answer({ samples, length, slewed, setBack, restarted, filled: shown(), window: WINDOW })
 """
 
 STREAMS = """
@@ -331,18 +336,24 @@ def test_numbers_and_paths() -> None:
 
 def test_rates_of_totals() -> None:
     """A rate is what a total grew by in the hub's time; a restart or a set clock is a gap."""
-    samples, left, slewed, set_back, restarted = run_node(RATES, str(STATIC))
-    gap = {"published": None, "delivered": None, "bytes": None}
-    assert samples == [
-        {"time": 100, "connections": 3, **gap},
-        {"time": 102, "connections": 4, "published": 2, "delivered": 20, "bytes": 200},
-        {"time": 104, "connections": None, **gap, "published": 0},
-        {"time": 110, "connections": 1, **gap},
-    ]
-    assert left == 2
-    assert slewed == [[1000, None], [1000.5, 10]]
-    assert set_back == [[-2600, None], [-2599, 5]]
-    assert restarted == [[5000, None], [5010, None]]
+    found = run_node(RATES, str(STATIC))
+    gap = {"published": None, "delivered": None, "delivered_bytes": None}
+    rates = {"delivered": 20, "delivered_bytes": 200}
+    assert found == {
+        "samples": [
+            {"time": 100, "subscribers": 3, **gap},
+            {"time": 102, "subscribers": 4, "published": 2, **rates},
+            {"time": 104, "subscribers": None, **gap, "published": 0},
+            {"time": 110, "subscribers": 1, **gap},
+        ],
+        "length": 2,
+        "slewed": [[1000, None], [1000.5, 10]],
+        "setBack": [[-2600, None], [-2599, 5]],
+        "restarted": [[5000, None], [5010, None]],
+        # What the hub kept takes the place of what the page had of that time.
+        "filled": [[5001, None], [5002, 3], [5004, 3]],
+        "window": WINDOW,
+    }
 
 
 def test_streams_dont_hurry_each_other_on() -> None:

@@ -175,8 +175,12 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
         "requests",
         f"{step.rate('server', 'requests'):,.1f}/s, {total('server', 'requests')} in all",
     )
-    streams = total("server", "streams")
-    yield "connections", f"{total('server', 'connections')}, {streams} of them streams"
+    # Without those of `top` and of dashboards.
+    watching = number(now, "watchers", "streams")
+    connections, streams = (
+        max(0, number(now, "server", name) - watching) for name in ("connections", "streams")
+    )
+    yield "connections", f"{connections:,.0f}, {streams:,.0f} of them streams"
     behind = number(now, "hub", "subscribers") - number(now, "hub", "ready")
     found = f"{total('hub', 'replays')} replays, {total('hub', 'resets')} resets"
     yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {found}"

@@ -18,8 +18,10 @@ import trio
 from h3trio import HTTPError, Response, SSEEvent
 from h3trio.hubserver._query import check_query
 
+from .event_list import add_event_list
 from .metrics import make_metrics
 from .statistics import MIN_INTERVAL, Snapshots
+from .watchers import Watchers
 
 if TYPE_CHECKING:
     from h3trio import App, H3Event
@@ -27,25 +29,35 @@ if TYPE_CHECKING:
     from h3trio.hubserver._access.access import AccessControl
     from h3trio.metrics import Metrics
 
+    from .samples import Samples
+
 MAX_INTERVAL: Final = 60.0
 """Seconds between two snapshots of a stream: who wants fewer can ask for one at a time."""
 
 
-def add_monitoring(app: App, hub: Hub, access: AccessControl) -> None:
-    """Route `/statistics` and `/metrics` of a hub and its access control."""
-    snapshots = Snapshots(hub, access)
+def add_monitoring(app: App, hub: Hub, access: AccessControl, samples: Samples) -> None:
+    """Route `/statistics`, `/metrics` and the dashboard's list of events."""
+    watchers = Watchers()
+    snapshots = Snapshots(hub, access, samples, watchers)
+    add_event_list(app, hub, access, watchers)
     metrics: Metrics | None = None
 
     @app.get("/statistics")
     async def statistics(event: H3Event) -> Response | None:
+        is_stream = "text/event-stream" in event.headers.get("accept", "").lower()
+        if is_stream:
+            watchers.count_answer(event)
         grant = await access.check_statistics(event)
-        check_query(event, "interval")
-        if "text/event-stream" not in event.headers.get("accept", "").lower():
+        check_query(event, "interval", "samples")
+        if not is_stream:
             text, headers = snapshots.take(event.server_statistics()), {"Cache-Control": "no-store"}
             return Response(text, content_type="application/json", headers=headers)
         interval = _interval(event.query.get("interval"))
-        with access.stream(event, grant):
+        has_samples = _has_samples(event.query.get("samples"))
+        with access.stream(event, grant), watchers.streaming():
             async with event.start_sse() as writer:
+                if has_samples:
+                    await writer.send_event(SSEEvent(samples.json(), event="samples"))
                 while True:
                     text = snapshots.latest(event.server_statistics)
                     await writer.send_event(SSEEvent(text, event="statistics"))
@@ -59,6 +71,13 @@ def add_monitoring(app: App, hub: Hub, access: AccessControl) -> None:
         await access.check_operate(event)
         metrics = metrics or make_metrics(hub, access)
         return await metrics(event)
+
+
+def _has_samples(text: str | None) -> bool:
+    """Whether a stream is to begin with the samples; HTTPError 400 for what is neither word."""
+    if text not in (None, "on", "off"):
+        raise HTTPError(400, f"samples is on or off, not {text!r}")
+    return text == "on"
 
 
 def _interval(text: str | None) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from h3trio import ServerStatistics
     from h3trio.hub import Hub, LatencyStatistics, Selection
     from h3trio.hubserver._access.access import AccessControl
+
+    from .samples import Samples
+    from .watchers import Watchers
 
 MIN_INTERVAL: Final = 0.5
 """Seconds between two snapshots of a stream."""
@@ -49,7 +52,8 @@ class Snapshots:
 
     _hub: Hub
     _access: AccessControl
-    _began: float = field(default_factory=time.monotonic)
+    _samples: Samples
+    _watchers: Watchers
     _latest: str = ""
     _taken: float = -math.inf
 
@@ -65,12 +69,14 @@ class Snapshots:
         apart = ("history", "topics", *_LATENCIES)
         snapshot = {
             "time": time.time(),
-            "uptime": time.monotonic() - self._began,
+            "uptime": self._samples.uptime,
             "version": h3trio.__version__,
             "server": server,
             "hub": {name: value for name, value in _plain(hub).items() if name not in apart},
             "history": hub.history,
             "access": self._access.statistics(),
+            "takes_tokens": self._access.has_authenticator,
+            "watchers": self._watchers,
             "topics_total": hub.topics,
             "topics": self._hub.busiest_topics(MAX_TOPICS),
             "slow": self._slow(),

@@ -18,7 +18,7 @@ import { Token } from "./token.js"
 const PATIENCE = 10_000
 const HIDDEN_FOR = 30_000
 
-const FORMATS = /** @type {Record<string, (value: number | null) => string>} */ ({ bytes, connections: count })
+const FORMATS = /** @type {Record<string, (value: number | null) => string>} */ ({ delivered_bytes: bytes, subscribers: count })
 
 const state = byId("state", HTMLElement)
 const more = byId("state-more", HTMLElement)
@@ -32,6 +32,7 @@ const plots = [...document.querySelectorAll("figure")].map(
 let snapshot = {}
 
 const token = new Token(() => {
+  publisher.forget()
   statistics.resume()
   events.stream.resume()
 })
@@ -43,7 +44,10 @@ const tables = new Tables((topic) => events.subscribe(topic))
 const statistics = new EventStream({
   token: () => token.value,
   onEvents: (arrived) => {
-    for (const { type, data } of arrived) if (type === "statistics") show(JSON.parse(data))
+    for (const { type, data } of arrived) {
+      if (type === "samples") rates.fill(JSON.parse(data))
+      else if (type === "statistics") show(JSON.parse(data))
+    }
   },
   onState: () => {
     events.stream.follow(statistics)
@@ -51,12 +55,12 @@ const statistics = new EventStream({
   },
   patience: PATIENCE,
 })
-new Publisher(token)
+const publisher = new Publisher(token)
 
 /** @param {any} arrived */
 function show(arrived) {
   snapshot = arrived
-  rates.add(arrived)
+  rates.add({ ...arrived.hub, time: arrived.time, uptime: arrived.uptime })
   for (const plot of plots) plot.draw(rates.samples)
   tables.show(arrived)
   tell()
@@ -89,15 +93,28 @@ function set(name, words) {
   document.title = name === "live" || name === "connecting" ? "h3trio hub" : `${words} – h3trio hub`
 }
 
+/** Say once what was refused, and show nothing that would stay empty. */
 function tellRefused() {
-  const { name, status, detail } = statistics.state
-  if (name !== "refused") refused.hidden = true
-  else if (refused.hidden) {
-    const text = status === 404 ? "This hub gives no statistics." : `The hub refused its statistics (${status}): ${detail}`
-    const retry = /** @type {[string, () => void]} */ (["Try again", () => statistics.resume()])
-    const ask = /** @type {[string, () => void]} */ (["Enter a token", () => token.ask()])
-    refuse(refused, text, ...(status === 401 || status === 403 ? [ask, retry] : [retry]))
+  const [own, theirs] = [statistics.state, events.stream.state]
+  const both = own.name === "refused" && theirs.name === "refused" && own.status === theirs.status
+  for (const [name, { name: is }] of /** @type {const} */ ([["statistics", own], ["events", theirs]])) {
+    // While it is tried again it isn't there yet.
+    if (is === "refused") document.body.dataset[name] = both ? "both" : "refused"
+    else if (is !== "connecting") delete document.body.dataset[name]
   }
+  const isTaken = [own, theirs].some(({ name }) => name === "open") && snapshot.takes_tokens !== false
+  token.tell(isTaken ? "taken" : own.status === 401 || theirs.status === 401 ? "refused" : "unknown")
+  if (own.name !== "refused") return void (refused.hidden = own.name !== "connecting" || refused.hidden)
+  const what = both ? "its statistics and its events" : "its statistics"
+  const text = own.status === 404 ? "This hub gives no statistics." : `The hub refused ${what} (${own.status}): ${own.detail}`
+  if (!refused.hidden && refused.firstChild?.textContent === text) return
+  const retry = /** @type {[string, () => void]} */ (["Try again", resumeBoth])
+  const ask = /** @type {[string, () => void]} */ (["Enter a token", () => token.ask()])
+  refuse(refused, text, ...(own.status === 401 || own.status === 403 ? [ask, retry] : [retry]))
+}
+
+function resumeBoth() {
+  for (const stream of [statistics, events.stream]) if (stream.state.name === "refused") stream.resume()
 }
 
 /** Count down to the next try. */
@@ -131,6 +148,6 @@ function tryBoth() {
   events.stream.tryNow()
 }
 
-statistics.open("statistics?interval=1")
+statistics.open("statistics?interval=1&samples=on")
 events.subscribe()
 mindVisibility()

@@ -37,6 +37,14 @@ export function say(where, text) {
 }
 
 /**
+ * Make the parts of a text of the hub's, so that no line ends within a flag, behind one of its hyphens.
+ * @param {string} text
+ */
+export function unbroken(text) {
+  return text.split(/(--[\w-]+)/).map((part, n) => (n % 2 ? element("span", "flag", part) : part))
+}
+
+/**
  * Say in the place of what was refused that it was, and what to do about it.
  * @param {HTMLElement} where
  * @param {string} text
@@ -49,7 +57,7 @@ export function refuse(where, text, ...buttons) {
     button.addEventListener("click", act)
     return button
   })
-  where.replaceChildren(element("p", "", text), element("p", "buttons", ...made))
+  where.replaceChildren(element("p", "", ...unbroken(text)), element("p", "buttons", ...made))
   where.hidden = false
 }
 

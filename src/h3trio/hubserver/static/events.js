@@ -2,17 +2,17 @@
 /**
  * The list of events, and the form that chooses them.
  *
- * An event doesn't carry its topics, so the hub does the choosing: another topic is another
- * stream. What arrives is drawn once a frame at most, and only what stays in the list.
+ * Another topic is another stream. Its events come as JSON, for what `/events` sends says neither
+ * topics nor times, and of a crowd of them only the newest. What arrives is drawn once a frame at
+ * most, and only what stays in the list.
  */
 import { byId, element, refuse, say } from "./dom.js"
-import { bytes, clock, count, some } from "./format.js"
+import { bytes, count, moment, some } from "./format.js"
 import { EventStream } from "./stream.js"
 
 /** @typedef {import("./sse.js").StreamEvent} StreamEvent */
 
 const MOST_SHOWN = 200
-const MOST_CHARACTERS = 20_000
 const SUMMARY_CHARACTERS = 200
 // A hub sends a comment after 15 s of silence, but its `--heartbeat-interval` may be minutes, and a
 // page that is less patient would come back for ever. The statistics come each second, and find a
@@ -32,7 +32,6 @@ export class EventList {
   #pause = byId("pause", HTMLButtonElement)
   /** @type {HTMLElement[]} what isn't drawn yet, the oldest first */
   #waiting = []
-  #seen = 0
   #isDue = false
   #isPaused = false
   /** @type {string | null} the id behind which a lost stream goes on, until something comes */
@@ -71,28 +70,29 @@ export class EventList {
     if (topic !== undefined) this.#field("topic").value = topic
     const chosen = this.#field("topic").value
     const from = this.#field("from").value
-    // Not as an event: a `fetch` whose cache is off looks like an EventSource, and reads the head.
-    const query = new URLSearchParams({ cursor: "off" })
+    const query = new URLSearchParams()
     if (chosen) query.set("topic", chosen)
-    if (from === "oldest") query.set("first", "oldest")
     if (from === "last") query.set("first", this.#field("count").value)
     this.#setPaused(false)
     this.#clear()
     this.#lostBehind = null
     say(this.#title, chosen ? `Events on ${chosen}` : "Events")
-    this.stream.open(`events?${query}`)
+    this.stream.open(`dashboard/events${query.size ? `?${query}` : ""}`)
   }
 
-  /** @param {StreamEvent[]} events */
-  #take(events) {
-    this.#seen += events.length
+  /** @param {StreamEvent[]} arrived */
+  #take(arrived) {
+    const events = arrived.filter(({ type }) => type !== "begin")
+    if (!events.length) return
     if (this.#lostBehind !== null) {
       const from = this.#lostBehind ? `on behind ${this.#lostBehind}` : "with what comes"
       this.#waiting.push(note(`Back after a lost connection, and went ${from}`))
       this.#lostBehind = null
     }
     // Of a burst only the end stays in the list, so only that is made.
-    for (const event of events.slice(-MOST_SHOWN)) this.#waiting.push(row(event))
+    for (const { type, data } of events.slice(-MOST_SHOWN)) {
+      this.#waiting.push(type === "gap" ? note(gapText(JSON.parse(data).gap), "gap") : row(JSON.parse(data)))
+    }
     this.#waiting = this.#waiting.slice(-MOST_SHOWN)
     this.#drawSoon()
   }
@@ -117,7 +117,6 @@ export class EventList {
 
   #clear() {
     this.#waiting = []
-    this.#seen = 0
     this.#list.replaceChildren()
     this.#tellCount()
   }
@@ -130,11 +129,11 @@ export class EventList {
   }
 
   #tellCount() {
-    const seen = some(this.#seen, "event")
-    const shown = this.#seen > MOST_SHOWN ? `, the newest ${MOST_SHOWN} shown` : ""
+    const shown = this.#list.children.length
+    const seen = shown < MOST_SHOWN ? some(this.#list.querySelectorAll(":scope > :not(.note)").length, "event") : `the newest ${MOST_SHOWN}`
     const paused = `paused, ${count(this.#waiting.length)}${this.#waiting.length < MOST_SHOWN ? "" : " or more"} new`
-    say(this.#count, this.#isPaused ? paused : seen + shown)
-    this.#empty.hidden = this.#list.children.length > 0 || !this.#refused.hidden
+    say(this.#count, this.#isPaused ? paused : seen)
+    this.#empty.hidden = shown > 0 || !this.#refused.hidden
   }
 
   /** @param {import("./stream.js").State} state */
@@ -164,17 +163,27 @@ export class EventList {
   }
 }
 
-/** @param {StreamEvent} event */
-function row({ type, data, id }) {
-  if (type === "reset") return note(resetText(data), "gap")
-  const shown = data.length > MOST_CHARACTERS ? `${data.slice(0, MOST_CHARACTERS)}…` : data
+/**
+ * @typedef {object} Shown
+ * @property {string} id
+ * @property {string[]} topics those that may be named
+ * @property {boolean} private
+ * @property {number} published Unix time in seconds
+ * @property {string} type
+ * @property {string} data its beginning, if it is long
+ * @property {number} size bytes of the whole data
+ */
+
+/** @param {Shown} event */
+function row({ id, topics, private: isPrivate, published, type, data, size }) {
+  const shown = new TextEncoder().encode(data).length < size ? `${data}…` : data
   const head = shown.slice(0, SUMMARY_CHARACTERS)
   const isLong = head.includes("\n") || shown.length > SUMMARY_CHARACTERS
   const tag = type === "message" ? [] : [element("span", "type", type), " "]
-  const made = element("li", "", element("time", "quiet", clock(new Date())))
+  const topic = element("span", "topic", topics.join(", "), ...(isPrivate ? [element("span", "quiet", " private")] : []))
+  const made = element("li", "", time(new Date(1000 * published)), topic)
   if (isLong) {
-    const size = bytes(new TextEncoder().encode(data).length)
-    const summary = element("summary", "", element("span", "quiet", `${size} `), ...tag, head.replaceAll("\n", " "))
+    const summary = element("summary", "", element("span", "quiet", `${bytes(size)} `), ...tag, head.replaceAll("\n", " "))
     made.append(element("details", "data", summary, element("pre", "", shown)))
   } else {
     made.append(element("span", "data", ...tag, shown))
@@ -188,21 +197,20 @@ function row({ type, data, id }) {
  * @param {string} kind
  */
 function note(text, kind = "") {
-  return element("li", `note ${kind}`, element("time", "quiet", clock(new Date())), element("span", "data", text))
+  return element("li", `note ${kind}`, time(new Date()), element("span", "data", text))
 }
 
-/**
- * Say in words what the hub's own event `reset` says.
- * @param {string} data
- */
-function resetText(data) {
-  try {
-    const { reason, id } = JSON.parse(data)
-    if (reason === "unknown") return `Gap: the hub doesn't know the id ${id}. What it has follows.`
-    if (reason === "trimmed") return "Gap: what came in between is no longer kept. What is left follows."
-    if (reason === "lagged") return "Gap: this page was too slow. It goes on with what comes."
-    return `Gap: ${reason}`
-  } catch {
-    return `Gap: ${data}`
-  }
+/** @param {Date} date */
+function time(date) {
+  const made = element("time", "quiet", moment(date, new Date()))
+  made.setAttribute("datetime", date.toISOString())
+  made.title = date.toLocaleString()
+  return made
+}
+
+/** @param {string} gap */
+function gapText(gap) {
+  if (gap === "unknown") return "Gap: the hub doesn't know the last event of this list any more. What it has follows."
+  if (gap === "trimmed") return "Gap: what came in between is no longer kept. What is left follows."
+  return `Left out: more came at once than the newest ${MOST_SHOWN}.`
 }

@@ -62,7 +62,14 @@ export function latency(seconds) {
   return `${value < 10 ? ONE_DIGIT.format(value) : Math.round(value)} ${unit}`
 }
 
-/** @param {Date} date */
-export function clock(date) {
-  return date.toTimeString().slice(0, 8)
+/**
+ * A moment, with its day unless that is today.
+ * @param {Date} date
+ * @param {Date} now
+ */
+export function moment(date, now) {
+  const clock = date.toTimeString().slice(0, 8)
+  if (date.toDateString() === now.toDateString()) return clock
+  const [year, month, day] = [date.getFullYear(), date.getMonth() + 1, date.getDate()]
+  return `${[year, month, day].map((part) => String(part).padStart(2, "0")).join("-")} ${clock}`
 }

@@ -3,7 +3,8 @@
  * One small plot: a line with its area, against time, in SVG.
  *
  * The scale is that of the window's highest value, rounded up to 1, 2, 3 or 5 times a power of ten,
- * so that it seldom moves. Under the pointer the number above is that of the past.
+ * so that it seldom moves. It is marked at each minute. Under the pointer the number above is that of
+ * the past.
  */
 import { NOTHING } from "./format.js"
 import { WINDOW } from "./rates.js"
@@ -14,6 +15,7 @@ const SVG = "http://www.w3.org/2000/svg"
 const [WIDTH, HEIGHT] = [WINDOW, 100]
 // Longer without a sample, and the line is broken.
 const GAP = 3.5
+const MINUTES = Array.from({ length: WIDTH / 60 + 1 }, (_, n) => `M${60 * n} 0V${HEIGHT}`).join("")
 
 export class Plot {
   #format
@@ -36,7 +38,7 @@ export class Plot {
    */
   constructor(figure, format) {
     this.#format = format
-    this.#key = /** @type {"published" | "delivered" | "bytes" | "connections"} */ (figure.dataset.key)
+    this.#key = /** @type {"published" | "delivered" | "delivered_bytes" | "subscribers"} */ (figure.dataset.key)
     this.#value = find(figure, ".value")
     this.#when = find(figure, ".when")
     this.#top = find(figure, ".top")
@@ -45,7 +47,7 @@ export class Plot {
     this.#area = shape("path", { class: "area" })
     this.#line = shape("path", { class: "line" })
     this.#cursor = shape("path", { class: "cursor" })
-    this.#svg.append(this.#area, this.#line, this.#cursor)
+    this.#svg.append(shape("path", { class: "minutes", d: MINUTES }), this.#area, this.#line, this.#cursor)
     plot.prepend(this.#svg)
     plot.addEventListener("pointermove", (move) => {
       const box = plot.getBoundingClientRect()
@@ -76,7 +78,7 @@ export class Plot {
     const shown = this.#pointer === null || !now ? now : nearest(this.#samples, now.time - WINDOW * (1 - this.#pointer))
     const ago = now && shown ? Math.round(now.time - shown.time) : 0
     this.#value.textContent = shown ? this.#format(shown[this.#key]) : NOTHING
-    this.#when.textContent = ago ? `${ago} s ago` : `last ${WINDOW / 60} min`
+    this.#when.textContent = ago ? `${ago} s ago` : ""
     const at = this.#pointer === null || !now || !shown ? null : WIDTH - (now.time - shown.time)
     this.#cursor.setAttribute("d", at === null ? "" : `M${at} 0V${HEIGHT}`)
     const highest = this.#top.textContent || NOTHING
@@ -86,7 +88,7 @@ export class Plot {
 
 /**
  * @param {Sample[]} samples
- * @param {"published" | "delivered" | "bytes" | "connections"} key
+ * @param {"published" | "delivered" | "delivered_bytes" | "subscribers"} key
  * @param {number} top the value at the upper edge
  */
 function paths(samples, key, top) {

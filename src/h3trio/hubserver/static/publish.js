@@ -3,7 +3,7 @@
  * The form that publishes. A publish without an answer is repeated under the same
  * `Idempotency-Key`, so that pressing the button again doesn't publish twice.
  */
-import { byId, say } from "./dom.js"
+import { byId, say, unbroken } from "./dom.js"
 import { refusalText } from "./stream.js"
 
 export class Publisher {
@@ -23,6 +23,11 @@ export class Publisher {
     this.#field("data").addEventListener("keydown", (key) => {
       if (key.key === "Enter" && (key.ctrlKey || key.metaKey)) this.#form.requestSubmit()
     })
+  }
+
+  /** Forget what was said of a refusal: there is another token. */
+  forget() {
+    if (this.#outcome.dataset.kind === "bad") this.#say("", "")
   }
 
   async #publish() {
@@ -58,7 +63,8 @@ export class Publisher {
    * @param {string} detail
    */
   #refused(status, detail) {
-    this.#say(`Refused (${status}): ${detail}`, "bad")
+    this.#say("", "bad")
+    this.#outcome.append(...unbroken(`Refused (${status}): ${detail}`))
     if (status !== 401 && status !== 403) return
     const button = document.createElement("button")
     button.type = "button"

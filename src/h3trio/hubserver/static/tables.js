@@ -37,7 +37,8 @@ export class Tables {
 
   /** @param {any} snapshot */
   show(snapshot) {
-    const { server = {}, hub = {}, history = {} } = snapshot
+    const { hub = {}, history = {} } = snapshot
+    const server = withoutWatchers(snapshot.server ?? {}, snapshot.watchers ?? {})
     say(byId("uptime", HTMLElement), duration(snapshot.uptime))
     say(byId("version", HTMLElement), snapshot.version ?? NOTHING)
     say(byId("store", HTMLElement), history.durability ?? NOTHING)
@@ -45,10 +46,9 @@ export class Tables {
     say(byId("delivered-total", HTMLElement), count(hub.delivered))
     say(byId("bytes-total", HTMLElement), bytes(hub.delivered_bytes))
     say(byId("streams", HTMLElement), some(server.streams, "stream"))
-    say(byId("subscribers", HTMLElement), some(hub.subscribers, "subscriber"))
     this.#showTopics(snapshot.topics ?? [], snapshot.topics_total)
     this.#showSlow(snapshot.slow ?? [], snapshot.time, hub)
-    this.#ended.show(endings(server, hub, snapshot.access ?? {}))
+    this.#ended.show(endings(server, hub, accessWithoutWatchers(snapshot.access ?? {}, snapshot.watchers ?? {})))
     this.#history.show(historyRows(hub, history))
     this.#latency.show(latencyRows(snapshot.latency ?? {}))
   }
@@ -92,6 +92,32 @@ export class Tables {
 }
 
 /**
+ * Take this page and other watchers off what the server counts: they are no clients of the hub.
+ * @param {any} server
+ * @param {any} watchers
+ */
+export function withoutWatchers(server, watchers) {
+  const closings = Object.entries(server.stream_closings ?? {}).map(([why, times]) => [
+    why,
+    times - (watchers.stream_closings?.[why] ?? 0),
+  ])
+  // Each connection that idles ends by it, those over which a page was loaded too.
+  const { keepalive_timeout: _, ...limits } = server.limits ?? {}
+  const streams = server.streams == null ? server.streams : server.streams - (watchers.streams ?? 0)
+  return { ...server, streams, limits, stream_closings: Object.fromEntries(closings) }
+}
+
+/**
+ * The same of what access control counts: a page without a good token is refused its streams.
+ * @param {any} access
+ * @param {any} watchers
+ */
+function accessWithoutWatchers(access, watchers) {
+  const { 401: unauthorized = 0, 403: forbidden = 0 } = watchers.refusals ?? {}
+  return { ...access, unauthorized: access.unauthorized - unauthorized, forbidden: access.forbidden - forbidden }
+}
+
+/**
  * Everything that ended or was turned away, what hurt first.
  * @param {any} server
  * @param {any} hub
@@ -99,7 +125,7 @@ export class Tables {
  */
 function endings(server, hub, access) {
   const { refused, refused_by_address, refused_streams } = server
-  const ended = Object.entries(server.stream_closings ?? server.closings ?? {})
+  const ended = Object.entries(server.stream_closings)
   return [
     ...kind("dropped", [...ended.filter(([why]) => !(why in ENDS)), ["lagged", hub.ended?.lagged]]),
     ...kind("gap told", [["history no longer kept", hub.resets]]),

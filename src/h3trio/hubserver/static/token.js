@@ -15,6 +15,7 @@ export class Token {
   #dialog = byId("token", HTMLDialogElement)
   #button = byId("token-open", HTMLButtonElement)
   #says = byId("token-says", HTMLElement)
+  #remove = byId("token-remove", HTMLButtonElement)
   #changed
 
   /** @param {() => void} changed called when there is another token, or none any more */
@@ -31,12 +32,13 @@ export class Token {
     })
     this.#input.addEventListener("input", () => say(this.#says, claims(this.#input.value)))
     form.querySelector("[value=cancel]")?.addEventListener("click", () => this.#dialog.close())
-    form.querySelector("[value=forget]")?.addEventListener("click", () => this.#set(null))
-    this.#label()
+    this.#remove.addEventListener("click", () => this.#set(null))
+    this.tell("unknown")
   }
 
   /** Open the dialog. */
   ask() {
+    this.#remove.hidden = this.value === null
     this.#input.value = this.value ?? ""
     say(this.#says, claims(this.#input.value))
     this.#dialog.showModal()
@@ -53,12 +55,18 @@ export class Token {
     if (value === null) sessionStorage.removeItem(KEY)
     else sessionStorage.setItem(KEY, value)
     this.#dialog.close()
-    this.#label()
+    this.tell("unknown")
     this.#changed()
   }
 
-  #label() {
-    say(this.#button, this.value === null ? "Token…" : "Token ✓")
+  /**
+   * Say beside the page how the hub took the token.
+   * @param {"taken" | "refused" | "unknown"} outcome
+   */
+  tell(outcome) {
+    const words = { taken: "Token ✓", refused: "Token refused", unknown: "Token" }
+    say(this.#button, this.value === null ? "Token…" : words[outcome])
+    this.#button.dataset.outcome = this.value === null ? "unknown" : outcome
   }
 }
 
