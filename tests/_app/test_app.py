@@ -574,3 +574,24 @@ async def test_lifespan() -> None:
     assert steps == ["enter", "leave"]
     async with App().lifespan():
         pass
+
+
+async def test_middleware_finds_the_handler() -> None:
+    """A method and a path lead to the handler that the request would go to, or to none."""
+    app = App()
+    assert list(app.handlers) == []
+
+    @app.get("/a/:b")
+    async def one(_event: H3Event) -> str:
+        await trio.lowlevel.checkpoint()
+        return "one"
+
+    @app.all("/all")
+    async def other(_event: H3Event) -> str:
+        await trio.lowlevel.checkpoint()
+        return "other"
+
+    assert list(app.handlers) == [one, other]
+    assert app.find_handler("GET", b"/a/%2F") is app.find_handler("HEAD", b"/a/x") is one
+    assert app.find_handler("PURGE", b"/all") is other
+    assert app.find_handler("POST", b"/a/x") is app.find_handler("GET", b"/b") is None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from helpers import connect, post, request
 
+from h3trio import H3Event, HTTPError
 from h3trio.hub import Hub
-from h3trio.hubserver import AnonymousAccess, create_app, hub_cors
+from h3trio.hubserver import AccessControl, AnonymousAccess, create_app, hub_cors
 from h3trio.hubserver._monitoring.dashboard import PAGE_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    import trio
     from helpers import Head
 
     from h3trio import App
@@ -139,6 +140,73 @@ async def test_streams_are_readable_for_listed_origins(
     assert head.headers["vary"] == "origin"
     assert head.headers.get("access-control-allow-origin") == (origin if allowed else None)
     assert head.headers.get("access-control-allow-credentials") == ("true" if allowed else None)
+
+
+async def test_routes_of_an_application_are_its_own(
+    subtests: pytest.Subtests, nursery: trio.Nursery, make: Make
+) -> None:
+    """What is added to the hub's app has none of its headers, CORS or refusals; the hub's has."""
+    app = make(GOOD)
+    site = f"Origin: {GOOD}"
+    other = "Origin: https://evil.example"
+
+    for register in (app.get("/page"), app.post("/"), app.get("/events/mine"), app.put("/page")):
+
+        @register
+        async def answer(_event: H3Event) -> str:
+            await trio.lowlevel.checkpoint()
+            return "<b>mine</b>"
+
+    @app.get("/broken")
+    async def fail(_event: H3Event) -> str:
+        await trio.lowlevel.checkpoint()
+        raise HTTPError(418)
+
+    asked = "Access-Control-Request-Method: PUT"
+    for raw, status in (
+        (request("/page"), 200),
+        (request("/page", site), 200),
+        (request("/page", method="HEAD"), 200),
+        (request("/broken"), 418),
+        (request("/events/mine"), 200),
+        (post(b"x", "/", other), 200),
+        (request("/page", other, method="PUT"), 200),
+        # The automatic answer, in which no site is let in.
+        (request("/page", site, asked, method="OPTIONS"), 204),
+    ):
+        with subtests.test(raw=raw):
+            head = await ask(nursery, app, raw)
+            assert head.status == status
+            names = {"content-security-policy", "x-content-type-options", "vary"}
+            names |= {"cross-origin-resource-policy", "access-control-allow-origin"}
+            assert names & set(head.headers) == set()
+    for raw, status in (
+        (request("/"), 200),
+        (request("/events/other"), 200),
+        (request("/nowhere"), 404),
+        (request("/page", method="DELETE"), 405),
+        (post(b"x", "/events/mine", other), 403),
+    ):
+        with subtests.test(raw=raw):
+            head = await ask(nursery, app, raw)
+            assert (head.status, head.headers["x-content-type-options"]) == (status, "nosniff")
+            assert head.headers["vary"] == "origin"
+
+
+async def test_a_name_is_refused_on_all_routes(nursery: trio.Nursery) -> None:
+    """A page that made its own name lead here reads nothing of an application's routes either."""
+    async with Hub() as hub:
+        app = create_app(hub, access=AccessControl(allowed_hosts=["hub.example.com"]))
+
+        @app.get("/page")
+        async def answer(_event: H3Event) -> str:
+            await trio.lowlevel.checkpoint()
+            return "mine"
+
+        for host, status in ((b"hub.example.com", 200), (b"evil.example", 421)):
+            raw = request("/page").replace(b"Host: test", b"Host: " + host)
+            assert (await ask(nursery, app, raw)).status == status
+        nursery.cancel_scope.cancel()
 
 
 async def test_preflight_of_a_publish(nursery: trio.Nursery, make: Make) -> None:

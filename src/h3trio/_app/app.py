@@ -19,7 +19,7 @@ from h3trio._server.event import response_from
 from .routing import Router, Unrouted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from h3trio._server.event import H3Event
@@ -77,6 +77,7 @@ class App:
     def __init__(self, *, lifespan: Lifespan | None = None) -> None:
         _check_lifespan(lifespan)
         self._router: Router[RouteHandler] = Router()
+        self._handlers: list[RouteHandler] = []
         # One of the two each; told apart here, as that is slow.
         self._steps: list[tuple[Before | None, Middleware | None]] = []
         self._lifespan = lifespan
@@ -141,6 +142,23 @@ class App:
         event.params = found.params  # made for this request: a copy would be held as well
         return _answer(event, await found.handler(event))
 
+    # -- for middleware that is for some routes
+
+    @property
+    def handlers(self) -> Sequence[RouteHandler]:
+        """The handlers of all routes in the order of their registration; it grows with them."""
+        return self._handlers
+
+    def find_handler(self, method: str, raw_path: bytes) -> RouteHandler | None:
+        """Return the handler that a request goes to; `None` without a route, which is 404 or 405.
+
+        Args:
+            method: in upper case.
+            raw_path: as `H3Event.raw_path` has it.
+        """
+        found = self._router.match(method, raw_path)
+        return None if isinstance(found, Unrouted) else found.handler
+
     # -- registration
 
     def use(self, middleware: _M) -> _M:
@@ -203,6 +221,7 @@ class App:
         def register(handler: _F) -> _F:
             require_async(handler, HANDLER)
             self._router.add(method, pattern, handler)
+            self._handlers.append(handler)
             return handler
 
         return register

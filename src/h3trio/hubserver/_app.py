@@ -58,12 +58,15 @@ def create_app(
 ) -> App:
     """Make the app of a hub; serving it runs the hub.
 
+    Routes that you add have none of its rights, security headers, CORS or refusals of other sites'
+    requests; `allowed_hosts` is for them too.
+
     Args:
         hub: not yet running; if not given, one in memory with the limits of `access`.
         anonymous: what may be done without a token; nothing beyond this machine if
             not given. Short for `access=AccessControl(anonymous=anonymous)`.
         access: the rights of all requests, and their limits.
-        cors: which other sites' pages may read, and publish where they have the right to;
+        cors: which other sites' pages may read the hub, and publish where they have the right to;
             without tokens they need it as `AnonymousAccess.allowed_origins` too.
         cursor: whether a stream opens with an event of type `cursor`: to whom asks as a browser's
             `EventSource`, to all, or to none. `?cursor=on` and `?cursor=off` decide for one stream.
@@ -88,11 +91,11 @@ def create_app(
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
     app = App(lifespan=lifespan)
-    add_browser_safety(app, access, cors=cors)
     _add_events(app, hub, access, cursor=_CURSOR[cursor])
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
     add_monitoring(app, hub, access, samples)
+    add_browser_safety(app, access, cors=cors)
     return app
 
 

@@ -9,7 +9,6 @@ and carries nobody's cookies unless its sender was told to.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from h3trio import CORS, App, H3Event, HTTPError, Response
@@ -17,8 +16,6 @@ from h3trio import CORS, App, H3Event, HTTPError, Response
 from ._access.origin import is_own_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._access.access import AccessControl
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -35,7 +32,7 @@ SECURITY_HEADERS: Final = Response(
         "Cross-Origin-Resource-Policy": "same-origin",
     }
 ).headers
-"""Headers of every answer; the dashboard sets its own policy instead."""
+"""Headers of every answer of the hub; the dashboard sets its own policy instead."""
 
 
 def hub_cors(origins: frozenset[str]) -> CORS | None:
@@ -51,30 +48,51 @@ def hub_cors(origins: frozenset[str]) -> CORS | None:
 
 
 def add_browser_safety(app: App, access: AccessControl, *, cors: CORS | None = None) -> None:
-    """Add the middleware in front of every route of the hub; call it before `app.use`."""
-    trusted = access.anonymous.allowed_origins
-    app.use(_Check(_add_security_headers))
-    if access.has_allowed_hosts:
-        app.use(_Check(access.check_host))
-    if cors is not None:
-        app.use(cors)
-    app.use(_Check(partial(_refuse_other_sites, cors, trusted)))
+    """Add the middleware in front of the routes of the hub: call it behind the last of them."""
+    app.use(_BrowserSafety(app, access, cors))
 
 
 @final
-class _Check:
-    """Middleware that calls a function with each request, and lets it pass unless that raises."""
+class _BrowserSafety:
+    """Middleware of the routes that an app has when this is made, and of requests without a route.
 
-    def __init__(self, check: Callable[[H3Event], None]) -> None:
-        self._check = check
+    Routes that are added later are the application's own, and so is what their answers allow: it
+    may send pages, and have other sites post to it. Only a `Host` that isn't ours is refused there
+    too: by a name that another site made to lead here, its page reads what is behind them as well.
+    """
 
-    def before(self, event: H3Event, /) -> None:
-        """Check a request."""
-        self._check(event)
+    def __init__(self, app: App, access: AccessControl, cors: CORS | None) -> None:
+        self._app = app
+        # By identity: a handler needn't be hashable.
+        self._hubs = frozenset(map(id, app.handlers))
+        self._count = len(app.handlers)
+        self._access = access
+        self._cors = cors
+        self._trusted = access.anonymous.allowed_origins
 
+    def before(self, event: H3Event, /) -> Response | None:
+        """Mark the answer, answer a preflight, or raise `HTTPError` 403 or 421."""
+        is_hubs = self._is_hubs(event)
+        if is_hubs:
+            event.response_headers.add_missing(SECURITY_HEADERS)
+        if self._access.has_allowed_hosts:
+            self._access.check_host(event)
+        if not is_hubs:
+            return None
+        if self._cors is not None and (response := self._cors.before(event)) is not None:
+            return response
+        _refuse_other_sites(self._cors, self._trusted, event)
+        return None
 
-def _add_security_headers(event: H3Event) -> None:
-    event.response_headers.add_missing(SECURITY_HEADERS)
+    def _is_hubs(self, event: H3Event) -> bool:
+        """Whether a request goes to a route of the hub, or to none."""
+        if len(self._app.handlers) == self._count:
+            return True
+        # A preflight asks for another request (Fetch, "CORS-preflight fetch").
+        asked = event.headers.get("access-control-request-method")
+        method = asked if asked and event.method == "OPTIONS" else event.method
+        handler = self._app.find_handler(method, event.raw_path)
+        return handler is None or id(handler) in self._hubs
 
 
 def _refuse_other_sites(cors: CORS | None, trusted: frozenset[str], event: H3Event) -> None:
