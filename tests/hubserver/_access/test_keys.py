@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -110,8 +111,8 @@ def test_the_private_half_of_a_set_is_not_taken(algorithm: str) -> None:
     assert not hasattr(key.material, "sign")
 
 
-def test_other_keys_of_a_set_are_passed_over() -> None:
-    """Keys for encryption, other curves and other algorithms are no error."""
+def test_other_keys_of_a_set_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Keys for encryption and signing are no error; of unknown kinds and algorithms, a warning."""
     keys = parse_jwks(
         jwks(
             jwk("RS256", kid="1", use="enc"),
@@ -127,6 +128,61 @@ def test_other_keys_of_a_set_are_passed_over() -> None:
     )
     found = [str(n) for n in range(8) if any(keys.select(a, str(n)) for a in ALGORITHMS)]
     assert found == ["7"]
+    said = [record.getMessage() for record in caplog.records]
+    unknown = "it is of a kind or an algorithm that the hub doesn't know"
+    assert said == [
+        *(f"JWK Set: left out is key '{n}': {unknown}" for n in (3, 4, 5, 6)),
+        f"JWK Set: left out is key number 7: {unknown}",
+        "JWK Set: left out is key number 8: it is no JSON object",
+    ]
+
+
+UNUSABLE = [
+    ({"kty": "RSA", "kid": "a", "n": "AQAB"}, "key 'a': it is broken"),
+    ({"kty": "oct", "kid": "a", "k": 7}, "key 'a': it is broken"),
+    ({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}, "key number 1: it is broken"),
+    ({"kty": ["EC"], "crv": {}}, "key number 1: it is broken"),
+    (jwk("RS256", key_ops=7), "key number 1: it is broken"),
+    (jwk("HS256", k=b64(b"x" * 31)), "key number 1: .* length of 32 bytes"),
+    (jwk("HS256", k=b64(public_pem("RS256"))), "key number 1: "),
+    (jwk("HS256", kid=1), "key 1: its kid is not a text"),
+    (jwk("HS256", kid={"a": 200 * "x"}), "key {'a': 'x{70,80}: its kid is not a text"),
+    ({"kty": "new"}, "key number 1: it is of a kind"),
+    ("text", "key number 1: it is no JSON object"),
+    (None, "key number 1: it is no JSON object"),
+]
+
+
+def test_a_key_that_cant_be_used_is_left_out(
+    subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside a good key it costs a warning that names it; alone, the set is refused for it."""
+    for bad, why in UNUSABLE:
+        with subtests.test(bad=bad, why=why):
+            caplog.clear()
+            assert parse_jwks(jwks(bad, jwk("ES256", kid="good"))).select("ES256", "good")
+            (record,) = caplog.records
+            assert record.levelno == logging.WARNING
+            assert re.match(f"JWK Set: left out is {why}", record.getMessage())
+            with pytest.raises(ValueError, match=f"no key that could verify a token; {why}"):
+                parse_jwks(jwks(bad))
+
+
+def test_a_name_that_two_keys_have(caplog: pytest.LogCaptureFixture) -> None:
+    """Keys of different kinds may have one name; of the same kind the first is taken."""
+    keys = parse_jwks(jwks(jwk("HS256", kid="a"), jwk("ES256", kid="a")))
+    assert keys.select("HS256", "a")
+    assert keys.select("ES256", "a")
+    assert caplog.records == []
+    second = jwk("HS256", kid="a", k=b64(b"x" * 40))
+    keys = parse_jwks(jwks(jwk("HS256", kid="a"), second))
+    found = keys.select("HS256", "a")
+    assert found is not None
+    assert found.material == SECRET
+    (record,) = caplog.records
+    assert "key 'a': a key before it has the same kid" in record.getMessage()
+    with pytest.raises(ValueError, match="the same kid"):
+        KeySet([found, found])
 
 
 BAD_SETS = [
@@ -136,17 +192,12 @@ BAD_SETS = [
     (b'{"keys": {}}', "not a JWK Set"),
     (b'{"keys": []}', "not a JWK Set"),
     (jwks({"kty": "new"}), "no key that could verify"),
-    (jwks(jwk("HS256", kid="a"), jwk("ES256", kid="a")), "the same kid"),
-    (jwks(jwk("HS256", kid=1)), "a kid is not a text"),
-    (jwks({"kty": "RSA", "kid": "a", "n": "AQAB"}), "key 'a': it is broken"),
-    (jwks({"kty": "oct", "kid": "a", "k": 7}), "key 'a': it is broken"),
-    (jwks({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}), "key None: it is broken"),
-    (jwks(jwk("HS256", k=b64(b"x" * 31))), "length of 32 bytes"),
+    (jwks(jwk("RS256", use="enc")), "no key that could verify"),
 ]
 
 
 def test_sets_that_are_refused(subtests: pytest.Subtests) -> None:
-    """A text that is no set, has no usable key, or has a broken one is refused as a whole."""
+    """A text that is no set, or has no usable key, is refused as a whole."""
     for data, why in BAD_SETS:
         with subtests.test(data=data, why=why), pytest.raises(ValueError, match=why):
             parse_jwks(data)
@@ -229,6 +280,24 @@ async def test_a_broken_set_changes_nothing(
     replace(path, jwks(jwk("HS256", kid="again")))
     mock_clock.jump(REREAD_SECONDS)
     assert await file.current() is not first
+
+
+async def test_a_changed_set_with_a_bad_key(
+    tmp_path: Path, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its good keys are in force, and the log names the file and the bad one, once."""
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("HS256", kid="old")))
+    file = JwksFile(str(path))
+    await file.current()
+    replace(path, jwks(jwk("HS256", kid="new"), {"kty": "oct", "kid": "bad", "k": 7}))
+    for _ in range(3):
+        mock_clock.jump(REREAD_SECONDS)
+        keys = await file.current()
+    assert keys.select("HS256", "new")
+    (record,) = caplog.records
+    assert record.getMessage() == f"{path}: left out is key 'bad': it is broken"
+    assert (record.levelno, file.failures) == (logging.WARNING, 0)
 
 
 async def test_only_one_task_looks(tmp_path: Path) -> None:

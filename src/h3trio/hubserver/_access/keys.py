@@ -43,6 +43,7 @@ _ALGORITHM_OF: Final[dict[object, str]] = {
     ("EC", "P-256"): "ES256",
     ("OKP", "Ed25519"): "EdDSA",
 }
+_MAX_SHOWN: Final = 80
 _PUBLIC_MEMBERS: Final[tuple[str, ...]] = ("kty", "crv", "k", "n", "e", "x", "y")
 
 
@@ -64,12 +65,13 @@ class KeySet:
     """The keys that are in force.
 
     Raises:
-        ValueError: two keys have the same `kid`, or there are none.
+        ValueError: two keys of one algorithm have the same `kid`, or there are none.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = tuple(keys)
-        named = [key.kid for key in keys if key.kid is not None]
+        # RFC 7517 section 4.5: keys of different kinds may have the same.
+        named = [(key.algorithm, key.kid) for key in keys if key.kid is not None]
         if len(set(named)) < len(named):
             raise ValueError("two keys have the same kid")
         if not keys:
@@ -174,11 +176,19 @@ def _make_key(material: object, kid: str | None = None) -> Key:
 # -- a set of keys
 
 
-def parse_jwks(data: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5); keys for other uses and algorithms are passed over.
+def parse_jwks(data: bytes, *, name: str = "JWK Set") -> KeySet:
+    """Read a JWK Set (RFC 7517 section 5).
+
+    Keys for encryption are passed over. One that is weak, broken or unknown is left out with a
+    warning: issuers add a key of a new kind or withdraw an old one beside good ones, and no token
+    of these shall be refused for it. Of two with the same name and algorithm the first is taken.
+
+    Args:
+        data: the text of the set.
+        name: what the warnings call it.
 
     Raises:
-        ValueError: it is no JWK Set, has too many keys or none that can be used, or one is broken.
+        ValueError: it is no JWK Set, has too many keys or none that can be used.
     """
     require_jwt()
     try:
@@ -191,34 +201,63 @@ def parse_jwks(data: bytes) -> KeySet:
     listed = cast("list[object]", keys)
     if len(listed) > MAX_KEYS:
         raise ValueError(f"it has more than {MAX_KEYS} keys")
-    found = (_parse_jwk(cast("dict[str, Any]", jwk)) for jwk in listed if isinstance(jwk, dict))
-    return KeySet([key for key in found if key is not None])
+    found: dict[object, Key] = {}
+    left_out: list[str] = []
+    for place, jwk in enumerate(listed, 1):
+        try:
+            key = _parse_jwk(jwk)
+            if key is not None:
+                named = place if key.kid is None else (key.algorithm, key.kid)
+                if found.setdefault(named, key) is not key:
+                    raise ValueError("a key before it has the same kid")  # noqa: TRY301 - one way out for each key
+        except ValueError as exc:
+            left_out.append(f"{_call(jwk, place)}: {exc}")
+    if not found:
+        raise ValueError("; ".join(["there is no key that could verify a token", *left_out]))
+    for reason in left_out:
+        logger.warning("%s: left out is %s", name, reason)
+    return KeySet(list(found.values()))
 
 
-def _parse_jwk(jwk: dict[str, Any]) -> Key | None:
-    """Make a key of a JWK, `None` if it is for something else.
+def _call(jwk: object, place: int) -> str:
+    kid = cast("dict[str, object]", jwk).get("kid") if isinstance(jwk, dict) else None
+    return f"key number {place}" if kid is None else f"key {repr(kid)[:_MAX_SHOWN]}"
 
-    `jwt.PyJWKSet` would pass over a broken key, and take the private half where that is given too.
+
+def _parse_jwk(value: object) -> Key | None:
+    """Make a key of a JWK, `None` if it is for something else than to verify.
+
+    RFC 7517 section 5: what isn't understood, lacks members or is out of range is to be ignored.
+    `jwt.PyJWKSet` would do that without a word, and take the private half where that is given too.
+
+    Raises:
+        ValueError: it can't be used.
     """
     import jwt as pyjwt  # noqa: PLC0415 - see this module's docstring
 
-    kid = jwk.get("kid")
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - every key that can't be used is one kind of error
+    jwk = cast("dict[str, Any]", value)
+    if jwk.get("use", "sig") != "sig":
+        return None
     try:
-        algorithm = _ALGORITHM_OF.get((jwk.get("kty"), jwk.get("crv")))
-        is_ours = jwk.get("alg", algorithm) == algorithm and jwk.get("use", "sig") == "sig"
-        if algorithm is None or not is_ours or "verify" not in jwk.get("key_ops", ["verify"]):
+        if "verify" not in jwk.get("key_ops", ["verify"]):
             return None
+        algorithm = _ALGORITHM_OF.get((jwk.get("kty"), jwk.get("crv")))
+        if algorithm is None or jwk.get("alg", algorithm) != algorithm:
+            raise ValueError("it is of a kind or an algorithm that the hub doesn't know")
         public = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
+    except TypeError:
+        raise ValueError("it is broken") from None
+    try:
         material = pyjwt.PyJWK(public, algorithm).key
     except (pyjwt.PyJWTError, ValueError, KeyError, TypeError):
         # What the library says may quote the key.
-        raise ValueError(f"key {kid!r}: it is broken") from None
+        raise ValueError("it is broken") from None
+    kid = jwk.get("kid")
     if not (kid is None or isinstance(kid, str)):
-        raise ValueError("a kid is not a text")
-    try:
-        return _make_key(material, kid)
-    except ValueError as exc:
-        raise ValueError(f"key {kid!r}: {exc}") from None
+        raise ValueError("its kid is not a text")
+    return _make_key(material, kid)
 
 
 # -- files
@@ -287,7 +326,7 @@ class JwksFile:
         self._seen = self._state()
         data = read_key_file(self._path, JWKS_BYTES)
         try:
-            return parse_jwks(data)
+            return parse_jwks(data, name=self._path)
         except ValueError as exc:
             raise ValueError(f"{self._path}: {exc}") from exc
 
