@@ -209,12 +209,34 @@ async def test_a_name_is_refused_on_all_routes(nursery: trio.Nursery) -> None:
         nursery.cancel_scope.cancel()
 
 
+NAMES = [
+    *("last-event-id", "cache-control", "content-type", "content-encoding"),
+    *("authorization", "idempotency-key"),
+    *("traceparent", "tracestate", "baggage", "sentry-trace", "x-requested-with"),
+    *("hx-request", "hx-request-type", "hx-current-url", "hx-source", "hx-target"),
+    *("hx-boosted", "hx-history-restore-request"),
+    *("hx-trigger", "hx-trigger-name", "hx-prompt", "datastar-request"),
+]
+
+
 async def test_preflight_of_a_publish(nursery: trio.Nursery, make: Make) -> None:
-    """A page may send a key, and the header by which a publish is repeated."""
+    """A page may send a key, and what a publish is repeated by, traced by, or comes with."""
     lines = (f"Origin: {GOOD}", "Access-Control-Request-Method: POST")
     head = await ask(nursery, make(GOOD), request("/events/a", *lines, method="OPTIONS"))
     assert head.status == 204
-    assert head.headers["access-control-allow-headers"] == (
-        "last-event-id, cache-control, content-type, content-encoding, authorization, "
-        "idempotency-key"
-    )
+    assert head.headers["access-control-allow-headers"].split(", ") == NAMES
+
+
+async def test_more_headers_are_allowed(nursery: trio.Nursery) -> None:
+    """Others come behind those, each once; what is no token is refused."""
+    cors = hub_cors(frozenset({GOOD}), headers=["X-Tenant", "Baggage"])
+    async with Hub() as hub:
+        app = create_app(hub, anonymous=EVERYTHING, cors=cors)
+        lines = (f"Origin: {GOOD}", "Access-Control-Request-Method: POST")
+        head = await ask(nursery, app, request("/events/a", *lines, method="OPTIONS"))
+        assert head.headers["access-control-allow-headers"].split(", ") == [*NAMES, "x-tenant"]
+        nursery.cancel_scope.cancel()
+    assert hub_cors(frozenset(), headers=["X-Tenant"]) is None
+    for name in ("", "a b", "*"):
+        with pytest.raises(ValueError, match=r"token|means nothing"):
+            hub_cors(frozenset({GOOD}), headers=[name])

@@ -16,6 +16,8 @@ from h3trio import CORS, App, H3Event, HTTPError, Response
 from ._access.origin import is_own_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._access.access import AccessControl
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -24,6 +26,19 @@ CORS_HEADERS: Final = (
     *("Authorization", "Idempotency-Key"),
 )
 """Request headers that the hub reads."""
+CLIENT_HEADERS: Final = (
+    # W3C Trace Context and Baggage, and Sentry's: added to each request where tracing is on.
+    *("traceparent", "tracestate", "baggage", "sentry-trace"),
+    "X-Requested-With",
+    # htmx 4, https://four.htmx.org/reference/headers ...
+    *("HX-Request", "HX-Request-Type", "HX-Current-URL", "HX-Source", "HX-Target"),
+    *("HX-Boosted", "HX-History-Restore-Request"),
+    # ... and those of htmx 2 that it no longer has.
+    *("HX-Trigger", "HX-Trigger-Name", "HX-Prompt"),
+    "Datastar-Request",  # https://data-star.dev/reference/actions
+)
+"""Request headers that libraries of pages add by themselves. The hub reads none of them, but the
+browser sends nothing at all if one isn't allowed."""
 SECURITY_HEADERS: Final = Response(
     headers={
         "X-Content-Type-Options": "nosniff",
@@ -35,16 +50,22 @@ SECURITY_HEADERS: Final = Response(
 """Headers of every answer of the hub; the dashboard sets its own policy instead."""
 
 
-def hub_cors(origins: frozenset[str]) -> CORS | None:
+def hub_cors(origins: frozenset[str], *, headers: Iterable[str] = ()) -> CORS | None:
     """Make the hub's CORS, `None` if no origin is given.
 
+    Args:
+        origins: those whose pages may read the hub; `*` for all, without cookies.
+        headers: request headers that they may send, besides those that the hub reads and those
+            that tracing, htmx and Datastar add.
+
     Raises:
-        ValueError: no browser sends one of the origins in this form.
+        ValueError: no browser sends one of the origins in this form, or a header is no token.
     """
     if not origins:
         return None
+    allowed = {name.lower(): name for name in (*CORS_HEADERS, *CLIENT_HEADERS, *headers)}
     # Cookies only for origins that were named: "*" and credentials exclude each other.
-    return CORS(origins, allow_credentials="*" not in origins, allow_headers=CORS_HEADERS)
+    return CORS(origins, allow_credentials="*" not in origins, allow_headers=allowed.values())
 
 
 def add_browser_safety(app: App, access: AccessControl, *, cors: CORS | None = None) -> None:

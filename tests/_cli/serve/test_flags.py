@@ -104,6 +104,30 @@ def test_flags_of_cors() -> None:
     parts = made("--cors-origin", "http://a")
     assert attrgetter("cors._origins")(parts) == {"http://a"}
     assert parts.access.anonymous.allowed_origins == {"http://a"}
+    headers = attrgetter("cors._preflight")
+    name = "Access-Control-Allow-Headers"
+    parts = made("--cors-origin", "http://a", "--cors-header", "X-A,X-B", "--cors-header", "X-C")
+    assert headers(parts)[name].endswith(", X-A, X-B, X-C")
+    assert "X-A" not in headers(made("--cors-origin", "http://a"))[name]
+    parts = made("--cors-origin", "*", H3TRIO_CORS_HEADERS="x-a")
+    assert headers(parts)[name].endswith(", x-a")
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--cors-header", "X-A"], "--cors-header is for pages of other sites"),
+        (["--cors-origin", "*", "--cors-header", "a b"], "--cors-header: 'a b' is not a token"),
+        (["--cors-origin", "http://a", "--cors-header", "*"], "list the names"),
+    ],
+)
+def test_headers_that_no_page_sends(
+    argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without other sites, or with what is no name, the flag is refused in one line."""
+    with pytest.raises(SystemExit):
+        made(*argv)
+    assert why in capsys.readouterr().err
 
 
 def test_flags_of_the_store(tmp_path: Path) -> None:
@@ -197,6 +221,7 @@ def test_every_flag_has_a_row() -> None:
     argv = [argv for argv, *_ in OF_THE_HUB] + [argv for argv, *_ in OF_LISTENING]
     tried = {word for words in argv for word in words if word.startswith("--")}
     tried |= {"--store", "--durability", "--jwt-key-file", "--jwks", "--fd", "--cors-origin"}
+    tried |= {"--cors-header"}
     tried |= {"--forwarded-allow-ips", "--proxy-protocol"}
     parser = Options(prog="h3trio serve")
     command.add_arguments(parser)

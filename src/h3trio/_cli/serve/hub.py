@@ -68,6 +68,15 @@ def add_arguments(parser: Options) -> None:
             metavar="ORIGIN",
             help="origins whose pages may read and publish, by commas or repeated; * for all",
         )
+        parser.add_option(
+            "--cors-header",
+            default=(),
+            type=_headers,
+            repeated=True,
+            variable="H3TRIO_CORS_HEADERS",
+            metavar="NAME",
+            help="more request headers that those pages may send, by commas or repeated",
+        )
         access_options.add_arguments(parser)
 
 
@@ -75,6 +84,13 @@ def _origins(text: str) -> list[str]:
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     hub_cors(frozenset(origins))
     return origins
+
+
+def _headers(text: str) -> list[str]:
+    headers = [name.strip() for name in text.split(",") if name.strip()]
+    # What it may be isn't the same for all origins: that is seen where both are known.
+    hub_cors(frozenset({"*"}), headers=headers)
+    return headers
 
 
 @final
@@ -98,10 +114,12 @@ class HubParts(NamedTuple):
 def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
     """Make the hub; exit with one line if the options don't fit together."""
     cors_origins: frozenset[str] = frozenset(arguments.cors_origin)
+    if not cors_origins:
+        refuse(arguments, ["cors_header"], "is for pages of other sites: give --cors-origin")
     try:
-        cors = hub_cors(cors_origins)
+        cors = hub_cors(cors_origins, headers=arguments.cors_header)
     except ValueError as exc:
-        fail(f"--cors-origin: {exc}")
+        fail(f"--cors-origin, --cors-header: {exc}")
     trusted: list[str] = [origin.strip() for origin in arguments.allow_origin.split(",")]
     anonymous = AnonymousAccess(
         **fields_from(arguments, AnonymousAccess),

@@ -133,10 +133,7 @@ export class EventStream {
         outcome.detail = await refusalText(answer)
         return outcome
       }
-      // The head of a hub's stream says behind which id it begins; a stand-in's doesn't.
-      const begins = answer.headers.get("last-event-id")
-      const parser = new Parser(this.lastEventId || (begins ?? ""))
-      parser.hasContent = begins !== null
+      const parser = new Parser(this.lastEventId)
       const decoder = new TextDecoder()
       const reader = /** @type {ReadableStream<Uint8Array>} */ (answer.body).getReader()
       for (;;) {
