@@ -289,7 +289,7 @@ async def test_a_changed_set_with_a_bad_key(
     path = tmp_path / "jwks.json"
     path.write_bytes(jwks(jwk("HS256", kid="old")))
     file = JwksFile(str(path))
-    await file.current()
+    keys = await file.current()
     replace(path, jwks(jwk("HS256", kid="new"), {"kty": "oct", "kid": "bad", "k": 7}))
     for _ in range(3):
         mock_clock.jump(REREAD_SECONDS)
