@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +84,9 @@ async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) ->
         publish_by_form(page, "é", "trois", type="alert", id="own-1")
         visit.wait_texts("#events li:first-child .type", ["alert"])
         visit.wait_texts("#events li:first-child .id", ["own-1"])
+        visit.wait_texts("#events .topic", ["é", "a/b c", "news"])
+        published = page.locator("#events time").first.get_attribute("datetime") or ""
+        assert abs(datetime.fromisoformat(published).timestamp() - time.time()) < 60
         # The newest comes first, as text and not as markup.
         visit.wait_texts(DATA, ["alert trois", "second", "first <b>news</b>"])
 
@@ -114,6 +119,30 @@ async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) ->
 
     await browser.visit(look, f"{served.url}/")
     assert await served.stop() == 0
+
+
+async def test_the_charts_begin_before_the_page(browser: Browser, nursery: trio.Nursery) -> None:
+    """A page that opens shows what the hub did before, with times and a scale, and not itself."""
+    served = await ServeProcess.start(nursery)
+    await publish(served, "news", "before")
+    async with await connect(served.port) as watching:
+        await watching.ask(target="/statistics", headers={"Accept": "text/event-stream"})
+        await watching.until(b'"uptime":4')
+
+    def look(visit: Visit) -> None:
+        page = visit.page
+        line = "document.querySelector('figure[data-key=published] .line').getAttribute('d')"
+        page.wait_for_function(f"() => /L/.test({line} ?? '')")
+        drawn, age = page.evaluate(f"() => [{line}, performance.now() / 1000]")
+        begins = 180 - float(drawn.partition("M")[2].partition(" ")[0])
+        assert begins > age + 1
+        visit.wait_texts("figure[data-key=published] .axis span", ["3 min ago", "2", "1", "now"])
+        visit.wait_texts("figure[data-key=published] .scale span", ["1", "0"])
+        visit.wait_texts("#streams", ["0 streams"])
+        visit.wait_texts("figure[data-key=subscribers] .value", ["0"])
+        visit.wait_texts("#delivered-total", ["0"])
+
+    await browser.visit(look, f"{served.url}/")
 
 
 async def test_pause_and_a_burst(browser: Browser, nursery: trio.Nursery) -> None:
