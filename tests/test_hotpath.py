@@ -53,9 +53,9 @@ PACKAGES = {
 CEILINGS = {
     "GET": (148.0, 70.0, 4.9),
     "POST": (300.0, 95.0, 6.6),
-    "connect": (305.0, 70.0, 10.5),
+    "connect": (315.0, 70.0, 10.5),
     "delivery": (7.4, 0.0, 1.5),
-    "lone delivery": (7.4, 0.0, 1.5),
+    "lone delivery": (7.7, 0.0, 1.5),
     "send": (16.0, 0.7, 2.1),
 }
 MOST_IDLE_BLOCKS = 140.0

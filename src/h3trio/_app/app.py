@@ -178,9 +178,9 @@ class App:
     def get(self, pattern: str) -> Callable[[_F], _F]:
         """Route GET, and HEAD with it, to the decorated handler.
 
-        Raises, as the other methods do:
+        Raises:
             TypeError: there is no pattern, or what is decorated can't be called with an event, or
-                isn't async.
+                isn't async. So do the other methods.
             ValueError: the pattern can't be read, or is taken.
         """
         return self._route("GET", pattern)

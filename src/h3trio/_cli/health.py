@@ -8,6 +8,7 @@ one request needs no client, and a check that runs every few seconds should star
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final, final
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 _PATH: Final = "/healthz/ready"
 _TIMEOUT: Final = 5.0  # seconds; a hub that takes longer isn't ready
 _OK: Final = 200
-# Who listens on all addresses is reached by the loopback one.
-_ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def add_arguments(parser: Options) -> None:
@@ -57,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _connection(arguments: argparse.Namespace) -> http.client.HTTPConnection:
-    host: str = arguments.host
-    host = _ANY.get(host, host)
+    host = _reached(arguments.host)
     if arguments.unix:
         return _UnixConnection(arguments.unix)
     if arguments.tls_cert is None:
@@ -68,6 +66,17 @@ def _connection(arguments: argparse.Namespace) -> http.client.HTTPConnection:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return http.client.HTTPSConnection(host, arguments.port, timeout=_TIMEOUT, context=context)
+
+
+def _reached(host: str) -> str:
+    """Return where a hub is reached that listens there: on all addresses, by the loopback one."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host or "localhost"
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004 - of the protocol
 
 
 @final

@@ -33,7 +33,7 @@ class EndReason(enum.StrEnum):
 class Start:
     """The place in the log where a stream begins: found by `Hub.locate`, for `Hub.subscribe`.
 
-    It is found before the head of an answer goes out, which tells it:
+    It is found before the head of an answer goes out, which tells it::
 
         start = await hub.locate(["news"], last_event_id=event.last_event_id)
         event.response_headers.update(start.headers)

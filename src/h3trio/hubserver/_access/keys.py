@@ -112,6 +112,7 @@ def parse_key(data: bytes) -> Key:
     """
     require_jwt()
     if b"-----BEGIN " not in data:
+        check_secret(data)  # whole: what looks like a line end may be the last byte of DER
         return _make_key(data.removesuffix(b"\n").removesuffix(b"\r"))
     if b"PRIVATE KEY" in data:
         raise ValueError("it holds a private key: the hub needs, and should have, the public one")
