@@ -25,6 +25,9 @@ import h3trio
 from h3trio._cli.main import COMMANDS, load
 from h3trio._cli.options import Options
 from h3trio._extras import SOURCE, install
+from h3trio.hub._history.record import CURSOR, RESET
+from h3trio.hubserver import create_app
+from h3trio.testing import connect
 
 if TYPE_CHECKING:
     import argparse
@@ -100,6 +103,14 @@ def test_python_is_code_of_an_example(page: Path) -> None:
     """Each Python block of a page occurs line for line in a file that the tests run."""
     for snippet in blocks(page.read_text(encoding="utf-8"), "python", "py"):
         assert is_in_an_example(snippet), snippet
+
+
+def test_scripts_of_the_page_for_browsers_are_those_of_the_examples() -> None:
+    """Each block of script and HTML on that page stands in a page that the tests open."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.html")]
+    snippets = list(blocks((DOCS / "how-to" / "browser.md").read_text("utf-8"), "js", "html"))
+    assert len(snippets) > 5
+    assert [one for one in snippets if not any(occurs(one, page) for page in pages)] == []
 
 
 def test_other_python_would_be_noticed() -> None:
@@ -299,6 +310,58 @@ def test_statuses_are_documented() -> None:
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", text, re.MULTILINE)
     assert named - {"500"} <= {status for row in rows for status in row.split(", ")} - {"500"}
     assert len(named) > 12
+
+
+HUB_SOURCES = "".join(
+    path.read_text("utf-8") for path in sorted((ROOT / "src/h3trio/hubserver").rglob("*.py"))
+)
+HUB_PAGE = (DOCS / "reference" / "hub-http.md").read_text(encoding="utf-8")
+
+
+def test_routes_of_the_hub_are_documented() -> None:
+    """The page on the hub's HTTP API has each route that the hub server's sources register."""
+    found = re.findall(r"app\.(get|post|delete|put|patch)\(f?\"([^\"]+)\"\)", HUB_SOURCES)
+    routes = {f"{method.upper()} {path}" for method, path in found}
+    assert {"GET /events", "POST /events/*", "GET /static/{name}"} <= routes
+    shown = {route.replace("*", "TOPIC").replace("{name}", "NAME") for route in routes}
+    assert {route for route in shown if f"`{route}`" not in HUB_PAGE} == set()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("GET /events", "GET /events/TOPIC", "POST /events/TOPIC", "DELETE /events/TOPIC"),
+        "GET /statistics",
+    ],
+)
+async def test_parameters_of_the_hub_are_documented(asked: str) -> None:
+    """The row of an endpoint names each parameter that the endpoint itself says it knows."""
+    method, _, path = asked.partition(" ")
+    rows = re.findall(r"^\| (`(?:GET|POST|DELETE) /.+?`) \| (`\w+`.*) \|$", HUB_PAGE, re.MULTILINE)
+    (told,) = (what for which, what in rows if f"`{asked}`" in which)
+    async with connect(create_app(), f"{path}?no_such_parameter=1", method=method) as client:
+        assert client.status == 400
+        refusal = (await client.body()).decode()
+    known = refusal.partition("there is: ")[2].strip()
+    assert known
+    names = set() if known == "none" else set(known.split(", "))
+    assert names <= set(re.findall(r"`(\w+)`", told))
+
+
+def test_statuses_of_the_hub_are_documented() -> None:
+    """The page on the hub's HTTP API has a row for each status that the hub server names."""
+    named = set(re.findall(r"(?:HTTPError\(|_answer\(|status=)(\d{3})\b", HUB_SOURCES))
+    assert {"304", "401", "503"} <= named
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", HUB_PAGE, re.MULTILINE)
+    assert named <= {status for row in rows for status in row.split(", ")}
+
+
+def test_types_and_reasons_of_the_hub_are_documented() -> None:
+    """The page on the hub's HTTP API has the hub's own types, and each reason of a `reset`."""
+    replay = (ROOT / "src/h3trio/hub/_fanout/replay.py").read_text("utf-8")
+    reasons = set(re.findall(r"_tell_reset\(\w+, \"(\w+)\"", replay))
+    assert len(reasons) == 3
+    assert {name for name in {CURSOR, RESET, *reasons} if f"`{name}`" not in HUB_PAGE} == set()
 
 
 def test_close_reasons_are_documented() -> None:

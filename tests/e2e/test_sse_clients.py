@@ -7,7 +7,6 @@ type, as code on pages and in programs does.
 from __future__ import annotations
 
 import json
-import subprocess
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 from e2e.browser import Browser
+from e2e.packages import npm_modules
 from e2e.process import PATIENCE
-from tools import missing, require_tool
+from tools import missing
 
 from h3trio import CORS, App, H3Event, HTTPError, Response, Server, Settings, serve
 from h3trio.hub import Hub, HubSettings
@@ -166,21 +166,7 @@ def browser() -> Generator[Browser]:
 @pytest.fixture(scope="module")
 def library(request: pytest.FixtureRequest) -> Path:
     """Install the package; return the folder of its modules."""
-    cache = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir(f"fetch-event-source-{VERSION}")
-    modules = folder / "node_modules" / PACKAGE / "lib" / "esm"
-    if not (modules / "index.js").is_file():
-        install = (
-            *(require_tool("npm"), "install", "--prefix", str(folder), "--ignore-scripts"),
-            *("--no-audit", "--no-fund", f"{PACKAGE}@{VERSION}"),
-        )
-        done = subprocess.run(
-            install, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        if done.returncode:
-            missing(f"npm can't install {PACKAGE}: {done.stderr[-200:]}")
-    return modules
+    return npm_modules(request.config, PACKAGE, VERSION) / PACKAGE / "lib" / "esm"
 
 
 def pages(library: Path | None = None) -> App:

@@ -466,7 +466,8 @@ async def test_a_misspelt_parameter_is_refused(hub: HubClient, raw: bytes, known
 
 async def test_parameters_that_an_endpoint_may_get(hub: HubClient) -> None:
     """Each known parameter passes, one for a token, and any that begins with an underscore."""
-    for more in ("", "&authorization=x", "&access_token=x", "&_=1718", "&_nocache"):
+    free = ("&_=1718", "&_nocache", "&datastar=%7B%7D")
+    for more in ("", "&authorization=x", "&access_token=x", *free):
         query = f"?event=a&id=b&retry=1&private=on{more}"
         assert (await hub.ask(post(b"x", f"/events/news{query}")))[0].status == 200
         assert (await hub.ask(request(f"/statistics?interval=1{more}")))[0].status == 200

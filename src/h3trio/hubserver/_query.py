@@ -5,7 +5,7 @@ A misspelt one would be overlooked: `?evnt=note` would publish an event of no ty
 
 A name that begins with an underscore is free, and read by nobody: proxies and client libraries add
 such (`?_=1718`) to get past a cache. Any other name would do for that too, but then each typing
-error would look like one.
+error would look like one. Datastar can't be told to leave its parameter out, so that is free too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # A token in the query, by our name and by that of RFC 6750 section 2.3. Whether it counts is up to
 # `TokenSources`: one that doesn't is answered 401, which says more than 400.
 _TOKENS: Final = frozenset({QUERY_NAME, "access_token"})
+# The signals of a page, in each GET and DELETE of https://data-star.dev/reference/actions.
+_UNREAD: Final = "datastar"
 _MAX_SHOWN: Final = 40
 
 
@@ -32,7 +34,7 @@ def check_query(event: H3Event, *known: str) -> None:
         HTTPError: 400, it has another, or too many fields.
     """
     for name in event.query:
-        if not (name in known or name in _TOKENS or name.startswith("_")):
+        if not (name in known or name in _TOKENS or name == _UNREAD or name.startswith("_")):
             names = ", ".join(known) or "none"
             shown = repr(name[:_MAX_SHOWN])
             raise HTTPError(400, f"{shown} is no query parameter here; there is: {names}")

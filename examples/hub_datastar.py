@@ -1,0 +1,72 @@
+"""A hub for Datastar 1.0: each event is a patch of the page.
+
+    python -m h3trio serve examples/hub_datastar.py:app
+    curl -d text=hi localhost:3000/messages
+
+Put `datastar.js` of https://data-star.dev beside you; http://localhost:3000/ shows it. A page that
+comes back gets what it missed, as long as the hub has it: by default the newest 10,000 events. If
+some are gone, the list on the page is emptied first.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import Path
+
+import trio
+
+from h3trio import App, H3Event, Response, SSEEvent
+from h3trio.hub import Hub
+
+SCRIPT = Path(os.environ.get("DATASTAR", "datastar.js"))
+PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+
+hub = Hub()
+app = App(lifespan=lambda: hub)
+
+
+def patch(html: str, *, selector: str, mode: str) -> SSEEvent:
+    """Make a patch: a line of data for each of its words, and for each line of the HTML."""
+    lines = [f"selector {selector}", f"mode {mode}"]
+    lines += [f"elements {line}" for line in html.splitlines()]
+    return SSEEvent("\n".join(lines), event="datastar-patch-elements")
+
+
+EMPTY_THE_LIST = patch("", selector="#list > li", mode="remove")
+
+
+@app.get("/")
+async def page(_event: H3Event) -> Response:
+    """Show the page."""
+    return Response.html(PAGE)
+
+
+@app.get("/datastar.js")
+async def script(_event: H3Event) -> Response:
+    """Send Datastar's script."""
+    code = await trio.Path(SCRIPT).read_bytes()
+    return Response(code, content_type="text/javascript; charset=utf-8")
+
+
+@app.get("/events")
+async def events(event: H3Event) -> None:
+    """Stream the patches: the last 20 and what comes, or what a page that comes back missed."""
+    last = event.last_event_id
+    async with (
+        event.start_sse() as writer,
+        hub.subscription(["chat"], last_event_id=last, first=20) as patches,
+    ):
+        async for found in patches:
+            # Datastar reads its own types only: say `reset` in its words.
+            is_gap = found.event == "reset"
+            await writer.send(EMPTY_THE_LIST.replace(id=found.id) if is_gap else found)
+
+
+@app.post("/messages")
+async def say(event: H3Event) -> Response:
+    """Publish a message, as a patch that appends it."""
+    text = (await event.form()).get("text", "")
+    message = patch(f"<li>{escape(text)}</li>", selector="#list", mode="append")
+    await hub.publish(message, topics=["chat"])
+    return Response(status=204)
