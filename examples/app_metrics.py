@@ -3,6 +3,8 @@
 python -m h3trio serve examples/app_metrics.py:app
 curl localhost:3000/hello
 curl localhost:3000/metrics
+
+The hub keeps the newest 10,000 events, in memory; `Hub(MemoryHistory(max_events=...))` more.
 """
 
 from __future__ import annotations

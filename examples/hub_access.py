@@ -4,6 +4,9 @@ python -m h3trio serve examples/hub_access.py:app
 curl -N -H 'X-Session: reader' localhost:3000/events/news
 curl -d hi -H 'X-Session: writer' 'localhost:3000/events/news?private=on'
 curl -X DELETE localhost:3000/sessions/reader
+
+The hub keeps the newest 10,000 events in memory, `Hub(MemoryHistory(max_events=...))` others; who
+comes back too late for them gets an event of type `reset`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     curl -d text=hi localhost:3000/messages
 
 Put `datastar.js` of https://data-star.dev beside you; http://localhost:3000/ shows it. A page that
-comes back gets what it missed, as long as the hub has it: by default the newest 10,000 events. If
-some are gone, the list on the page is emptied first.
+comes back gets what it missed, of the newest 10,000 events that the hub keeps by default. If some
+are gone, the list on the page is emptied first.
 """
 
 from __future__ import annotations

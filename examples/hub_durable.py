@@ -3,6 +3,9 @@
 python -m h3trio serve examples/hub_durable.py:app
 curl -N localhost:3000/news/sport
 curl -d goal localhost:3000/news/sport
+
+Who comes back gets what it missed, of the newest 1,000,000 events or 1 GiB that the file keeps
+(`SQLiteHistory(max_events=..., max_age=...)`); who comes too late gets an event of type `reset`.
 """
 
 from __future__ import annotations

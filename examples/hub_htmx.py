@@ -4,8 +4,8 @@
     python -m h3trio serve examples/hub_htmx.py:app
     curl -d text=hi localhost:3000/messages
 
-http://localhost:3000/ shows it. A page that comes back gets what it missed, as long as the hub has
-it: by default the newest 10,000 events. If some are gone it is told by `reset`.
+http://localhost:3000/ shows it. A page that comes back gets what it missed, of the newest 10,000
+events that the hub keeps by default. If some are gone it is told by `reset`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ The tokens go to a topic of a hub, and clients read that. The answer's `Content-
 to come back to, each event's id from where on; without an id it begins at the first token. It ends
 with `done` or `error`.
 
-What the hub keeps is bounded. Answers that ended longest ago make room for those that go on, and
-who asks for what is gone is told.
+What the hub keeps is bounded: 10,000 events here, one a token, or 64 MiB. Answers that ended
+longest ago make room for those that go on, and who asks for what is gone is told by an event
+`error`.
 """
 
 from __future__ import annotations

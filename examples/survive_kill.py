@@ -3,7 +3,8 @@
     python examples/survive_kill.py
 
 It starts `python -m h3trio serve --store sqlite:…` on a free port, publishes over HTTP, kills the
-hub in the middle, starts it again on the same file, and reads everything back.
+hub in the middle, starts it again on the same file, and reads everything back. A file keeps the
+newest 1,000,000 events (`--max-events`); who wants older ones is told by `reset`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     python -m h3trio serve examples/sse_counter.py:app
     python examples/tail_events.py http://localhost:3000/events
 
-The id of the last event is kept in last_event_id.txt. Needs httpx2: pip install '.[client]'.
+The id of the last event is kept in last_event_id.txt. A hub has what was missed as long as it keeps
+it (10,000 events by default), and says by an event of type `reset` if that is too late.
+Needs httpx2: pip install '.[client]'.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 import textwrap
@@ -25,8 +26,9 @@ import h3trio
 from h3trio._cli.main import COMMANDS, load
 from h3trio._cli.options import Options
 from h3trio._extras import SOURCE, install
+from h3trio.hub import MemoryHistory, SQLiteHistory
 from h3trio.hub._history.record import CURSOR, RESET
-from h3trio.hubserver import create_app
+from h3trio.hubserver import Retention, create_app
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
@@ -246,6 +248,41 @@ def test_each_threat_is_shown_by_tests_that_exist() -> None:
         if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
     ]
     assert missing == []
+
+
+TOLD_TO_BE_REPLAYED = re.compile(r"`reset`|first=oldest|--first oldest")
+
+
+def test_retention_is_named_wherever_replay_is() -> None:
+    """A page that tells of replay or its gaps leads to what is kept."""
+    # The flags, the page itself, and the test kit's way for a connection to end.
+    lists = ("reference/command-line.md", "how-to/resume.md", "how-to/testing.md")
+    others = [page for page in PAGES if page not in [DOCS / name for name in lists]]
+    telling = [page for page in others if TOLD_TO_BE_REPLAYED.search(page.read_text("utf-8"))]
+    assert len(telling) > 8
+    leads = [page for page in telling if "resume.md#what-is-kept" in page.read_text("utf-8")]
+    assert leads == telling
+
+
+def test_defaults_of_retention_are_true() -> None:
+    """The page on resuming says how much each history keeps, and every flag for more."""
+    text = (DOCS / "how-to" / "resume.md").read_text(encoding="utf-8")
+    told = text.partition("## What is kept")[2].partition("\n## ")[0]
+    for history in (MemoryHistory, SQLiteHistory):
+        defaults = inspect.signature(history).parameters
+        events, size = (defaults[name].default for name in ("max_events", "max_bytes"))
+        unit = "GiB" if size >= 2**30 else "MiB"
+        assert f"{events:,} events, {size // 2 ** (30 if unit == 'GiB' else 20)} {unit}" in told
+    for field in fields(Retention):
+        assert f"--{field.name.replace('_', '-')}" in told
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=page_id)
+def test_example_of_a_hub_says_what_it_keeps(path: Path) -> None:
+    """The docstring of each program with a hub says how many events that keeps."""
+    code = path.read_text(encoding="utf-8")
+    if re.search(r"\bHub\(|create_app\(hub|\"--store\"", code):
+        assert re.search(r",000\sevents", ast.get_docstring(ast.parse(code)) or "")
 
 
 def test_examples_readme_names_every_example() -> None:

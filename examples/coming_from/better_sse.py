@@ -4,6 +4,8 @@
     curl -N localhost:3000/sse
     curl localhost:3000/listeners
 
+The hub keeps the newest 10,000 events, in memory; who comes back too late for them gets a `reset`.
+
 docs/how-to/coming-from/better-sse.md has it beside the original.
 """
 

@@ -4,7 +4,8 @@
     curl -N 'localhost:3000/.well-known/mercure?topic=https://example.com/books/1'
     curl -d topic=https://example.com/books/1 -d data=hi localhost:3000/.well-known/mercure
 
-The hub itself is at `/events`, as ever.
+The hub itself is at `/events`, as ever. It keeps the newest 10,000 events, in memory; who comes too
+late for them gets an event of type `reset`.
 docs/how-to/coming-from/mercure.md says what is missing.
 """
 

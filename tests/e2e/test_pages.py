@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import trio
 from e2e.browser import Browser, Visit
 from e2e.packages import datastar, npm_modules
 from e2e.process import ServeProcess, fetch
 from tools import missing
 
+from h3trio import App, H3Event, Response, serve
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-
-    import trio
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 SECRET: Final = "0123456789abcdef0123456789abcdef"  # noqa: S105 - of these tests alone
@@ -182,6 +184,15 @@ async def check_chat(
     nursery.cancel_scope.cancel()
 
 
+def htmx_scripts(config: pytest.Config) -> Mapping[str, Path]:
+    """Return the scripts of htmx, by the names that pages load them by."""
+    folder = npm_modules(config, *HTMX) / "htmx.org" / "dist"
+    return {
+        "htmx.min.js": folder / "htmx.min.js",
+        "hx-sse.min.js": folder / "ext" / "hx-sse.min.js",
+    }
+
+
 async def test_htmx(
     browser: Browser, nursery: trio.Nursery, request: pytest.FixtureRequest
 ) -> None:
@@ -196,3 +207,69 @@ async def test_datastar(
     """Datastar 1.0 shows each event once, comes back after a restart, and begins anew at a gap."""
     environ = {"DATASTAR": str(datastar(request.config))}
     await check_chat(browser, nursery, "hub_datastar", environ)
+
+
+# -- the same frameworks, on a page that reads a hub server of another origin
+
+HTMX_PAGE: Final = """<!doctype html>
+<meta name="htmx-config" content='{"mode": "cors"}'>
+<link rel="icon" href="data:,">
+<script src="/htmx.min.js"></script><script src="/hx-sse.min.js"></script>
+<ul id="list" hx-sse:connect="HUB/events?topic=chat&amp;cursor=on&amp;first=20"
+  hx-config='{"credentials": "include"}' hx-swap="beforeend"></ul>
+"""
+DATASTAR_PAGE: Final = """<!doctype html>
+<link rel="icon" href="data:,">
+<script type="module" src="/datastar.js"></script>
+<ul id="list" data-init="@get('HUB/events?topic=chat&amp;first=20', {retry: 'always'})"></ul>
+"""
+
+
+def site_of(page: str, scripts: Mapping[str, Path]) -> App:
+    """Make a site with one page and the scripts that it loads."""
+    app = App()
+
+    @app.get("/")
+    async def send_page(_event: H3Event) -> Response:
+        return Response.html(page)
+
+    @app.get("/:name")
+    async def send_script(event: H3Event) -> Response:
+        code = await trio.Path(scripts[event.params["name"]]).read_bytes()
+        return Response(code, content_type="text/javascript")
+
+    return app
+
+
+@pytest.mark.parametrize("framework", ["htmx", "datastar"])
+async def test_a_hub_of_another_origin(
+    browser: Browser, nursery: trio.Nursery, request: pytest.FixtureRequest, framework: str
+) -> None:
+    """A page reads a hub server itself: what there was, and what comes while it looks."""
+    if framework == "htmx":
+        page, scripts = HTMX_PAGE, htmx_scripts(request.config)
+        kind, data = "", "<li>{}</li>"
+    else:
+        page, scripts = DATASTAR_PAGE, {"datastar.js": datastar(request.config)}
+        kind = "datastar-patch-elements"
+        data = "selector #list\nmode append\nelements <li>{}</li>"
+    port = free_port()
+    site = f"http://localhost:{port}"
+    hub = await ServeProcess.start(nursery, "--cors-origin", site, "--allow-origin", site)
+    pages = site_of(page.replace("HUB", f"http://localhost:{hub.port}"), scripts)
+    await nursery.start(partial(serve, pages, port=port))
+
+    async def say(text: str) -> None:
+        target = "/events/chat" + (f"?event={kind}" if kind else "")
+        answer = await fetch(hub.port, "POST", target, body=data.format(text).encode())
+        assert answer.status == 200, answer
+
+    def look(visit: Visit) -> None:
+        visit.wait_texts("#list li", ["earlier"])
+        visit.run(say, "later")
+        visit.wait_texts("#list li", ["earlier", "later"])
+        assert visit.take_complaints() == []
+
+    await say("earlier")
+    await browser.visit(look, f"{site}/")
+    nursery.cancel_scope.cancel()
