@@ -2,7 +2,9 @@
 
     pip install '.[hub,auth]'
     openssl rand -hex 32 > hub.key
-    python -m h3trio serve --jwt-key-file hub.key --cors-origin http://app.shop.localhost:8000
+    export H3TRIO_CORS_ORIGINS=http://app.shop.localhost:8000
+    export H3TRIO_ALLOW_ORIGIN=http://app.shop.localhost:8000
+    python -m h3trio serve --jwt-key-file hub.key
     python -m h3trio serve examples/hub_browser.py:app --port 8000
 
 http://app.shop.localhost:8000/ shows what is published: log in there as alice. In another shell:
@@ -35,8 +37,9 @@ KEY = Path(os.environ.get("HUB_KEY", "hub.key")).read_text("ascii").strip()
 SECONDS = int(os.environ.get("TOKEN_SECONDS", "600"))
 PAGE = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
 
-# In an application, a table of its database: the topics whose private events a user may see.
-USERS = {"alice": ["orders", "users/alice/{+rest}"]}
+# In an application, a table of its database: where a user may publish, and the topics whose private
+# events it may see.
+USERS = {"alice": {"publish": ["news"], "subscribe": ["orders", "users/alice/{+rest}"]}}
 
 app = App()
 
@@ -55,9 +58,8 @@ async def login(event: H3Event) -> Response:
     user = (await event.form()).get("user", "")
     if user not in USERS:
         raise HTTPError(401, "there is no such user")
-    claims = {"sub": user, "exp": int(time.time()) + SECONDS}
-    rights = {"mercure": {"subscribe": USERS[user]}}
-    token = jwt.encode(claims | rights, KEY, "HS256")
+    claims = {"sub": user, "exp": int(time.time()) + SECONDS, "mercure": USERS[user]}
+    token = jwt.encode(claims, KEY, "HS256")
     response = Response("welcome\n")
     # `domain` has the browser send it to the hub too; `http_only` and `secure` are the defaults.
     response.set_cookie(

@@ -5,7 +5,7 @@
 
 Put `datastar.js` of https://data-star.dev beside you; http://localhost:3000/ shows it. A page that
 comes back gets what it missed, of the newest 10,000 events that the hub keeps by default. If some
-are gone, the list on the page is emptied first.
+are gone it begins anew.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def patch(html: str, *, selector: str, mode: str) -> SSEEvent:
     return SSEEvent("\n".join(lines), event="datastar-patch-elements")
 
 
-EMPTY_THE_LIST = patch("", selector="#list > li", mode="remove")
+RELOAD = patch("<script>location.reload()</script>", selector="body", mode="append")
 
 
 @app.get("/")
@@ -58,9 +58,8 @@ async def events(event: H3Event) -> None:
         hub.subscription(["chat"], last_event_id=last, first=20) as patches,
     ):
         async for found in patches:
-            # Datastar reads its own types only: say `reset` in its words.
-            is_gap = found.event == "reset"
-            await writer.send(EMPTY_THE_LIST.replace(id=found.id) if is_gap else found)
+            # Datastar reads its own types only: have it do what a page does at `reset`.
+            await writer.send(RELOAD if found.event == "reset" else found)
 
 
 @app.post("/messages")

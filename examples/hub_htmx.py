@@ -5,7 +5,7 @@
     curl -d text=hi localhost:3000/messages
 
 http://localhost:3000/ shows it. A page that comes back gets what it missed, of the newest 10,000
-events that the hub keeps by default. If some are gone it is told by `reset`.
+events that the hub keeps by default. If some are gone it is told by `reset`, and begins anew.
 """
 
 from __future__ import annotations

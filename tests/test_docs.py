@@ -140,7 +140,9 @@ def commands(line: str) -> Iterator[Sequence[str]]:
             continue
         while words and "=" in words[0]:
             del words[0]
-        if words[:3] == ["python", "-m", "h3trio"]:
+        if ">" in words:
+            del words[words.index(">") :]
+        if words[1:3] == ["-m", "h3trio"] and Path(words[0]).name == "python":
             yield words[3:]
         words = []
 
@@ -176,7 +178,7 @@ def check_command(arguments: Sequence[str]) -> None:
 def test_command_is_understood(page: Path) -> None:
     """Each `python -m h3trio` in shell blocks and code spans has flags and examples that exist."""
     text = page.read_text(encoding="utf-8")
-    shell = "\n".join(blocks(text, *SHELL)).splitlines()
+    shell = re.sub(r"\\\n *", "", "\n".join(blocks(text, *SHELL))).splitlines()
     for line in [*shell, *SPAN.findall(text)]:
         for arguments in commands(line):
             check_command(arguments)
@@ -193,7 +195,7 @@ def test_command_of_an_example_is_understood(path: Path) -> None:
 
 def test_wrong_command_would_be_noticed() -> None:
     """A command is found behind others and behind variables, and a flag too many ends it."""
-    line = "$ pip install . && A=1 python -m h3trio serve --port 0 | cat"
+    line = "$ pip install . && A=1 /opt/bin/python -m h3trio serve --port 0 > log | cat"
     assert list(commands(line)) == [["serve", "--port", "0"]]
     for wrong in (["serve", "--no-such-flag"], ["serve", "--port", "x"], ["no-such-command"]):
         with pytest.raises(SystemExit):

@@ -48,7 +48,7 @@ async def start_shop(nursery: trio.Nursery, folder: Path) -> tuple[ServeProcess,
     site = f"http://app.shop.localhost:{free_port()}"
     hub = await ServeProcess.start(
         nursery,
-        *("--jwt-key-file", "hub.key", "--cors-origin", site),
+        *("--jwt-key-file", "hub.key", "--cors-origin", site, "--allow-origin", site),
         *("--reconnect-delay", "200ms", "--max-topic-events", "3"),
         folder=folder,
     )
@@ -99,20 +99,23 @@ async def test_a_page_logs_in_and_goes_on(
         visit.wait_texts("#list li", [])
         log_in(visit)
         visit.wait_texts("#list li", ["paid: 1"])
+        visit.page.get_by_label("News").fill("good news")
+        visit.page.get_by_role("button", name="Publish").click()
+        visit.wait_texts("#list li", ["good news", "paid: 1"])
         say("news", ("", "hello"))  # private, and no topic of hers
         say("orders", ("unheard", "2"), ("", "3"))
-        visit.wait_texts("#list li", ["3", "paid: 1"])
+        visit.wait_texts("#list li", ["3", "good news", "paid: 1"])
 
         visit.wait_texts("#state", ["log in to go on"])
         say("orders", ("shipped", "4"))
         log_in(visit)
-        visit.wait_texts("#list li", ["shipped: 4", "3", "paid: 1"])
+        visit.wait_texts("#list li", ["shipped: 4", "3", "good news", "paid: 1"])
         assert not visit.page.locator("#gap").is_visible()
 
         visit.wait_texts("#state", ["log in to go on"])
         say("orders", *(("", str(n)) for n in range(5, 10)))
         log_in(visit)
-        visit.wait_texts("#list li", ["9", "8", "7"])
+        visit.wait_texts("#list li", ["9", "8", "7", "good news"])
         assert visit.page.locator("#gap").is_visible()
         # Nothing is wrong but what the browser itself says of each 401.
         assert {"401" in text for text in visit.take_complaints()} == {True}
