@@ -1,10 +1,12 @@
 """Scripts that pages load, out of the packages that have them: kept with pytest's cache.
 
 Nothing of a package is run here: its own install scripts are switched off, or it is only unpacked.
+Tests run in several processes, so a package is put into a folder of its own and then renamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 import tempfile
@@ -16,6 +18,8 @@ from e2e.process import PATIENCE
 from tools import missing, require_tool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 DATASTAR: Final = "starhtml/static/js/datastar-core.js"
@@ -23,40 +27,47 @@ DATASTAR: Final = "starhtml/static/js/datastar-core.js"
 other events."""
 
 
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="h3trio-packages-")
-
-
 def npm_modules(config: pytest.Config, name: str, version: str) -> Path:
     """Install a package of npm; return the folder `node_modules` that it is in."""
-    folder = _folder(config, f"{name}-{version}")
-    if not (folder / "node_modules" / name / "package.json").is_file():
-        install = (require_tool("npm"), "install", "--prefix", str(folder), "--ignore-scripts")
-        _run(name, *install, "--no-audit", "--no-fund", f"{name}@{version}")
-    return folder / "node_modules"
+
+    def install(folder: Path) -> None:
+        command = (require_tool("npm"), "install", "--prefix", str(folder), "--ignore-scripts")
+        _run(name, *command, "--no-audit", "--no-fund", f"{name}@{version}")
+
+    return _kept(config, f"{name}-{version}", install) / "node_modules"
 
 
 def datastar(config: pytest.Config) -> Path:
     """Return the path of Datastar's script."""
-    folder = _folder(config, "datastar-1.0.1")
-    if not (folder / DATASTAR).is_file():
-        # It is not for each of our versions of Python, and nothing of it is run.
+
+    def unpack(folder: Path) -> None:
+        # It isn't for each of our versions of Python, and nothing of it is run.
         download = (require_tool("pip3"), "download", "--no-deps", "--only-binary=:all:")
         _run("starhtml", *download, "--python-version=3.13", "-d", str(folder), "starhtml==0.7.0")
         (wheel,) = folder.glob("starhtml-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(DATASTAR, folder)
-    return folder / DATASTAR
+
+    return _kept(config, "datastar-1.0.1", unpack) / DATASTAR
 
 
-def _folder(config: pytest.Config, name: str) -> Path:
-    """Make a folder, which is kept where there is a cache (`-p no:cacheprovider` has none)."""
+def _kept(config: pytest.Config, name: str, fill: Callable[[Path], None]) -> Path:
+    """Return a folder that was filled once; `-p no:cacheprovider` keeps it for this run alone."""
     cache: pytest.Cache | None = getattr(config, "cache", None)
-    name = name.replace("/", "-")
-    folder = Path(_scratch().name) / name if cache is None else cache.mkdir(name)
-    folder.mkdir(exist_ok=True)
-    return folder
+    parent = Path(_scratch().name) if cache is None else cache.mkdir("h3trio-packages")
+    kept = parent / name.replace("/", "-")
+    if not kept.is_dir():
+        with tempfile.TemporaryDirectory(dir=parent) as made:
+            fill(folder := Path(made) / "filled")
+            # Another process may have been quicker.
+            with contextlib.suppress(OSError):
+                folder.replace(kept)
+    return kept
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="h3trio-packages-")
 
 
 def _run(name: str, *command: str) -> None:
