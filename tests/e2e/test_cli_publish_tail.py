@@ -654,7 +654,7 @@ async def test_lines_share_a_connection(nursery: trio.Nursery) -> None:
     ids = await published(f"{url}/hub/", "a/b", "--event", "e", stdin=b"1.\n2.\n3.\n")
     assert ids == ["0", "1", "2"]
     assert posts == [
-        ("POST /hub/events/a%2Fb?event=e HTTP/1.1", data) for data in (b"1.", b"2.", b"3.")
+        ("POST /hub/events?topic=a%2Fb&event=e HTTP/1.1", data) for data in (b"1.", b"2.", b"3.")
     ]
 
 
