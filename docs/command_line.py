@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PAGE: Final = Path(__file__).parent / "reference" / "command-line.md"
 MARK: Final = "<!-- what follows is written by `python docs/command_line.py` -->\n"
-# What `Options` puts behind the help of an option: "[H3TRIO_PORT, default 3000]".
-TWIN: Final = re.compile(r" \[(H3TRIO_\w+)(?:, default (.+))?\]$", re.DOTALL)
+# What `Options` puts behind the help of an option: "[H3TRIO_PORT, default 3000]", or one of both.
+TWIN: Final = re.compile(r" \[(?:(H3TRIO_\w+)(?:, )?)?(?:default (.+))?\]$", re.DOTALL)
 CODE: Final = re.compile(r"(--[\w-]+|H3TRIO_\w+|\*|\?\w+=)([,;:.]?)$")
 ESCAPED: Final = re.compile(r"([*<>|\[\]_`\\])")
 
@@ -49,11 +49,13 @@ def section(parser: Options) -> str:
     for title, actions in groups(parser):
         parts += [f"**{title[0].upper()}{title[1:]}**"] if title else []
         parts.append("\n".join(table(actions)))
-    if parser.epilog:
-        examples, _, rest = parser.epilog.rpartition("\n\n")
-        if examples:
-            parts.append("```\n" + textwrap.dedent(examples.partition("\n")[2]).strip() + "\n```")
-        parts.append(f"{inline(rest[0].upper() + rest[1:].removesuffix('.'))}.")
+    title, _, examples = (parser.epilog or "").partition("\n")
+    if examples:
+        parts.append("```\n" + textwrap.dedent(examples).strip() + "\n```")
+    elif title:
+        parts.append(f"{inline(title[0].upper() + title[1:])}.")
+    if parser.grammar:
+        parts.append(inline(parser.grammar))
     return "\n" + "\n\n".join(parts) + "\n"
 
 
@@ -80,7 +82,8 @@ def table(actions: list[argparse.Action]) -> Iterator[str]:
         variable, default = "", ""
         if found := TWIN.search(help_text):
             help_text = help_text[: found.start()]
-            variable, default = f"<br>`{found[1]}`", f"`{found[2]}`" if found[2] else ""
+            variable = f"<br>`{found[1]}`" if found[1] else ""
+            default = f"`{found[2]}`" if found[2] else ""
         yield f"| {names(action)}{variable} | {inline(help_text)} | {default} |"
 
 

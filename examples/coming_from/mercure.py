@@ -54,8 +54,8 @@ async def publish(event: H3Event) -> Response:
     if not topics:
         raise HTTPError(400, "name a topic")
     check(topics)
-    grants = [await access.check_publish(event, topic) for topic in topics]
-    if pace := access.pace(event, grants[0]):
+    grant = await access.check_publish(event, *topics)
+    if pace := access.pace(event, grant):
         pace.check()
     retry = form.get("retry")
     try:

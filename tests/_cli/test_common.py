@@ -30,7 +30,7 @@ TAKEN: list[tuple[Convert, str, Any]] = [
     (common.duration, "2M", 120.0),
     (common.duration, "1.5h", 5400.0),
     (common.duration, "7d", 604800.0),
-    (common.duration_or_zero, "0", 0.0),
+    *((common.duration_or_zero, text, 0.0) for text in ("0", "0s", "0.0", "0ms", "0H")),
     (common.size, "2K", 2048),
     (common.size, "7", 7),
     (common.size, "1.5m", 1572864),
@@ -47,6 +47,7 @@ REFUSED: list[tuple[Convert, str, str]] = [
     *((common.up_to(3), text, "must be 1 to 3") for text in ("0", "4")),
     *((common.duration, text, "is not a time") for text in ("0", "-1", "inf", "nan", "soon", "1y")),
     *((common.duration, text, "is not a time") for text in ("1 s", "1e3", "٣s", "9" * 15 + "d")),
+    *((common.duration_or_zero, text, "is not a time") for text in ("", "s", "0k", "0y")),
     (common.duration_or_zero, "-1", "positive number, with ms, s, m, h, d behind it"),
     *((common.size, text, "is not a size") for text in ("0", "1d", "k", "-1k", "", "1kb")),
     (common.size, "1.5", "not a whole number of bytes"),
@@ -80,7 +81,7 @@ def test_converters(subtests: pytest.Subtests) -> None:
 def test_times_are_written_as_they_are_typed(value: float, text: str) -> None:
     """A time is shown in the largest unit that gives a whole number, and is read back the same."""
     assert common.scaled_text(value, common.SECONDS) == text
-    assert common.duration_or_zero("0" if text == "0s" else text) == value
+    assert common.duration_or_zero(text) == value
 
 
 def test_messages_are_one_printable_line(subtests: pytest.Subtests) -> None:

@@ -14,7 +14,7 @@ import re
 from contextlib import aclosing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -27,6 +27,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
 from h3trio._cli.common import CommandError
+from h3trio._cli.http import events_url
 from h3trio._cli.options import Options
 from h3trio._cli.publish import (
     MAX_LINE_BYTES,
@@ -35,12 +36,12 @@ from h3trio._cli.publish import (
     WholeLines,
     add_arguments,
     last_id,
-    publish_url,
     read_some,
     request_from,
     split_lines,
     stream_body,
 )
+from h3trio._http.request import parse_query
 from h3trio.client import LostError, StatusError
 
 if TYPE_CHECKING:
@@ -72,8 +73,13 @@ WRONG = [
     (("t", "x", "--reconnection-time", "-1"), "--reconnection-time: '-1' is not a whole number"),
     (("t", "x", "--reconnection-time", "9" * 19), "--reconnection-time must not be above 90071"),
     (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
+    (("t", "x", "--topic", ""), "argument --topic/-t: a topic is not empty"),
+    (("t", "x", "--heartbeat", "1"), "--heartbeat needs --sse: it is for the silence of a stream"),
     (("t", "x", "--timeout", "0"), "argument --timeout: '0' is not a time"),
-    (("t", "x", "--url", "http://a.-\u00fc-.b"), "/events/t' is no URL: Invalid IDNA hostname"),
+    (
+        ("t", "x", "--url", "http://a.-\u00fc-.b"),
+        "?topic=t' is no URL: Invalid IDNA hostname",
+    ),
 ]
 
 
@@ -94,36 +100,33 @@ def test_url_has_a_twin(refused: Callable[..., str]) -> None:
 
 
 URLS = [
-    ("http://h:1", "news", "http://h:1/events/news"),
-    ("http://h:1/hub", "a/b", "http://h:1/hub/events/a%2Fb"),
-    ("http://h", IRI, "http://h/events/https%3A%2F%2Fexample.com%2Fa%3Fb%23c"),
-    ("http://h", "%2F +~", "http://h/events/%252F%20%2B~"),
-    ("http://h", "é", "http://h/events/%C3%A9"),
-    ("http://h", ".", "http://h/events/%2E"),
-    ("http://h", "..", "http://h/events/%2E%2E"),
-    ("http://h", "a..b", "http://h/events/a..b"),
+    ("http://h:1", ["news"], "http://h:1/events?topic=news"),
+    ("http://h:1/hub", ["a/b", "c"], "http://h:1/hub/events?topic=a%2Fb&topic=c"),
+    ("http://h", [IRI], "http://h/events?topic=https%3A%2F%2Fexample.com%2Fa%3Fb%23c"),
+    ("http://h", ["%2F +~"], "http://h/events?topic=%252F%20%2B~"),
+    ("http://h", ["é", ".."], "http://h/events?topic=%C3%A9&topic=.."),
 ]
 
 
-def test_publish_url(subtests: pytest.Subtests) -> None:
-    """A topic is one segment of the path, whatever it holds."""
-    for base, topic, expected in URLS:
-        with subtests.test(base=base, topic=topic):
-            assert publish_url(base, topic, {}) == expected
+def test_where_to_post(subtests: pytest.Subtests) -> None:
+    """Topics are in the query, whatever they hold."""
+    for base, topics, expected in URLS:
+        with subtests.test(base=base, topics=topics):
+            assert events_url(base, topics) == expected
 
 
-def test_publish_url_has_the_fields_given() -> None:
+def test_the_fields_that_are_given() -> None:
     """Fields go into the query, encoded, and only those that are given."""
-    fields: dict[str, str | int | None] = {"event": "a&b", "id": "", "retry": 0}
-    assert publish_url("http://h", "t", fields) == "http://h/events/t?event=a%26b&id=&retry=0"
-    assert publish_url("http://h", "t", {"event": None, "id": None}) == "http://h/events/t"
+    fields: dict[str, object] = {"event": "a&b", "id": "", "retry": 0, "private": None}
+    where = "http://h/events?topic=t&event=a%26b&id=&retry=0"
+    assert events_url("http://h", ["t"], fields) == where
 
 
-@given(st.text(min_size=1))
-def test_any_topic_comes_through(topic: str) -> None:
-    """A server decodes the topic, and httpx2 sends the path as it was made."""
-    url = publish_url("http://h", topic, {})
-    assert unquote(urlsplit(url).path) == f"/events/{topic}"
+@given(st.lists(st.text(min_size=1), min_size=1))
+def test_any_topic_comes_through(topics: list[str]) -> None:
+    """A server decodes the topics, and httpx2 sends the query as it was made."""
+    url = events_url("http://h", topics)
+    assert parse_query(urlsplit(url).query.encode()).get_list("topic") == topics
     assert httpx2.URL(url).raw_path.decode() == url.removeprefix("http://h")
 
 
@@ -229,9 +232,9 @@ def test_whole_lines_only() -> None:
 def test_private_is_a_field(subtests: pytest.Subtests) -> None:
     """`--private` goes into the query, of lines and of streams too."""
     for argv, query in (
-        (("t", "x", "--private"), "?private=on"),
-        (("t", "--private", "--sse"), "?private=on"),
-        (("t", "--private", "--event", "e"), "?event=e&private=on"),
+        (("t", "x", "--private"), "&private=on"),
+        (("t", "--private", "--sse"), "&private=on"),
+        (("t", "--private", "--event", "e"), "&event=e&private=on"),
         (("t",), ""),
     ):
         parser = Options()
@@ -239,7 +242,7 @@ def test_private_is_a_field(subtests: pytest.Subtests) -> None:
         arguments = parser.parse_args(argv)
         parser.complete(arguments, {"H3TRIO_URL": "http://h"})
         with subtests.test(argv=argv):
-            assert request_from(arguments)[0] == f"http://h/events/t{query}"
+            assert request_from(arguments)[0] == f"http://h/events?topic=t{query}"
 
 
 # -- posting until it is stored

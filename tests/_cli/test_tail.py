@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx2
 import pytest
 
 from h3trio import SSEEvent, SSEParser
-from h3trio._cli.http import quoted
 from h3trio._cli.tail import format_event, print_event, reset_notice, stream_url
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ WRONG = [
     (("t", "--since", "1", "--first", "1"), "--first: not allowed with argument --since"),
     (("t", "--count", "0"), "argument --count: must be at least 1"),
     (("t", "--idle-timeout", "0"), "argument --idle-timeout: '0' is not a time"),
-    (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a whole number"),
+    (("t", "--max-event-size", "x"), "argument --max-event-size: 'x' is not a size"),
     (("t", "--url", "ftp://h"), "argument --url: 'ftp://h' is not of the form http://"),
     (("http://h/", "t"), "a URL stands alone; are these topics? then give --url as well"),
     (("http://",), "'http://' is not of the form http://HOST:PORT"),
@@ -59,7 +59,7 @@ URLS: list[tuple[str | None, list[str], str]] = [
         [IRI],
         "http://h/events?topic=https%3A%2F%2Fexample.com%2Fa%3Fb%23c",
     ),
-    ("http://h", [IRI, "&="], f"http://h/events?topic={quoted(IRI)}&topic=%26%3D"),
+    ("http://h", [IRI, "&="], f"http://h/events?topic={quote(IRI, safe='')}&topic=%26%3D"),
 ]
 
 

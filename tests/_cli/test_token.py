@@ -106,6 +106,7 @@ def test_no_end(capsys: pytest.CaptureFixture[str]) -> None:
         (("--publish", "a", "--algorithm", "ES256"), KEY, "but the key is for HS256"),
         (("--publish", "a", "--algorithm", "none"), KEY, "invalid choice: 'none'"),
         (("--publish", "a", "--expires", "0"), KEY, "positive number"),
+        (("--subscribe", "a", "--subscribe-public"), KEY, "--subscribe-public has no effect"),
         (("--publish", "a", "--expires", "1y"), KEY, "positive number"),
         (("--publish", "a", "--claims", "{"), KEY, "it is not JSON"),
         (("--publish", "a", "--claims", "[]"), KEY, "it is not a JSON object"),

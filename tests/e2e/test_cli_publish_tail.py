@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, final
 
 import pytest
 import trio
+import trustme
 from e2e.process import PATIENCE, ServeProcess
 
 if TYPE_CHECKING:
@@ -233,6 +234,24 @@ async def test_tail_since_an_id(nursery: trio.Nursery) -> None:
     ids = await published(served.url, "news", stdin=b"1\n2\n3\n")
     arguments = ("tail", "news", "--url", served.url, "--quiet", "--since", ids[0], "--count", "2")
     assert await run(*arguments) == (0, "2\n3\n", "")
+
+
+async def test_whom_to_trust(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """`--ca-file` and `--insecure` reach a hub whose authority the system doesn't know."""
+    authority, pem, trusted = trustme.CA(), tmp_path / "server.pem", tmp_path / "authority.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    authority.cert_pem.write_to_path(str(trusted))
+    served = await ServeProcess.start(nursery, "--tls-cert", str(pem))
+    url = f"https://localhost:{served.port}"
+    tail = ("tail", "news", "--first", "1", "--count", "1", "--quiet")
+    for command in (("publish", "news", "x"), tail, ("top", "--once")):
+        status, _, err = await run(*command, H3TRIO_URL=url)
+        assert (status, "CERTIFICATE_VERIFY_FAILED" in err) == (1, True)
+        for flags in (("--ca-file", str(trusted)), ("--insecure",)):
+            status, out, err = await run(*command, *flags, H3TRIO_URL=url)
+            assert (status, err, bool(out)) == (0, "", True)
+        (status, _, err) = await run(*command, H3TRIO_URL=url, H3TRIO_CA_FILE="/no/such")
+        assert (status, err) == (2, "h3trio: error: H3TRIO_CA_FILE: No such file or directory\n")
 
 
 async def test_key_publishes_once(nursery: trio.Nursery) -> None:
@@ -635,7 +654,7 @@ async def test_lines_share_a_connection(nursery: trio.Nursery) -> None:
     ids = await published(f"{url}/hub/", "a/b", "--event", "e", stdin=b"1.\n2.\n3.\n")
     assert ids == ["0", "1", "2"]
     assert posts == [
-        ("POST /hub/events/a%2Fb?event=e HTTP/1.1", data) for data in (b"1.", b"2.", b"3.")
+        ("POST /hub/events?topic=a%2Fb&event=e HTTP/1.1", data) for data in (b"1.", b"2.", b"3.")
     ]
 
 

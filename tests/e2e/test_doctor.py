@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ from tools import require_tool
 
 from h3trio._cli.doctor.check_head import Severity
 from h3trio._cli.doctor.check_stream import diagnose, exit_status
-from h3trio._cli.doctor.observe import DoctorPlan, certificates, observe
-from h3trio._cli.http import open_client
+from h3trio._cli.doctor.observe import DoctorPlan, observe
+from h3trio._cli.http import open_client, trust_from
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -185,7 +186,8 @@ async def test_certificates_and_protocols(nursery: trio.Nursery, tmp_path: Path)
     server += f"{{ proxy_pass https://127.0.0.1:{served.port}; }} }}"
 
     async def look(name: str, port: int, *, ca_file: str | None, is_trusting: bool) -> None:
-        contexts = [certificates(ca_file, is_trusting=is_trusting) for _ in range(2)]
+        arguments = Namespace(ca_file=ca_file, insecure=is_trusting, given={})
+        contexts = [trust_from(arguments) for _ in range(2)]
         url = f"https://localhost:{port}{TOPIC}"
         plan = DoctorPlan(url=url, wait=0.3, timeout=5, is_trusting=is_trusting, tls=contexts[1])
         await told.examine(name, plan, contexts[0])

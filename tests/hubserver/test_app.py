@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from typing import TYPE_CHECKING, Any, Literal, Never
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -135,6 +136,59 @@ async def test_several_topics_and_everything(hub: HubClient) -> None:
         *"abc",
         "end",
     ]
+
+
+async def test_one_event_for_several_topics(hub: HubClient) -> None:
+    """`POST /events?topic=a&topic=b` is one event, which a subscriber of both gets once."""
+    clients = [await hub.subscribe(f"/events?topic={query}") for query in ("a", "b", "a&topic=b")]
+    head, answer = await hub.ask(post(b"both", "/events?topic=b&topic=a&topic=b&event=note"))
+    assert (head.status, hub.hub.statistics().published) == (200, 1)
+    await hub.ask(post(b"end", "/events?topic=a&topic=b"))
+    for client in clients:
+        events = [await client.event() for _ in range(2)]
+        assert [getattr(event, "data", None) for event in events] == ["both", "end"]
+        assert (events[0].id, events[0].event) == (answer["id"], "note")
+
+
+async def test_a_body_of_events_for_several_topics(hub: HubClient) -> None:
+    """Each event of a stream goes to all topics of the query."""
+    some = [await hub.subscribe(f"/events?topic={topic}") for topic in "ab"]
+    kind = "Content-Type: text/event-stream"
+    body = b"data: 1\n\ndata: 2\n\n"
+    _, answer = await hub.ask(post(body, "/events?topic=a&topic=b", kind))
+    assert (answer["published"], hub.hub.statistics().published) == (2, 2)
+    for client in some:
+        assert [getattr(await client.event(), "data", None) for _ in range(2)] == ["1", "2"]
+
+
+async def test_a_topic_in_the_query_is_any_text(hub: HubClient) -> None:
+    """What a proxy would rewrite in a path is a topic like any other, to publish and to purge."""
+    for topic in ("https://example.com/x//y", "a/./b", "..", "a%2Fb", "é +&#?", "\ufffd"):
+        query = f"topic={quote(topic, safe='')}"
+        head, answer = await hub.ask(post(b"x", f"/events?{query}"))
+        assert head.status == 200
+        async with hub.hub.subscription([topic], first="oldest") as events:
+            assert (await events.receive()).id == answer["id"]
+        assert (await hub.ask(request(f"/events?{query}", method="DELETE")))[1] == {"purged": 1}
+
+
+async def test_a_key_belongs_to_the_set_of_topics(hub: HubClient) -> None:
+    """In any order it is the same publish; for other topics it is another."""
+    ids = [
+        (await hub.ask(post(b"x", f"/events?topic={query}", "Idempotency-Key: k")))[1]["id"]
+        for query in ("a&topic=b", "b&topic=a", "a", "a&topic=b&topic=c")
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == hub.hub.statistics().published == 3
+
+
+async def test_several_topics_are_purged_together(hub: HubClient) -> None:
+    """An event of two of them counts once; others stay."""
+    for query in ("a", "b", "a&topic=b", "c"):
+        await hub.ask(post(b"x", f"/events?topic={query}"))
+    raw = request("/events?topic=a&topic=b", method="DELETE")
+    assert (await hub.ask(raw))[1] == {"purged": 3}
+    assert (await hub.ask(raw))[1] == {"purged": 0}
 
 
 @table("how", ["Last-Event-ID", "last_event_id", "lastEventID", "lastEventId"])
@@ -359,7 +413,18 @@ BAD_REQUESTS = [
     (post(b"x", "/events/*"), 400),
     (post(b"x", "/events/" + "t" * 1025), 400),
     (post(b"x" * 1000, "/events/news"), 413),
-    (post(b"x", "/events"), 405),
+    (post(b"x", "/events"), 400),
+    (post(b"x", "/events?topic="), 400),
+    (post(b"x", "/events?topic=a&topic=*"), 400),
+    (post(b"x", "/events?topic=a&topic=b%0A"), 400),
+    (post(b"x", "/events?topic=%FF"), 400),
+    (post(b"x", "/events?topic=a&topic=" + "t" * 1025), 400),
+    (post(b"x", "/events/a?topic=b"), 400),
+    (post(b"data: x\n\n", "/events?topic=a&event=b", "Content-Type: text/event-stream"), 400),
+    (post(b"x", "/events?" + "&".join(f"topic={n}" for n in range(1001))), 400),
+    (request("/events", method="DELETE"), 400),
+    (request("/events/a?topic=b", method="DELETE"), 400),
+    (request("/events?" + "&".join(f"topic={n}" for n in range(1001)), method="DELETE"), 400),
     (request("/events/"), 400),
     (request("/events/a%00b"), 400),
     (request("/events?" + "&".join(f"topic={n}" for n in range(1001))), 400),
@@ -447,6 +512,8 @@ async def test_what_the_header_says_of_a_body_is_obeyed_or_refused(hub: HubClien
     [
         (post(b"x", "/events/news?evnt=a"), "event, id, retry, private"),
         (post(b"x", "/events/news?topic=a"), "event, id, retry, private"),
+        (post(b"x", "/events?topic=a&topics=b"), "topic, event, id, retry, private"),
+        (request("/events?topic=a&topics=b", method="DELETE"), "there is: topic"),
         (post(b"", "/events/news?event=a", "Content-Type: text/event-stream"), "private"),
         (request("/events/news?last_event_ld=1"), "first, last_event_id, lastEventID, lastEventId"),
         (request("/events/news?topic=other"), "first, last_event_id"),

@@ -122,8 +122,10 @@ def duration(text: str) -> float:
 
 
 def duration_or_zero(text: str) -> float:
-    """Convert a time as `duration` does; `0` is one too."""
-    return 0.0 if text in ("0", "0.0") else duration(text)
+    """Convert a time as `duration` does; zero is one too."""
+    found = _SCALED.fullmatch(text.lower())
+    is_zero = found is not None and found[2] in SECONDS and not float(found[1])
+    return 0.0 if is_zero else duration(text)
 
 
 def size(text: str) -> int:

@@ -11,23 +11,27 @@ import contextlib
 import errno
 import os
 import signal
+import ssl
 import stat
 import sys
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import quote, urlencode
 
 import trio
 
 from h3trio._nursery import members
 from h3trio.client import EventSource, EventSourceError
+from h3trio.client._environment import LateTLS
 from h3trio.client._redirect import checked_url
 from h3trio.client._request import new_client, require_httpx2
 
 from .common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, CommandError, say, visible
-from .options import fail
+from .options import fail, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    import argparse
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from types import FrameType
 
     import httpx2
@@ -48,8 +52,18 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
 
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
 
 # -- arguments
+
+
+def add_client(parser: Options) -> None:
+    """Add `--token`, and how the server's certificate is checked."""
+    add_token(parser)
+    what = "authorities to trust, in PEM, instead of the system's"
+    parser.add_option("--ca-file", metavar="FILE", help=what)
+    parser.add_switch("--insecure", help="don't check the server's certificate")
 
 
 def add_token(parser: Options) -> None:
@@ -66,11 +80,47 @@ def _token(text: str) -> str:
         raise ValueError("a token is visible ASCII, without spaces") from None
 
 
-def quoted(text: str) -> str:
-    """Percent-encode a text, whole IRIs too, for one segment of a path or one query value."""
-    encoded = quote(text, safe="")
-    # Clients and proxies resolve "." and ".." segments away (RFC 3986 section 5.2.4).
-    return encoded if encoded.strip(".") else encoded.replace(".", "%2E")
+def events_url(base: str, topics: Iterable[str], fields: Mapping[str, object] = _NOTHING) -> str:
+    """Return the address of some topics at a hub, with the fields that aren't `None`.
+
+    They are in the query. Of a path, clients and proxies decode escapes, join slashes and resolve
+    dots away (RFC 3986 section 6.2.2), and a hub can't tell that another topic was meant.
+    """
+    given = [(name, value) for name, value in fields.items() if value is not None]
+    query = urlencode([*(("topic", topic) for topic in topics), *given], quote_via=quote)
+    return f"{base}/events?{query}"
+
+
+def header_lines(arguments: argparse.Namespace) -> list[str]:
+    """Return the fields to send, `NAME: VALUE`: those that were given, and the token.
+
+    Exits with one line if a header takes the token's place.
+    """
+    lines = cast("list[str]", arguments.header)
+    if any(line.lower().startswith("authorization:") for line in lines):
+        refuse(arguments, ["token"], "has no effect beside --header Authorization")
+        return lines
+    token = arguments.token
+    return lines if token is None else [*lines, f"Authorization: Bearer {token}"]
+
+
+def trust_from(arguments: argparse.Namespace) -> Trust:
+    """Make what says which certificates are good; exit with one line if that can't be done.
+
+    Each client needs its own, as httpx2 changes the one that it uses.
+    """
+    if arguments.insecure:
+        refuse(arguments, ["ca_file"], "has no effect where no certificate is checked (--insecure)")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if arguments.ca_file is None:
+        return LateTLS()  # those of the environment or the system, when they are needed
+    try:
+        return ssl.create_default_context(cafile=arguments.ca_file)
+    except OSError as exc:  # `ssl.SSLError` is one
+        fail(f"{arguments.given['ca_file']}: {exc.strerror}")
 
 
 def require_client(url: str) -> None:
@@ -97,6 +147,11 @@ def open_client(
     """
     fields = {} if token is None else {"Authorization": f"Bearer {token}"}
     return new_client(timeout=timeout, headers=fields, tls=tls)
+
+
+def client_from(arguments: argparse.Namespace, *, timeout: float) -> httpx2.AsyncClient:
+    """Make the client of a command that has the options of `add_client`; as `open_client`."""
+    return open_client(timeout=timeout, token=arguments.token, tls=trust_from(arguments))
 
 
 def event_source(

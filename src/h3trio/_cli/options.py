@@ -19,6 +19,7 @@ import itertools
 import math
 import re
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
 from h3trio._http import settings as _settings
@@ -44,12 +45,13 @@ _METAVARS: Final[Mapping[Callable[[str], object], str]] = {
     common.counted: "N",
 }
 _UNITS: Final[Mapping[str, dict[str, float]]] = {"TIME": common.SECONDS, "SIZE": common.BYTES}
-GRAMMAR: Final = (
-    "TIME is a number with ms, s, m, h or d behind it, SIZE one with k, m or g: 500ms, 1.5h, 64k; "
-    "without a unit seconds and bytes"
-)
+GRAMMAR: Final[Mapping[str, str]] = {
+    "TIME": "TIME is a number with ms, s, m, h or d behind it: 500ms, 1.5h; without one, seconds.",
+    "SIZE": "SIZE is a number with k, m or g behind it: 64k, 1.5m; without one, bytes.",
+}
 """What the help says of the values of options."""
 
+_WIDTH: Final = 79
 _NO_TIMES: Final = frozenset({"lease_jitter", "min_body_rate"})  # all other fractions are seconds
 # Kubernetes puts the addresses of services into the environment: of one that is called h3trio,
 # `H3TRIO_PORT=tcp://10.96.0.7:80`. Docker's links do the same.
@@ -76,6 +78,7 @@ class Options(argparse.ArgumentParser):
         kwargs["allow_abbrev"] = False
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         self._group: argparse._ArgumentGroup | None = None  # pyright: ignore[reportPrivateUsage] - argparse has no other name for it
+        self._values: set[str] = set()
         super().__init__(**kwargs)
         self._twins: list[_Twin] = []
 
@@ -91,14 +94,33 @@ class Options(argparse.ArgumentParser):
         """The names under which the options' values are found, of those added so far."""
         return frozenset(twin.dest for twin in self._twins)
 
+    @property
+    def grammar(self) -> str:
+        """How values of the options are written, as far as these options have such values."""
+        return " ".join(text for unit, text in GRAMMAR.items() if unit in self._values)
+
+    def format_help(self) -> str:
+        """Return argparse's help, with the grammar at its end."""
+        grammar = textwrap.fill(self.grammar, _WIDTH)
+        return "\n".join(filter(None, (super().format_help(), grammar and f"{grammar}\n")))
+
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
         fail(message)
 
-    def add_argument(self, *flags: str, **kwargs: Any) -> argparse.Action:  # noqa: ANN401 - argparse's own, which grow
-        """Add an argument without a twin; argparse's own, but for the errors of its `type`."""
+    def add_argument(self, *flags: str, shown: str = "", **kwargs: Any) -> argparse.Action:  # noqa: ANN401 - argparse's own, which grow
+        """Add an argument without a twin; argparse's own, but for the errors of its `type`.
+
+        The help shows the default, or what `shown` says of it.
+        """
         if "type" in kwargs:
+            kwargs.setdefault("metavar", _METAVARS.get(kwargs["type"]))
             kwargs["type"] = common.checked(kwargs["type"])
+        metavar, default = kwargs.get("metavar"), kwargs.get("default")
+        self._values.add((metavar or "").partition("|")[0])
+        if default is not argparse.SUPPRESS:
+            shown = shown or _text(default, metavar)
+            kwargs["help"] = kwargs.get("help", "") + f" [default {shown}]" * bool(shown)
         add = self._group.add_argument if self._group else super().add_argument
         return add(*flags, **kwargs)
 
@@ -111,22 +133,26 @@ class Options(argparse.ArgumentParser):
         metavar: str | None = None,
         repeated: bool = False,
         variable: str | None = None,
+        shown: str = "",
     ) -> None:
         """Add an option with a value, and its twin in the environment.
 
-        Where it may be repeated, `type` returns a list, and the value is all of them.
+        Where it may be repeated, `type` returns a list, and the value is all of them. Without
+        dashes it is an argument that may be left out. `shown` is what the help says of a default
+        that isn't simply this one.
         """
         variable = variable or env_name(flags[0])
         metavar = metavar or _METAVARS.get(type)
-        shown = _NO_DEFAULT.get(flags[0].lstrip("-"), "") or _text(default, metavar)
+        shown = shown or _text(default, metavar)
         end = f", default {shown}]" if shown else "]"
         action = self.add_argument(
             *flags,
             help=f"{help} [{variable}{end}",
             default=argparse.SUPPRESS,
-            type=type,
+            type=_unless_absent(type),
             metavar=metavar,
             action="extend" if repeated else "store",
+            **({} if flags[0].startswith("-") else {"nargs": "?"}),
         )
         self._twins.append(_Twin(action.dest, variable, type, default))
 
@@ -171,6 +197,7 @@ class Options(argparse.ArgumentParser):
                             default=field.default,
                             type=_setting(field.name, unit, kind, may_be_none=bool(none)),
                             metavar=f"{unit}|none" if none else unit,
+                            shown=_NO_DEFAULT.get(field.name, ""),
                         )
 
     def complete(self, arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -246,6 +273,15 @@ def first_sentences(module: ModuleType, name: str) -> dict[str, str]:
     return found
 
 
+def _unless_absent(convert: Callable[[str], object]) -> Callable[[str], object]:
+    """Make a converter that leaves the mark of an absent argument, which argparse converts too."""
+
+    def convert_given(text: str) -> object:
+        return text if text is argparse.SUPPRESS else convert(text)
+
+    return convert_given
+
+
 def env_flag(name: str) -> str:
     """`log_level` is `--log-level`."""
     return "--" + name.replace("_", "-")
@@ -292,8 +328,10 @@ def _text(default: object, metavar: str | None) -> str:
     """Write a default as it is typed; nothing if there is none."""
     unit, _, none = (metavar or "").partition("|")
     if isinstance(default, int | float) and math.isfinite(default):
-        return common.scaled_text(default, _UNITS[unit]) if unit in _UNITS else f"{default}"
-    return none or f"{default or ''}"
+        if unit in _UNITS:
+            return common.scaled_text(default, _UNITS[unit])
+        return f"{default:g}" if isinstance(default, float) else f"{default}"
+    return none if none == "none" else f"{default or ''}"
 
 
 def _truth(text: str) -> bool:

@@ -1,5 +1,8 @@
 """`python -m h3trio publish`: one event, each line of standard input, or a stream of events.
 
+Topics go into the query, where no proxy rewrites them. A hub that doesn't take them there refuses
+with 405: posting to the path instead might be acknowledged for another topic.
+
 Lines are published one after the other over one connection, each when the one before is stored:
 their order is the hub's order. A line that isn't stored is posted again for `--retry` seconds, with
 an idempotency key of its own: a hub that restarts, or an answer that is lost, loses and doubles no
@@ -22,7 +25,6 @@ import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import urlencode
 
 import trio
 
@@ -34,7 +36,7 @@ from h3trio.client._policy import OUTAGE_STATUSES, reconnect_delay, retry_after
 from h3trio.client._request import translated
 
 from . import common, http
-from .options import fail
+from .options import fail, refuse
 
 if TYPE_CHECKING:
     import argparse
@@ -61,9 +63,12 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `publish`."""
     parser.description = "Publish to a hub; print the id of each event once it is stored."
     parser.epilog = http.STATUSES
-    http.add_token(parser)
+    http.add_client(parser)
     what = "any text; IRIs too"
     parser.add_argument("topic", metavar="TOPIC", type=common.topic, help=what)
+    what = "another topic of the same event; may be repeated"
+    topic: dict[str, Any] = {"type": common.topic, "action": "append", "default": []}
+    parser.add_argument("--topic", "-t", dest="topics", metavar="TOPIC", help=what, **topic)
     what = "data of one event; standard input if - or none"
     parser.add_argument("data", metavar="DATA", nargs="?", help=what)
     parser.add_option("--url", default=http.DEFAULT_URL, type=common.base_url, help="the hub")
@@ -81,12 +86,13 @@ def add_arguments(parser: Options) -> None:
     parser.add_switch("--quiet", help="print no ids")
     what = (
         "time to post an event again that isn't stored: the hub can't be reached, says 429 or "
-        f"5xx, or its answer is lost; {RETRY:g}s for lines, 0 for DATA unless given"
+        "5xx, or its answer is lost"
     )
-    parser.add_argument("--retry", metavar="TIME", type=common.duration_or_zero, help=what)
-    what = "seconds to wait for an answer"
+    shown = f"{RETRY:g}s for lines, 0 for DATA"
+    parser.add_argument("--retry", type=common.duration_or_zero, shown=shown, help=what)
+    what = "longest wait for an answer"
     parser.add_option("--timeout", default=30.0, type=common.duration, help=what)
-    what = "--sse: seconds of silence before a comment is sent"
+    what = "--sse: silence before a comment is sent"
     parser.add_option("--heartbeat", default=HEARTBEAT, type=common.duration, help=what)
 
 
@@ -111,23 +117,20 @@ def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
         fail("--id and --key are for one event: give its DATA")
     if arguments.sse and (arguments.event is not None or arguments.reconnection_time is not None):
         fail("--sse takes --event and --reconnection-time from the stream itself")
+    if not arguments.sse:
+        refuse(arguments, ["heartbeat"], "needs --sse: it is for the silence of a stream")
     if arguments.sse and arguments.retry is not None:
         fail("--retry posts a line or DATA again: what --sse has sent is gone")
     fields = {"event": arguments.event, "id": arguments.id, "retry": arguments.reconnection_time}
+    topics = dict.fromkeys([arguments.topic, *arguments.topics])
     try:
         SSEEvent("", **fields)
     except ValueError as exc:
         # The message begins with the name of the field, which is that of the option but for one.
         fail(f"--{str(exc).replace('retry', 'reconnection-time', 1)}")
     fields["private"] = "on" if arguments.private else None
-    url = publish_url(arguments.url, arguments.topic, fields)
+    url = http.events_url(arguments.url, topics, fields)
     return url, os.fsencode(arguments.data) if one else None
-
-
-def publish_url(base: str, topic: str, fields: Mapping[str, str | int | None]) -> str:
-    """Return where to post an event: the topic as one segment, its fields in the query."""
-    query = urlencode({name: value for name, value in fields.items() if value is not None})
-    return f"{base}/events/{http.quoted(topic)}{'?' if query else ''}{query}"
 
 
 # -- input
@@ -242,7 +245,7 @@ async def stream_body(
 
 
 async def _publish(arguments: argparse.Namespace, url: str, data: bytes | None) -> None:
-    async with http.open_client(timeout=arguments.timeout, token=arguments.token) as client:
+    async with http.client_from(arguments, timeout=arguments.timeout) as client:
         publisher = Publisher(client, url, quiet=arguments.quiet, retry=arguments.retry)
         if arguments.sse:
             await publisher.publish_stream(_STDIN, heartbeat=arguments.heartbeat)

@@ -33,10 +33,10 @@ def add_arguments(parser: Options) -> None:
         "control characters written out."
     )
     parser.epilog = http.STATUSES
-    http.add_token(parser)
+    http.add_client(parser)
     what = "topics, * for all; or one http:// URL of a stream, if --url is not given"
     parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=common.topic, help=what)
-    parser.add_option("--url", type=common.base_url, help=f"the hub, else {http.DEFAULT_URL}")
+    parser.add_option("--url", type=common.base_url, shown=http.DEFAULT_URL, help="the hub")
     parser.add_switch("--json", help="print a JSON object for each event: id, event, data")
     start, last_id = parser.add_mutually_exclusive_group(), common.checked(_last_id)
     start.add_argument("--since", metavar="ID", type=last_id, default="", help="begin behind it")
@@ -46,11 +46,10 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--count", metavar="N", type=common.counted, help=what)
     parser.add_switch("--no-reconnect", help="end with the first stream")
     parser.add_switch("--quiet", help="don't say when the connection is made or lost")
-    what = "seconds of silence after which the connection counts as lost"
+    what = "silence after which the connection counts as lost"
     parser.add_option("--idle-timeout", default=IDLE_TIMEOUT, type=common.duration, help=what)
-    what = "largest event that is taken, in bytes"
-    size = http.MAX_EVENT_BYTES
-    parser.add_option("--max-event-size", default=size, type=common.counted, help=what)
+    what, most = "largest event that is taken", http.MAX_EVENT_BYTES
+    parser.add_option("--max-event-size", default=most, type=common.size, help=what)
 
 
 def _last_id(text: str) -> str:
@@ -94,9 +93,7 @@ def stream_url(base: str | None, topics: Sequence[str]) -> str:
         if len(topics) > 1:
             raise ValueError("a URL stands alone; are these topics? then give --url as well")
         return common.absolute_url(topics[0])
-    # In the query, as some proxies decode paths.
-    query = "&".join(f"topic={http.quoted(topic)}" for topic in topics)
-    return f"{base or http.DEFAULT_URL}/events?{query}"
+    return http.events_url(base or http.DEFAULT_URL, topics)
 
 
 def _is_url(text: str) -> bool:
@@ -141,7 +138,7 @@ def print_event(event: SSEEvent, *, as_json: bool) -> bool:
 
 
 async def _tail(url: str, arguments: argparse.Namespace) -> None:
-    client = http.open_client(timeout=arguments.idle_timeout, token=arguments.token)
+    client = http.client_from(arguments, timeout=arguments.idle_timeout)
     async with client, http.while_read():
         await Tail(client, url, arguments).run()
 

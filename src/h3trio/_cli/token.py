@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from h3trio.hubserver import ALGORITHMS, parse_signing_key, read_key_file
 
@@ -32,7 +32,7 @@ def add_arguments(parser: Options) -> None:
     parser.description = "Print a token that allows publishing and subscribing to some topics."
     parser.epilog = "exit status: 0 done; 2 the arguments or the key are wrong"
     topic, period, claims = map(common.checked, (common.topic, _period, _claims))
-    topics: dict[str, object] = {"metavar": "TOPIC", "action": "append", "type": topic}
+    topics: dict[str, Any] = {"metavar": "TOPIC", "action": "append", "type": topic}
     what = "topic it may publish to: a topic, a URI template, or * for all; may be repeated"
     parser.add_argument("--publish", help=what, **topics)
     what = "topic whose private events it may see; as --publish"
@@ -41,10 +41,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--subscribe-public", action="store_true", help=what)
     what = "it may see the page, the statistics and the metrics"
     parser.add_argument("--operate", action="store_true", help=what)
-    what = f"how long it is good, from now; {EXPIRES} unless given"
-    parser.add_argument(
-        "--expires", metavar="N[s|m|h|d]|none", type=period, default=_period(EXPIRES), help=what
-    )
+    what, default = "how long it is good, from now", _period(EXPIRES)
+    parser.add_argument("--expires", metavar="TIME|none", type=period, default=default, help=what)
     parser.add_argument("--subject", metavar="TEXT", help="who it is for")
     parser.add_argument("--audience", metavar="TEXT", help="the hub it is for")
     parser.add_argument("--issuer", metavar="TEXT", help="who it is from")
@@ -79,6 +77,8 @@ def _claims(text: str) -> dict[str, object]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a token; return the exit status."""
+    if arguments.subscribe and arguments.subscribe_public:
+        fail("--subscribe-public has no effect beside --subscribe, which allows more")
     claims = claims_from(arguments, now=int(time.time()))
     algorithm, key = _key_from(arguments)
     if arguments.algorithm not in (None, algorithm):

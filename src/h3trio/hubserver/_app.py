@@ -2,14 +2,15 @@
 
     GET    /events              everything public, or `?topic=a&topic=b`
     GET    /events/TOPIC        one topic
-    POST   /events/TOPIC        publish
-    DELETE /events/TOPIC        purge
+    POST   /events/TOPIC        publish; `/events?topic=a&topic=b` is one event for both
+    DELETE /events/TOPIC        purge; as POST
     GET    /healthz/live, /healthz/ready
     GET    /, /static/NAME      the dashboard, and /dashboard/events for its list
     GET    /statistics          how the hub is doing, once or as a stream
     GET    /metrics             the same for Prometheus
 
-The topic is the rest of the path, percent-decoded: slashes and whole IRIs work.
+The topic is the rest of the path, percent-decoded: slashes and whole IRIs work. A proxy may rewrite
+a path before it comes here, and nothing shows that: in the query all topics stay as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ._monitoring.dashboard import add_dashboard
 from ._monitoring.routes import add_monitoring
 from ._monitoring.samples import Samples
 from ._publish import publish
-from ._query import check_query, topic_parameter
+from ._query import check_query, found_topics, named_topics, topic_parameter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -104,24 +105,27 @@ def _add_events(app: App, hub: Hub, access: AccessControl, *, cursor: bool | Non
     app.get("/events")(subscribe)
     app.get("/events/*")(subscribe)
 
+    @app.post("/events")
     @app.post("/events/*")
-    async def publish_to_one(event: H3Event) -> Response:
-        topic = event.params["*"]
-        grant = await access.check_publish(event, topic)
-        access.check_topics([topic])
+    async def publish_event(event: H3Event) -> Response:
+        topics = named_topics(event)
+        grant = await access.check_publish(event, *topics)
+        access.check_topics(topics)
         pace = access.pace(event, grant)
         still = partial(access.check_still, grant)
-        return await publish(hub, event, topic, pace=pace, still=still)
+        return await publish(hub, event, topics, pace=pace, still=still)
 
+    @app.delete("/events")
     @app.delete("/events/*")
     async def purge(event: H3Event) -> dict[str, int]:
-        topic = event.params["*"]
-        grant = await access.check_publish(event, topic)
+        topics = named_topics(event)
+        grant = await access.check_publish(event, *topics)
         check_query(event, *topic_parameter(event))
+        access.check_topics(topics)
         if (pace := access.pace(event, grant)) is not None:
             pace.check()
         with hub_errors(event):
-            return {"purged": await hub.purge(topic)}
+            return {"purged": sum([await hub.purge(topic) for topic in topics])}
 
 
 def _make_subscribe(hub: Hub, access: AccessControl, *, cursor: bool | None) -> Handler:
@@ -148,8 +152,7 @@ async def _locate(hub: Hub, event: H3Event, access: AccessControl, grant: Grant)
     """Check what a subscriber asks for; find where its stream begins, and put it into the head."""
     _check_accept(event)
     check_query(event, *topic_parameter(event), *_SUBSCRIBE_QUERY)
-    whole = [event.params["*"]] if "*" in event.params else None
-    topics = whole or event.query.get_list("topic") or ["*"]
+    topics = found_topics(event) or ["*"]
     access.check_topics(topics)
     with hub_errors(event):
         start = await hub.locate(

@@ -1,4 +1,4 @@
-"""`publish`: the answer of `POST /events/TOPIC`, which takes one event or a stream of them.
+"""`publish`: the answer of `POST /events`, which takes one event or a stream of them.
 
 Any body is the data of one event, whatever its type; `event`, `id` and `retry` come by the query,
 as does `private=on`. A body of type `text/event-stream` is a stream of events, published as they
@@ -43,9 +43,14 @@ _ON: Final = ("on", "1", "true", "")
 
 
 async def publish(
-    hub: Hub, event: H3Event, topic: str, *, pace: Bucket | None, still: Callable[[], None]
+    hub: Hub,
+    event: H3Event,
+    topics: Sequence[str],
+    *,
+    pace: Bucket | None,
+    still: Callable[[], None],
 ) -> Response:
-    """Publish what a request brings to one topic; answer once it is stored.
+    """Publish what a request brings, each event once for all topics; answer once it is stored.
 
     `pace` holds the publisher to its rate. `still` raises `HTTPError` once its grant has ended: a
     body of events may take longer than that lasts.
@@ -64,12 +69,12 @@ async def publish(
             if dedup is not None:
                 # How far such a body came is known by its answer alone: a part has no key.
                 raise HTTPError(400, "an Idempotency-Key is for one event, not for a body of them")
-            hub.check_topics([topic])  # before a body that may be empty, or never end
-            return await _Stream(hub, event, topic, pace, still, private).publish()
+            hub.check_topics(topics)  # before a body that may be empty, or never end
+            return await _Stream(hub, event, topics, pace, still, private).publish()
         if pace is not None:
             pace.check()
         update = await _single(event)
-        stored = await hub.publish(update, topics=[topic], private=private, dedup=dedup)
+        stored = await hub.publish(update, topics=topics, private=private, dedup=dedup)
         return Response.json({"id": stored})
 
 
@@ -103,7 +108,7 @@ class _Stream:
 
     hub: Hub
     event: H3Event
-    topic: str
+    topics: Sequence[str]
     pace: Bucket | None
     still: Callable[[], None]
     private: bool
@@ -162,7 +167,7 @@ class _Stream:
     async def _publish_step(self, parsed: Sequence[SSEEvent]) -> None:
         self.still()
         events = [self._own(event) for event in parsed]
-        ids = await self.hub.publish_all(events, topics=[self.topic], private=self.private)
+        ids = await self.hub.publish_all(events, topics=self.topics, private=self.private)
         self.published += len(ids)
         self.last = ids[-1]
 

@@ -1,4 +1,4 @@
-"""`check_query`: refuses a query parameter that an endpoint doesn't know.
+"""`check_query`, which refuses a query parameter that an endpoint doesn't know, and the topics.
 
 A misspelt one would be overlooked: `?evnt=note` would publish an event of no type, and
 `?last_event_ld=7` would lose what was missed. The names stand beside each endpoint.
@@ -11,6 +11,7 @@ error would look like one. Datastar can't be told to leave its parameter out, so
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 from h3trio import HTTPError
 
@@ -46,3 +47,32 @@ def topic_parameter(event: H3Event) -> tuple[str, ...]:
     Beside a path the parameter would be overlooked.
     """
     return () if "*" in event.params else ("topic",)
+
+
+def found_topics(event: H3Event) -> list[str]:
+    """Return the topics of a request: the rest of its path, or each `topic` of its query, once.
+
+    Raises:
+        HTTPError: 400, the query isn't UTF-8: topics of other bytes would become the same one.
+    """
+    if "*" in event.params:
+        return [event.params["*"]]
+    topics = list(dict.fromkeys(event.query.get_list("topic")))
+    # What isn't UTF-8 becomes this character in `query`, and is refused in a path.
+    if any("\ufffd" in topic for topic in topics):
+        try:
+            unquote_to_bytes(event.raw_query).decode()
+        except UnicodeDecodeError:
+            raise HTTPError(400, "The query is not UTF-8.") from None
+    return topics
+
+
+def named_topics(event: H3Event) -> list[str]:
+    """Return the topics of a request that has to name some, as `found_topics`.
+
+    Raises:
+        HTTPError: 400, it names none.
+    """
+    if not (topics := found_topics(event)):
+        raise HTTPError(400, "name a topic: by ?topic=, which may be repeated, or as /events/TOPIC")
+    return topics

@@ -29,6 +29,8 @@ WRONG = [
     ((URL, "--origin", "page"), "argument --origin: 'page' is not of the form http://"),
     ((URL, "--origin", "https://page/a"), "'https://page/a' is no origin: scheme, host"),
     ((URL, "--ca-file", "/no/such"), "--ca-file: No such file or directory"),
+    ((URL, "--ca-file", "x", "--insecure"), "--ca-file has no effect where no certificate is"),
+    ((URL, "--token", "a", "-H", "Authorization: b"), "--token has no effect beside --header"),
     ((URL, "--token", "a b"), "argument --token: a token is visible ASCII, without spaces"),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,10 @@ from h3trio._cli.doctor.observe import (
     MAX_RESUMED,
     DoctorPlan,
     _read_events,
-    certificates,
     observe,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trio.testing import MockClock
 
     from h3trio import SSEEvent
@@ -244,13 +240,3 @@ async def test_the_whole_is_bounded_too(autojump_clock: MockClock) -> None:
         seen = await observe(client, replace(plan, url="http://site/0"), lambda _: None)
     assert len(seen.hops) == 11
     assert autojump_clock.current_time() < plan.longest
-
-
-def test_certificates(tmp_path: Path) -> None:
-    """Certificates go unchecked if one says so; a file that holds none is an error."""
-    trusting = certificates(None, is_trusting=True)
-    assert isinstance(trusting, ssl.SSLContext)
-    assert trusting.verify_mode is ssl.CERT_NONE
-    (tmp_path / "empty").touch()
-    with pytest.raises((ssl.SSLError, OSError)):
-        certificates(str(tmp_path / "empty"), is_trusting=False)

@@ -183,6 +183,32 @@ async def test_rights(
         assert statistics.forbidden == [publish, publish, subscribe, publish].count(403)
 
 
+@table(
+    "header, status",
+    [
+        (None, 401),
+        (rights(publish=["a"]), 403),
+        (rights(publish=["b", "c"]), 403),
+        (rights(publish=["a", "b"]), 200),
+        (rights(publish=["{x}"]), 200),
+        (rights(publish=["a{x}", "b"]), 403),
+        (rights(publish=["*"]), 200),
+    ],
+)
+async def test_each_topic_needs_the_right(
+    nursery: trio.Nursery, header: str | None, status: int
+) -> None:
+    """Who names several topics must be allowed all of them, to publish and to purge."""
+    async with run_hub_server(nursery) as server:
+        path = "/events?topic=a&topic=b"
+        assert await server.status(with_header(post(b"x", path), header)) == status
+        stream = post(b"data: x\n\n", path, "Content-Type: text/event-stream")
+        assert await server.status(with_header(stream, header)) == status
+        purge = request(path, method="DELETE")
+        assert await server.status(with_header(purge, header)) == status
+        assert server.hub.statistics().published == (2 if status == 200 else 0)
+
+
 @pytest.mark.parametrize("name", ["publish", "subscribe"])
 async def test_anonymous_beside_tokens(nursery: trio.Nursery, name: str) -> None:
     """With the flag anyone may, with a token or without; but no bad token passes as none."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from h3trio._cli import common, http
-from h3trio._cli.options import fail, fields_from
+from h3trio._cli.options import fail, fields_from, refuse
 from h3trio.client._errors import without_secret
 
 from .job import Endpoint, PublishJob, SubscribeJob
@@ -38,20 +38,17 @@ def add_arguments(parser: Options) -> None:
         "exit status: 0 all went well; 1 streams or events were lost, or publishing failed; 2 the "
         "arguments are wrong; 3 no stream could be opened"
     )
+    http.add_token(parser)
     parser.add_argument("stream", metavar="URL", type=_url, help="of the streams, http:// only")
     _add_load(parser)
     what = "post events there, to feed the streams"
     parser.add_argument("--publish-url", metavar="URL", type=_url, help=what)
-    what = f"--publish-url: events a second, {RATE:g} unless given"
-    parser.add_argument("--rate", metavar="R", type=_rate, help=what)
-    what, most = (
-        "--publish-url: bytes of data of an event, 100 unless given",
-        common.up_to(MAX_SIZE),
-    )
-    parser.add_argument("--size", metavar="N", type=most, default=100, help=what)
-    what = "--publish-url: requests on the way at once at most, 16 unless given"
-    most = common.up_to(1024)
-    parser.add_argument("--publishers", metavar="N", type=most, default=16, help=what)
+    what = "--publish-url: events a second"
+    parser.add_option("--rate", default=RATE, metavar="R", type=_rate, help=what)
+    what = "--publish-url: data of an event"
+    parser.add_option("--size", default=100, metavar="SIZE", type=_size, help=what)
+    what, most = "--publish-url: requests on the way at once at most", common.up_to(1024)
+    parser.add_option("--publishers", default=16, metavar="N", type=most, help=what)
     parser.add_switch("--json", help="print the figures as JSON")
     parser.add_switch("--quiet", help="show no progress")
 
@@ -59,21 +56,28 @@ def add_arguments(parser: Options) -> None:
 def _add_load(parser: Options) -> None:
     what, most = "streams at once", common.up_to(1_000_000)
     parser.add_option("--connections", "-c", default=100, type=most, metavar="N", help=what)
-    what = "seconds to measure, once all streams are open"
+    what = "how long to measure, once all streams are open"
     parser.add_option("--duration", "-d", default=10.0, type=common.duration, help=what)
-    what = "seconds over which the streams are opened, 0 for as fast as they are answered"
+    what = "time over which the streams are opened, 0 for as fast as they are answered"
     parser.add_option("--ramp", default=0.0, type=common.duration_or_zero, help=what)
     what = "processes that share the streams; one is enough until it is busy all the time"
     parser.add_option("--processes", default=1, type=common.up_to(64), metavar="N", help=what)
-    what = "seconds a stream may take to open"
+    what = "longest that a stream may take to open"
     parser.add_option("--timeout", default=10.0, type=common.duration, help=what)
-    parser.add_header(help="a header to send with each request, such as a token")
+    parser.add_header(help="a header to send with each request")
 
 
 def _rate(text: str) -> float:
-    value = common.duration(text)
-    if value > MAX_RATE:
-        raise ValueError(f"must be at most {MAX_RATE:,.0f}")
+    value = common.number(text)
+    if not 0 < value <= MAX_RATE:  # which NaN isn't either
+        raise ValueError(f"must be above 0, and at most {MAX_RATE:,.0f}")
+    return value
+
+
+def _size(text: str) -> int:
+    value = common.size(text)
+    if value > MAX_SIZE:
+        raise ValueError(f"must be at most {common.scaled_text(MAX_SIZE, common.BYTES)}")
     return value
 
 
@@ -90,10 +94,11 @@ def _url(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure; return the exit status."""
-    if arguments.rate is not None and arguments.publish_url is None:
-        fail("--rate needs --publish-url: where to publish")
+    if arguments.publish_url is None:
+        refuse(arguments, ["rate", "size", "publishers"], "needs --publish-url: where to publish")
     if arguments.processes > arguments.connections:
         fail(f"--processes {arguments.processes} are more than the connections")
+    http.header_lines(arguments)  # exits if they don't fit together
     if not hasattr(select, "epoll"):
         fail("bench needs epoll, which only Linux has")
     try:
@@ -137,7 +142,7 @@ async def make_plan(arguments: argparse.Namespace) -> BenchPlan:
     if arguments.publish_url is not None:
         job = PublishJob(
             target=await _target(arguments.publish_url, arguments),
-            rate=arguments.rate or RATE,
+            rate=arguments.rate,
             size=arguments.size,
             connections=arguments.publishers,
         )
@@ -159,5 +164,5 @@ async def _target(url: str, arguments: argparse.Namespace) -> Endpoint:
         port=port,
         host=parts.netloc.rpartition("@")[2],
         path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        headers=tuple(arguments.header),
+        headers=tuple(http.header_lines(arguments)),
     )

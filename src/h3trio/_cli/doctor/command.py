@@ -8,19 +8,19 @@ errors, which includes that there is no stream at all.
 from __future__ import annotations
 
 import json
-import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from h3trio._cli import common, http
-from h3trio._cli.options import fail, fields_from
+from h3trio._cli.options import fields_from
 
 from .check_stream import diagnose, exit_status
-from .observe import DoctorPlan, certificates, observe
+from .observe import DoctorPlan, observe
 from .report import as_json, show
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from h3trio._cli.options import Options
     from h3trio.client._environment import Trust
@@ -36,22 +36,20 @@ def add_arguments(parser: Options) -> None:
         "exit status: 0 nothing to do; 1 warnings; 2 the arguments are wrong; 3 errors, or no "
         "stream"
     )
-    http.add_token(parser)
+    http.add_client(parser)
     parser.add_argument("stream", metavar="URL", type=common.absolute_url, help="of the stream")
     where, url = parser.add_mutually_exclusive_group(), common.checked(common.absolute_url)
     what = "publish five small events to the same URL, as a h3trio hub takes them, and time them"
     where.add_argument("--publish", action="store_true", help=what)
     what = "publish them there instead: POST, text/plain"
     where.add_argument("--publish-url", metavar="URL", type=url, help=what)
-    what = "seconds to read the stream; more than its heartbeat"
+    what = "how long to read the stream; more than its heartbeat"
     parser.add_option("--wait", default=WAIT, type=common.duration, help=what)
-    what = "seconds an answer may take"
+    what = "longest that an answer may take"
     parser.add_option("--timeout", default=10.0, type=common.duration, help=what)
     parser.add_header(help="a header to send with each request")
     what = "see whether pages of this origin, https://HOST, can read it"
     parser.add_option("--origin", type=_origin, metavar="ORIGIN", help=what)
-    parser.add_option("--ca-file", metavar="FILE", help="authorities to trust, in PEM")
-    parser.add_switch("--insecure", help="don't check the certificate")
     parser.add_switch("--json", help="print the findings as JSON")
     parser.add_switch("--quiet", help="don't say what is being done")
 
@@ -66,27 +64,21 @@ def _origin(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Look, judge, show; return the exit status."""
     http.require_client(arguments.stream)
-    try:
-        # Two contexts, as httpx2 changes the one that it uses.
-        contexts = [certificates(arguments.ca_file, is_trusting=arguments.insecure) for _ in "ab"]
-    except (OSError, ssl.SSLError) as exc:
-        fail(f"--ca-file: {exc.strerror}")
-    return http.run_command(partial(_doctor, arguments, *contexts))
+    lines, tls, tls_of_lookup = http.header_lines(arguments), *map(http.trust_from, [arguments] * 2)
+    plan = plan_from(arguments, tls_of_lookup)
+    return http.run_command(partial(_doctor, arguments, plan, lines, tls))
 
 
 async def _doctor(
-    arguments: argparse.Namespace,
-    tls: Trust,
-    tls_of_lookup: Trust,
+    arguments: argparse.Namespace, plan: DoctorPlan, lines: Sequence[str], tls: Trust
 ) -> int:
-    plan = plan_from(arguments, tls_of_lookup)
 
     def say(message: str) -> None:
         if not arguments.quiet:
             common.say(message)
 
-    async with http.open_client(timeout=plan.longest, token=arguments.token, tls=tls) as client:
-        for line in cast("list[str]", arguments.header):
+    async with http.open_client(timeout=plan.longest, tls=tls) as client:
+        for line in lines:
             name, _, value = line.partition(": ")
             client.headers[name] = value
         seen = await observe(client, plan, say)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast, final
 from urllib.parse import urlsplit
@@ -20,7 +19,6 @@ import trio
 
 from h3trio._wire.parser import SSEParser
 from h3trio.client._body import is_readable, read_body, read_text
-from h3trio.client._environment import LateTLS
 from h3trio.client._errors import (
     DamagedError,
     EventSourceError,
@@ -37,6 +35,7 @@ from .reading import MAX_EVENT_BYTES, Reading
 from .seen import Head, Probe, Redirect, Resumed, Seen, Sent
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     import httpx2
@@ -334,22 +333,6 @@ def _head(response: httpx2.Response, seconds: float) -> Head:
         fields=tuple((name.lower(), value) for name, value in response.headers.multi_items()),
         seconds=seconds,
     )
-
-
-def certificates(ca_file: str | None, *, is_trusting: bool) -> Trust:
-    """Make a context: by the authorities of a file, or of the environment or system, or none.
-
-    Raises:
-        OSError: the file can't be read.
-        ssl.SSLError: it holds no certificate.
-    """
-    if not is_trusting:
-        # The latter when they are needed.
-        return LateTLS() if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def chosen_protocol(host: str, port: int, context: Trust) -> str:

@@ -37,7 +37,7 @@ _RULES: Final = TokenRules()
 _LIMITS: Final = Limits()
 _COUNTS: Final = {
     "max_subject_streams": "streams at once of one token's subject",
-    "max_topics_per_subscription": "topics of one subscription",
+    "max_topics_per_subscription": "topics of one subscription or one event",
     "max_topic_length": "characters of a topic",
 }
 

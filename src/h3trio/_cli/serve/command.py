@@ -12,14 +12,13 @@ import gc
 import logging
 import os
 import sys
-import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from h3trio._cli.common import one_of
-from h3trio._cli.options import GRAMMAR, fail, refuse, settings_from
+from h3trio._cli.options import fail, refuse, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
 from h3trio._server.serve import Server, serve
@@ -53,7 +52,6 @@ examples:
   h3trio serve --store sqlite:events.db --max-age 7d      a hub that keeps a week of events
   h3trio serve --host 0.0.0.0 --jwt-key-file hub.pem      one for other machines, with tokens
   h3trio serve app.py:app --reload                        an app of yours, while you write it
-
 """
 
 
@@ -61,7 +59,7 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `serve`."""
     parser.usage = "%(prog)s [app] [option...]"
     parser.description = "Serve the hub, or an app."
-    parser.epilog = EXAMPLES + textwrap.fill(GRAMMAR + ".", 79)
+    parser.epilog = EXAMPLES
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
     parser.add_switch(FACTORY, help="the app is a function: call it, and serve what it returns")
     parser.add_switch(

@@ -32,8 +32,8 @@ def add_arguments(parser: Options) -> None:
         parser.add_option(
             "--unix", metavar="PATH", help="unix socket to listen on, instead of host and port"
         )
-        what = f"permissions of its file, {_UNIX_MODE:o} unless given"
-        parser.add_option("--unix-mode", type=_mode, metavar="MODE", help=what)
+        what, shown = "permissions of its file", f"{_UNIX_MODE:o}"
+        parser.add_option("--unix-mode", type=_mode, metavar="MODE", shown=shown, help=what)
         what = "inherited sockets to listen on, instead of host and port"
         parser.add_option("--fd", default=(), type=_descriptors, metavar="N[,N]", help=what)
         parser.add_option("--tls-cert", metavar="PATH", help="PEM file of a certificate: speak TLS")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from h3trio._cli import common, http
-from h3trio._cli.options import fail
+from h3trio._cli.options import fail, refuse
 from h3trio._extras import install
 from h3trio.client._errors import without_secret
 
@@ -42,13 +42,11 @@ def add_arguments(parser: Options) -> None:
     """Add the options of `top`."""
     parser.description = "Watch a hub: rates, connections, topics, slow clients, latencies."
     parser.epilog = http.STATUSES
-    http.add_token(parser)
-    what, url = f"the hub, {http.DEFAULT_URL} unless given", common.base_url
-    parser.add_argument(
-        "url", metavar="URL", nargs="?", type=url, default=http.DEFAULT_URL, help=what
-    )
+    http.add_client(parser)
+    url = common.base_url
+    parser.add_option("url", metavar="URL", type=url, default=http.DEFAULT_URL, help="the hub")
     parser.add_switch("--once", help="print one snapshot as plain lines, and end")
-    what = "seconds between two snapshots, from 0.5 to 60"
+    what = "time between two snapshots, from 500ms to 60s"
     parser.add_option("--interval", default=1.0, type=_interval, metavar="TIME", help=what)
 
 
@@ -61,6 +59,8 @@ def _interval(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch; return the exit status."""
+    if arguments.once:
+        refuse(arguments, ["interval"], "is the time between two snapshots: --once prints one")
     http.require_client(arguments.url)
     is_drawn = not arguments.once and sys.stdout is not None and sys.stdout.isatty()
     if is_drawn and not common.has_rich(sys.stdout):
@@ -89,7 +89,7 @@ class Watching:
             EventSourceError: the hub refuses or can't be reached.
             CommandError: it is none.
         """
-        client = http.open_client(timeout=self._silence, token=self._arguments.token)
+        client = http.client_from(self._arguments, timeout=self._silence)
         async with client, http.while_read(), trio.open_nursery() as nursery:
             stop = partial(nursery.cancel_scope.cancel, reason="there is no more to show")
             if not self._arguments.once:

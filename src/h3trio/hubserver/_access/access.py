@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, final
 
+import trio
+
 from h3trio import HTTPError
 
 from .anonymous import AnonymousAccess, is_on_this_machine
@@ -57,7 +59,7 @@ class AccessStatistics:
     misdirected: int
     """Requests answered 421: they asked for a name that isn't of the allowed ones."""
     too_many_topics: int
-    """Subscriptions above `Limits.max_topics_per_subscription`."""
+    """Requests with more topics than `Limits.max_topics_per_subscription`."""
     topics_too_long: int
     """Requests with a topic above `Limits.max_topic_length`."""
     too_many_streams: int
@@ -151,8 +153,8 @@ class AccessControl:
         except HTTPError as exc:
             raise self._counted(exc) from None
 
-    async def check_publish(self, event: H3Event, topic: str) -> Grant:
-        """Return the grant of a request that may publish to a topic, or purge it.
+    async def check_publish(self, event: H3Event, topic: str, *more: str) -> Grant:
+        """Return the grant of a request that may publish to each of some topics, or purge them.
 
         Raises:
             HTTPError: 401 or 403.
@@ -160,8 +162,13 @@ class AccessControl:
         grant, is_open = await self._grant(event), self.anonymous.allow_anonymous_publish
         if grant is None:
             return self._admit(event, self.anonymous.check_publish, is_open=is_open)
-        if not (is_open or grant.publish.matches_topic(topic)):
-            raise self._counted(forbidden("the token doesn't allow publishing to this topic"))
+        for number, each in enumerate(() if is_open else (topic, *more)):
+            if number and grant.publish.matchers:
+                # A grant may have many templates: others run between two topics.
+                await trio.lowlevel.checkpoint()
+            if not grant.publish.matches_topic(each):
+                which = "each of these topics" if more else "this topic"
+                raise self._counted(forbidden(f"the token doesn't allow publishing to {which}"))
         return grant
 
     def check_still(self, grant: Grant) -> None:

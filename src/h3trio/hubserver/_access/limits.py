@@ -21,8 +21,8 @@ class Limits:
     """
 
     max_topics_per_subscription: int = 1000
-    """Topics of one subscription (400 above): more than fit into the request line that
-    `Settings.max_head_bytes` allows by default, so this is for lowering it."""
+    """Topics of one subscription, event or purge (400 above): more than fit into the request line
+    that `Settings.max_head_bytes` allows by default, so this is for lowering it."""
 
     max_topic_length: int = 1024
     """Characters of a topic (400 above): room for an IRI, not for a document."""

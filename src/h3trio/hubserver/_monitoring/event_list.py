@@ -22,7 +22,7 @@ from h3trio import HTTPError, SSEEvent, SSEParser
 from h3trio.hub import HistoryError, read_recent
 from h3trio.hubserver._access.grant import NO_TOPICS, members
 from h3trio.hubserver._errors import hub_errors
-from h3trio.hubserver._query import check_query
+from h3trio.hubserver._query import check_query, found_topics
 
 if TYPE_CHECKING:
     from h3trio import App, H3Event, SSEWriter
@@ -50,7 +50,7 @@ def add_event_list(app: App, hub: Hub, access: AccessControl, watchers: Watchers
         grant = await access.check_subscribe(event)
         allow = grant.subscribe or NO_TOPICS
         check_query(event, "topic", "first")
-        topics = event.query.get_list("topic") or ["*"]
+        topics = found_topics(event) or ["*"]
         access.check_topics(topics)
         # The count by which one is told of what was left out while the stream was lost.
         first, cursor = _first(event.query.get("first")), event.last_event_id
