@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from hub_helpers import FakeSink
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import EventTooLargeError, SSEEvent
@@ -767,6 +768,32 @@ async def test_what_was_not_for_it_is_no_gap_for_who_was_ready(
         sink.resume()
         await settle()
         assert [(c.data, c.resets) for c in clients] == [(["public"], [])] * (1 + others)
+
+
+@table("private", [True, False])
+@table("how", ["trimmed", "purged"])
+async def test_what_was_removed_is_told_to_who_could_have_seen_it(
+    tmp_path: Path, *, how: str, private: bool
+) -> None:
+    """Neither a `reset` nor the head of a stream tells of a private event without its right."""
+    stored = SQLiteHistory(tmp_path / f"{how}{private}.db", durability="fast", max_events=4)
+    for history in (MemoryHistory(max_events=4), stored):
+        async with Hub(history) as hub, trio.open_nursery() as nursery:
+            cursor = await hub.publish("0", topics=["other"])
+            await hub.publish("secret", topics=["news", "user/1"], private=private)
+            if how == "purged":
+                await hub.purge("user/1")
+            for n in range(4 if how == "trimmed" else 0):
+                await hub.publish(str(n), topics=["other"])
+            for allow in ([], ["other"], ["user/1"]):
+                told = not private or allow == ["user/1"]
+                back = Client(nursery, hub, ["news"], last_event_id=cursor, allow=allow)
+                await settle()
+                assert [reset["reason"] for reset in back.resets] == ["trimmed"] * told
+                for first in ("oldest", 5):
+                    start = await hub.locate(["news"], first=first, allow=allow)
+                    assert start.truncated == told
+            nursery.cancel_scope.cancel()
 
 
 async def test_full_windows_are_no_gap_for_who_was_ready(nursery: trio.Nursery) -> None:

@@ -181,6 +181,18 @@ class NotesAll(WrappedHistory):
         return await super().purge(topic)
 
 
+class TellsWhatSecretsWent(WrappedHistory):
+    """Notes private removals as it notes public ones."""
+
+    async def purge(self, topic: str) -> int:
+        """Note them for everybody."""
+        for record in list(self.log):
+            if topic in record.topics:
+                for each in record.topics:
+                    self.gaps.note(each, record.position)
+        return await super().purge(topic)
+
+
 class Miscounts(WrappedHistory):
     """Says that there are more than there are."""
 
@@ -239,6 +251,7 @@ async def test_a_good_history_of_somebody_else_passes() -> None:
         (TakesAnyRepetition, "another event is refused"),
         (PurgesQuietly, "has a gap"),
         (NotesAll, "who wanted something else has none"),
+        (TellsWhatSecretsWent, "of a private removals are told by"),
         (Miscounts, "the last . of"),
         (TakesAnything, "raises ClosedResourceError|is open already"),
         (ForgetsTopics, "topics keep their order"),

@@ -204,6 +204,21 @@ async def _purging_removes_and_leaves_gaps(history: History) -> None:
     expect(after.id != shared.id, "ids of purged records aren't given again", after)
 
 
+async def _removals_tell_no_secrets(history: History) -> None:
+    await publish(history, update("secret", "a", "b", private=True), update("public", "c"))
+    await history.purge("a")
+    cases: tuple[tuple[str, Selection, bool], ...] = (
+        ("a", NOTHING, False),
+        ("b", Selection(["c"]), False),
+        ("a", Selection(["b"]), True),
+        ("b", ALL, True),
+        ("c", ALL, False),
+    )
+    for topic, allow, wanted in cases:
+        seen = history.gaps.has_gap(Selection([topic]), 0, allow)
+        expect(seen == wanted, f"of {topic} private removals are told by {allow!r}", seen)
+
+
 async def _trimming_without_need_does_nothing(history: History) -> None:
     records = await fill(history, 3)
     expect(await history.trim() == 0, "trim removes nothing within the limits", None)
@@ -230,6 +245,7 @@ CHECKS: Final[tuple[Callable[[History], Awaitable[None]], ...]] = (
     _selections_select,
     *ID_CHECKS,
     _purging_removes_and_leaves_gaps,
+    _removals_tell_no_secrets,
     _trimming_without_need_does_nothing,
     _statistics_count,
 )
@@ -291,6 +307,8 @@ async def _everything_outlives_closing(
         (own,) = await publish(history, own_update)
         records = await read_all(history)
         removed = len(await fill(history, 1, "gone")) and await history.purge("gone")
+        await publish(history, update("secret", "secret", private=True))
+        await history.purge("secret")
         cursor, head = history.epochs.format(history.log.head), history.log.head
     expect(removed == 1, "purging says how many records went", removed)
     async with reopen(history) as second:
@@ -310,6 +328,8 @@ async def _everything_outlives_closing(
         expect(refused.error is not None, "and the events that they came with", refused)
         gaps = [second.gaps.has_gap(Selection([topic]), 0) for topic in ("gone", "a")]
         expect(gaps == [True, False], "gaps are known, per topic", gaps)
+        secret = [second.gaps.has_gap(Selection(["secret"]), 0, each) for each in (ALL, NOTHING)]
+        expect(secret == [True, False], "those of private records to whom may know", secret)
         counted = second.statistics()
         seen = (counted.events, counted.topics, counted.newest)
         expect(seen == (6, 2, head), "statistics() counts what was found", counted)

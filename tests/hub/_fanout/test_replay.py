@@ -81,7 +81,7 @@ async def test_who_falls_behind_asks_about_gaps_a_few_topics_between_checkpoints
     hub = await hub_with_secrets(nursery, 300)
     select, _asked = templates("news")
     sink = FakeSink()
-    nursery.start_soon(partial(hub.subscribe, sink, select))
+    nursery.start_soon(partial(hub.subscribe, sink, select, allow=["*"]))
     await wait_all_tasks_blocked()
     sink.stalled = True
     await hub.publish("1", topics=["news"])

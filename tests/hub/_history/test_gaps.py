@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import table
 
-from h3trio.hub._history.gaps import MAX_ANSWERED, Gaps
+from h3trio.hub._history.gaps import MAX_ANSWER_BYTES, Gaps
 from h3trio.hub._history.selection import Selection
 
 
@@ -115,7 +116,7 @@ def test_answers_for_matchers_are_bounded() -> None:
     """Selections of many matchers are forgotten sooner: they keep them alive."""
     gaps = Gaps()
     gaps.note("a", 1)
-    prefixes = [[Prefix(f"{n}/{m}") for m in range(MAX_ANSWERED // 4)] for n in range(9)]
+    prefixes = [[Prefix(f"{n}/{m}") for m in range(MAX_ANSWER_BYTES // 1650)] for n in range(9)]
     selections = [Selection(several) for several in prefixes]
     for selection in selections:
         assert gaps.newest(selection) == 0
@@ -189,3 +190,81 @@ def test_a_bounded_table_never_misses_a_gap(
         gaps.note(topic, position)
     if any(position > after and selection.matches_topic(topic) for topic, position in notes):
         assert gaps.has_gap(selection, after)
+
+
+SECRET = ("a/1", "b")
+RIGHTS = [
+    (["a/1"], [], 0),
+    (["a/1"], ["a/1"], 7),
+    (["a/1"], ["b"], 7),
+    (["b"], [Prefix("a/")], 7),
+    ([Prefix("a/")], ["b", "x"], 7),
+    (["a/1"], ["c"], 0),
+    (["c"], ["a/1", "c"], 0),
+    (["*"], [], 0),
+    (["*"], ["b"], 7),
+    (["*"], ["*"], 7),
+    ([], ["*"], 0),
+]
+
+
+@table("topics, allow, wanted", RIGHTS)
+def test_private_removals_are_told_to_whom_their_records_were(
+    topics: list[str], allow: list[str], wanted: int
+) -> None:
+    """One topic is selected and one allowed, be it another one of the record's."""
+    gaps = Gaps()
+    gaps.note_private(SECRET, 7)
+    assert gaps.newest(Selection(topics), Selection(allow)) == wanted
+    gaps.note("z", 9)
+    gaps.note_private(("y",), 8)
+    assert gaps.newest(Selection(topics), Selection(allow)) == (wanted if "*" not in topics else 9)
+
+
+def test_the_floor_of_private_removals_is_for_who_has_rights() -> None:
+    """However many there were, nobody without rights is told of any."""
+    gaps = Gaps(max_topics=3)
+    for position in range(1, 101):
+        gaps.note_private((f"t{position}", "all"), position)
+    assert (gaps.floor, gaps.private_floor) == (0, 97)
+    for topics in (["t1"], ["t100"], ["all"], ["*"], [Prefix("t")]):
+        assert gaps.newest(Selection(topics)) == 0
+    assert gaps.newest(Selection(["t1"]), Selection(["x"])) == 97
+    assert gaps.newest(Selection(["t99"]), Selection(["all"])) == 99
+
+
+def test_private_marks_are_bounded_in_bytes() -> None:
+    """Many topics of one record are as much as many records."""
+    kept: list[int] = []
+    for topics in (1, 100):
+        gaps = Gaps(max_bytes=100_000)
+        for position in range(1, 1001):
+            gaps.note_private(tuple(f"{position}/{n}" for n in range(topics)), position)
+        kept.append(1000 - gaps.private_floor)
+    assert kept == [352, 1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(TOPICS, min_size=1, max_size=3, unique=True), st.integers(1, 30)),
+        max_size=30,
+    ),
+    SELECTIONS,
+    SELECTIONS,
+    st.integers(1, 40),
+)
+def test_private_gaps_say_what_a_plain_list_says(
+    notes: list[tuple[list[str], int]], selection: Selection, allow: Selection, max_topics: int
+) -> None:
+    """A gap is never missed, and told where the floor or a visible record is behind it alone."""
+    gaps = Gaps(max_topics=max_topics)
+    for count, (topics, position) in enumerate(notes):
+        gaps.note_private(tuple(topics), position)
+        seen = [
+            p
+            for names, p in notes[: count + 1]
+            if selection.matches(names) and allow.matches(names)
+        ]
+        floor = gaps.private_floor if selection and allow else 0
+        assert gaps.newest(selection, allow) == max([floor, *seen])
+    assert gaps.newest(selection) == 0

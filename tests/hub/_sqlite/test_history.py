@@ -574,7 +574,7 @@ def make_newer(path: Path) -> None:
     ("spoil", "problem"),
     [
         (damage, "is damaged|malformed"),
-        (make_newer, r"newer h3trio \(schema 99, known is 2\)"),
+        (make_newer, r"newer h3trio \(schema 99, known is 3\)"),
         (lambda path: path.write_bytes(b"precious " * 1000), "is no history of h3trio"),
         (lambda path: path.write_bytes(b"x"), "is no history of h3trio"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -220,3 +221,44 @@ async def test_damage_that_nobody_can_place_ends_at_what_is_in_memory(
             assert sink.data[1:] == ["event 4", "event 5"]
         assert caplog.text.count("is passed over") == 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+@table("column", RECORDS)
+async def test_a_damaged_record_is_in_the_way_of_no_removal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    """By number, by age and by topic: it goes with the rest, sums and gaps stay whole."""
+    path = tmp_path / f"{hash(column)}.db"
+    await make(path)
+    spoil(path, f"UPDATE records SET {column} WHERE position = 1")  # noqa: S608 - a constant
+    for how in ("number", "age", "topic"):
+        copy = tmp_path / f"{hash(column)}{how}.db"
+        copy.write_bytes(path.read_bytes())
+        history = SQLiteHistory(
+            copy,
+            durability="fast",
+            reserve_bytes=0,
+            tail_events=2,
+            max_events=EVENTS if how == "number" else 10**6,
+            max_age=1.0 if how == "age" else None,
+            clock=lambda: time.time() + 100,
+        )
+        caplog.clear()
+        async with history:
+            if how == "age":
+                assert await history.trim() == EVENTS
+            elif how == "topic":
+                assert await history.purge("news") == EVENTS
+            for number in range(2):
+                await history.append([Update(SSEEvent(str(number)), ["news"])])
+            left = 6 if how == "number" else 2
+            assert history.statistics().events == left
+            assert history.gaps.has_gap(Selection(["news"]), 0)
+        assert caplog.text.count("it is removed") <= 1
+        with closing(sqlite3.connect(copy)) as db:
+            for table_name in ("records", "placed"):
+                (rows,) = db.execute(f"SELECT count(*) FROM {table_name}").fetchone()  # noqa: S608
+                assert rows == left
+            (events,) = db.execute("SELECT events FROM topics WHERE name = 'news'").fetchone()
+            assert events == left

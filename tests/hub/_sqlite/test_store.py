@@ -137,3 +137,21 @@ def test_epochs_that_are_forgotten_leave_the_file(tmp_path: Path) -> None:
     with closing(connect(tmp_path / "x.db", mode="ro")) as db:
         rows = db.execute("SELECT name, first FROM epochs ORDER BY number").fetchall()
     assert rows == list(store.epochs)
+
+
+def test_private_removals_are_kept_apart_and_bounded(store: Store, tmp_path: Path) -> None:
+    """They outlive the process, and their oldest become a floor for who has rights."""
+    for number in range(6):
+        secret = Update(event=SSEEvent("x"), topics=(f"s{number}", "all"), private=True)
+        store.append([secret], 0.0)
+    put(store, "public", "public", "public")
+    store.close()
+    with closing(open_store(tmp_path / "x.db", max_empty_topics=3)) as again:
+        gaps = again.load_gaps()
+        everyone = [gaps.newest(Selection([f"s{n}"])) for n in range(6)]
+        allowed = [gaps.newest(Selection([f"s{n}"]), Selection(["all"])) for n in range(6)]
+        others = [gaps.newest(Selection([f"s{n}"]), Selection(["other"])) for n in range(6)]
+        assert again.sums.private_marks <= 3
+    assert everyone == [0] * 6
+    assert allowed == [4, 4, 4, 4, 5, 6]
+    assert others == [4] * 6

@@ -277,8 +277,7 @@ class Feed:
         """Forget a subscriber; a pass under way skips it.
 
         Its position is raised up to the first record that it lacks. While ready it moves by sends
-        only, so it may stand far behind records that weren't for it, and a removal of these, which
-        is noted by topic and not by rights, would count as a gap.
+        only, so it may stand far behind records that weren't for it, below a floor of the gaps.
         """
         del self.ready[subscriber]
         self._state.ready -= 1

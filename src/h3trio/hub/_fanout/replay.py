@@ -104,9 +104,9 @@ class Replay:
         first: int | str | None,
     ) -> Start:
         """Find the place where a stream begins; checkpoints only where that takes long."""
-        await self._history.gaps.learn(topics)
+        await self._history.gaps.learn(topics, allow)
         # Before the store is asked: what is removed meanwhile is a gap.
-        gap_seen = self._history.gaps.newest(topics)
+        gap_seen = self._history.gaps.newest(topics, allow)
         position, unknown, truncated = self._history.log.head, False, False
         if last_event_id is not None:
             first, gap_seen = None, 0
@@ -140,7 +140,7 @@ class Replay:
         Asked where the position before the last `count` is 0: there are fewer, or exactly so
         many and the oldest of them is the first of the whole log.
         """
-        if count <= 0 or not self._history.gaps.newest(selection):
+        if count <= 0 or not self._history.gaps.newest(selection, allow):
             return False
         limits = {"max_records": 1, "max_bytes": 1}
         page = self._history.log.read(0, selection=selection, **limits)
@@ -188,7 +188,7 @@ class Replay:
             return None
 
     def _newest_removed(self, subscriber: Subscriber) -> int:
-        return self._history.gaps.newest(subscriber.selection)
+        return self._history.gaps.newest(subscriber.selection, subscriber.allow)
 
     # -- on the way
 
@@ -208,7 +208,7 @@ class Replay:
         while True:
             # Also the checkpoint that lets others run between two pages.
             await subscriber.sink.flush()
-            await self._history.gaps.learn(subscriber.selection)
+            await self._history.gaps.learn(subscriber.selection, subscriber.allow)
             prepared = await self._prepare(subscriber)
             # Not before: records may be removed while a store reads.
             newest = self._newest_removed(subscriber)

@@ -1,43 +1,61 @@
-"""`Gaps`: a table of the newest removed position of each topic, by which a gap is found.
+"""`Gaps`: the newest removed positions, by which a gap is found.
 
 A subscriber has a gap if something it selected was removed behind its cursor. This is asked per
 topic, so that busy topics never cause a quiet one's subscribers to be told of a gap that they
 don't have.
 
-The table is bounded. If there are more topics, those in which nothing was removed for the longest
-time are folded into one floor that counts for every topic. So a gap is never missed; a false one
-is possible for cursors older than the floor only.
+It tells of no record that the subscriber may not have seen. What was public counts for whoever
+selects its topic. What was private is kept apart, by all topics of the record: it counts for those
+who select one of them and are allowed one of them, as its record did.
+
+Both tables are bounded. If there are more topics, those in which nothing was removed for the
+longest time are folded into a floor that counts for every topic: one of public records, for
+everybody, and one of private ones, for those who are allowed any. So a gap is never missed; a false
+one is possible for cursors older than the floor only.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import takewhile
 from sys import getsizeof
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import trio
 
-from .selection import Turn
+from .selection import EVERYTHING, NOTHING, Selection, Turn
 
 if TYPE_CHECKING:
-    from .selection import Selection
+    from collections.abc import Iterator
 
 MAX_TOPICS: Final = 65_536
-"""Topics with a position of their own."""
+"""Topics with a position of their own, and combinations of topics of private records."""
 
 MAX_BYTES: Final = 16 * 1024 * 1024
-"""Memory of those topics: names may be long."""
+"""Memory of either: names may be long, and many."""
 
 _TOPIC_BYTES: Final = 230
-"""Memory of a topic's place in the table, without its name."""
+"""Memory of a topic's place in a table, without its name."""
 
-MAX_ANSWERED: Final = 10_000
-"""Patterns of the selections whose last answer is kept."""
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""Memory of the selections whose last answer is kept, for either table."""
 
+_ANSWER_BYTES: Final = 400
+_PATTERN_BYTES: Final = 400
+"""Memory of an answer, and of a pattern in it."""
+
+_ANYONE: Final = Selection([EVERYTHING])
 
 # A position, and the count of notes when it was noted: it tells whether an answer knows of it.
 _Noted: TypeAlias = tuple[int, int]
+
+
+class _Answer(NamedTuple):
+    newest: int
+    serial: int
+    size: int
+
+
+_NO_ANSWER: Final = _Answer(0, 0, 0)
 
 
 @final
@@ -45,107 +63,201 @@ class Gaps:
     """The newest removed position of each topic.
 
     Args:
-        floor: below it, something of any topic may have been removed.
+        floor: below it, something public of any topic may have been removed.
+        private_floor: the same of private records.
         max_topics: the number of topics that have a position of their own.
         max_bytes: the memory that these take.
     """
 
     def __init__(
-        self, *, floor: int = 0, max_topics: int = MAX_TOPICS, max_bytes: int = MAX_BYTES
+        self,
+        *,
+        floor: int = 0,
+        private_floor: int = 0,
+        max_topics: int = MAX_TOPICS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
-        self.floor: int = floor
-        """Cursors below it count as having a gap, whatever they select."""
-        self._max_topics = max_topics
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._newest = floor
-        # In the order of the last note, oldest first. `OrderedDict`, as it gives up its
-        # first item in constant time, which a dict does not.
-        self._removed: OrderedDict[str, _Noted] = OrderedDict()
-        self._serial = 0
-        self._answers: OrderedDict[Selection, _Noted] = OrderedDict()
-        self._answered = 0
+        self._public = _Marks(floor, max_topics, max_bytes)
+        self._private = _Marks(private_floor, max_topics, max_bytes)
 
     def __repr__(self) -> str:
-        return f"<Gaps: {len(self._removed)} topics, floor {self.floor}, newest {self._newest}>"
+        return f"<Gaps: {self._public!r}, private {self._private!r}>"
+
+    @property
+    def floor(self) -> int:
+        """Cursors below it count as having a gap, whatever they select."""
+        return self._public.floor
+
+    @property
+    def private_floor(self) -> int:
+        """The same for those who may see some private records."""
+        return self._private.floor
 
     def note(self, topic: str, position: int) -> None:
-        """Note that a topic's record was removed."""
-        removed = self._removed
-        known = removed.get(topic)
-        if known is not None:
-            if known[0] > position:
-                return
-            removed.move_to_end(topic)
-        else:
-            self._bytes += _TOPIC_BYTES + getsizeof(topic)
-        self._serial += 1
-        removed[topic] = (position, self._serial)
-        if position > self._newest:  # noqa: PLR1730 - `max` is a call for each event that goes
-            self._newest = position
-        while len(removed) > self._max_topics or self._bytes > self._max_bytes:
-            gone, (oldest, _serial) = removed.popitem(last=False)
-            self._bytes -= _TOPIC_BYTES + getsizeof(gone)
-            self.floor = max(self.floor, oldest)
+        """Note that a topic's public record was removed."""
+        self._public.note((topic,), position)
+
+    def note_private(self, topics: tuple[str, ...], position: int) -> None:
+        """Note that a private record was removed; it had these topics."""
+        self._private.note(topics, position)
 
     def raise_floor(self, position: int) -> None:
         """Note that something up to a position was lost, of topics that nobody knows."""
-        self.floor = max(self.floor, position)
-        self._newest = max(self._newest, position)
+        self._public.raise_floor(position)
 
-    def newest(self, selection: Selection) -> int:
-        """Return the newest removed position of the selected topics, 0 if there is none."""
-        if selection.everything:
-            return self._newest
-        if not selection:
-            return 0
-        newest = self.floor
-        for topic in selection.topics:
-            noted = self._removed.get(topic)
-            if noted is not None and noted[0] > newest:
-                newest = noted[0]
-        return max(newest, self._newest_match(selection)) if selection.matchers else newest
+    def raise_private_floor(self, position: int) -> None:
+        """Note that something private up to a position was lost, of topics that nobody knows."""
+        self._private.raise_floor(position)
 
-    def has_gap(self, selection: Selection, after: int) -> bool:
+    def newest(self, selection: Selection, allow: Selection = NOTHING) -> int:
+        """Return the newest removed position of what was selected, 0 if there is none.
+
+        Args:
+            selection: the selected topics.
+            allow: topics whose private records may be seen; by default none.
+        """
+        newest = self._public.newest_of(selection, _ANYONE)
+        return max(newest, self._private.newest_of(selection, allow)) if allow else newest
+
+    def has_gap(self, selection: Selection, after: int, allow: Selection = NOTHING) -> bool:
         """Whether something selected was removed behind a cursor."""
-        return self._newest > after and self.newest(selection) > after
+        return self.newest(selection, allow) > after
 
-    async def learn(self, selection: Selection) -> None:
-        """Ask the matchers of a selection about every topic, so that `newest` asks of few.
+    async def learn(self, selection: Selection, allow: Selection = NOTHING) -> None:
+        """Ask the matchers about all that was noted, so that `newest` asks about little.
 
         Checkpoints only where that takes more than a turn: there may be many topics.
         """
-        if not selection.matchers:
-            return
-        newest, answered = self._answers.get(selection, (0, 0))
-        now, turn = self._serial, Turn()
-        unknown = takewhile(lambda item: item[1][1] > answered, reversed(self._removed.items()))
-        for topic, (position, _serial) in list(unknown):
-            if position > newest:
-                if turn.spend(selection.cost(1)):
-                    await trio.lowlevel.checkpoint()
-                if selection.matches_topic(topic):
-                    newest = position
-        self._answer(selection, newest, now)
+        await self._public.learn(selection, _ANYONE)
+        if allow:
+            await self._private.learn(selection, allow)
 
-    def _newest_match(self, selection: Selection) -> int:
-        """Find the newest position of a topic that matches: the last answer, and newer notes."""
-        newest, answered = self._answers.get(selection, (0, 0))
-        for topic, (position, serial) in reversed(self._removed.items()):
-            if serial <= answered:
-                break
-            if position > newest and selection.matches_topic(topic):
+
+@final
+class _Marks:
+    """The newest removed position of records with the same topics; of public ones, for each."""
+
+    def __init__(self, floor: int, max_topics: int, max_bytes: int) -> None:
+        self.floor = floor
+        self._newest = floor
+        self._max_topics = max_topics
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        # In the order of the last note, oldest first. `OrderedDict`, as it gives up its
+        # first item in constant time, which a dict does not.
+        self._marks: OrderedDict[tuple[str, ...], _Noted] = OrderedDict()
+        self._shared: dict[str, dict[tuple[str, ...], None]] = {}
+        """The marks of several topics, by each of these."""
+        self._serial = 0
+        self._answers: OrderedDict[tuple[Selection, Selection], _Answer] = OrderedDict()
+        self._answer_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"{len(self._marks)} marks, floor {self.floor}, newest {self._newest}"
+
+    def note(self, topics: tuple[str, ...], position: int) -> None:
+        marks = self._marks
+        known = marks.get(topics)
+        if known is not None:
+            if known[0] > position:
+                return
+            marks.move_to_end(topics)
+        else:
+            self._bytes += _size(topics)
+            if len(topics) > 1:
+                for topic in topics:
+                    self._shared.setdefault(topic, {})[topics] = None
+        self._serial += 1
+        marks[topics] = (position, self._serial)
+        if position > self._newest:  # noqa: PLR1730 - `max` is a call for each event that goes
+            self._newest = position
+        while len(marks) > self._max_topics or self._bytes > self._max_bytes:
+            self._fold_oldest()
+
+    def _fold_oldest(self) -> None:
+        topics, (position, _serial) = self._marks.popitem(last=False)
+        self._bytes -= _size(topics)
+        self.floor = max(self.floor, position)
+        for topic in topics if len(topics) > 1 else ():
+            shared = self._shared[topic]
+            shared.pop(topics, None)
+            if not shared:
+                del self._shared[topic]
+
+    def raise_floor(self, position: int) -> None:
+        self.floor = max(self.floor, position)
+        self._newest = max(self._newest, position)
+
+    def newest_of(self, selection: Selection, allow: Selection) -> int:
+        if not selection:
+            return 0
+        if selection.everything and allow.everything:
+            return self._newest
+        known = self._answers.get((selection, allow), _NO_ANSWER)
+        newest, answered = max(known.newest, self.floor), known.serial
+        for topics, position in self._since(answered, selection):
+            if position > newest and selection.matches(topics) and allow.matches(topics):
                 newest = position
-        self._answer(selection, newest, self._serial)
+        if self._is_kept(selection, allow):
+            self._answer(selection, allow, newest, self._serial)
         return newest
 
-    def _answer(self, selection: Selection, newest: int, serial: int) -> None:
-        known = self._answers.pop(selection, None)
+    async def learn(self, selection: Selection, allow: Selection) -> None:
+        if not self._is_kept(selection, allow):
+            return
+        known = self._answers.get((selection, allow), _NO_ANSWER)
+        newest, answered = max(known.newest, self.floor), known.serial
+        now, turn = self._serial, Turn()
+        for topics, position in list(self._since(answered, selection)):
+            if position > newest:
+                count = len(topics)
+                if turn.spend(count + selection.cost(count) + allow.cost(count)):
+                    await trio.lowlevel.checkpoint()
+                if selection.matches(topics) and allow.matches(topics):
+                    newest = position
+        self._answer(selection, allow, newest, now)
+
+    def _is_kept(self, selection: Selection, allow: Selection) -> bool:
+        """Whether an answer may take so long that it is kept."""
+        if not selection or (selection.everything and allow.everything):
+            return False
+        return not selection.is_exact or not allow.everything or bool(self._shared)
+
+    def _since(self, serial: int, selection: Selection) -> Iterator[tuple[tuple[str, ...], int]]:
+        """List what was noted since and may be selected."""
+        marks = self._marks
+        if not selection.is_exact:
+            for topics, (position, noted) in reversed(marks.items()):
+                if noted <= serial:
+                    return
+                yield topics, position
+            return
+        for topic in selection.topics:
+            for topics in ((topic,), *self._shared.get(topic, ())):
+                mark = marks.get(topics)
+                if mark is not None and mark[1] > serial:
+                    yield topics, mark[0]
+
+    def _answer(self, selection: Selection, allow: Selection, newest: int, serial: int) -> None:
+        key = (selection, allow)
+        known = self._answers.pop(key, None)
         if known is None:
-            self._answered += selection.patterns
+            size = _ANSWER_BYTES + _size_of(selection) + _size_of(allow)
+            self._answer_bytes += size
         else:
-            newest, serial = max(newest, known[0]), max(serial, known[1])
-        self._answers[selection] = newest, serial
-        while self._answered > MAX_ANSWERED and len(self._answers) > 1:
-            oldest, _answer = self._answers.popitem(last=False)
-            self._answered -= oldest.patterns
+            newest, serial = max(newest, known.newest), max(serial, known.serial)
+            size = known.size
+        self._answers[key] = _Answer(newest, serial, size)
+        while self._answer_bytes > MAX_ANSWER_BYTES and len(self._answers) > 1:
+            _oldest, answer = self._answers.popitem(last=False)
+            self._answer_bytes -= answer.size
+
+
+def _size(topics: tuple[str, ...]) -> int:
+    """Return the memory of a mark; of several topics, each has a place in an index."""
+    names = sum(map(getsizeof, topics))
+    return _TOPIC_BYTES + names + (2 * _TOPIC_BYTES * len(topics) if len(topics) > 1 else 0)
+
+
+def _size_of(selection: Selection) -> int:
+    return sum(map(getsizeof, selection.topics)) + _PATTERN_BYTES * selection.patterns

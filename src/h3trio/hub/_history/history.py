@@ -7,8 +7,8 @@ between.
 
 * `append` doesn't touch `log`: the hub does, in log order, and in the same step hands the records
   to its feeds.
-* Records that retention removes are noted in `gaps`: by them, and per topic, a cursor is found to
-  have a gap.
+* Records that retention removes are noted in `gaps`, private ones by `note_private`: by them, and
+  per topic, a cursor is found to have a gap.
 """
 
 from __future__ import annotations

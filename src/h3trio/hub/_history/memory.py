@@ -199,7 +199,10 @@ class MemoryHistory(History):
     def _forget(self, record: Record) -> None:
         """Note that a record is gone for good."""
         self._trimmed += 1
-        for topic in record.topics:
-            self.gaps.note(topic, record.position)
+        if record.private:
+            self.gaps.note_private(record.topics, record.position)
+        else:
+            for topic in record.topics:
+                self.gaps.note(topic, record.position)
         if self._keys and (key := self._keys.pop(record.position, None)) is not None:
             del self._dedup[key]

@@ -11,14 +11,17 @@ thrown away if its transaction fails: it works on a copy of the sums.
 
 from __future__ import annotations
 
-from contextlib import closing
+import logging
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.retention import MIB
 
-from .rows import text, whole
+from .rows import reading, text, whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.retention import Retention
+
+logger = logging.getLogger("h3trio.hub")
 
 MAX_REMOVED_RECORDS: Final = 500
 """Records that one change removes, beyond as many as it adds; one counts in each of its topics."""
@@ -36,7 +41,12 @@ MAX_REMOVED_BYTES: Final = 16 * MIB
 _FOLDED_AT_ONCE: Final = 1000
 """Empty topics that one change forgets, if a limit became much lower."""
 
-_COLUMNS: Final = "records.position, records.topics, length(frame), published"
+# Values that can be fetched, whatever a damaged column has in it.
+_COLUMNS: Final = (
+    "records.position, CAST(records.topics AS BLOB), length(frame), CAST(published AS REAL),"
+    " CAST(private AS INTEGER)"
+)
+_TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public"
 _OLDEST: Final = f"SELECT {_COLUMNS} FROM records WHERE position < ? ORDER BY position"  # noqa: S608 - a constant
 _OF_TOPIC: Final = (
     f"SELECT {_COLUMNS} FROM placed JOIN records ON records.position = placed.position"  # noqa: S608 - a constant
@@ -56,7 +66,7 @@ class Sums:
     bytes: int = 0
     """Bytes of their frames."""
     floor: int = 0
-    """Below it, something of a topic that is no longer known may have been removed."""
+    """Below it, something public of a topic that is no longer known may have been removed."""
     trims: int = 0
     """Transactions that removed something: tells whether a snapshot is ahead of `gaps`."""
     topics: int = 0
@@ -65,6 +75,10 @@ class Sums:
     """Topics that are kept for their newest removed position."""
     oldest: int = 0
     """The first kept position, 0 if none."""
+    private_floor: int = 0
+    """As `floor`, of what was private."""
+    private_marks: int = 0
+    """Combinations of topics of which something private was removed."""
 
 
 @final
@@ -74,15 +88,20 @@ class Removed:
 
     positions: list[int] = field(default_factory=list[int])
     newest: dict[str, int] = field(default_factory=dict[str, int])
-    """The newest removed position of each topic."""
+    """The newest removed public position of each topic."""
+    private: dict[tuple[str, ...], int] = field(default_factory=dict[tuple[str, ...], int])
+    """The newest removed private position of each combination of topics."""
+    floor: int = 0
+    """The newest position of those removed of which nobody knows the topics."""
 
 
 class _Row(NamedTuple):
     position: int
-    topics: str
+    topics: bytes
     """Their numbers, as they stand in the record's row."""
     size: int
     published: float
+    private: int
 
 
 @final
@@ -95,6 +114,8 @@ class _Topic:
     events: int
     bytes: int
     trimmed: int
+    """The newest removed position; a topic without records is forgotten by it."""
+    trimmed_public: int
     was_empty: bool
 
 
@@ -116,6 +137,8 @@ class Change:
         self._by_number: dict[int, _Topic] = {}
         self._added: list[tuple[Record, str | None, list[int]]] = []
         self._removed: dict[int, list[int]] = {}
+        self._private: dict[str, int] = {}
+        self._damaged: list[int] = []
         self._records_left = MAX_REMOVED_RECORDS
         self._bytes_left = MAX_REMOVED_BYTES
 
@@ -163,7 +186,7 @@ class Change:
         sums = self.sums
 
         def is_due(row: _Row) -> bool:
-            is_old = published_before is not None and row.published < published_before
+            is_old = is_older(row.published, published_before)
             return is_old or retention.is_exceeded(sums.events, sums.bytes)
 
         return self._remove(_OLDEST, (before,), is_due)
@@ -182,42 +205,73 @@ class Change:
                     break
                 if self._records_left <= 0 or self._bytes_left <= 0:
                     return True
-                whole(row.size)
                 self._remove_record(row)
         return False
 
     def _remove_record(self, row: _Row) -> None:
-        numbers = [int(number) for number in row.topics.split()]
-        self._records_left -= len(numbers)
-        self._bytes_left -= row.size
-        if row.position in self._removed:
+        position, is_public = row.position, row.private == 0
+        if position in self._removed:
+            self._records_left -= max(len(self._removed[position]), 1)
             return
-        for number in numbers:
-            topic = self._numbered(number)
-            topic.events -= 1
-            topic.bytes -= row.size
-            topic.trimmed = max(topic.trimmed, row.position)
-        self._removed[row.position] = numbers
-        self.sums.events -= 1
-        self.sums.bytes -= row.size
+        try:
+            with reading(position):
+                numbers = text(row.topics.decode().strip())
+                topics = [self._numbered(int(number)) for number in numbers.split()]
+                size = whole(row.size)
+        except DamagedError as exc:
+            # It would be in the way of every removal, and is of no use to anybody.
+            logger.error("%s; it is removed", exc)  # noqa: TRY400 - it says all there is
+            numbers, topics, size, is_public = "", self._placed_in(position), 0, True
+            self._damaged.append(position)
+        self._records_left -= max(len(topics), 1)
+        self._bytes_left -= size
+        for topic in topics:
+            # Not below 0: a damaged record may have had another size.
+            topic.events = max(topic.events - 1, 0)
+            topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
+            topic.trimmed = max(topic.trimmed, position)
+            if is_public:
+                topic.trimmed_public = max(topic.trimmed_public, position)
+        if not is_public:
+            self._private[numbers] = max(self._private.get(numbers, 0), position)
+        self._removed[position] = [topic.number for topic in topics]
+        self.sums.events = max(self.sums.events - 1, 0)
+        self.sums.bytes = max(self.sums.bytes - size, 0) if self.sums.events else 0
+
+    def _placed_in(self, position: int) -> list[_Topic]:
+        """Look for the topics of a record whose row doesn't tell them: through all of `placed`."""
+        rows = self._db.execute("SELECT topic FROM placed WHERE position = ?", (position,))
+        found: list[_Topic] = []
+        for (number,) in rows.fetchall():
+            with suppress(DamagedError), reading(position):
+                found.append(self._numbered(number))
+        return found
 
     def removed(self) -> Removed:
         """Return the removals."""
         topics = (self._by_number[n] for numbers in self._removed.values() for n in numbers)
-        newest = {topic.name: topic.trimmed for topic in topics}
-        return Removed(positions=sorted(self._removed), newest=newest)
+        private = {
+            tuple(self._by_number[int(n)].name for n in numbers.split()): position
+            for numbers, position in self._private.items()
+        }
+        return Removed(
+            positions=sorted(self._removed),
+            newest={t.name: t.trimmed_public for t in topics if t.trimmed_public},
+            private=private,
+            floor=max(self._damaged, default=0),
+        )
 
     def _named(self, name: str) -> _Topic:
         topic = self._by_name.get(name)
         if topic is not None:
             return topic
-        query = "SELECT number, name, events, bytes, trimmed FROM topics WHERE name = ?"
+        query = f"SELECT {_TOPIC} FROM topics WHERE name = ?"  # noqa: S608 - a constant
         row = self._db.execute(query, (name,)).fetchone()
         if row is None:
             insert = "INSERT INTO topics (name, events, bytes, trimmed) VALUES (?, 0, 0, 0)"
             number = self._db.execute(insert, (name,)).lastrowid
             assert number is not None, "SQLite has numbered the row"
-            row = (number, name, 0, 0, 0)
+            row = (number, name, 0, 0, 0, 0)
             self.sums.empty_topics += 1
         return self._known(row)
 
@@ -225,17 +279,18 @@ class Change:
         topic = self._by_number.get(number)
         if topic is not None:
             return topic
-        query = "SELECT number, name, events, bytes, trimmed FROM topics WHERE number = ?"
+        query = f"SELECT {_TOPIC} FROM topics WHERE number = ?"  # noqa: S608 - a constant
         return self._known(self._db.execute(query, (number,)).fetchone())
 
-    def _known(self, row: tuple[int, str, int, int, int]) -> _Topic:
-        number, name, events, size, trimmed = row
+    def _known(self, row: tuple[int, str, int, int, int, int]) -> _Topic:
+        number, name, events, size, trimmed, trimmed_public = row
         topic = _Topic(
             number=whole(number),
             name=text(name),
             events=whole(events),
             bytes=whole(size),
-            trimmed=whole(trimmed),
+            trimmed=whole(trimmed, most=self.sums.last),
+            trimmed_public=whole(trimmed_public, most=self.sums.last),
             was_empty=events == 0,
         )
         self._by_name[topic.name] = self._by_number[topic.number] = topic
@@ -248,14 +303,17 @@ class Change:
         self._write_removals()
         self._write_additions()
         self._write_topics()
+        self._write_private_marks()
         self._fold_empty_topics()
         sums = self.sums
+        sums.floor = max(sums.floor, *self._damaged, 0)
         (oldest,) = self._db.execute("SELECT min(position) FROM records").fetchone()
         sums.oldest = oldest or 0
         sums.trims += bool(self._removed)
         self._db.execute(
-            "UPDATE state SET last = ?, events = ?, bytes = ?, floor = ?, trims = ?",
-            (sums.last, sums.events, sums.bytes, sums.floor, sums.trims),
+            "UPDATE state SET last = ?, events = ?, bytes = ?, floor = ?, trims = ?,"
+            " private_floor = ?",
+            (sums.last, sums.events, sums.bytes, sums.floor, sums.trims, sums.private_floor),
         )
 
     def _write_removals(self) -> None:
@@ -266,6 +324,10 @@ class Change:
         self._db.executemany(
             "DELETE FROM records WHERE position = ?",
             ((position,) for position in self._removed),
+        )
+        # Through all of `placed`: what the rows of damaged records don't tell of it is there.
+        self._db.executemany(
+            "DELETE FROM placed WHERE position = ?", ((position,) for position in self._damaged)
         )
 
     def _write_additions(self) -> None:
@@ -286,24 +348,59 @@ class Change:
     def _write_topics(self) -> None:
         topics = self._by_number.values()
         self._db.executemany(
-            "UPDATE topics SET events = ?, bytes = ?, trimmed = ? WHERE number = ?",
-            ((t.events, t.bytes, t.trimmed, t.number) for t in topics),
+            "UPDATE topics SET events = ?, bytes = ?, trimmed = ?, trimmed_public = ?"
+            " WHERE number = ?",
+            ((t.events, t.bytes, t.trimmed, t.trimmed_public, t.number) for t in topics),
         )
         filled = sum(t.was_empty and t.events > 0 for t in topics)
         emptied = sum(not t.was_empty and t.events == 0 for t in topics)
         self.sums.topics += filled - emptied
         self.sums.empty_topics += emptied - filled
 
+    def _write_private_marks(self) -> None:
+        marks = [(position, numbers) for numbers, position in self._private.items()]
+        if not marks:
+            return
+        sums = self.sums
+        sums.private_marks += self._db.executemany(
+            "INSERT OR IGNORE INTO removed_private (position, topics) VALUES (?, ?)", marks
+        ).rowcount
+        self._db.executemany(
+            "UPDATE removed_private SET position = max(position, ?) WHERE topics = ?", marks
+        )
+        excess = sums.private_marks - self._max_empty
+        if excess > 0:
+            query = "SELECT position FROM removed_private ORDER BY position LIMIT ?"
+            rows = self._db.execute(query, (min(excess, _FOLDED_AT_ONCE),)).fetchall()
+            self._fold_private(rows[-1][0])
+
+    def _fold_private(self, up_to: int) -> None:
+        """Forget what was removed of private records up to a position, which becomes the floor."""
+        gone = self._db.execute("DELETE FROM removed_private WHERE position <= ?", (up_to,))
+        if gone.rowcount:
+            self.sums.private_floor = max(self.sums.private_floor, up_to)
+            self.sums.private_marks -= gone.rowcount
+
     def _fold_empty_topics(self) -> None:
         """Forget the topics without records that lost one longest ago: that becomes the floor."""
         excess = self.sums.empty_topics - self._max_empty
         if excess <= 0:
             return
-        query = "SELECT number, trimmed FROM topics WHERE events = 0 ORDER BY trimmed LIMIT ?"
+        query = (
+            "SELECT number, trimmed, trimmed_public FROM topics WHERE events = 0"
+            " ORDER BY trimmed LIMIT ?"
+        )
         rows = self._db.execute(query, (min(excess, _FOLDED_AT_ONCE),)).fetchall()
-        self._db.executemany("DELETE FROM topics WHERE number = ?", ((n,) for n, _ in rows))
-        self.sums.floor = max(self.sums.floor, rows[-1][1])
+        self._db.executemany("DELETE FROM topics WHERE number = ?", ((row[0],) for row in rows))
+        self.sums.floor = max(self.sums.floor, *(row[2] for row in rows))
         self.sums.empty_topics -= len(rows)
+        # Their numbers mean nothing from now on, and no mark with one is newer.
+        self._fold_private(rows[-1][1])
+
+
+def is_older(published: float, than: float | None) -> bool:
+    """Whether a record is older than a time; a time that is damaged counts as old."""
+    return than is not None and not than <= published < inf
 
 
 def _is_exceeded(retention: Retention, topic: _Topic, _row: _Row) -> bool:

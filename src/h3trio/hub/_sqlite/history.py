@@ -285,6 +285,10 @@ class SQLiteHistory(History):
     def _note(self, removed: Removed) -> None:
         for topic, position in removed.newest.items():
             self.gaps.note(topic, position)
+        for topics, position in removed.private.items():
+            self.gaps.note_private(topics, position)
+        if removed.floor:
+            self.gaps.raise_floor(removed.floor)
         for position in removed.positions:
             self.log.remove(position)
         self._trimmed += len(removed.positions)

@@ -17,11 +17,11 @@ from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
 from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
 
-from .rows import reading, record_of, whole
+from .rows import reading, record_of, text, whole
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from h3trio.hub._history.record import Page, Record
     from h3trio.hub._history.retention import Retention
@@ -204,6 +204,15 @@ def read_page(
                 good.damage.page = page._replace(last=page.records[-1].position, more=True)
             raise good.damage
     return page, trims
+
+
+def with_names(
+    db: sqlite3.Connection, rows: Iterable[tuple[str, int]]
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Give the names of topics for their numbers, as they stand in front of a position."""
+    with _Snapshot(db) as snapshot:
+        for numbers, position in rows:
+            yield snapshot.topics(text(numbers)), position
 
 
 def find(

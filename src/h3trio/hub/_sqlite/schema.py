@@ -84,6 +84,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             )
         ) || char(10) || dedup WHERE dedup IS NOT NULL""",
     ),
+    (
+        # `trimmed_public` is the newest public position removed, as `trimmed` counts private ones
+        # too; of those before, nobody knows any more. `removed_private` has the newest private
+        # position removed of each combination of topics, by their numbers as in `records`.
+        "ALTER TABLE topics ADD COLUMN trimmed_public INTEGER NOT NULL DEFAULT 0",
+        "UPDATE topics SET trimmed_public = trimmed",
+        "ALTER TABLE state ADD COLUMN private_floor INTEGER NOT NULL DEFAULT 0",
+        """CREATE TABLE removed_private (
+            topics TEXT PRIMARY KEY, position INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX removed_private_positions ON removed_private (position)",
+    ),
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

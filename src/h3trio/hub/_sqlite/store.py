@@ -19,9 +19,9 @@ from h3trio.hub._history.record import Appended, Record, answer_repetition
 from h3trio.hub._history.selection import check_topic
 
 from . import pages
-from .change import Change, Removed, Sums
+from .change import Change, Removed, Sums, is_older
 from .db import translated
-from .rows import reading, record_of, seconds, text, whole
+from .rows import reading, record_of, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -57,17 +57,18 @@ class Store:
 
     def _load_sums(self) -> Sums:
         db = self._database.connection
-        query = "SELECT last, events, bytes, floor, trims FROM state"
-        row: tuple[int, int, int, int, int] | None = db.execute(query).fetchone()
+        query = "SELECT last, events, bytes, floor, trims, private_floor FROM state"
+        row: tuple[int, int, int, int, int, int] | None = db.execute(query).fetchone()
         if row is None:
             raise HistoryError(f"{self._database.path} is damaged: it has no state")
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
         (newest,) = db.execute("SELECT max(position) FROM records").fetchone()
-        last, events, size, floor, trims = map(whole, row)
-        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0)
-        if max(whole(newest or 0), sums.floor) > sums.last:
+        (marks,) = db.execute("SELECT count(*) FROM removed_private").fetchone()
+        last, events, size, floor, trims, private = map(whole, row)
+        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0, private, marks)
+        if max(whole(newest or 0), sums.floor, sums.private_floor) > sums.last:
             raise DamagedError(f"it has positions above {sums.last}, its last")
         return sums
 
@@ -99,15 +100,20 @@ class Store:
     def load_gaps(self) -> Gaps:
         """Make the table of the newest removed positions."""
         query = (
-            "SELECT name, trimmed FROM (SELECT name, trimmed FROM topics WHERE trimmed > 0"
-            " ORDER BY trimmed DESC LIMIT ?) ORDER BY trimmed"
+            "SELECT name, trimmed FROM (SELECT name, trimmed_public AS trimmed FROM topics"
+            " WHERE trimmed_public > 0 ORDER BY trimmed_public DESC LIMIT ?) ORDER BY trimmed"
         )
-        gaps = Gaps(floor=self.sums.floor)
+        private = "SELECT topics, position FROM removed_private ORDER BY position"
+        most = self.sums.last
+        gaps = Gaps(floor=self.sums.floor, private_floor=self.sums.private_floor)
         with translated(self._database.path):
+            db = self._database.connection
             # With one more than there is room for, the table raises its floor.
-            for topic, position in self._database.connection.execute(query, (MAX_TOPICS + 1,)):
+            for topic, position in db.execute(query, (MAX_TOPICS + 1,)):
                 check_topic(topic)
-                gaps.note(topic, whole(position, most=self.sums.last))
+                gaps.note(topic, whole(position, most=most))
+            for topics, position in pages.with_names(db, db.execute(private)):
+                gaps.note_private(topics, whole(position, most=most))
         return gaps
 
     def close(self) -> None:
@@ -184,12 +190,9 @@ class Store:
         if self._retention.is_exceeded(self.sums.events, self.sums.bytes):
             return True
         with translated(self._database.path):
-            query = "SELECT published FROM records ORDER BY position LIMIT 1"
+            query = "SELECT CAST(published AS REAL) FROM records ORDER BY position LIMIT 1"
             oldest = self._database.connection.execute(query).fetchone()
-            published = None if oldest is None else seconds(oldest[0])
-        return (
-            published is not None and published_before is not None and published < published_before
-        )
+        return oldest is not None and is_older(oldest[0], published_before)
 
     def purge(self, topic: str, *, before: int) -> tuple[bool, Removed]:
         """Remove some of a topic's records, oldest first; returns the same as `trim`."""
