@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -226,10 +227,10 @@ class Model:
         """List what is left of a selection behind a cursor."""
         return [e for e in self.kept if e.position > cursor and selection.matches(e.asked.topics)]
 
-    def newest_gone(self, selection: Selection) -> int:
-        """Return the last position of a selection whose record isn't left."""
+    def newest_gone(self, selection: Selection, allow: Selection) -> int:
+        """Return the last position of a selection whose record was visible and isn't left."""
         left = {e.position for e in self.kept}
-        gone = [e for e in self.stored if e.position not in left]
+        gone = [e for e in self.stored if e.position not in left and _sees(allow, e)]
         return max((e.position for e in gone if selection.matches(e.asked.topics)), default=0)
 
 
@@ -362,8 +363,9 @@ class Driver:
         oldest = model.kept[0].position if model.kept else 0
         assert (seen.events, seen.topics, seen.oldest) == (len(model.kept), len(topics), oldest)
         assert seen.newest == head
-        for selection in SELECTIONS:
-            assert history.gaps.newest(selection) == model.newest_gone(selection)
+        for selection, allow in product(SELECTIONS, RIGHTS):
+            wanted = model.newest_gone(selection, allow)
+            assert history.gaps.newest(selection, allow) == wanted
         for id in self.given:
             assert history.epochs.resolve(id, head) == self.good.get(id)
         for position in range(head + 1):

@@ -116,8 +116,14 @@ class Gaps:
             selection: the selected topics.
             allow: topics whose private records may be seen; by default none.
         """
-        newest = self._public.newest_of(selection, _ANYONE)
-        return max(newest, self._private.newest_of(selection, allow)) if allow else newest
+        public, private = self._public, self._private
+        if selection.everything:
+            newest = public.newest
+        elif selection.matchers:
+            newest = public.newest_of(selection, _ANYONE)
+        else:
+            newest = public.newest_exact(selection.topics)
+        return max(newest, private.newest_of(selection, allow)) if private.newest else newest
 
     def has_gap(self, selection: Selection, after: int, allow: Selection = NOTHING) -> bool:
         """Whether something selected was removed behind a cursor."""
@@ -128,8 +134,9 @@ class Gaps:
 
         Checkpoints only where that takes more than a turn: there may be many topics.
         """
-        await self._public.learn(selection, _ANYONE)
-        if allow:
+        if selection.matchers:
+            await self._public.learn(selection, _ANYONE)
+        if self._private.newest:
             await self._private.learn(selection, allow)
 
 
@@ -139,7 +146,7 @@ class _Marks:
 
     def __init__(self, floor: int, max_topics: int, max_bytes: int) -> None:
         self.floor = floor
-        self._newest = floor
+        self.newest = floor
         self._max_topics = max_topics
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -153,7 +160,7 @@ class _Marks:
         self._answer_bytes = 0
 
     def __repr__(self) -> str:
-        return f"{len(self._marks)} marks, floor {self.floor}, newest {self._newest}"
+        return f"{len(self._marks)} marks, floor {self.floor}, newest {self.newest}"
 
     def note(self, topics: tuple[str, ...], position: int) -> None:
         marks = self._marks
@@ -169,8 +176,8 @@ class _Marks:
                     self._shared.setdefault(topic, {})[topics] = None
         self._serial += 1
         marks[topics] = (position, self._serial)
-        if position > self._newest:  # noqa: PLR1730 - `max` is a call for each event that goes
-            self._newest = position
+        if position > self.newest:  # noqa: PLR1730 - `max` is a call for each event that goes
+            self.newest = position
         while len(marks) > self._max_topics or self._bytes > self._max_bytes:
             self._fold_oldest()
 
@@ -186,24 +193,32 @@ class _Marks:
 
     def raise_floor(self, position: int) -> None:
         self.floor = max(self.floor, position)
-        self._newest = max(self._newest, position)
+        self.newest = max(self.newest, position)
+
+    def newest_exact(self, topics: frozenset[str]) -> int:
+        """Return the newest of marks of one topic each: a few look-ups."""
+        newest = self.floor if topics else 0
+        for topic in topics:
+            mark = self._marks.get((topic,))
+            if mark is not None and mark[0] > newest:
+                newest = mark[0]
+        return newest
 
     def newest_of(self, selection: Selection, allow: Selection) -> int:
-        if not selection:
+        if not selection or not allow:
             return 0
         if selection.everything and allow.everything:
-            return self._newest
+            return self.newest
         known = self._answers.get((selection, allow), _NO_ANSWER)
         newest, answered = max(known.newest, self.floor), known.serial
         for topics, position in self._since(answered, selection):
             if position > newest and selection.matches(topics) and allow.matches(topics):
                 newest = position
-        if self._is_kept(selection, allow):
-            self._answer(selection, allow, newest, self._serial)
+        self._answer(selection, allow, newest, self._serial)
         return newest
 
     async def learn(self, selection: Selection, allow: Selection) -> None:
-        if not self._is_kept(selection, allow):
+        if not selection or not allow or (selection.everything and allow.everything):
             return
         known = self._answers.get((selection, allow), _NO_ANSWER)
         newest, answered = max(known.newest, self.floor), known.serial
@@ -216,12 +231,6 @@ class _Marks:
                 if selection.matches(topics) and allow.matches(topics):
                     newest = position
         self._answer(selection, allow, newest, now)
-
-    def _is_kept(self, selection: Selection, allow: Selection) -> bool:
-        """Whether an answer may take so long that it is kept."""
-        if not selection or (selection.everything and allow.everything):
-            return False
-        return not selection.is_exact or not allow.everything or bool(self._shared)
 
     def _since(self, serial: int, selection: Selection) -> Iterator[tuple[tuple[str, ...], int]]:
         """List what was noted since and may be selected."""
