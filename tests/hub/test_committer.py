@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hub_helpers import FakeSink, WrappedHistory
+from hub_helpers import BusiestStep, FakeSink, WrappedHistory
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
@@ -29,10 +29,10 @@ from h3trio.hub._committer import (
     UNKNOWN_SECONDS,
     Committer,
 )
-from h3trio.hub._fanout.feed import FanoutState, Subscriber
+from h3trio.hub._fanout.feed import FanoutState, Feed, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.sweep import Sweep
-from h3trio.hub._history.selection import NOTHING
+from h3trio.hub._history.selection import MAX_SCAN, NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Bench:
 
     def __init__(self, *, max_waiting: int = 1000, max_waiting_bytes: int = 10**9) -> None:
         self.history = SlowHistory()
-        feeds = Feeds(Sweep(FanoutState(max_records=1000)))
+        feeds = Feeds(Sweep(FanoutState(max_records=10**6)))
         self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
         feeds.join(self.reader)
         self.committer = Committer(
@@ -133,6 +133,32 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
         bench.history.gate.release()
     await wait_all_tasks_blocked()
     assert bench.history.calls == [1, 2, 1, 1]
+
+
+@table("feeds, topics", [(1, 1), (1, 100), (300, 1)])
+async def test_a_commit_is_delivered_a_turn_at_a_time(
+    nursery: trio.Nursery, feeds: int, topics: int
+) -> None:
+    """However many publishers share it, others run between; their updates share one commit."""
+    bench = Bench()
+    committer = await bench.start(nursery)
+    for n in range(1, feeds):
+        selection = Selection(["news", f"user/{n}"])
+        reader = Subscriber(FakeSink(), selection=selection, allow=NOTHING, info={})
+        committer.feeds.join(reader)
+    names = ["news", *(f"x/{n}" for n in range(1, topics))]
+    nursery.start_soon(committer.append, [update("first")])
+    for _ in range(900):
+        nursery.start_soon(committer.append, [Update(SSEEvent("x"), names)])
+    await wait_all_tasks_blocked()
+    with BusiestStep(Feed.append) as busiest:
+        for _ in range(20):
+            bench.history.gate.release()
+        await wait_all_tasks_blocked()
+    assert busiest.total == 901 * feeds
+    assert len(bench.history.calls) <= 3
+    assert bench.delivered == [record.id for record in committer.history.log]
+    assert busiest.most <= feeds * (MAX_SCAN // (8 * topics + feeds) + 1)
 
 
 async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:

@@ -2,8 +2,8 @@
 
 A history that can append at once is asked inline, without a checkpoint. For one that waits for a
 disk or a network, publishers queue and one task commits: it takes all who wait in one call (group
-commit), then puts the records into the log and the feeds, in log order and without a checkpoint,
-and then wakes the publishers. Were each publisher to do that last step after its own wait, the
+commit), then puts the records into the log and the feeds, in log order and a turn at a time, and
+then wakes the publishers. Were each publisher to do that last step after its own wait, the
 scheduler would decide the order of the log.
 
 Publishers that share a commit share no other fate: what the history refuses of one is its own, and
@@ -36,6 +36,7 @@ from ._history.errors import (
     OutcomeUnknownError,
     OverloadedError,
 )
+from ._history.selection import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,11 @@ logger = logging.getLogger("h3trio.hub")
 
 MAX_COMMIT_BYTES: Final = 2 * 1024 * 1024
 """Bytes of memory of the updates of one commit, if it is of several publishers: little beside a
-write-ahead log. It is put into the log and the feeds without a checkpoint."""
+write-ahead log."""
+
+_DELIVERY_COST: Final = 8
+"""Records that could be looked at while one is put into the log, for each of its topics; with each
+feed that gets it, it is one more."""
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
@@ -231,14 +236,7 @@ class Committer:
         """Bring updates into the history and the log; return the error if there is no room."""
         try:
             appended = await self.history.append([u for commit in commits for u in commit.updates])
-            self._publish(appended)
-            now = perf_counter()
-            answers = iter(appended)
-            for commit in commits:
-                own = [next(answers) for _ in commit.updates]
-                commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
-                if commit.error is None:
-                    self.latency.add(now - commit.began)
+            await self._deliver(commits, appended)
             self._note_health(None)
         except BaseException as exc:
             error = own_error(exc)
@@ -253,6 +251,25 @@ class Committer:
                     commit.error = _publishers_own(error)
             return full
         return None
+
+    async def _deliver(self, commits: Sequence[_Commit], appended: Sequence[Appended]) -> None:
+        """Put stored records into the log and the feeds, and let others run between.
+
+        Not cancelled half-way: what is stored is to be in the log.
+        """
+        turn, handed, answers = Turn(), self.feeds.handed, iter(appended)
+        for commit in commits:
+            own = [next(answers) for _ in commit.updates]
+            for answer in own:
+                self._publish([answer])
+                topics = () if answer.record is None else answer.record.topics
+                cost = _DELIVERY_COST * len(topics) + self.feeds.handed - handed
+                handed = self.feeds.handed
+                if turn.spend(cost):
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+            commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
+            if commit.error is None:
+                self.latency.add(perf_counter() - commit.began)
 
     def _publish(self, appended: Sequence[Appended]) -> None:
         """Put committed records into the log and the feeds: no checkpoint in here."""

@@ -41,6 +41,8 @@ class Feeds:
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
         self._match_bytes = 0
+        self.handed: int = 0
+        """Records handed to feeds in total, each as often as there were feeds for it."""
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -91,6 +93,7 @@ class Feeds:
         feeds = self._selected(record.topics)
         if record.private:
             feeds = [feed for feed in feeds if feed.allows(record)]
+        self.handed += len(feeds)
         # All at once: ten thousand subscribers may be as many feeds.
         if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
             self._sweep.add(wakened)

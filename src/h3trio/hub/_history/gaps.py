@@ -77,6 +77,8 @@ class Gaps:
         max_topics: int = MAX_TOPICS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
+        self.serial: int = 0
+        """The number of notes so far."""
         self._public = _Marks(floor, max_topics, max_bytes)
         self._private = _Marks(private_floor, max_topics, max_bytes)
 
@@ -95,11 +97,13 @@ class Gaps:
 
     def note(self, topic: str, position: int) -> None:
         """Note that a topic's public record was removed."""
-        self._public.note((topic,), position)
+        self.serial += 1
+        self._public.note((topic,), position, self.serial)
 
     def note_private(self, topics: tuple[str, ...], position: int) -> None:
         """Note that a private record was removed; it had these topics."""
-        self._private.note(topics, position)
+        self.serial += 1
+        self._private.note(topics, position, self.serial)
 
     def raise_floor(self, position: int) -> None:
         """Note that something up to a position was lost, of topics that nobody knows."""
@@ -156,13 +160,14 @@ class _Marks:
         self._shared: dict[str, dict[tuple[str, ...], None]] = {}
         """The marks of several topics, by each of these."""
         self._serial = 0
+        """That of its newest note."""
         self._answers: OrderedDict[tuple[Selection, Selection], _Answer] = OrderedDict()
         self._answer_bytes = 0
 
     def __repr__(self) -> str:
         return f"{len(self._marks)} marks, floor {self.floor}, newest {self.newest}"
 
-    def note(self, topics: tuple[str, ...], position: int) -> None:
+    def note(self, topics: tuple[str, ...], position: int, serial: int) -> None:
         marks = self._marks
         known = marks.get(topics)
         if known is not None:
@@ -174,8 +179,8 @@ class _Marks:
             if len(topics) > 1:
                 for topic in topics:
                     self._shared.setdefault(topic, {})[topics] = None
-        self._serial += 1
-        marks[topics] = (position, self._serial)
+        self._serial = serial
+        marks[topics] = (position, serial)
         if position > self.newest:  # noqa: PLR1730 - `max` is a call for each event that goes
             self.newest = position
         while len(marks) > self._max_topics or self._bytes > self._max_bytes:
