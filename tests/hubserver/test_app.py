@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never
 from urllib.parse import quote
 
@@ -612,6 +613,33 @@ async def test_an_error_of_the_hub_is_the_same_at_each_door(
     # That the store fails is said once, of the hub and not of a request.
     errors = {record.name for record in caplog.records if record.levelname == "ERROR"}
     assert errors <= {"h3trio.hub"}
+
+
+class StuckHistory(WrappedHistory):
+    """A history whose disk never answers."""
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Wait for ever."""
+        assert updates
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@table("limit", ["max_waiting", "max_waiting_bytes"])
+async def test_a_full_queue_is_counted_by_the_limit_that_was_met(
+    nursery: trio.Nursery, limit: str
+) -> None:
+    """One publish waits for the disk; the next is refused."""
+    running = Hub(StuckHistory(), settings=replace(HubSettings(), **{limit: 1}))
+    app = create_app(running)
+    async with app.lifespan():
+        for number in range(2):
+            client = connect(nursery, app)
+            await client.send(local(post(b"x", "/events/news")))
+            await wait_all_tasks_blocked()
+            assert client.state.statistics().limits == ({limit: 1} if number else {})
+        assert (await client.response())[0].status == 503
+        nursery.cancel_scope.cancel()
 
 
 async def test_head_of_a_stream_subscribes_nobody(hub: HubClient) -> None:

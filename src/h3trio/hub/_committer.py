@@ -149,7 +149,8 @@ class Committer:
         if self.waiting and (count > self.max_waiting or size > self.max_waiting_bytes):
             raise OverloadedError(
                 f"{self.waiting} updates of {self.waiting_bytes} bytes wait for the history,"
-                f" at most {self.max_waiting} of {self.max_waiting_bytes} bytes may"
+                f" at most {self.max_waiting} of {self.max_waiting_bytes} bytes may",
+                limit="max_waiting" if count > self.max_waiting else "max_waiting_bytes",
             )
         self._commits.append(commit)
         self.waiting, self.waiting_bytes = count, size

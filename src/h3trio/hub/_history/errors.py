@@ -27,4 +27,14 @@ class KeyReusedError(ValueError):
 
 
 class OverloadedError(Exception):
-    """More publishes wait than the hub holds. Nothing was sent to the store; try later."""
+    """More publishes wait than the hub holds. Nothing was sent to the store; try later.
+
+    Args:
+        message: how much waits.
+        limit: the name of the setting that was met.
+    """
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit: str = limit
+        """`"max_waiting"` or `"max_waiting_bytes"`."""
