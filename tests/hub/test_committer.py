@@ -135,7 +135,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
     assert bench.history.calls == [1, 2, 1, 1]
 
 
-@table("feeds, topics", [(1, 1), (1, 100), (300, 1)])
+@table("feeds, topics", [(1, 1), (1, 100), (100, 1)])
 async def test_a_commit_is_delivered_a_turn_at_a_time(
     nursery: trio.Nursery, feeds: int, topics: int
 ) -> None:
@@ -148,14 +148,14 @@ async def test_a_commit_is_delivered_a_turn_at_a_time(
         committer.feeds.join(reader)
     names = ["news", *(f"x/{n}" for n in range(1, topics))]
     nursery.start_soon(committer.append, [update("first")])
-    for _ in range(900):
+    for _ in range(600):
         nursery.start_soon(committer.append, [Update(SSEEvent("x"), names)])
     await wait_all_tasks_blocked()
     with BusiestStep(Feed.append) as busiest:
         for _ in range(20):
             bench.history.gate.release()
         await wait_all_tasks_blocked()
-    assert busiest.total == 901 * feeds
+    assert busiest.total == 601 * feeds
     assert len(bench.history.calls) <= 4
     assert bench.delivered == [record.id for record in committer.history.log]
     assert busiest.most <= feeds * (MAX_SCAN // (8 * topics + feeds) + 1)

@@ -80,7 +80,7 @@ class Hub:
     ) -> None:
         self._history = MemoryHistory() if history is None else history
         self._settings = limits = settings or HubSettings()
-        state = FanoutState(limits.max_window_records)
+        state = FanoutState(limits.max_window_records, limits.max_window_bytes)
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)

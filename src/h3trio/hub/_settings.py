@@ -42,6 +42,10 @@ class HubSettings:
     """Records in the windows of all feeds together: the bound on a sweep that falls behind. Beyond
     it, subscribers go on from the log."""
 
+    max_window_bytes: int = 64 * 1024 * 1024
+    """Bytes of events behind the newest that these windows may hold, which the history may have let
+    go of: as many as one in memory keeps. Beyond it, too, subscribers go on from the log."""
+
     flush_interval: float = 0.0
     """Seconds for which a record that finds the sweep idle waits for others, to go with them in one
     send. 0 is off: under load batches form by themselves. With 0.01 a steady trickle costs fewer

@@ -137,3 +137,17 @@ def test_private_records_only_where_allowed() -> None:
     without, with_right = joined(feeds, "a"), joined(feeds, "a", allow=Selection(["a"]))
     feeds.append(record(1, "a", private=True))
     assert (waiting(without), waiting(with_right)) == (False, True)
+
+
+def test_windows_hold_so_many_bytes_behind_the_newest() -> None:
+    """Whose sweep lags farther goes on from the log; all windows together are bounded."""
+    feeds = Feeds(Sweep(FanoutState(1000, max_bytes=8000)))
+    readers = [joined(feeds, f"t{n}") for n in range(1000)]
+    for position in range(1, 1001):
+        one = record(position, f"t{position - 1}", data="x" * 80)
+        feeds.append(one)
+        held = sum(len(r.frame) for each in readers if each.feed for r in each.feed.window)
+        assert held <= 8000 + 8 * len(one.frame)
+    late = [reader.position for reader in readers if reader.feed is None]
+    assert late == list(range(len(late)))
+    assert 900 < len(late) < 950

@@ -147,6 +147,8 @@ class FanoutState:
 
     max_records: int
     """Records in all windows together, at most."""
+    max_bytes: int = 64 * 1024 * 1024
+    """Bytes of frames by which a window may begin behind the newest record."""
     records: int = 0
     """Records in all windows; one that stands in several counts in each."""
     head: int = 0

@@ -6,6 +6,7 @@ kept per topic in a bounded cache.
 
 from __future__ import annotations
 
+from collections import deque
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_MATCH_BYTES: Final = 4 * 1024 * 1024
 """Memory of the topics whose feeds with matchers are kept, and of the lists of these feeds."""
+_STEPS: Final = 8
+"""Parts of `FanoutState.max_bytes` after which all windows are looked at."""
 _MATCH_BYTES: Final = 100
 """Memory of one of them without its name and its list."""
 
@@ -41,6 +44,9 @@ class Feeds:
         self._broad: dict[Feed, None] = {}
         self._matches: dict[str, tuple[Feed, ...]] = {}
         self._match_bytes = 0
+        self._bytes = 0
+        self._steps: deque[int] = deque(maxlen=_STEPS)
+        """The newest positions at the end of each step."""
         self.handed: int = 0
         """Records handed to feeds in total, each as often as there were feeds for it."""
 
@@ -97,8 +103,20 @@ class Feeds:
         # All at once: ten thousand subscribers may be as many feeds.
         if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
             self._sweep.add(wakened)
+        self._bytes += len(record.frame)
+        if self._bytes * _STEPS > self.state.max_bytes:
+            self._release_late(record.position)
         # Not before: a feed that is full gives its subscribers back, and they lack this record.
         self.state.head = record.position
+
+    def _release_late(self, position: int) -> None:
+        """Give those back whose window begins too far behind, counted in steps of bytes."""
+        self._bytes = 0
+        self._steps.append(position)
+        if len(self._steps) == _STEPS:
+            for feed in self._sweep.queued():
+                if feed.window and feed.window[0].position <= self._steps[0]:
+                    feed.release()
 
     def release(self) -> None:
         """Give all subscribers back to their own tasks, which go on from the log."""

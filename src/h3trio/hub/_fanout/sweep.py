@@ -61,6 +61,10 @@ class Sweep:
             self._idle.unpark()
         self._queue.extend(feeds)
 
+    def queued(self) -> tuple[Feed, ...]:
+        """List the feeds that have something to send."""
+        return tuple(self._queue)
+
     def clear(self) -> None:
         """Forget all feeds; their windows are dropped, so that nobody waits for their turn."""
         self._queue.clear()

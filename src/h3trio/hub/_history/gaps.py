@@ -125,8 +125,12 @@ class Gaps:
             newest = public.newest
         elif selection.matchers:
             newest = public.newest_of(selection, _ANYONE)
-        else:
-            newest = public.newest_exact(selection.topics)
+        else:  # a few look-ups
+            newest = public.floor if selection.topics else 0
+            for topic in selection.topics:
+                mark = public.marks.get((topic,))
+                if mark is not None and mark[0] > newest:
+                    newest = mark[0]
         return max(newest, private.newest_of(selection, allow)) if private.newest else newest
 
     def has_gap(self, selection: Selection, after: int, allow: Selection = NOTHING) -> bool:
@@ -156,7 +160,7 @@ class _Marks:
         self._bytes = 0
         # In the order of the last note, oldest first. `OrderedDict`, as it gives up its
         # first item in constant time, which a dict does not.
-        self._marks: OrderedDict[tuple[str, ...], _Noted] = OrderedDict()
+        self.marks: OrderedDict[tuple[str, ...], _Noted] = OrderedDict()
         self._shared: dict[str, dict[tuple[str, ...], None]] = {}
         """The marks of several topics, by each of these."""
         self._serial = 0
@@ -165,10 +169,10 @@ class _Marks:
         self._answer_bytes = 0
 
     def __repr__(self) -> str:
-        return f"{len(self._marks)} marks, floor {self.floor}, newest {self.newest}"
+        return f"{len(self.marks)} marks, floor {self.floor}, newest {self.newest}"
 
     def note(self, topics: tuple[str, ...], position: int, serial: int) -> None:
-        marks = self._marks
+        marks = self.marks
         known = marks.get(topics)
         if known is not None:
             if known[0] > position:
@@ -187,7 +191,7 @@ class _Marks:
             self._fold_oldest()
 
     def _fold_oldest(self) -> None:
-        topics, (position, _serial) = self._marks.popitem(last=False)
+        topics, (position, _serial) = self.marks.popitem(last=False)
         self._bytes -= _size(topics)
         self.floor = max(self.floor, position)
         for topic in topics if len(topics) > 1 else ():
@@ -199,15 +203,6 @@ class _Marks:
     def raise_floor(self, position: int) -> None:
         self.floor = max(self.floor, position)
         self.newest = max(self.newest, position)
-
-    def newest_exact(self, topics: frozenset[str]) -> int:
-        """Return the newest of marks of one topic each: a few look-ups."""
-        newest = self.floor if topics else 0
-        for topic in topics:
-            mark = self._marks.get((topic,))
-            if mark is not None and mark[0] > newest:
-                newest = mark[0]
-        return newest
 
     def newest_of(self, selection: Selection, allow: Selection) -> int:
         if not selection or not allow:
@@ -239,7 +234,7 @@ class _Marks:
 
     def _since(self, serial: int, selection: Selection) -> Iterator[tuple[tuple[str, ...], int]]:
         """List what was noted since and may be selected."""
-        marks = self._marks
+        marks = self.marks
         if not selection.is_exact:
             for topics, (position, noted) in reversed(marks.items()):
                 if noted <= serial:
