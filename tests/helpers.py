@@ -6,6 +6,7 @@ body and events out. h11 reads them: what it refuses is an error.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, final
 
 import h11
@@ -19,7 +20,7 @@ from h3trio._server.sockets.transport import StreamTransport
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from fakes import FakeTransport
 
@@ -302,3 +303,25 @@ class _Peer:
 
     def getpeername(self) -> tuple[str, int] | str:
         return "" if self._host == "unix" else (self._host, 5)
+
+
+@contextmanager
+def nothing_cancelled() -> Generator[None]:
+    """Fail if a `Cancelled` comes out that nobody asked for: a runner would take it for the end."""
+    try:
+        yield
+    except* trio.Cancelled as group:
+        raise AssertionError("a Cancelled of another task") from group
+
+
+async def kept_cancelled() -> trio.Cancelled:
+    """A `Cancelled` that was kept where it meant something: raised elsewhere it is a bug."""
+    kept: list[trio.Cancelled] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            kept.append(exc)
+            raise
+    return kept[0]

@@ -8,6 +8,7 @@ from typing import Final, final
 
 import pytest
 import trio
+from helpers import kept_cancelled, nothing_cancelled
 from tables import table
 
 from h3trio._tasks import FIRST_PAUSE, MAX_PAUSE, own_error, run_again
@@ -133,3 +134,20 @@ def test_a_coroutine_that_is_closed_ends() -> None:
     """Outside of Trio `GeneratorExit` is Python's: to go on would be an error of ours."""
     with pytest.raises(GeneratorExit):
         own_error(GeneratorExit())
+
+
+@table("grouped", [False, True])
+async def test_a_cancelled_of_another_task_is_an_error_like_any_other(
+    autojump_clock: trio.testing.MockClock, *, grouped: bool
+) -> None:
+    """The task runs again; where it is cancelled itself, it ends."""
+    del autojump_clock
+    kept = await kept_cancelled()
+    task = Task(BaseExceptionGroup("of a nursery", [kept]) if grouped else kept)
+    with nothing_cancelled():
+        await task.run_again()
+    assert task.failures == {"work": 1}
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await task.run_again()
+    assert scope.cancelled_caught

@@ -4,12 +4,12 @@ Such a task stands in one nursery with everything else: an error that left it wo
 there is, for a disk that was full for a second, or for a bug in somebody's matcher. So the error is
 logged and counted, and the task runs again after a pause, which doubles from error to error.
 
-Not the task's own are Trio's `Cancelled`, `KeyboardInterrupt`, which Python raises wherever the
-program happens to be, and `GeneratorExit` of a coroutine that is closed from outside of Trio.
+`passing` says which errors are nobody's own, there and in the handlers of a server.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import trio
@@ -72,17 +72,31 @@ async def run_again(
 
 def own_error(error: BaseException) -> BaseException:
     """Return what of an error is its task's own, out of groups of one; raise what passes."""
-    passing: tuple[type[BaseException], ...] = (trio.Cancelled, KeyboardInterrupt)
-    if not trio.lowlevel.in_trio_task():
-        passing = (*passing, GeneratorExit)
-    if isinstance(error, passing):
+    here = trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+    kinds = passing(here)
+    if isinstance(error, kinds):
         raise error
     while isinstance(error, BaseExceptionGroup):
         group = cast("_Group", error)
-        passes = group.subgroup(passing)
+        passes = group.subgroup(kinds)
         if passes is not None:
             raise passes
         if len(group.exceptions) != 1:
             return group
         error = group.exceptions[0]
     return error
+
+
+def passing(task: trio.lowlevel.Task | None) -> tuple[type[BaseException], ...]:
+    """Return the kinds of errors that are nobody's fault in a task, and only pass through.
+
+    They are `KeyboardInterrupt`, which Python raises wherever the program happens to be; Trio's
+    `Cancelled` where a cancellation is under way (one that was kept from another task, and raised
+    again here, is a bug like any other); and `GeneratorExit` if it isn't the task that runs.
+    """
+    if not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task:
+        # A coroutine is closed by others only, such as the garbage collector behind the loop's end.
+        return (trio.Cancelled, GeneratorExit, KeyboardInterrupt)
+    if trio.current_effective_deadline() == -inf:
+        return (trio.Cancelled, KeyboardInterrupt)
+    return (KeyboardInterrupt,)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from helpers import MemoryListener, connect, request
+from helpers import MemoryListener, connect, kept_cancelled, request
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
@@ -177,20 +177,11 @@ async def test_a_bug_in_what_a_handler_leaves_behind(
 @table("raised", ["in the handler", "in a group", "in a stream", "in middleware"])
 async def test_a_cancellation_of_another_task(raised: str) -> None:
     """A `Cancelled` that was kept from elsewhere and raised again is a bug like any other."""
-    kept: list[BaseException] = []
     app = App()
 
-    async def be_cancelled() -> None:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await trio.sleep_forever()
-            except trio.Cancelled as exc:
-                kept.append(exc)
-
     async def raise_it() -> None:
-        await be_cancelled()
-        raise group(kept[0]) if raised == "in a group" else kept[0]
+        kept = await kept_cancelled()
+        raise group(kept) if raised == "in a group" else kept
 
     @app.use
     async def middleware(_event: H3Event, following: Next) -> object:

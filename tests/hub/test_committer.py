@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from helpers import kept_cancelled
 from hub_helpers import BusiestStep, FakeSink, WrappedHistory
 from tables import table
 from trio.testing import wait_all_tasks_blocked
@@ -422,6 +423,23 @@ async def test_whatever_a_history_raises_is_its_publishers(
         bench.history.gate.release()
         assert len(await committer.append([update("y")])) == 1
         running.cancel_scope.cancel()
+
+
+async def test_a_cancelled_that_a_history_kept_is_its_publishers() -> None:
+    """Nothing was cancelled here: the hub goes on, and so does everything beside it."""
+    bench = Bench()
+    bench.history.error = await kept_cancelled()
+    ids: list[str] = []
+    async with trio.open_nursery() as running:
+        committer = await bench.start(running)
+        bench.history.gate.release()
+        with pytest.raises(OutcomeUnknownError):
+            await committer.append([update("x")])
+        bench.history.error = None
+        bench.history.gate.release()
+        ids += await committer.append([update("y")])
+        running.cancel_scope.cancel()
+    assert len(ids) == 1
 
 
 async def test_an_answer_that_is_none_is_the_publishers_too(nursery: trio.Nursery) -> None:

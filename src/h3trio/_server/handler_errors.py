@@ -4,9 +4,7 @@ A handler is code of the application, and any bug in it is an answer of 500 and 
 also one that raises what isn't an `Exception`: `SystemExit` out of a library that thinks it
 is a program, `asyncio.CancelledError`, `GeneratorExit`. One request doesn't end the server.
 
-What passes is not the handler's: Trio's `Cancelled` where a cancellation is under way (one that was
-kept from another task, and raised again here, is a bug like any other), the `GeneratorExit` of a
-coroutine that is closed, and `KeyboardInterrupt`, which Python raises wherever the program is.
+What passes, as `_tasks.passing` says, is not the handler's.
 
 Nor is an error the handler's that the server put into it: that the client left, stalled, or sent
 what isn't HTTP is raised where its body is read, and where it is sent to. `reason_of_client` tells.
@@ -18,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import trio
@@ -26,6 +23,7 @@ import trio
 from h3trio._http.closing import CloseReason
 from h3trio._http.errors import HTTPError
 from h3trio._nursery import bare
+from h3trio._tasks import passing as passing_kinds
 
 from .logs.redaction import printable
 
@@ -55,7 +53,7 @@ def separate(error: BaseException, event: object, task: trio.lowlevel.Task | Non
 
 def parts(error: BaseException, task: trio.lowlevel.Task | None) -> _Parts:
     """As `separate`, in silence."""
-    kinds = _passing_in(task)
+    kinds = passing_kinds(task)
     if isinstance(error, BaseExceptionGroup):
         passing, own = cast("_Group", error).split(kinds)
         return own, passing
@@ -103,16 +101,6 @@ def _is_ours(error: HTTPError) -> bool:
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(_OUR_ROOMS)
-
-
-def _passing_in(task: trio.lowlevel.Task | None) -> tuple[type[BaseException], ...]:
-    """Return the kinds of errors that are nobody's fault in this task."""
-    if not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task:
-        # A coroutine is closed by others only, such as the garbage collector behind the loop's end.
-        return (trio.Cancelled, GeneratorExit, KeyboardInterrupt)
-    if trio.current_effective_deadline() == -inf:
-        return (trio.Cancelled, KeyboardInterrupt)
-    return (KeyboardInterrupt,)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+from helpers import kept_cancelled
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
@@ -172,6 +173,20 @@ async def test_an_authenticator_with_a_bug_ends_nothing(
         assert (len(desk.asked), stream.ended) == (3, None)
         assert stage.counts == {"recheck_failures": 3}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_that_an_authenticator_kept_ends_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Nothing was cancelled here, so it is an error like any other."""
+    del autojump_clock
+    desk = Desk()
+    desk.error = await kept_cancelled()
+    stage = start(nursery, desk, interval=10)
+    stream = stage.open()
+    await trio.sleep(35)
+    assert (len(desk.asked), stream.ended) == (3, None)
+    nursery.cancel_scope.cancel()
 
 
 async def test_few_are_asked_for_at_once(nursery: trio.Nursery, autojump_clock: MockClock) -> None:  # noqa: ARG001 - time that jumps

@@ -34,7 +34,6 @@ logger = logging.getLogger("h3trio.hub")
 SPREAD: Final = 0.2
 """Share of the interval over which the streams are asked about."""
 
-_PASSING: Final = (trio.Cancelled, KeyboardInterrupt)  # no errors of an authenticator's
 _MAX_CHECKS: Final = 16  # at once: fewer than the connections of a common database pool
 
 
@@ -133,10 +132,15 @@ class Revalidator:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an error isn't the authenticator's own, or holds one that isn't."""
+    """Whether an error isn't the authenticator's own, or holds one that isn't.
+
+    A `Cancelled` is its own where nothing is cancelled: it kept that of another task.
+    """
+    is_cancelled = trio.current_effective_deadline() == -math.inf
+    kinds = (trio.Cancelled, KeyboardInterrupt) if is_cancelled else (KeyboardInterrupt,)
     if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).subgroup(_PASSING) is not None
-    return isinstance(error, _PASSING)
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(kinds) is not None
+    return isinstance(error, kinds)
 
 
 @final
