@@ -213,6 +213,16 @@ async def gaps(hub, nursery):  # a thousand are left of many topics
     for n in range(70_000):
         hub.publish_nowait("x", topics=[f"{n}/{'☃' * 300}"])
 
+async def secrets(hub, nursery):  # the same of private events, under two topics each
+    for n in range(70_000):
+        hub.publish_nowait("x", topics=[f"{n}/{'☃' * 300}", "all"], private=True)
+
+async def asked(hub, nursery):  # by many, who have rights of their own
+    await secrets(hub, nursery)
+    for n in range(10_000):
+        topics = [f"{n}/{'☃' * 300}"]
+        await hub.locate(topics, first="oldest", allow=topics)
+
 async def waiting(hub, nursery):  # for a disk
     hub._history._writing.acquire_nowait()
     refused = 0
@@ -229,7 +239,7 @@ async def waiting(hub, nursery):  # for a disk
     assert refused > 50
 
 async def main(kind, folder):
-    history = MemoryHistory(max_events=1000 if kind == "gaps" else 10_000)
+    history = MemoryHistory(max_events=1000 if kind in ("gaps", "secrets", "asked") else 10_000)
     if kind == "waiting":
         history = SQLiteHistory(Path(folder, "hub.db"))
     async with Hub(history) as hub, trio.open_nursery() as nursery:
@@ -249,6 +259,8 @@ HUBS: Final = {
     "events": (60 * MIB, 1.1 * (64 + 8 + 4 + 4) * MIB),
     "topics": (20 * MIB, 1.1 * (20 + 16) * MIB),
     "gaps": (10 * MIB, 1.1 * (16 * MIB + 1000 * RECORD)),
+    "secrets": (10 * MIB, 1.1 * (16 * MIB + 1000 * RECORD)),
+    "asked": (12 * MIB, 1.1 * ((16 + 4) * MIB + 1000 * RECORD)),
     "waiting": (30 * MIB, 1.1 * 64 * MIB),
 }
 

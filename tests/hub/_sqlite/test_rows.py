@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent
 from h3trio.hub import HistoryError, Hub, Selection, SQLiteHistory, Update
+from h3trio.hub._history.damage import DamagedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,9 @@ async def test_damage_beside_the_records_is_found_when_it_is_met(
         async with history:
             await history.read(0, selection=EVERYTHING, max_records=10, max_bytes=10**6)
             await history.find(OWN_ID, selection=EVERYTHING, allow=EVERYTHING)
-            await history.append([Update(SSEEvent("x"), ["news"])])
+            for answer in await history.append([Update(SSEEvent("x"), ["news"])]):
+                if answer.error is not None:
+                    raise answer.error
             await history.purge("news")
     except HistoryError:
         return
@@ -262,3 +265,29 @@ async def test_a_damaged_record_is_in_the_way_of_no_removal(
                 assert rows == left
             (events,) = db.execute("SELECT events FROM topics WHERE name = 'news'").fetchone()
             assert events == left
+
+
+@table(
+    "statement",
+    [
+        "UPDATE records SET frame = 'x' WHERE dedup IS NOT NULL",
+        "UPDATE topics SET events = 'x' WHERE name = 'b'",
+    ],
+)
+async def test_damage_that_one_publisher_meets_is_not_the_others(
+    tmp_path: Path, statement: str
+) -> None:
+    """A damaged record with a key, or a damaged topic, fails those who publish there."""
+    path = tmp_path / f"{hash(statement)}.db"
+    async with await make(path) as history:
+        keyed = Update(SSEEvent("first"), ["a", "b"], dedup="k")
+        for answer in await history.append([keyed]):
+            assert answer.record is not None
+            history.log.append(answer.record)
+        spoil(path, statement)
+        others = [Update(SSEEvent(str(n)), ["a"]) for n in range(2)]
+        answers = await history.append([others[0], keyed, others[1]])
+        assert [type(answer.error) for answer in answers] == [type(None), DamagedError, type(None)]
+        good = [answer.record for answer in answers if answer.record is not None]
+        assert [record.position for record in good] == [EVENTS + 2, EVENTS + 3]
+        assert history.statistics().events == EVENTS + 3

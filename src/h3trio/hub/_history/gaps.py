@@ -33,8 +33,8 @@ MAX_TOPICS: Final = 65_536
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Memory of either: names may be long, and many."""
 
-_TOPIC_BYTES: Final = 230
-"""Memory of a topic's place in a table, without its name."""
+_TOPIC_BYTES: Final = 300
+"""Memory of a mark, and of a place in the index, without the names."""
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """Memory of the selections whose last answer is kept, for either table."""
@@ -47,6 +47,9 @@ _ANYONE: Final = Selection([EVERYTHING])
 
 # A position, and the count of notes when it was noted: it tells whether an answer knows of it.
 _Noted: TypeAlias = tuple[int, int]
+
+# A topic, or several: of most records there is one, and there may be many marks.
+_Topics: TypeAlias = str | tuple[str, ...]
 
 
 class _Answer(NamedTuple):
@@ -98,12 +101,12 @@ class Gaps:
     def note(self, topic: str, position: int) -> None:
         """Note that a topic's public record was removed."""
         self.serial += 1
-        self._public.note((topic,), position, self.serial)
+        self._public.note(topic, position, self.serial)
 
     def note_private(self, topics: tuple[str, ...], position: int) -> None:
         """Note that a private record was removed; it had these topics."""
         self.serial += 1
-        self._private.note(topics, position, self.serial)
+        self._private.note(topics if len(topics) > 1 else topics[0], position, self.serial)
 
     def raise_floor(self, position: int) -> None:
         """Note that something up to a position was lost, of topics that nobody knows."""
@@ -128,7 +131,7 @@ class Gaps:
         else:  # a few look-ups
             newest = public.floor if selection.topics else 0
             for topic in selection.topics:
-                mark = public.marks.get((topic,))
+                mark = public.marks.get(topic)
                 if mark is not None and mark[0] > newest:
                     newest = mark[0]
         return max(newest, private.newest_of(selection, allow)) if private.newest else newest
@@ -160,7 +163,7 @@ class _Marks:
         self._bytes = 0
         # In the order of the last note, oldest first. `OrderedDict`, as it gives up its
         # first item in constant time, which a dict does not.
-        self.marks: OrderedDict[tuple[str, ...], _Noted] = OrderedDict()
+        self.marks: OrderedDict[_Topics, _Noted] = OrderedDict()
         self._shared: dict[str, dict[tuple[str, ...], None]] = {}
         """The marks of several topics, by each of these."""
         self._serial = 0
@@ -171,7 +174,7 @@ class _Marks:
     def __repr__(self) -> str:
         return f"{len(self.marks)} marks, floor {self.floor}, newest {self.newest}"
 
-    def note(self, topics: tuple[str, ...], position: int, serial: int) -> None:
+    def note(self, topics: _Topics, position: int, serial: int) -> None:
         marks = self.marks
         known = marks.get(topics)
         if known is not None:
@@ -180,7 +183,7 @@ class _Marks:
             marks.move_to_end(topics)
         else:
             self._bytes += _size(topics)
-            if len(topics) > 1:
+            if isinstance(topics, tuple):
                 for topic in topics:
                     self._shared.setdefault(topic, {})[topics] = None
         self._serial = serial
@@ -194,7 +197,9 @@ class _Marks:
         topics, (position, _serial) = self.marks.popitem(last=False)
         self._bytes -= _size(topics)
         self.floor = max(self.floor, position)
-        for topic in topics if len(topics) > 1 else ():
+        if isinstance(topics, str):
+            return
+        for topic in topics:
             shared = self._shared[topic]
             shared.pop(topics, None)
             if not shared:
@@ -239,13 +244,13 @@ class _Marks:
             for topics, (position, noted) in reversed(marks.items()):
                 if noted <= serial:
                     return
-                yield topics, position
+                yield (topics,) if isinstance(topics, str) else topics, position
             return
         for topic in selection.topics:
-            for topics in ((topic,), *self._shared.get(topic, ())):
+            for topics in (topic, *self._shared.get(topic, ())):
                 mark = marks.get(topics)
                 if mark is not None and mark[1] > serial:
-                    yield topics, mark[0]
+                    yield (topics,) if isinstance(topics, str) else topics, mark[0]
 
     def _answer(self, selection: Selection, allow: Selection, newest: int, serial: int) -> None:
         key = (selection, allow)
@@ -262,10 +267,11 @@ class _Marks:
             self._answer_bytes -= answer.size
 
 
-def _size(topics: tuple[str, ...]) -> int:
+def _size(topics: _Topics) -> int:
     """Return the memory of a mark; of several topics, each has a place in an index."""
-    names = sum(map(getsizeof, topics))
-    return _TOPIC_BYTES + names + (2 * _TOPIC_BYTES * len(topics) if len(topics) > 1 else 0)
+    if isinstance(topics, str):
+        return _TOPIC_BYTES + getsizeof(topics)
+    return _TOPIC_BYTES + sum(map(getsizeof, topics)) + 2 * _TOPIC_BYTES * len(topics)
 
 
 def _size_of(selection: Selection) -> int:

@@ -147,12 +147,12 @@ class Change:
     def add(self, record: Record, dedup: str | None) -> None:
         """Add a record, at the next position."""
         size = len(record.frame)
-        numbers: list[int] = []
-        for name in record.topics:
-            topic = self._named(name)
+        # All of them first: one may be damaged.
+        topics = [self._named(name) for name in record.topics]
+        for topic in topics:
             topic.events += 1
             topic.bytes += size
-            numbers.append(topic.number)
+        numbers = [topic.number for topic in topics]
         self._added.append((record, dedup, numbers))
         self.sums.last = record.position
         self.sums.events += 1

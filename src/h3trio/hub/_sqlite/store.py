@@ -141,22 +141,31 @@ class Store:
         appended: list[Appended] = []
         added: dict[str, Record] = {}
         for update in updates:
-            key = update.dedup and change.scoped_key(update.dedup, update.topics)
-            first = None if key is None else added.get(key) or self._first_with(key, update)
-            if first is not None:
-                appended.append(answer_repetition(first, update))
-                continue
-            record = Record.from_update(
-                update,
-                position=change.sums.last + 1,
-                epoch=self.epochs.current,
-                published=published,
-            )
-            change.add(record, key)
-            appended.append(Appended(record.id, record))
-            if key is not None:
-                added[key] = record
+            try:
+                appended.append(self._add_one(change, update, published, added))
+            except DamagedError as exc:
+                # Of its topics, or of the first with its key: no concern of the others.
+                appended.append(Appended("", None, exc))
         return appended
+
+    def _add_one(
+        self, change: Change, update: Update, published: float, added: dict[str, Record]
+    ) -> Appended:
+        """Add one update, unless its `dedup` key is known; `added` are those with new keys."""
+        key = update.dedup and change.scoped_key(update.dedup, update.topics)
+        first = None if key is None else added.get(key) or self._first_with(key, update)
+        if first is not None:
+            return answer_repetition(first, update)
+        record = Record.from_update(
+            update,
+            position=change.sums.last + 1,
+            epoch=self.epochs.current,
+            published=published,
+        )
+        change.add(record, key)
+        if key is not None:
+            added[key] = record
+        return Appended(record.id, record)
 
     def _first_with(self, key: str, update: Update) -> Record | None:
         query = "SELECT position, id, private, published, frame FROM records WHERE dedup = ?"
