@@ -1076,3 +1076,22 @@ async def test_a_channel_ends_with_its_subscription(hub: Hub) -> None:
         await events.aclose()
         with pytest.raises(trio.ClosedResourceError):
             await events.receive()
+
+
+async def test_waiting_for_the_next_event(nursery: trio.Nursery) -> None:
+    """Whoever waits for something to be published wakes with the next event, of any topic."""
+    woken: list[str] = []
+
+    async def wait(hub: Hub) -> None:
+        await hub.wait_published()
+        woken.append(hub.last_event_id)
+
+    async with Hub() as hub:
+        await hub.publish("before", topics=["a"])
+        nursery.start_soon(wait, hub)
+        nursery.start_soon(wait, hub)
+        await wait_all_tasks_blocked()
+        assert woken == []
+        published = await hub.publish("x", topics=["b"])
+        await wait_all_tasks_blocked()
+        assert woken == [published, published]

@@ -111,6 +111,8 @@ class Committer:
     topic_counts: dict[str, int] = field(default_factory=dict[str, int])
     """Events of the busiest topics; of another perhaps only the latest."""
     _commits: deque[_Commit] = field(default_factory=deque[_Commit])
+    published_lot: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    """Whoever waits for the next event."""
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _closed: bool = True
     _next_check: float = 0.0
@@ -281,6 +283,8 @@ class Committer:
                 log.append(record)
                 self._count(record.topics)
                 self.feeds.append(record)
+        if self.published_lot:
+            self.published_lot.unpark_all()
 
     def _count(self, topics: Sequence[str]) -> None:
         """Count an event, once in all and once for each of its topics."""

@@ -232,6 +232,13 @@ class Hub:
         updates = make_updates(self._settings, [event], topics, private=private, dedup=dedup)
         return self._committer.append_nowait(updates)[0]
 
+    async def wait_published(self) -> None:
+        """Wait until an event is published, whatever its topics.
+
+        For who looks at the history now and then, and not when nothing is new.
+        """
+        await self._committer.published_lot.park()
+
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
         try:

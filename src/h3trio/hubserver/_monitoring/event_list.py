@@ -3,9 +3,9 @@
 An event on a stream of `/events` says neither its topics nor when it was published: its bytes are
 the same for all who get it, whatever they asked for. So the page has a stream of its own.
 
-It is no subscription. Every `LOOK_SECONDS` it looks whether the log went on, and reads the newest
-records: an open page costs the same however much is published, and isn't counted among those it
-shows. What was left out is told. A wake at each event would bring nothing: the page draws no
+It is no subscription. When something is published it waits for `LOOK_SECONDS`, and then reads the
+newest records: an open page costs the same however much is published, and isn't counted among those
+it shows. What was left out is told. To read at each event would bring nothing: the page draws no
 sooner, and would be the most expensive subscriber of a busy hub.
 
 Its format is the page's affair, and may change with it.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .watchers import Watchers
 
 LOOK_SECONDS: Final = 0.25
-"""From one look at the log to the next."""
+"""The least time from one look at the log to the next."""
 
 MAX_SHOWN: Final = 200
 """Events of one look: as many as the page keeps."""
@@ -72,9 +72,9 @@ def add_event_list(app: App, hub: Hub, access: AccessControl, watchers: Watchers
                 await writer.send_event(SSEEvent("{}", event="begin", id=found.last_event_id))
                 while True:
                     await writer.flush()
-                    await trio.sleep(LOOK_SECONDS)
                     if hub.last_event_id == found.last_event_id:
-                        continue
+                        await hub.wait_published()
+                    await trio.sleep(LOOK_SECONDS)
                     cursor = found.last_event_id
                     try:
                         found = await look()
