@@ -1,4 +1,4 @@
-"""`require_async`: is what an application registers of the shape in which it will be called?
+"""`require_async`, `refuse_async`: is what an application registers as it will be called?
 
 A handler that can't be one is found where it is registered, and not by a 500 for each request. What
 is looked at is the function that a call runs: behind `functools.partial`, of a bound method, or the
@@ -74,6 +74,29 @@ def require_async(given: object, shape: Shape) -> None:
         advice = f"; {shape.advice}" if shape.advice else ""
         called = f"{shape.kind} is called with ({', '.join(shape.parameters)})"
         raise TypeError(f"{name} can't be called so: {called}{advice}")
+
+
+def refuse_async(given: object, kind: str) -> None:
+    """See that a function can be called where nobody awaits what it returns.
+
+    `kind` is the word for it: "an on_close hook".
+
+    Raises:
+        TypeError: it can't be called, or its code runs only when it is awaited or iterated.
+    """
+    if not callable(given):
+        raise TypeError(f"{kind} is a function, and {given!r} can't be called")
+    if waits(given):
+        name = name_of(given)
+        raise TypeError(f"{name} is async or has a `yield`: {kind} is a `def`, nobody waits for it")
+
+
+def waits(given: object) -> bool:
+    """Whether the code of a function runs only when what it returns is awaited or iterated."""
+    if not callable(given):
+        return False
+    function = given if isinstance(given, types.FunctionType) else _function_of(given)
+    return inspect.iscoroutinefunction(function) or _yields(function)
 
 
 def takes(given: object, count: int) -> bool:
