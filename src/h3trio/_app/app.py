@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
 from h3trio._server.callables import HANDLER, MIDDLEWARE, name_of, require_async, takes, waits
-from h3trio._server.event import response_from
+from h3trio._server.event import drop_stream, response_from
 
 from .routing import Router, Unrouted
 
@@ -111,8 +111,9 @@ class App:
             nonlocal passed
             try:
                 passed = await self._chain(event, index)
-            except BaseExceptionGroup as group:
-                error = HTTPError.of(group)
+            except BaseException as raised:
+                drop_stream(event)  # middleware may answer instead
+                error = None if isinstance(raised, HTTPError) else HTTPError.of(raised)
                 if error is None:
                     raise
             else:

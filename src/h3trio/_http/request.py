@@ -79,13 +79,12 @@ def _decode_path(raw_path: bytes) -> str:
 
 def _decode_strictly(raw: bytes, what: str) -> str:
     try:
-        octets = unescape(raw)
-    except ValueError:
-        raise HTTPError(400, f"The {what} has a % without two hex digits behind it.") from None
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        raise HTTPError(400, f"The {what} is not UTF-8.") from None
+        return unescape(raw).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        is_text = exc.encoding != "utf-8"
+    # Raised out here: an error in its context would hold the frames of whoever called.
+    is_wrong = "has a % without two hex digits behind it" if is_text else "is not UTF-8"
+    raise HTTPError(400, f"The {what} {is_wrong}.")
 
 
 def last_event_id(headers: Headers, query: QueryParams) -> str | None:

@@ -475,6 +475,11 @@ def response_from(event: H3Event, result: object) -> Response | None:
     return response
 
 
+def drop_stream(event: H3Event) -> None:
+    """Let another answer take the place of a stream that its handler hasn't entered."""
+    event._draft.drop_stream()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
+
+
 def let_go(event: H3Event) -> None:
     """Let an event forget its connection, once the exchange is over."""
     event._let_go()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
