@@ -154,6 +154,7 @@ def test_what_cannot_be_awaited(name: str) -> None:
         ("two", r"called with \(event\); the writer comes from `async with event.start_sse\(\)"),
         ("unsaid", "-> Awaitable"),
         ("class", "give an object of it"),
+        ("partial of a def", r"^sync is a `def`.* `async def sync\(event\)`"),
         ("number", "3 can't be called"),
     ],
 )

@@ -114,7 +114,9 @@ def takes(given: object, count: int) -> bool:
 
 
 def name_of(given: object) -> str:
-    """Name a function as its source does, and anything else as Python shows it."""
+    """Name a function as its source does, also behind a partial; else as Python shows it."""
+    while isinstance(given, functools.partial):
+        given = cast("functools.partial[object]", given).func
     name: object = getattr(given, "__qualname__", None)
     return name.rpartition("<locals>.")[2] if isinstance(name, str) else repr(given)
 

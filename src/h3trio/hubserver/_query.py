@@ -1,7 +1,8 @@
-"""`check_query`: refuses a query parameter that an endpoint doesn't know.
+"""`check_query`: refuses a query parameter that an endpoint doesn't know, or that is there twice.
 
 A misspelt one would be overlooked: `?evnt=note` would publish an event of no type, and
-`?last_event_ld=7` would lose what was missed. The names stand beside each endpoint.
+`?last_event_ld=7` would lose what was missed. So would the second of two: of these only topics are
+read. The names stand beside each endpoint.
 
 A name that begins with an underscore is free, and read by nobody: proxies and client libraries add
 such (`?_=1718`) to get past a cache. Any other name would do for that too, but then each typing
@@ -23,19 +24,22 @@ if TYPE_CHECKING:
 # `TokenSources`: one that doesn't is answered 401, which says more than 400.
 _TOKENS: Final = frozenset({QUERY_NAME, "access_token"})
 _MAX_SHOWN: Final = 40
+_TOPIC: Final = "topic"
 
 
 def check_query(event: H3Event, *known: str) -> None:
-    """See that the query has known names only; those of tokens are known everywhere.
+    """See that the query has known names only, each once; those of tokens are known everywhere.
 
     Raises:
-        HTTPError: 400, it has another, or too many fields.
+        HTTPError: 400, it has another, or one twice that isn't `topic`, or too many fields.
     """
     for name in event.query:
         if not (name in known or name in _TOKENS or name.startswith("_")):
             names = ", ".join(known) or "none"
             shown = repr(name[:_MAX_SHOWN])
             raise HTTPError(400, f"{shown} is no query parameter here; there is: {names}")
+        if name in known and name != _TOPIC and len(event.query.get_list(name)) > 1:
+            raise HTTPError(400, f"{name!r} is there twice, and one would be overlooked")
 
 
 def topic_parameter(event: H3Event) -> tuple[str, ...]:
@@ -43,4 +47,4 @@ def topic_parameter(event: H3Event) -> tuple[str, ...]:
 
     Beside a path the parameter would be overlooked.
     """
-    return () if "*" in event.params else ("topic",)
+    return () if "*" in event.params else (_TOPIC,)
