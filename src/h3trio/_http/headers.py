@@ -334,10 +334,15 @@ class QueryParams(Mapping[str, str]):
 
 def _decode_component(raw: bytes) -> str:
     spaced = raw.replace(b"+", b" ")
+    return unescape_text(spaced) if b"%" in spaced else spaced.decode("utf-8", "replace")
+
+
+def unescape_text(raw: bytes) -> str:
+    """Percent-decode to text: a `%` without two hex digits stays; what isn't UTF-8 is U+FFFD."""
     try:
-        octets = unescape(spaced)
+        octets = unescape(raw)
     except ValueError:
-        octets = unquote_to_bytes(spaced)
+        octets = unquote_to_bytes(raw)
     return octets.decode("utf-8", "replace")
 
 
