@@ -6,6 +6,7 @@ body and events out. h11 reads them: what it refuses is an error.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -21,6 +22,7 @@ from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+    from types import FrameType
 
     from fakes import FakeTransport
 
@@ -79,6 +81,23 @@ class LargestStep(trio.abc.Instrument):
         grown = self._read() - self._before
         self.most = max(self.most, grown)
         self.steps += grown > 0
+
+
+def count_calls(run: Callable[[], object]) -> int:
+    """Run a function; return how many calls are made by this package and `urllib`, of C's too."""
+    count = 0
+
+    def profile(frame: FrameType, _event: str, _argument: object) -> None:
+        nonlocal count
+        # Others, such as what hypothesis has the garbage collector call, come at any time.
+        count += str(frame.f_globals.get("__name__")).startswith(("h3trio.", "urllib."))
+
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 class Head(NamedTuple):

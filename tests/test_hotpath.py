@@ -14,6 +14,7 @@ aren't counted, as Python 3.12 made them no calls.
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from collections import Counter
 from functools import partial
@@ -31,6 +32,7 @@ import h3trio
 from h3trio import App, H3Event, Settings
 from h3trio._server.state import ServerState
 from h3trio.hub import Hub, MemoryHistory
+from h3trio.hub._fanout import sweep
 from h3trio.hubserver import create_app
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ PACKAGES = {
 CEILINGS = {
     "GET": (148.0, 70.0, 4.9),
     "POST": (300.0, 95.0, 6.6),
-    "connect": (315.0, 70.0, 10.5),
+    "connect": (318.0, 70.0, 10.6),  # up to five more or less: Trio shuffles the tasks of a turn
     "delivery": (7.4, 0.0, 1.5),
     "lone delivery": (7.7, 0.0, 1.5),
     "send": (16.0, 0.7, 2.1),
@@ -126,6 +128,12 @@ def check(name: str, counting: Counting, operations: int) -> None:
     for what, count, most in zip(("h3trio", "h11", "steps"), each, CEILINGS[name], strict=True):
         assert count <= most, f"{name}: {count:.2f} {what}, at most {most}"
         assert count >= most * SLACK, f"{name}: {count:.2f} {what}: lower the ceiling of {most}"
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock that ends turns of the sweep early: a busy machine takes more of them."""
+    monkeypatch.setattr(sweep, "perf_counter", itertools.repeat(0.0).__next__)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from h3trio._server.sockets.transport import StreamTransport
 from h3trio._server.state import ServerState
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from h3trio._app.app import Next
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -317,6 +319,98 @@ async def test_a_stream_and_a_result(caplog: pytest.LogCaptureFixture) -> None:
     await fetch(app)
     assert "what starts a stream returns None, and this returned str" in caplog.text
     assert (await fetch(app, "GET", "/callback")).status == 500
+
+
+async def started_only(event: H3Event) -> None:
+    """Start a stream, and refuse before it is entered."""
+    event.start_sse()
+    raise HTTPError(403, "no")
+
+
+async def with_callback(event: H3Event) -> None:
+    """Leave a callback, and refuse."""
+    event.start_sse()
+    event.set_stream_callback(lambda writer: writer.send("never"))
+    raise HTTPError(403, "no")
+
+
+async def of_another_type(event: H3Event) -> None:
+    """Begin to answer with something else, and refuse."""
+    event.start_stream("text/plain")
+    raise HTTPError(403, "no")
+
+
+async def refused_by_a_hook(event: H3Event) -> None:
+    """Enter a stream whose head is refused."""
+
+    def refuse(_headers: object) -> None:
+        raise HTTPError(403, "no")
+
+    event.on_head(refuse)
+    await tick(event)
+
+
+async def of_the_wrong_type(event: H3Event) -> None:
+    """Enter a stream whose header says that it is none."""
+    event.response_headers.set("Content-Type", "text/html")
+    await tick(event)
+
+
+async def leaves_it(event: H3Event) -> None:
+    """Enter such a stream, and see to the error."""
+    try:
+        await of_the_wrong_type(event)
+    except ValueError as exc:
+        raise HTTPError(403, "no") from exc
+
+
+REFUSING = [started_only, with_callback, of_another_type, refused_by_a_hook]
+
+
+@table("handler", [*REFUSING, of_the_wrong_type, leaves_it])
+async def test_middleware_answers_for_a_stream_that_was_not_entered(
+    handler: Callable[[H3Event], Awaitable[None]],
+) -> None:
+    """An error between the start of a stream and its head may be answered as any other."""
+    app = App()
+
+    @app.use
+    async def errors_as_json(_event: H3Event, following: Next) -> Response | None:
+        try:
+            return await following()
+        except (HTTPError, ValueError) as exc:
+            return Response.json({"error": type(exc).__name__}, status=418)
+
+    app.get("/")(handler)
+    reply = await fetch(app)
+    assert reply.status == 418
+    assert b"Error" in reply.body
+
+
+@table("handler", REFUSING)
+async def test_a_handler_answers_for_a_stream_that_was_not_entered(
+    handler: Callable[[H3Event], Awaitable[None]],
+) -> None:
+    """So it is without middleware."""
+    app = App()
+    app.get("/")(handler)
+    assert (await fetch(app)).status == 403
+
+
+async def test_a_handler_gives_up_a_stream_that_it_could_not_enter() -> None:
+    """A handler whose stream is refused may return something else."""
+    app = App()
+
+    @app.get("/")
+    async def handler(event: H3Event) -> dict[str, str]:
+        try:
+            await refused_by_a_hook(event)
+        except HTTPError:
+            event.status = 409
+        return {"stream": "none"}
+
+    reply = await fetch(app)
+    assert (reply.status, reply.body) == (409, b'{"stream":"none"}')
 
 
 # -- middleware

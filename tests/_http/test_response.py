@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 import pytest
+from helpers import count_calls
 from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
 
 from h3trio._http.errors import HTTPError
-from h3trio._http.headers import Headers, MutableHeaders, QueryParams
+from h3trio._http.headers import Headers, MutableHeaders, QueryParams, unescape
 from h3trio._http.request import (
     Target,
+    has_more_values,
     last_event_id,
     parse_form,
     parse_json,
@@ -484,7 +488,52 @@ def test_any_form_is_read_or_refused(body: bytes) -> None:
     assert b"\xef\xbf\xbd" in body or not any("\ufffd" in name + form[name] for name in form)
 
 
+@given(st.text("%\\\\xuN{4a\x00\xe9", max_size=12))
+def test_escapes(text: str) -> None:
+    """They are undone as Python's own function does it, in a query broken ones too."""
+    raw = text.encode("latin-1")
+    assert QueryParams(b"a=" + raw)["a"] == unquote_to_bytes(raw).decode("utf-8", "replace")
+    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
+        with pytest.raises(ValueError, match="escape"):
+            unescape(raw)
+    else:
+        assert unescape(raw) == unquote_to_bytes(raw)
+
+
+def test_a_form_of_escapes_takes_no_steps_of_python() -> None:
+    """A form is read in one step, so no escape in it may cost a call: they would add up."""
+
+    def read(count: int) -> None:
+        assert len(parse_form(b"a=" + b"%41b%C3%A9" * count, FORM)["a"]) == 3 * count
+
+    assert count_calls(partial(read, 10)) == count_calls(partial(read, 10_000))
+
+
 # -- parse_json
+
+
+@table(
+    "body, values",
+    [
+        (b"", 1),
+        (b"1", 1),
+        (b"[]", 2),
+        (b"[1,2]", 3),
+        (b'{"a": 1, "b": [[2]]}', 5),
+        (rb'["a,b", "[{,", "\"[[", "\\", "\\\",,"]', 6),
+        (b'{"a,[": "," }', 2),
+        (b'["' + b"," * 1000 + b'"]', 2),
+    ],
+)
+def test_values_of_json(body: bytes, values: int) -> None:
+    """What stands in strings isn't counted."""
+    assert not has_more_values(body, values)
+    assert has_more_values(body, values - 1)
+
+
+def test_more_strings_than_values_may_have() -> None:
+    """A text with so many strings isn't taken apart to be counted."""
+    assert has_more_values(b'"' * 100 + b"," * 3, 3)
 
 
 @table(

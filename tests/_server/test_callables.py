@@ -154,6 +154,7 @@ def test_what_cannot_be_awaited(name: str) -> None:
         ("two", r"called with \(event\); the writer comes from `async with event.start_sse\(\)"),
         ("unsaid", "-> Awaitable"),
         ("class", "give an object of it"),
+        ("partial of a def", r"^sync is a `def`.* `async def sync\(event\)`"),
         ("number", "3 can't be called"),
     ],
 )
@@ -161,6 +162,44 @@ def test_advice(name: str, advice: str) -> None:
     """A refusal says what to write instead."""
     with pytest.raises(TypeError, match=advice):
         require_async(BAD[name], HANDLER)
+
+
+@table(
+    "hook, good",
+    [
+        (NAMES["sync"], True),
+        (METHODS.sync, True),
+        (NAMES["Sync"](), True),
+        ([].append, True),
+        (print, True),
+        (NAMES["Callable"], True),  # making an object of it runs its code
+        (NAMES["plain"], False),
+        (functools.partial(NAMES["extra"], 3), False),
+        (METHODS.handle, False),
+        (METHODS.of_class, False),
+        (NAMES["Callable"](), False),
+        (NAMES["generator"], False),
+        (NAMES["async_generator"], False),
+        (METHODS.yields, False),
+        (functools.partial(NAMES["Yields"]()), False),
+        (3, False),
+        (None, False),
+    ],
+)
+async def test_hooks(hook: Any, *, good: bool) -> None:  # noqa: ANN401 - of any shape
+    """A hook that nobody would wait for is refused where it is given, and the handler hears it."""
+    heard: list[str] = []
+
+    async def handler(event: H3Event) -> None:
+        for register in (event.on_head, event.on_close):
+            try:
+                register(hook)
+            except TypeError as exc:
+                heard.append(str(exc))
+
+    async with connect(handler, "/"):
+        pass
+    assert len(heard) == (0 if good else 2)
 
 
 async def test_where_handlers_come_in() -> None:

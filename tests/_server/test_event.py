@@ -315,19 +315,13 @@ async def test_entering_too_late() -> None:
 
 
 def test_on_close() -> None:
-    """Hooks are kept in order; an async one is refused, as nobody would wait for it."""
+    """Hooks are kept in order."""
     draft = Draft()
     event = make(draft=draft)
     closings: list[Closing] = []
     event.on_close(closings.append)
     event.on_close(print)
     assert draft.close_hooks == (closings.append, print)
-
-    async def hook(_closing: Closing) -> None:
-        await trio.lowlevel.checkpoint()
-
-    with pytest.raises(TypeError, match="async"):
-        event.on_close(hook)
 
 
 def test_limits() -> None:

@@ -98,6 +98,7 @@ SENT: Final = (
     b"GET / HT",
     b"no request\r\n\r\n",
     request("/%zz"),
+    request("/%ff"),
     request("http://"),
     request("/plain"),
     request("/plain") * 3,

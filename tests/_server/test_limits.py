@@ -156,6 +156,11 @@ class Row:
     lockstep: bool = False
 
 
+async def read_json(event: H3Event) -> str:
+    """Read the body as JSON."""
+    return type(await event.json()).__name__
+
+
 def routed(handler: Handler) -> App:
     """Put a handler behind every path of an app, which refuses what comes too late."""
     made = App()
@@ -207,6 +212,12 @@ async def many_headers(stage: Stage, *, above: bool) -> object:
 async def long_body(stage: Stage, *, above: bool) -> object:
     """A body of 100 bytes, or 101."""
     return await (await stage.connect(post(b"x" * (100 + above)))).status()
+
+
+async def many_values(stage: Stage, *, above: bool) -> object:
+    """An array with 9 values, itself the tenth, or one more."""
+    body = b"[" + b",".join([b"1"] * (9 + above)) + b"]"
+    return await (await stage.connect(post(body))).status()
 
 
 async def long_event(stage: Stage, *, above: bool) -> object:
@@ -346,6 +357,9 @@ ROWS: Final = {
     "max_target_bytes": Row(settings=Settings(max_target_bytes=100), play=long_target, above=414),
     "max_header_count": Row(settings=Settings(max_header_count=10), play=many_headers, above=431),
     "max_body_bytes": Row(settings=Settings(max_body_bytes=100), play=long_body, above=413),
+    "max_json_values": Row(
+        settings=Settings(max_json_values=10), play=many_values, above=413, handler=read_json
+    ),
     "max_event_bytes": Row(
         settings=Settings(max_event_bytes=100), play=long_event, above=413, handler=hub
     ),

@@ -902,6 +902,17 @@ async def test_private_events_need_the_right_live_and_on_replay(
         assert [c.data for c in clients] == [["public"], ["public", "secret"], ["public"]]
 
 
+async def test_a_predicate_that_nobody_waits_for(hub: Hub) -> None:
+    """An async predicate would choose everybody: it is refused."""
+
+    async def nobody(_subscription: object) -> bool:
+        return False
+
+    predicate: Any = nobody
+    with pytest.raises(TypeError, match="nobody waits"):
+        hub.kick(predicate)
+
+
 async def test_kick_ends_who_a_predicate_chooses(hub: Hub, nursery: trio.Nursery) -> None:
     """Also one that is stalled; the others stay."""
     clients = [Client(nursery, hub, ["news"], info={"user": user}) for user in "aab"]

@@ -521,10 +521,15 @@ async def test_what_the_header_says_of_a_body_is_obeyed_or_refused(hub: HubClien
         (request("/events?topics=a"), "topic, "),
         (request("/events/news?x=1", method="DELETE"), "none"),
         (request("/statistics?intervall=5"), "interval"),
+        (post(b"x", "/events/news?event=a&id=1&event=b"), "'event' is there twice"),
+        (post(b"x", "/events/news?id=1&id=1"), "'id' is there twice"),
+        (post(b"x", "/events/news?private&private=on"), "'private' is there twice"),
+        (request("/events/news?first=1&first=2"), "'first' is there twice"),
+        (request("/events?topic=a&topic=b&last_event_id=1&last_event_id=2"), "twice"),
     ],
 )
 async def test_a_misspelt_parameter_is_refused(hub: HubClient, raw: bytes, known: str) -> None:
-    """A query parameter that the endpoint doesn't know is a 400 that names those it does."""
+    """A query parameter that the endpoint doesn't know, or gets twice, is a 400 that says so."""
     head, text = await hub.ask(raw)
     error = text["error"] if isinstance(text, dict) else text
     assert head.status == 400

@@ -8,13 +8,12 @@ stream is open, whatever the handler returned.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from typing import TYPE_CHECKING, Protocol, TypeVar, final, runtime_checkable
 
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.response import Response
-from h3trio._server.callables import HANDLER, MIDDLEWARE, name_of, require_async, takes
-from h3trio._server.event import response_from
+from h3trio._server.callables import HANDLER, MIDDLEWARE, name_of, require_async, takes, waits
+from h3trio._server.event import drop_stream, response_from
 
 from .routing import Router, Unrouted
 
@@ -112,8 +111,9 @@ class App:
             nonlocal passed
             try:
                 passed = await self._chain(event, index)
-            except BaseExceptionGroup as group:
-                error = HTTPError.of(group)
+            except BaseException as raised:
+                drop_stream(event)  # middleware may answer instead
+                error = None if isinstance(raised, HTTPError) else HTTPError.of(raised)
                 if error is None:
                     raise
             else:
@@ -228,8 +228,7 @@ class App:
 
 
 def _check_lifespan(lifespan: object) -> None:
-    is_async = inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan)
-    if is_async or inspect.isgeneratorfunction(lifespan):
+    if waits(lifespan):
         raise TypeError(
             f"{name_of(lifespan)} gives no async context manager: put "
             "`@contextlib.asynccontextmanager` on an `async def` with one `yield`"
@@ -240,7 +239,7 @@ def _check_lifespan(lifespan: object) -> None:
 
 def _check_before(middleware: Before) -> None:
     before: object = middleware.before
-    if inspect.iscoroutinefunction(before) or not (callable(before) and takes(before, 1)):
+    if waits(before) or not (callable(before) and takes(before, 1)):
         raise TypeError(
             f"{name_of(before)} is a `def` with (event), as nobody waits for it: middleware that "
             "waits is `async def` with (event, next)"

@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar, final
-from urllib.parse import unquote
 
-from h3trio._http.headers import is_token
+from h3trio._http.headers import is_token, unescape_text
 
 H = TypeVar("H")
 
@@ -173,7 +172,7 @@ def _is_param(segment: str) -> bool:
 
 
 def _decode(segment: str) -> str:
-    return unquote(segment, "utf-8", "replace") if "%" in segment else segment
+    return unescape_text(segment.encode("utf-8", "replace")) if "%" in segment else segment
 
 
 def _check_method(method: str) -> None:

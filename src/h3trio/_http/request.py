@@ -10,16 +10,14 @@ import json
 import math
 import re
 from typing import Final, NamedTuple, Never, final
-from urllib.parse import unquote_to_bytes
 
 from .errors import HTTPError
-from .headers import MAX_NUM_FIELDS, Headers, QueryParams
+from .headers import MAX_NUM_FIELDS, Headers, QueryParams, unescape
 from .strict import is_authority
 
 FORM: Final = "application/x-www-form-urlencoded"
 # Half of a pair, or the pair that any character beyond U+FFFF is escaped as (RFC 8259 §7).
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89A-Fa-f]")
-_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # RFC 3986 §3: the scheme in any case, an authority, then path or query.
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 
@@ -80,12 +78,13 @@ def _decode_path(raw_path: bytes) -> str:
 
 
 def _decode_strictly(raw: bytes, what: str) -> str:
-    if _BAD_ESCAPE.search(raw):
-        raise HTTPError(400, f"The {what} has a % without two hex digits behind it.")
     try:
-        return unquote_to_bytes(raw).decode("utf-8")
-    except UnicodeDecodeError:
-        raise HTTPError(400, f"The {what} is not UTF-8.") from None
+        return unescape(raw).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        is_text = exc.encoding != "utf-8"
+    # Raised out here: an error in its context would hold the frames of whoever called.
+    is_wrong = "has a % without two hex digits behind it" if is_text else "is not UTF-8"
+    raise HTTPError(400, f"The {what} {is_wrong}.")
 
 
 def last_event_id(headers: Headers, query: QueryParams) -> str | None:
@@ -160,6 +159,24 @@ def parse_text(body: bytes) -> str:
         return body.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise HTTPError(400, f"The body is not text: byte {exc.start} is not UTF-8.") from None
+
+
+def has_more_values(body: bytes, limit: int) -> bool:
+    """Whether a JSON text has more values than that; arrays and objects count, and what is in them.
+
+    Names don't count. An empty array or object counts as one value, or as two.
+    """
+    if _count_values(body) <= limit:
+        return False
+    # It may be what stands in strings.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 4 * limit:  # a value is one string at most, with a name two
+        return True
+    return _count_values(b"".join(bare.split(b'"')[::2])) > limit
+
+
+def _count_values(text: bytes) -> int:
+    return 1 + len(text) - len(text.translate(None, b",[{"))
 
 
 def parse_json(body: bytes) -> object:

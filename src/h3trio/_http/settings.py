@@ -69,6 +69,11 @@ class Settings:
     max_body_bytes: int = 1 * MIB
     """What `H3Event.body` collects (413 above). `H3Event.stream` has no such end."""
 
+    max_json_values: int = 20_000
+    """Values that `H3Event.json` reads, those in arrays and objects among them (413 above). JSON is
+    read in one step, in which no other connection has a turn: for so many it takes some 2 ms, and
+    for those of a whole `max_body_bytes` 100."""
+
     max_event_bytes: int = 1 * MIB
     """One event that a client publishes (413 above). As much as `max_body_bytes`,
     and what clients read by default: no event is accepted that none could take."""

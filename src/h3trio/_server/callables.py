@@ -1,4 +1,4 @@
-"""`require_async`: is what an application registers of the shape in which it will be called?
+"""`require_async`, `refuse_async`: is what an application registers as it will be called?
 
 A handler that can't be one is found where it is registered, and not by a 500 for each request. What
 is looked at is the function that a call runs: behind `functools.partial`, of a bound method, or the
@@ -76,6 +76,29 @@ def require_async(given: object, shape: Shape) -> None:
         raise TypeError(f"{name} can't be called so: {called}{advice}")
 
 
+def refuse_async(given: object, kind: str) -> None:
+    """See that a function can be called where nobody awaits what it returns.
+
+    `kind` is the word for it: "an on_close hook".
+
+    Raises:
+        TypeError: it can't be called, or its code runs only when it is awaited or iterated.
+    """
+    if not callable(given):
+        raise TypeError(f"{kind} is a function, and {given!r} can't be called")
+    if waits(given):
+        name = name_of(given)
+        raise TypeError(f"{name} is async or has a `yield`: {kind} is a `def`, nobody waits for it")
+
+
+def waits(given: object) -> bool:
+    """Whether the code of a function runs only when what it returns is awaited or iterated."""
+    if not callable(given):
+        return False
+    function = given if isinstance(given, types.FunctionType) else _function_of(given)
+    return inspect.iscoroutinefunction(function) or _yields(function)
+
+
 def takes(given: object, count: int) -> bool:
     """Whether something can be called with so many positional arguments, as far as one can see."""
     try:
@@ -91,7 +114,9 @@ def takes(given: object, count: int) -> bool:
 
 
 def name_of(given: object) -> str:
-    """Name a function as its source does, and anything else as Python shows it."""
+    """Name a function as its source does, also behind a partial; else as Python shows it."""
+    while isinstance(given, functools.partial):
+        given = cast("functools.partial[object]", given).func
     name: object = getattr(given, "__qualname__", None)
     return name.rpartition("<locals>.")[2] if isinstance(name, str) else repr(given)
 

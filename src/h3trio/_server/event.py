@@ -7,7 +7,6 @@ and any error still has a true status; entering it sends the head.
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from h3trio._http.closing import CloseReason
@@ -15,12 +14,19 @@ from h3trio._http.content import Decoder, content_coding, require_utf8
 from h3trio._http.cookies import SetsCookies, parse_cookies
 from h3trio._http.errors import HTTPError, ResponseStateError
 from h3trio._http.headers import MutableHeaders, is_token
-from h3trio._http.request import last_event_id, parse_form, parse_json, parse_query, parse_text
+from h3trio._http.request import (
+    has_more_values,
+    last_event_id,
+    parse_form,
+    parse_json,
+    parse_query,
+    parse_text,
+)
 from h3trio._http.response import Response, to_response
 
 from .body import BodyBuffer
 from .body_stream import BodyStream
-from .callables import STREAM_CALLBACK, require_async
+from .callables import STREAM_CALLBACK, refuse_async, require_async
 from .farewell import EVENT_STREAM
 from .logs.redaction import printable, redact_path
 from .responder import OtherStream, ResponseState, SSEStream, media_type
@@ -246,10 +252,15 @@ class H3Event(SetsCookies):
         """Return the body parsed as JSON; its `Content-Encoding` is undone.
 
         Raises:
-            HTTPError: 400 if it isn't JSON; else as `text`.
+            HTTPError: 400 if it isn't JSON; 413 if it has more values than
+                `Settings.max_json_values`; else as `text`.
         """
         self.require_utf8()
-        return parse_json(await self.body(decode=True))
+        body, limit = await self.body(decode=True), self._server.settings.max_json_values
+        if has_more_values(body, limit):
+            self.count_limit("max_json_values")
+            raise HTTPError(413, f"the JSON may have {limit} values")
+        return parse_json(body)
 
     async def form(self) -> QueryParams:
         """Return the body parsed as `application/x-www-form-urlencoded`.
@@ -330,7 +341,12 @@ class H3Event(SetsCookies):
         return self._draft.headers
 
     def on_head(self, hook: HeadHook) -> None:
-        """Call `hook(headers)` with `response_headers` once, just before the head is sent."""
+        """Call `hook(headers)` with `response_headers` once, just before the head is sent.
+
+        Raises:
+            TypeError: the hook is async, and nobody would wait for it.
+        """
+        refuse_async(hook, "an on_head hook")
         self._require_unsent("the headers")
         self._draft.head_hooks += (hook,)
 
@@ -430,10 +446,9 @@ class H3Event(SetsCookies):
         What it raises is logged.
 
         Raises:
-            TypeError: the hook is an async function, which nobody would wait for.
+            TypeError: the hook is async, and nobody would wait for it: the exchange is over.
         """
-        if inspect.iscoroutinefunction(hook):
-            raise TypeError("an on_close hook can't be async: the exchange is over when it runs")
+        refuse_async(hook, "an on_close hook")
         self._draft.close_hooks += (hook,)
 
     def _require_unsent(self, what: str) -> None:
@@ -458,6 +473,11 @@ def response_from(event: H3Event, result: object) -> Response | None:
     if response is not result and draft.status != 200:  # noqa: PLR2004 - OK, the default
         return Response(response.body, status=draft.status, headers=response.headers)
     return response
+
+
+def drop_stream(event: H3Event) -> None:
+    """Let another answer take the place of a stream that its handler hasn't entered."""
+    event._draft.drop_stream()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - a handler has no use for it
 
 
 def let_go(event: H3Event) -> None:

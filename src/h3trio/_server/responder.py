@@ -95,6 +95,15 @@ class Draft:
                 self._headers.freeze()
         return self._headers
 
+    def drop_stream(self) -> None:
+        """Let another answer take the place of a stream whose head isn't sent.
+
+        An error came in between, and whoever catches it may answer.
+        """
+        if self.state is ResponseState.STREAM_STARTED:
+            self.state = ResponseState.NEW
+            self.stream_callback = self.content_type = None
+
     def take_fields(self) -> Fields:
         """Call the hooks, freeze the headers, and return them as fields."""
         hooks, self.head_hooks = self.head_hooks, ()
@@ -177,11 +186,14 @@ class Responder:
         draft, server, scope = self.draft, self.server, self.scope
         is_sse = draft.content_type is None
         returns = is_sse and comes_back(self.method, self.headers)
-        if server.draining.is_set() and not returns and self.method != "HEAD":
-            raise HTTPError(503, "the server is going away")
-        self.peer.take_stream(client)
-        fields = self._stream_fields(draft)
-        head = self.http.stream_head(draft.status, fields)
+        try:
+            if not returns:
+                self._require_staying()
+            self.peer.take_stream(client)
+            head = self.http.stream_head(draft.status, self._stream_fields(draft))
+        except Exception:
+            draft.drop_stream()
+            raise
         draft.state = ResponseState.STREAMING
         self.status = draft.status
         if self.method == "HEAD":
@@ -224,6 +236,10 @@ class Responder:
                     "start_stream is for other types than text/event-stream"
                 )
         return self._join(own, ours)
+
+    def _require_staying(self) -> None:
+        if self.server.draining.is_set() and self.method != "HEAD":
+            raise HTTPError(503, "the server is going away")
 
     def _require_streamable(self) -> None:
         draft = self.draft

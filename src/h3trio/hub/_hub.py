@@ -14,6 +14,7 @@ and the limits of this hub by `_checks`.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -406,7 +407,13 @@ class Hub:
         predicate: Callable[[Subscription], bool],
         reason: EndReason = EndReason.KICKED,
     ) -> int:
-        """End the subscriptions that a predicate chooses; return how many."""
+        """End the subscriptions that a predicate chooses; return how many.
+
+        Raises:
+            TypeError: the predicate is async: what it returns isn't awaited, and would choose all.
+        """
+        if inspect.iscoroutinefunction(predicate):
+            raise TypeError("the predicate of kick is a `def`, as nobody waits for it")
         # Without those that have ended, and have yet to unwind.
         running = [s for s in self._subscribers.values() if s.end_reason is None]
         chosen = [s for s in running if predicate(self._snapshots.subscription(s))]

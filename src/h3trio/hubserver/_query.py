@@ -1,7 +1,8 @@
-"""`check_query`, which refuses a query parameter that an endpoint doesn't know, and the topics.
+"""`check_query`: refuses a query parameter that an endpoint doesn't know, or has twice.
 
 A misspelt one would be overlooked: `?evnt=note` would publish an event of no type, and
-`?last_event_ld=7` would lose what was missed. The names stand beside each endpoint.
+`?last_event_ld=7` would lose what was missed. So would the second of two: of these only topics are
+read. The names stand beside each endpoint.
 
 A name that begins with an underscore is free, and read by nobody: proxies and client libraries add
 such (`?_=1718`) to get past a cache. Any other name would do for that too, but then each typing
@@ -26,19 +27,22 @@ _TOKENS: Final = frozenset({QUERY_NAME, "access_token"})
 # The signals of a page, in each GET and DELETE of https://data-star.dev/reference/actions.
 _UNREAD: Final = "datastar"
 _MAX_SHOWN: Final = 40
+_TOPIC: Final = "topic"
 
 
 def check_query(event: H3Event, *known: str) -> None:
-    """See that the query has known names only; those of tokens are known everywhere.
+    """See that the query has known names only, each once; those of tokens are known everywhere.
 
     Raises:
-        HTTPError: 400, it has another, or too many fields.
+        HTTPError: 400, it has another, or one twice that isn't `topic`, or too many fields.
     """
     for name in event.query:
         if not (name in known or name in _TOKENS or name == _UNREAD or name.startswith("_")):
             names = ", ".join(known) or "none"
             shown = repr(name[:_MAX_SHOWN])
             raise HTTPError(400, f"{shown} is no query parameter here; there is: {names}")
+        if name in known and name != _TOPIC and len(event.query.get_list(name)) > 1:
+            raise HTTPError(400, f"{name!r} is there twice, and one would be overlooked")
 
 
 def topic_parameter(event: H3Event) -> tuple[str, ...]:
@@ -46,7 +50,7 @@ def topic_parameter(event: H3Event) -> tuple[str, ...]:
 
     Beside a path the parameter would be overlooked.
     """
-    return () if "*" in event.params else ("topic",)
+    return () if "*" in event.params else (_TOPIC,)
 
 
 def found_topics(event: H3Event) -> list[str]:
@@ -57,7 +61,7 @@ def found_topics(event: H3Event) -> list[str]:
     """
     if "*" in event.params:
         return [event.params["*"]]
-    topics = list(dict.fromkeys(event.query.get_list("topic")))
+    topics = list(dict.fromkeys(event.query.get_list(_TOPIC)))
     # What isn't UTF-8 becomes this character in `query`, and is refused in a path.
     if any("\ufffd" in topic for topic in topics):
         try:

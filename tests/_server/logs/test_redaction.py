@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import time
+from functools import partial
 from urllib.parse import quote
 
+from helpers import count_calls
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tables import table
@@ -132,6 +134,15 @@ def test_time_is_linear(piece: str) -> None:
     shown_path(text.encode())
     shown_query(text.encode())
     assert time.perf_counter() - start < 1  # quadratic takes minutes
+
+
+def test_only_the_beginning_is_read() -> None:
+    """What no entry has room for costs nothing: a target has room for thousands of names."""
+    shown_query(b"a=%41")  # a table of urllib's is made once
+    for show in (shown_query, shown_path):
+        calls = [count_calls(partial(show, b"a=%41&" * count)) for count in (200, 20_000)]
+        assert calls[0] == calls[1]
+        assert show(b"a=%41&" * 200).endswith("...")
 
 
 # -- the formatter

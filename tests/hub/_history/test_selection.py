@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hub_helpers import Matcher
+from tables import table
 
 from h3trio.hub._history.selection import (
     EVERYTHING,
@@ -34,6 +37,21 @@ class Prefix:
 
     def __repr__(self) -> str:
         return f"{self.prefix}…"
+
+
+class Late:
+    """Matches topics once somebody waits for it."""
+
+    async def matches(self, _topic: str, /) -> bool:
+        """Whether there is none."""
+        return False
+
+
+@table("topic", [3, None, b"a", object(), Late()])
+def test_what_is_no_matcher(topic: Any) -> None:  # noqa: ANN401 - of any shape
+    """It is refused at once; what an async matcher returns would count as yes for each topic."""
+    with pytest.raises(TypeError):
+        Selection(["a", topic])
 
 
 def test_exact_topics_match_themselves() -> None:

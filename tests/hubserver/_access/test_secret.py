@@ -88,11 +88,21 @@ def text_keys() -> Iterator[bytes]:
         yield from (private, b"".join(private.splitlines()[1:-1]))
         public = json.dumps(jwk(algorithm)).encode()
         yield from (public, b" \n" + public, b'{"keys": [' + public + b"]}", b"[" + public + b"]")
-        yield b"\xef\xbb\xbf" + public
+        yield from (b"\xef\xbb\xbf" + public, json.dumps(public.decode()).encode())
+        yield from (pem.replace(b" ", b"%20").replace(b"\n", b"%0A"), pem.replace(b" ", b"+"))
+        yield from (pem.splitlines()[1], b'"' + pem.replace(b"\n", b"\\n") + b'"')
+        der: bytes = key.public_key().public_bytes(*PUBLIC_FORMS[0])
+        yield from (b":".join(b"%02X" % byte for byte in der), b"0x" + der.hex().encode())
     yield certificate().public_bytes(Encoding.PEM)
     yield b"sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIA"
     yield b"<RSAKeyValue><Modulus>" + b"A" * 40 + b"</Modulus></RSAKeyValue>"
-    yield sign().encode()
+    yield from (
+        sign().encode(),
+        b"https://issuer.example.com/.well-known/jwks.json",
+        b"data:application/x-pem-file;base64,LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0K",
+        b"did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK",
+        b"/run/secrets/public-key-of-the-issuer.pem",
+    )
 
 
 def wrapped(data: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ what matching costs.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
@@ -44,6 +45,15 @@ def check_several(topics: object) -> None:
         raise TypeError(f"topics must be several, not the string {topics!r}")
 
 
+def _check_matcher(matcher: object) -> None:
+    matches: object = getattr(matcher, "matches", None)
+    if not callable(matches):
+        raise TypeError(f"{matcher!r} is neither a topic nor has it a `matches(topic)`")
+    if inspect.iscoroutinefunction(matches):
+        # What it returns isn't awaited, and would count as yes for each topic.
+        raise TypeError(f"{matcher!r}: `matches` is a `def`, as nobody waits for it")
+
+
 @runtime_checkable
 class TopicMatcher(Protocol):
     """A pattern over topics. Hashable, and equal to matchers that match alike.
@@ -67,7 +77,7 @@ class Selection:
         topics: exact topics, `"*"` for every topic, and matchers.
 
     Raises:
-        TypeError: a single string instead of several.
+        TypeError: a single string instead of several; what is neither a topic nor a matcher.
     """
 
     __slots__ = ("_hash", "everything", "matchers", "patterns", "topics")
@@ -83,6 +93,8 @@ class Selection:
         matchers = () if self.everything else (t for t in found if not isinstance(t, str))
         self.matchers: frozenset[TopicMatcher] = frozenset(matchers)
         """Patterns and templates that decide beside the exact topics."""
+        for matcher in self.matchers:
+            _check_matcher(matcher)
         self.patterns: int = sum(len(m) if isinstance(m, Sized) else 1 for m in self.matchers)
         """The number of patterns in its matchers."""
         self._hash = hash((self.everything, self.topics, self.matchers))
