@@ -638,12 +638,12 @@ async def test_a_full_queue_is_counted_by_the_limit_that_was_met(
     running = Hub(StuckHistory(), settings=replace(HubSettings(), **{limit: 1}))
     app = create_app(running)
     async with app.lifespan():
-        for number in range(2):
-            client = connect(nursery, app)
+        waiting, refused = connect(nursery, app), connect(nursery, app)
+        for client, limits in ((waiting, {}), (refused, {limit: 1})):
             await client.send(local(post(b"x", "/events/news")))
             await wait_all_tasks_blocked()
-            assert client.state.statistics().limits == ({limit: 1} if number else {})
-        assert (await client.response())[0].status == 503
+            assert client.state.statistics().limits == limits
+        assert (await refused.response())[0].status == 503
         nursery.cancel_scope.cancel()
 
 

@@ -106,7 +106,7 @@ class Gaps:
     def note_private(self, topics: tuple[str, ...], position: int) -> None:
         """Note that a private record was removed; it had these topics."""
         self.serial += 1
-        self._private.note(topics if len(topics) > 1 else topics[0], position, self.serial)
+        self._private.note(topics[0] if len(topics) == 1 else topics, position, self.serial)
 
     def raise_floor(self, position: int) -> None:
         """Note that something up to a position was lost, of topics that nobody knows."""
