@@ -360,7 +360,9 @@ async def test_a_stream_ends_if_too_much_comes_behind_it(nursery: trio.Nursery) 
     assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
 
 
-async def test_a_paused_reader_wakes_for_a_stream(nursery: trio.Nursery) -> None:
+async def test_a_paused_reader_wakes_for_a_stream(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     """A stream that opens with too much behind it doesn't stay unwatched, but closes."""
     go = trio.Event()
 
@@ -375,6 +377,8 @@ async def test_a_paused_reader_wakes_for_a_stream(nursery: trio.Nursery) -> None
     go.set()
     await client.finished.wait()
     assert client.state.counts.closings == {CloseReason.PROTOCOL_ERROR: 1}
+    # It lingers, as there was more to read.
+    assert autojump_clock.current_time() == Settings().linger_timeout
 
 
 # -- the client leaves
