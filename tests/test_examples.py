@@ -7,6 +7,7 @@ curl, and end it with SIGTERM.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -112,6 +113,28 @@ def test_docstring_says_how_to_try_it(name: str) -> None:
     assert f"\n    python -m h3trio serve examples/{name}.py:app\n" in doc
     assert f"\n    curl -N localhost:3000{path_of(name)}" in doc
     assert ("http://localhost:3000/ " in doc) == (name in PAGES)
+
+
+@pytest.mark.parametrize("name", ["readme/test_stream", "test_your_app"])
+def test_command_of_a_test_runs_it(name: str) -> None:
+    """The command that an example's docstring gives for its tests runs them, in a clone's root."""
+    code = ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
+    (command,) = re.findall(
+        r"^    (.*pytest -o .+)$", ast.get_docstring(code, clean=False) or "", re.M
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    ran = subprocess.run(  # noqa: S602 - the command is ours
+        command,
+        shell=True,
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -388,7 +411,7 @@ async def test_sse_llm_examples_cancel_the_model_of_a_client_that_left(
     await client.event()
     await leave(client)
     assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
-    assert capsys.readouterr().out == "the client left: the call of the model is cancelled\n"
+    assert capsys.readouterr().out == "the call of the model is cancelled\n"
     assert autojump_clock.current_time() < 0.1
 
 
