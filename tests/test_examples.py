@@ -119,9 +119,8 @@ def test_docstring_says_how_to_try_it(name: str) -> None:
 def test_command_of_a_test_runs_it(name: str) -> None:
     """The command that an example's docstring gives for its tests runs them, in a clone's root."""
     code = ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
-    (command,) = re.findall(
-        r"^    (.*pytest -o .+)$", ast.get_docstring(code, clean=False) or "", re.M
-    )
+    text = ast.get_docstring(code, clean=False) or ""
+    (command,) = re.findall(r"^    (.*pytest -o .+)$", text, re.MULTILINE)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     ran = subprocess.run(  # noqa: S602 - the command is ours
         command,
@@ -278,6 +277,19 @@ async def test_sse_chat_cancels_the_model_of_a_client_that_left(
     await leave(client)
     assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
     assert autojump_clock.current_time() == pytest.approx(0.05)
+
+
+async def test_hub_durable_refuses_what_is_wrong(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `first` that is none, and an event that is no text, are 400, and the log stays empty."""
+    monkeypatch.setenv("HUB_DB", str(tmp_path / "hub.db"))
+    module = load("hub_durable")
+    async with module.hub:
+        for asked in (request("/news/sport?first=x"), post(b"caf\xe9", "/news/sport")):
+            status, _detail = await ask(nursery, module.app, asked)
+            assert status == 400
+        assert module.hub.statistics().published == 0
 
 
 async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:

@@ -472,7 +472,7 @@ def test_your_app(pytester: pytest.Pytester) -> None:
     """The example's tests pass, in a project of their own, without a sleep."""
     pytester.makepyfile(EXAMPLE.read_text(encoding="utf-8"))
     result = pytester.runpytest_subprocess(*PLUGIN, "--durations=0", "-vv")
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     calls = re.findall(r"^([\d.]+)s call", result.stdout.str(), re.MULTILINE)
     assert all(float(seconds) < 0.5 for seconds in calls)
 
