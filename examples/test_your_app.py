@@ -85,7 +85,7 @@ async def test_slow_client(autojump_clock: MockClock) -> None:
         assert 30 <= autojump_clock.current_time() <= 31
 
 
-async def test_app_with_a_hub(autojump_clock: MockClock) -> None:
+async def test_app_with_a_hub() -> None:
     """A client that comes back gets what was published meanwhile; a second one what comes."""
     async with connect(news_app, "/news") as client:
         await news_hub.publish("one", topics=["news"])

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -45,6 +45,21 @@ async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, 
         rest = await client.rest()
         nursery.cancel_scope.cancel()
     return head.status, rest
+
+
+async def test_a_stream_that_is_not_entered_says_how() -> None:
+    """A stream taken for its writer, and data that JSON is made of, are errors that say how."""
+
+    async def handler(event: H3Event) -> None:
+        stream: Any = event.start_sse()
+        with pytest.raises(AttributeError, match=r"`async with event.start_sse\(\) as writer`"):
+            await stream.send("x")
+        async with stream as writer:
+            with pytest.raises(TypeError, match="data must be str, not dict; send_json sends JSON"):
+                await writer.send({"a": 1})
+
+    status, _rest = await ask(handler)
+    assert status == 200
 
 
 # -- the end of a drain

@@ -389,6 +389,14 @@ class _Stream(Generic[_W]):
     def _open(self, responder: Responder) -> Awaitable[_W]:
         raise NotImplementedError
 
+    if not TYPE_CHECKING:  # type checkers know by themselves
+
+        def __getattr__(self, name: str) -> Never:
+            raise AttributeError(
+                f"a stream has no {name!r} before it is entered: "
+                "`async with event.start_sse() as writer` gives the writer"
+            )
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -225,11 +225,8 @@ class Client:
             yield
         if scope.cancelled_caught:
             ended = "has ended" if self.closed else "is open"
-            newest = "none" if self._newest is None else repr(self._newest)
-            raise trio.TooSlowError(
-                f"no {what} for {seconds:g} s; status {self.status}; "
-                f"the response {ended}; the last event: {newest}"
-            )
+            seen = f"status {self.status}; the response {ended}; the last event: {self._newest!r}"
+            raise trio.TooSlowError(f"no {what} for {seconds:g} s; {seen}")
 
     def _refuse_to_hang(self) -> None:
         if self._stalled:
