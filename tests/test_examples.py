@@ -279,6 +279,20 @@ async def test_sse_chat_cancels_the_model_of_a_client_that_left(
     assert autojump_clock.current_time() == pytest.approx(0.05)
 
 
+async def test_app_routes_answers_as_its_page_says(nursery: trio.Nursery) -> None:
+    """Parameters and query come back as JSON, and only the blue team gets below `/admin/`."""
+    app = load("app_routes").app
+    asked = request("/rooms/7/seats?free=yes")
+    assert await ask(nursery, app, asked) == (200, '{"room":"7","free":true}')
+    assert await ask(nursery, app, request("/files/a/b")) == (200, "a/b")
+    room = b'{"name": "attic"}'
+    status, detail = await ask(nursery, app, post(room, "/admin/rooms"))
+    assert (status, detail) == (403, "this is for the blue team\n")
+    for body, status in ((room, 204), (b"[]", 400)):
+        answer = await ask(nursery, app, post(body, "/admin/rooms", "X-Team: blue"))
+        assert answer[0] == status
+
+
 async def test_hub_durable_refuses_what_is_wrong(
     nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
