@@ -1,7 +1,7 @@
 """A hub inside an application, on a file: what is acknowledged survives `kill -9`.
 
 python -m h3trio serve examples/hub_durable.py:app
-curl -N localhost:3000/news/sport
+curl -N 'localhost:3000/news/sport?first=10'
 curl -d goal localhost:3000/news/sport
 
 Who comes back gets what it missed, of the newest 1,000,000 events or 1 GiB that the file keeps
@@ -14,7 +14,7 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from h3trio import App, H3Event, SSEEvent
+from h3trio import App, H3Event, HTTPError, SSEEvent
 from h3trio.hub import Hub, SQLiteHistory
 
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ app = App(lifespan=lifespan)
 @app.get("/news/:topic")
 async def news(event: H3Event) -> None:
     """Stream a topic, from where the client stands."""
-    start = await hub.locate([event.params["topic"]], last_event_id=event.last_event_id)
+    topic, first = event.params["topic"], event.query.get("first")
+    try:
+        start = await hub.locate([topic], last_event_id=event.last_event_id, first=first)
+    except ValueError as exc:
+        raise HTTPError(400, str(exc)) from None
     event.response_headers.update(start.headers)
     async with event.start_sse() as writer:
         await hub.subscribe(writer, start)
@@ -45,5 +49,5 @@ async def news(event: H3Event) -> None:
 @app.post("/news/:topic")
 async def publish(event: H3Event) -> dict[str, str]:
     """Publish the body; answer once it is on disk."""
-    data = await event.body()
+    data = await event.text()
     return {"id": await hub.publish(SSEEvent(data), topics=[event.params["topic"]])}

@@ -109,11 +109,7 @@ app = App(lifespan=answers.lifespan)
 @app.post("/answers")
 async def ask(event: H3Event) -> None:
     """Start an answer, and stream it."""
-    try:
-        prompt = (await event.body()).decode()
-    except UnicodeDecodeError:
-        raise HTTPError(400, "the prompt is not UTF-8") from None
-    await answers.send(event, await answers.start(prompt))
+    await answers.send(event, await answers.start(await event.text()))
 
 
 @app.get("/answers/:name")

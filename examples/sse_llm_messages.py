@@ -38,7 +38,7 @@ async def call_model(prompt: str) -> AsyncGenerator[AsyncGenerator[str]]:
         async with aclosing(generate(prompt)) as tokens:
             yield tokens
     except trio.Cancelled:
-        print("the client left: the call of the model is cancelled", flush=True)
+        print("the call of the model is cancelled", flush=True)
         raise
 
 

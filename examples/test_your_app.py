@@ -3,7 +3,8 @@
     pip install pytest pytest-trio
     pytest -o trio_mode=true examples/test_your_app.py
 
-Each of them takes milliseconds: `autojump_clock` is a clock that jumps ahead when all wait.
+Each of them takes milliseconds: `autojump_clock` is a clock that jumps ahead when all wait. The
+hub keeps the newest 10,000 events, from one test to the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from h3trio import App, CloseReason, H3Event
+from h3trio.hub import Hub
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
@@ -38,6 +40,19 @@ async def flood(event: H3Event) -> None:
     async with event.start_sse() as writer:
         while True:
             await writer.send("x" * 1000)
+
+
+news_hub = Hub()
+news_app = App(lifespan=lambda: news_hub)
+
+
+@news_app.get("/news")
+async def news(event: H3Event) -> None:
+    """What is published, and what a client that returns has missed."""
+    start = await news_hub.locate(["news"], last_event_id=event.last_event_id)
+    event.response_headers.update(start.headers)
+    async with event.start_sse() as writer:
+        await news_hub.subscribe(writer, start)
 
 
 async def test_endless_stream(autojump_clock: MockClock) -> None:
@@ -68,3 +83,17 @@ async def test_slow_client(autojump_clock: MockClock) -> None:
         closing = await client.wait_closed()
         assert closing.reason is CloseReason.SLOW
         assert 30 <= autojump_clock.current_time() <= 31
+
+
+async def test_app_with_a_hub() -> None:
+    """A client that comes back gets what was published meanwhile; a second one what comes."""
+    async with connect(news_app, "/news") as client:
+        await news_hub.publish("one", topics=["news"])
+        assert (await client.next_event()).data == "one"
+        client.vanish()
+        await news_hub.publish("two", topics=["news"])
+        await client.reconnect()
+        assert (await client.next_event()).data == "two"
+        async with connect(news_app, "/news", lifespan=False) as second:
+            await news_hub.publish("three", topics=["news"])
+            assert (await second.next_event()).data == "three"

@@ -7,6 +7,7 @@ curl, and end it with SIGTERM.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -112,6 +113,27 @@ def test_docstring_says_how_to_try_it(name: str) -> None:
     assert f"\n    python -m h3trio serve examples/{name}.py:app\n" in doc
     assert f"\n    curl -N localhost:3000{path_of(name)}" in doc
     assert ("http://localhost:3000/ " in doc) == (name in PAGES)
+
+
+@pytest.mark.parametrize("name", ["readme/test_stream", "test_your_app"])
+def test_command_of_a_test_runs_it(name: str) -> None:
+    """The command that an example's docstring gives for its tests runs them, in a clone's root."""
+    code = ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
+    text = ast.get_docstring(code, clean=False) or ""
+    (command,) = re.findall(r"^    (.*pytest -o .+)$", text, re.MULTILINE)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    ran = subprocess.run(  # noqa: S602 - the command is ours
+        command,
+        shell=True,
+        cwd=ROOT,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -257,6 +279,33 @@ async def test_sse_chat_cancels_the_model_of_a_client_that_left(
     assert autojump_clock.current_time() == pytest.approx(0.05)
 
 
+async def test_app_routes_answers_as_its_page_says(nursery: trio.Nursery) -> None:
+    """Parameters and query come back as JSON, and only the blue team gets below `/admin/`."""
+    app = load("app_routes").app
+    asked = request("/rooms/7/seats?free=yes")
+    assert await ask(nursery, app, asked) == (200, '{"room":"7","free":true}')
+    assert await ask(nursery, app, request("/files/a/b")) == (200, "a/b")
+    room = b'{"name": "attic"}'
+    status, detail = await ask(nursery, app, post(room, "/admin/rooms"))
+    assert (status, detail) == (403, "this is for the blue team\n")
+    for body, status in ((room, 204), (b"[]", 400)):
+        answer = await ask(nursery, app, post(body, "/admin/rooms", "X-Team: blue"))
+        assert answer[0] == status
+
+
+async def test_hub_durable_refuses_what_is_wrong(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `first` that is none, and an event that is no text, are 400, and the log stays empty."""
+    monkeypatch.setenv("HUB_DB", str(tmp_path / "hub.db"))
+    module = load("hub_durable")
+    async with module.hub:
+        for asked in (request("/news/sport?first=x"), post(b"caf\xe9", "/news/sport")):
+            status, _detail = await ask(nursery, module.app, asked)
+            assert status == 400
+        assert module.hub.statistics().published == 0
+
+
 async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:
     """A prompt that isn't UTF-8 is answered 400, in words; tests/e2e has the rest of it."""
     status, detail = await ask(nursery, load("hub_llm").app, post(b"caf\xe9", "/answers"))
@@ -388,7 +437,7 @@ async def test_sse_llm_examples_cancel_the_model_of_a_client_that_left(
     await client.event()
     await leave(client)
     assert closings(client) == {CloseReason.CLIENT_CLOSED: 1}
-    assert capsys.readouterr().out == "the client left: the call of the model is cancelled\n"
+    assert capsys.readouterr().out == "the call of the model is cancelled\n"
     assert autojump_clock.current_time() < 0.1
 
 

@@ -1,7 +1,7 @@
 """The test of the README: ten seconds of the app, in no time.
 
     pip install pytest pytest-trio
-    python -m pytest -o trio_mode=true examples/readme/test_stream.py
+    cd examples/readme && python -m pytest -o trio_mode=true test_stream.py
 
 The README shows it, without docstrings.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h11
 import pytest
@@ -668,6 +668,16 @@ async def test_lifespan() -> None:
     assert steps == ["enter", "leave"]
     async with App().lifespan():
         pass
+
+
+def test_a_lifespan_that_gives_no_context_is_named() -> None:
+    """What a lifespan returns is looked at where it is entered, and the error names it."""
+
+    def three() -> Any:  # noqa: ANN401 - what is wrong
+        return 3
+
+    with pytest.raises(TypeError, match="the lifespan three returned 3, which is no async context"):
+        App(lifespan=three).lifespan()
 
 
 async def test_middleware_finds_the_handler() -> None:

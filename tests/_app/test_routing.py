@@ -246,7 +246,7 @@ def test_a_second_route_of_the_same_shape_is_refused(first: str, second: str) ->
     made = router(first)
     method, second_pattern = second.split()
     first_pattern = first.removeprefix(f"{method} ")
-    message = re.escape(f"{second_pattern!r} is taken by {first_pattern!r}")
+    message = re.escape(f"{second_pattern!r} is taken by {first_pattern!r} of {first!r}")
     with pytest.raises(ValueError, match=message):
         made.add(method, second_pattern, "second")
     assert found(made, "GET", first_pattern)[0] == first

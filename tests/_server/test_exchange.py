@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -45,6 +45,88 @@ async def ask(handler: Handler, *lines: str, method: str = "GET") -> tuple[int, 
         rest = await client.rest()
         nursery.cancel_scope.cancel()
     return head.status, rest
+
+
+async def test_a_stream_that_is_not_entered_says_how() -> None:
+    """A stream taken for its writer, and data that JSON is made of, are errors that say how."""
+
+    async def handler(event: H3Event) -> None:
+        stream: Any = event.start_sse()
+        with pytest.raises(AttributeError, match=r"`async with event.start_sse\(\) as writer`"):
+            await stream.send("x")
+        async with stream as writer:
+            with pytest.raises(TypeError, match="data must be str, not dict; send_json sends JSON"):
+                await writer.send({"a": 1})
+
+    status, _rest = await ask(handler)
+    assert status == 200
+
+
+# -- the end of a drain
+
+
+@table(
+    "method, accept, status",
+    [
+        ("GET", "*/*", 503),
+        ("POST", "text/event-stream", 503),
+        ("GET", "text/event-stream", 200),
+    ],
+)
+async def test_what_the_end_of_a_drain_cuts_off_is_answered(
+    nursery: trio.Nursery, method: str, accept: str, status: int
+) -> None:
+    """Who has no head yet when the drain cancels its connection is told, if that needs no wait."""
+
+    async def never(event: H3Event) -> None:
+        event.on_close(closings.append)
+        await trio.sleep_forever()
+
+    closings: list[Closing] = []
+    transport = FakeTransport()
+    state = ServerState(Settings())
+    connection = connection_of(transport, never, state)
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await connection.run()
+
+    nursery.start_soon(run)
+    length = ["Content-Length: 0"] if method == "POST" else []
+    await transport.client_sends(request("/", f"Accept: {accept}", *length, method=method))
+    await wait_all_tasks_blocked()
+    state.draining.set()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    head = transport.sent.decode().lower()
+    assert head.startswith(f"http/1.1 {status} ")
+    assert "connection: close\r\n" in head
+    assert ("retry-after: " in head) is (status == 503)
+    assert [(each.reason, each.status) for each in closings] == [(CloseReason.DRAINING, status)]
+    assert closings[0].bytes_sent == len(transport.sent)
+
+
+async def test_a_cancelled_server_says_nothing(nursery: trio.Nursery) -> None:
+    """Without a drain a connection that is cancelled ends without a word, as it ever did."""
+    transport, scope = FakeTransport(), trio.CancelScope()
+    connection = connection_of(transport, sleeps, ServerState(Settings()))
+
+    async def run() -> None:
+        with scope:
+            await connection.run()
+
+    nursery.start_soon(run)
+    await transport.client_sends(request("/"))
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    assert not transport.sent
+
+
+async def sleeps(_event: H3Event) -> None:
+    """Never answer."""
+    await trio.sleep_forever()
 
 
 # -- failures before the head

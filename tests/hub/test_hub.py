@@ -1106,3 +1106,22 @@ async def test_waiting_for_the_next_event(nursery: trio.Nursery) -> None:
         published = await hub.publish("x", topics=["b"])
         await wait_all_tasks_blocked()
         assert woken == [published, published]
+
+
+@table("first", ["x", "", "-1", -1, "1.5", 1.5, True, "\N{SUPERSCRIPT TWO}", "1" * 5000, 10**9])
+async def test_first_that_is_no_place_is_refused(first: Any) -> None:  # noqa: ANN401 - what is wrong
+    """What is neither a number from 0 nor a word for a place is a `ValueError` that shows it."""
+    async with Hub() as hub:
+        said = f'first is a number from 0 to 999999999, "oldest" or "newest", not {first!r}'
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            await hub.locate(["news"], first=first)
+        with pytest.raises(ValueError, match="first is a number"):
+            await hub.subscribe(FakeSink(), ["news"], first=first)
+        assert not hub.subscriptions()
+
+
+async def test_first_may_be_digits(hub: Hub) -> None:
+    """A query's value can be handed on: its digits are a number."""
+    for n in range(3):
+        await hub.publish(str(n), topics=["news"])
+    assert await hub.locate(["news"], first="2") == await hub.locate(["news"], first=2)

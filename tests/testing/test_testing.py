@@ -128,6 +128,42 @@ async def test_a_stream_that_ends() -> None:
         assert (await client.wait_closed()).events == 4
 
 
+async def test_what_never_comes_is_an_error(autojump_clock: MockClock) -> None:
+    """A wait for what an open stream doesn't bring ends after an hour, and says what came."""
+
+    async def silent(event: H3Event) -> None:
+        async with event.start_sse() as writer:
+            await writer.send("the one")
+            await trio.sleep_forever()
+
+    async with connect(silent) as client:
+        await client.next_event()
+        start = autojump_clock.current_time()
+        said = "no event for 3600 s; status 200; the response is open; the last event: .*'the one'"
+        with pytest.raises(trio.TooSlowError, match=said):
+            await client.next_event()
+        assert autojump_clock.current_time() - start == pytest.approx(3600)
+        with pytest.raises(trio.TooSlowError, match="no end for 60 s"):
+            await client.wait_closed(within=60)
+        with pytest.raises(trio.TooSlowError, match="no end of the body for 60 s"):
+            await client.body(within=60)
+
+
+async def test_no_comment_and_no_answer_are_errors_too(autojump_clock: MockClock) -> None:
+    """So is a comment that doesn't come in its time, and the head of a response."""
+    async with connect(app, "/count") as client:
+        await client.next_comment()
+        with pytest.raises(trio.TooSlowError, match="no comment for 2 s"):
+            await client.next_comment(within=2)
+
+    async def never(_event: H3Event) -> None:
+        await trio.sleep_forever()
+
+    with pytest.raises(trio.TooSlowError, match="no head of the response for 3600 s; status 0"):
+        async with connect(never):
+            pass
+
+
 async def test_a_stream_that_fails() -> None:
     """A handler that fails leaves a stream that is cut, and the reason on the server's side."""
     async with connect(app, "/broken") as client:
@@ -436,7 +472,7 @@ def test_your_app(pytester: pytest.Pytester) -> None:
     """The example's tests pass, in a project of their own, without a sleep."""
     pytester.makepyfile(EXAMPLE.read_text(encoding="utf-8"))
     result = pytester.runpytest_subprocess(*PLUGIN, "--durations=0", "-vv")
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     calls = re.findall(r"^([\d.]+)s call", result.stdout.str(), re.MULTILINE)
     assert all(float(seconds) < 0.5 for seconds in calls)
 

@@ -82,8 +82,20 @@ class App:
         self._lifespan = lifespan
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
-        """Return the context that `serve` enters around the serving."""
-        return contextlib.nullcontext() if self._lifespan is None else self._lifespan()
+        """Return the context that `serve` enters around the serving.
+
+        Raises:
+            TypeError: what the lifespan returned is none.
+        """
+        if self._lifespan is None:
+            return contextlib.nullcontext()
+        made: object = self._lifespan()
+        if not isinstance(made, contextlib.AbstractAsyncContextManager):
+            raise TypeError(
+                f"the lifespan {name_of(self._lifespan)} returned {made!r}, which is no async "
+                "context manager"
+            )
+        return made
 
     def __call__(self, event: H3Event) -> Awaitable[Response | None]:
         """Handle one request: `await app(event)`.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar, final
 
 from h3trio._http.headers import is_token, unescape_text
+from h3trio._server.callables import name_of
 
 H = TypeVar("H")
 
@@ -113,7 +114,9 @@ class Router(Generic[H]):
         for segment in segments:
             node = node.child(segment)
         if method in node.routes:
-            raise ValueError(f"{method} {pattern!r} is taken by {node.routes[method].pattern!r}")
+            there = node.routes[method]
+            by = f"{there.pattern!r} of {name_of(there.handler)}"
+            raise ValueError(f"{method} {pattern!r} is taken by {by}")
         names = tuple((i, s.removeprefix(":")) for i, s in enumerate(segments) if _is_param(s))
         node.routes[method] = _Route(handler, pattern, names)
         self._depth = max(self._depth, len(segments))

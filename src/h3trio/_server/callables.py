@@ -31,7 +31,10 @@ class Shape(NamedTuple):
 
 
 HANDLER: Final = Shape(
-    "a handler", ("event",), "the writer comes from `async with event.start_sse() as writer`"
+    "a handler",
+    ("event",),
+    "the writer comes from `async with event.start_sse() as writer`, "
+    'what the pattern `/x/:id` matched from `event.params["id"]`',
 )
 MIDDLEWARE: Final = Shape(
     "middleware", ("event", "next"), "`await next()` calls the rest and gives its response"

@@ -54,6 +54,15 @@ class H3Event(SetsCookies):
     """A request, and the status, headers and stream of its response.
 
     The server makes it, and hands it to the handler.
+
+    Attributes:
+        method: as sent: methods are case-sensitive.
+        headers: names are found in any case.
+        http_version: `"1.1"` or `"1.0"`.
+        client: the peer: an IP address, `"unix"`, `"memory"` or `"unknown"`.
+        scheme: how the client came: `"http"` or `"https"`, as far as that is known.
+        subject: who sent it, for the access log's record: whatever the application says.
+        params: what the route's `:names` and `*` matched, percent-decoded.
     """
 
     __slots__ = (
@@ -90,20 +99,13 @@ class H3Event(SetsCookies):
         server: ServerState,
     ) -> None:
         self.method: str = method
-        """As sent: methods are case-sensitive."""
         self._target = target
         self.headers: Headers = headers
-        """Names are found in any case."""
         self.http_version: str = http_version
-        """`"1.1"` or `"1.0"`."""
         self.client: str = client
-        """The peer: an IP address, `"unix"`, `"memory"` or `"unknown"`."""
         self.scheme: str = scheme
-        """How the client came: `"http"` or `"https"`, as far as that is known."""
         self.subject: str = ""
-        """Who sent it, for the access log's record: whatever the application says."""
         self.params: dict[str, str] = {}
-        """What the route's `:names` and `*` matched, percent-decoded."""
         self._body = body
         self._draft = draft
         self._responder = responder  # `None` once the answer is over

@@ -30,10 +30,12 @@ from .send_queue import State
 
 if TYPE_CHECKING:
     from h3trio._http.http1 import Http1
+    from h3trio._http.response import Response
 
     from .event import Handler
     from .peer import Peer
     from .reader import Request
+    from .responder import Fields
     from .send_queue import SendQueue
     from .sockets.transport import Transport
     from .state import ServerState
@@ -199,22 +201,38 @@ class Exchange:
         responder = self._responder
         if not await responder.can_respond():
             return
+        response, fields = self._error_answer(error)
+        try:
+            await responder.respond(response, fields)
+        except ValueError:
+            logger.exception("%s: the headers of the error can't be sent", self.event)
+            await responder.respond(error_response(HTTPError(500)), ())
+
+    def _error_answer(self, error: HTTPError) -> tuple[Response, Fields]:
+        """Make the response of an error, and the fields that the application adds to it."""
+        responder = self._responder
         try:
             response, fields = error_response(error), responder.draft.take_fields()
         except BaseException as raised:  # noqa: BLE001 - headers and hooks are the application's
             log_raised(raised, self.event, "the headers of the error can't be sent")
             self._scope.note(CloseReason.HANDLER_ERROR)
             response, fields = error_response(HTTPError(500)), ()
+        # While the server drains, and not for want of room: see `ended_stream`.
+        drains = response.status == 503 and self._state.draining.is_set()  # noqa: PLR2004 - Service Unavailable
+        if drains and comes_back(responder.method, responder.headers):
+            self._scope.note(CloseReason.DRAINING)
+            response = ended_stream(self._state)
+        return response, fields
+
+    def _say_unavailable(self) -> None:
+        """Answer a request that the drain has no time for any more, as far as goes at once.
+
+        Its task is cancelled, so nothing may wait; what the socket doesn't take is left unsaid.
+        """
         try:
-            # While the server drains, and not for want of room: see `ended_stream`.
-            drains = response.status == 503 and self._state.draining.is_set()  # noqa: PLR2004 - Service Unavailable
-            if drains and comes_back(responder.method, responder.headers):
-                self._scope.note(CloseReason.DRAINING)
-                response = ended_stream(self._state)
-            await responder.respond(response, fields)
-        except ValueError:
-            logger.exception("%s: the headers of the error can't be sent", self.event)
-            await responder.respond(error_response(HTTPError(500)), ())
+            self._responder.respond_nowait(*self._error_answer(HTTPError(503)))
+        except (ValueError, trio.BrokenResourceError) as exc:
+            logger.info("%s: no answer before the end: %s", self.event, printable(str(exc)))
 
     async def _end_stream(self, queue: SendQueue) -> None:
         await say_last(queue, self._scope.reason, self._state)
@@ -234,7 +252,6 @@ class Exchange:
         started, self._started = self._started, None
         responder, event, state = self._responder, self.event, self._state
         queue = responder.queue
-        responder.draft.state = ResponseState.CLOSED
         if queue is not None:
             state.heartbeat.discard(queue)
             queue.abandon()
@@ -242,6 +259,9 @@ class Exchange:
             # It was cancelled from outside.
             drains = state.draining.is_set()
             self._scope.note(CloseReason.DRAINING if drains else CloseReason.CANCELLED)
+            if drains and responder.can_respond_nowait:
+                self._say_unavailable()
+        responder.draft.state = ResponseState.CLOSED
         assert self._scope.reason is not None, "noted just now"
         closing = Closing(
             reason=self._scope.reason,

@@ -293,12 +293,34 @@ class Responder:
             ValueError: its headers contradict its framing.
         """
         await self._require_writable()
+        await self._send(self._whole(response, fields))
+
+    def respond_nowait(self, response: Response, fields: Fields) -> None:
+        """Send a whole response as far as the transport takes it at once, with these fields added.
+
+        Raises:
+            ValueError: its headers contradict its framing.
+            trio.BrokenResourceError: the connection is gone.
+        """
+        data = self._whole(response, fields)
+        self.status = 0
+        if taken := self.transport.send_nowait(data):
+            self.status = response.status
+            self.bytes_sent += taken
+
+    @property
+    def can_respond_nowait(self) -> bool:
+        """Whether a response can be started without waiting: no head is out, nor on its way."""
+        return not self.draft.head_sent and self._continuing is None and self.http.can_respond
+
+    def _whole(self, response: Response, fields: Fields) -> bytes:
+        """Write a whole response; the answer counts as given from here on."""
         later = self.server.come_later(response.status)
         joined = self._join(response.headers.raw, fields, later)
         data = self.http.response(response.status, joined, response.body)
         self.draft.state = ResponseState.RESPONDED
         self.status = response.status
-        await self._send(data)
+        return data
 
     def _join(self, own: Fields, *others: Fields) -> list[tuple[bytes, bytes]]:
         """Join headers, the first to name one wins, with those that every response has."""
@@ -366,6 +388,14 @@ class _Stream(Generic[_W]):
 
     def _open(self, responder: Responder) -> Awaitable[_W]:
         raise NotImplementedError
+
+    if not TYPE_CHECKING:  # type checkers know by themselves
+
+        def __getattr__(self, name: str) -> Never:
+            raise AttributeError(
+                f"a stream has no {name!r} before it is entered: "
+                "`async with event.start_sse() as writer` gives the writer"
+            )
 
     async def __aexit__(
         self,

@@ -172,6 +172,7 @@ class Server:
     async def _drain(self, serving: trio.Nursery) -> None:
         state = self._state
         await state.draining.wait()
+        logger.info("drain: %d connections, at most %g s", state.connections, self.drain_time)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_finishing)
             await self._drain_in_phases(serving)

@@ -273,4 +273,7 @@ def _frame(value: str | SSEEvent, event: str | None, id_: str | None, retry: int
     ):
         # Most events of a stream of tokens: the same bytes, without the event.
         return b"data: %b\n\n" % value.encode("ascii")
+    given: object = value
+    if isinstance(given, dict | list | tuple | int | float):
+        raise TypeError(f"data must be str, not {type(given).__name__}; send_json sends JSON")
     return SSEEvent(value, event=event, id=id_, retry=retry).encode()

@@ -6,7 +6,7 @@ Whatever is wrong is an error before anything is stored or subscribed. What an `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from h3trio._wire.event import SSEEvent
 from h3trio._wire.parser import EventTooLargeError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ._history.selection import TopicMatcher
     from ._settings import HubSettings
+
+_DIGITS: Final = 9  # of a number of events: more than any history holds
 
 
 def make_updates(
@@ -73,6 +75,21 @@ def select(
     for topic in selection.topics:
         check_topic(topic)
     return selection, Selection(allow) if allow else NOTHING
+
+
+def check_first(first: int | str | None) -> int | str | None:
+    """Return where a stream without an id begins; digits, such as a query's, as a number.
+
+    Raises:
+        ValueError: it is no number of events, nor `"oldest"` or `"newest"`.
+    """
+    if first is None or first in ("oldest", "newest"):
+        return first
+    text = str(first)
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+        return int(text)
+    most = "9" * _DIGITS
+    raise ValueError(f'first is a number from 0 to {most}, "oldest" or "newest", not {first!r}')
 
 
 def _check_topics(limits: HubSettings, count: int, topics: Collection[str]) -> None:

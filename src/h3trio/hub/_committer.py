@@ -319,7 +319,8 @@ class Committer:
         """Raise `trio.ClosedResourceError` unless the history is open."""
         if self._closed:
             raise trio.ClosedResourceError(
-                "the hub isn't running: enter `async with hub`, or start `hub.run`"
+                "the hub isn't running: enter `async with hub`, or start `hub.run`; "
+                "in an app: `App(lifespan=lambda: hub)`"
             )
 
 

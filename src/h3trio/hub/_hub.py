@@ -26,7 +26,7 @@ import trio
 
 from h3trio._tasks import run_again
 
-from ._checks import make_updates, select
+from ._checks import check_first, make_updates, select
 from ._committer import Committer
 from ._fanout.channel import subscribed
 from ._fanout.feed import FanoutState, Subscriber
@@ -128,7 +128,10 @@ class Hub:
     @asynccontextmanager
     async def _run(self) -> AsyncGenerator[None]:
         if self._running:
-            raise trio.BusyResourceError("this hub runs already")
+            raise trio.BusyResourceError(
+                "this hub runs already; a test's second client of an app whose lifespan runs it "
+                "connects with lifespan=False"
+            )
         self._running = True
         try:
             async with self._history, trio.open_nursery() as nursery:
@@ -266,16 +269,18 @@ class Hub:
             topics: exact topics, `"*"` for all, or matchers.
             last_event_id: the last event that the client has: the stream begins behind it.
             first: without an id, begin with so many of the last events, or with `"oldest"`.
-                Default `None`, or `"newest"`: with the next event.
+                Default `None`, or `"newest"`: with the next event. A number may be a string of
+                digits, so that a query's value can be handed on.
             allow: topics whose private events it may see.
 
         Raises:
-            ValueError: a topic isn't valid, or there are none or too many.
+            ValueError: a topic isn't valid, or there are none or too many; or `first` isn't.
             HistoryError: the history can't be read.
             trio.ClosedResourceError: the hub isn't running.
         """
         self._committer.check_open()
         selection, allowed = select(self._settings, topics, allow)
+        first = check_first(first)
         await trio.lowlevel.checkpoint()
         return await self._replay.locate(
             selection, allowed, last_event_id=last_event_id, first=first
@@ -313,7 +318,7 @@ class Hub:
                 by default if the writer says `is_event_source`: browsers can't read headers.
 
         Raises:
-            ValueError: a topic isn't valid, or there are none or too many.
+            ValueError: a topic isn't valid, or there are none or too many; or `first` isn't.
             TypeError: `last_event_id`, `first` or `allow` beside a `Start`.
             trio.BusyResourceError: the writer has a subscription.
             trio.BrokenResourceError: the client is gone.
@@ -326,6 +331,7 @@ class Hub:
         if start is not None and (last_event_id is not None or first is not None or allow):
             raise TypeError("a Start says where to begin and what is allowed: give it alone")
         selection, allowed = select(self._settings, topics, allow)
+        first = check_first(first)
         cursor = getattr(writer, "is_event_source", False) is True if cursor is None else cursor
         subscriber = Subscriber(
             writer, selection=selection, allow=allowed, info=info, wants_cursor=cursor

@@ -30,7 +30,7 @@ from h3trio._server.state import ServerState
 from ._pipe import pipe_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from types import TracebackType
 
     from h3trio import Closing, H3Event
@@ -42,6 +42,9 @@ _EVENT_COST: Final = 64
 _COMMENTS: Final = 10_000
 _RECEIVE: Final = 2 * 1024  # bytes at once: what they hold is taken without a checkpoint
 _LEAVE_TIMEOUT: Final = 60.0
+# Longer than the pauses of nearly all streams. Without an end a wait for what never comes would
+# never be seen: with `autojump_clock` the heartbeats of an open stream keep the clock going.
+_WITHIN: Final = 3600.0
 
 
 @final
@@ -100,6 +103,7 @@ class Client:
         self._changed = trio.lowlevel.ParkingLot()
         self._parser = SSEParser(last_event_id=last_event_id)
         self._events: deque[SSEEvent] = deque()
+        self._newest: SSEEvent | None = None
         self._unread = 0
         self._body = bytearray()
         self._comment = b""
@@ -158,49 +162,71 @@ class Client:
         """How the response ended for the server, as `on_close` hooks get it; `None` until then."""
         return self._now.closing
 
-    async def next_event(self) -> SSEEvent:
+    async def next_event(self, *, within: float = _WITHIN) -> SSEEvent:
         """Return the next event, as a browser would see it.
+
+        Args:
+            within: seconds of Trio's clock that it may take.
 
         Raises:
             trio.EndOfChannel: there are no more; `ending` and `closing` say why.
+            trio.TooSlowError: none came in that time.
             RuntimeError: the client is stalled.
         """
-        await self._until_some(self._events)
+        await self._until_some(self._events, "event", within)
         event = self._events.popleft()
         self._unread -= _cost(event)
         self._changed.unpark_all()
         return event
 
-    async def next_comment(self) -> str:
+    async def next_comment(self, *, within: float = _WITHIN) -> str:
         """Return the next comment, such as the heartbeats' `""`.
 
         Raises:
-            trio.EndOfChannel, RuntimeError: as for `next_event`.
+            trio.EndOfChannel, trio.TooSlowError, RuntimeError: as for `next_event`.
         """
-        await self._until_some(self._new_comments)
+        await self._until_some(self._new_comments, "comment", within)
         return self._new_comments.popleft()
 
-    async def body(self) -> bytes:
+    async def body(self, *, within: float = _WITHIN) -> bytes:
         """Return the body of the response, once it is whole.
 
         Raises:
             trio.BrokenResourceError: it was cut off.
+            trio.TooSlowError: it wasn't whole in that time, in seconds.
         """
-        while not self.closed:
-            self._refuse_to_hang()
-            await self._changed.park()
+        with self._fail_after(within, "end of the body"):
+            while not self.closed:
+                self._refuse_to_hang()
+                await self._changed.park()
         await trio.lowlevel.checkpoint()
         if self.ending is not Ending.COMPLETE:
             raise trio.BrokenResourceError(f"the response ended: {self.ending}")
         return bytes(self._body)
 
-    async def _until_some(self, items: deque[SSEEvent] | deque[str]) -> None:
+    async def _until_some(
+        self, items: deque[SSEEvent] | deque[str], what: str, within: float
+    ) -> None:
         await trio.lowlevel.checkpoint()
-        while not items:
-            if self.closed:
-                raise trio.EndOfChannel(f"status {self.status}; the response ended: {self.ending}")
-            self._refuse_to_hang()
-            await self._changed.park()
+        if items:
+            return
+        with self._fail_after(within, what):
+            while not items:
+                if self.closed:
+                    reason = f"status {self.status}; the response ended: {self.ending}"
+                    raise trio.EndOfChannel(reason)
+                self._refuse_to_hang()
+                await self._changed.park()
+
+    @contextlib.contextmanager
+    def _fail_after(self, seconds: float, what: str) -> Generator[None]:
+        """Bound a wait, and say what is there when the time is over."""
+        with trio.move_on_after(seconds) as scope:
+            yield
+        if scope.cancelled_caught:
+            ended = "has ended" if self.closed else "is open"
+            seen = f"status {self.status}; the response {ended}; the last event: {self._newest!r}"
+            raise trio.TooSlowError(f"no {what} for {seconds:g} s; {seen}")
 
     def _refuse_to_hang(self) -> None:
         if self._stalled:
@@ -249,13 +275,15 @@ class Client:
         with trio.fail_after(_LEAVE_TIMEOUT):
             await self._now.served.wait()
 
-    async def wait_closed(self) -> Closing:
+    async def wait_closed(self, *, within: float = _WITHIN) -> Closing:
         """Wait until the server is done with the response; return why, as it sees it.
 
         Raises:
             trio.EndOfChannel: no handler was called: the request was refused before.
+            trio.TooSlowError: it wasn't done in that time, in seconds.
         """
-        await self._now.answered.wait()
+        with self._fail_after(within, "end"):
+            await self._now.answered.wait()
         if self._now.closing is None:
             raise trio.EndOfChannel(f"no handler was called; status {self.status}")
         return self._now.closing
@@ -298,10 +326,11 @@ class Client:
         self._nursery.start_soon(self._link.serve, name="h3trio test server")
         self._nursery.start_soon(self._link.send_request, name="h3trio test request")
         self._nursery.start_soon(self._read, self._link, name="h3trio test client")
-        while not self.status:
-            if self.closed:
-                raise trio.BrokenResourceError(f"no response: {self.ending}")
-            await self._changed.park()
+        with self._fail_after(_WITHIN, "head of the response"):
+            while not self.status:
+                if self.closed:
+                    raise trio.BrokenResourceError(f"no response: {self.ending}")
+                await self._changed.park()
 
     # -- the reading task
 
@@ -332,6 +361,7 @@ class Client:
             self._take_comments(piece)
             for event in self._parser.feed(piece):
                 self._events.append(event)
+                self._newest = event
                 self._unread += _cost(event)
         else:
             self._body += piece
@@ -438,7 +468,8 @@ def connect(
     Raises:
         TypeError: the app can't be called with an event, or isn't async.
         ValueError: the request can't be put on the wire.
-        trio.BrokenResourceError: on entering: the server closed the connection without an response.
+        trio.BrokenResourceError: on entering: the server closed the connection without a response.
+        trio.TooSlowError: on entering: there was no head of a response for an hour.
     """
     require_async(app, HANDLER)
     if buffer_bytes < 1:

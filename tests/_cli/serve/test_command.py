@@ -83,10 +83,12 @@ def test_a_path_may_hold_colons(tmp_path: Path) -> None:
     assert callable(load(write(tmp_path, "a:b.py", APP) + ":app"))
 
 
-@pytest.mark.parametrize("target", ["nowhere", "nowhere:", ":app", ":"])
+@pytest.mark.parametrize("target", ["nowhere", "no.py", "nowhere:", ":app", ":"])
 def test_a_target_without_both_parts(capsys: pytest.CaptureFixture[str], target: str) -> None:
     """A target that isn't of the form is told the form."""
-    assert refusal(capsys, target) == f"{target!r} is not of the form module:app or path.py:app"
+    meant = "" if ":" in target else f"; did you mean {target}:app?"
+    form = "module:app or path.py:app"
+    assert refusal(capsys, target) == f"{target!r} is not of the form {form}{meant}"
 
 
 def test_a_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

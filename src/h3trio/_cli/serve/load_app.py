@@ -39,7 +39,8 @@ def load(target: str, *, is_factory: bool = False) -> Handler:
     """
     name, colon, attribute = target.rpartition(":")
     if not colon or not name or not attribute:
-        fail(f"{target!r} is not of the form module:app or path.py:app")
+        meant = f"; did you mean {target}:app?" if target and not colon else ""
+        fail(f"{target!r} is not of the form module:app or path.py:app{meant}")
     app: object = getattr(_import(name), attribute, None)
     if app is None:
         fail(f"{name} has no attribute {attribute!r}")
