@@ -152,6 +152,7 @@ def test_what_cannot_be_awaited(name: str) -> None:
         ("sync", r"write `async def sync\(event\)`"),
         ("async_generator", r"`await writer.send\(...\)` instead of `yield`"),
         ("two", r"called with \(event\); the writer comes from `async with event.start_sse\(\)"),
+        ("two", r'matched from `event.params\["id"\]`'),
         ("unsaid", "-> Awaitable"),
         ("class", "give an object of it"),
         ("partial of a def", r"^sync is a `def`.* `async def sync\(event\)`"),
