@@ -49,11 +49,12 @@ def section(parser: Options) -> str:
     for title, actions in groups(parser):
         parts += [f"**{title[0].upper()}{title[1:]}**"] if title else []
         parts.append("\n".join(table(actions)))
-    title, _, examples = (parser.epilog or "").partition("\n")
-    if examples:
-        parts.append("```\n" + textwrap.dedent(examples).strip() + "\n```")
-    elif title:
-        parts.append(f"{inline(title[0].upper() + title[1:])}.")
+    for paragraph in filter(None, (parser.epilog or "").split("\n\n")):
+        title, _, examples = paragraph.partition("\n")
+        if examples:
+            parts.append("```\n" + textwrap.dedent(examples).strip() + "\n```")
+        else:
+            parts.append(f"{inline(title[0].upper() + title[1:])}.")
     if parser.grammar:
         parts.append(inline(parser.grammar))
     return "\n" + "\n\n".join(parts) + "\n"

@@ -19,6 +19,7 @@ from deployed import DEPLOY, ROOT, dockerfile, image_environ, manifest, unit
 from test_docs import parse
 
 from h3trio import Settings
+from h3trio._cli.common import EXIT_USAGE
 from h3trio._cli.options import Options
 from h3trio._cli.serve.command import add_arguments
 from h3trio.hubserver import parse_key
@@ -97,6 +98,16 @@ def test_units_fit_the_server() -> None:
     assert arguments.jwt_key_file == f"%d/{name}"
     assert arguments.store == f"sqlite:%S/{service['StateDirectory'][0]}/hub.db"
     assert sock["ListenStream"] == ["127.0.0.1:3000"]
+
+
+def test_the_service_comes_back() -> None:
+    """Systemd tries a start again for ever, unless it can't succeed; no metric is hidden."""
+    service = unit("h3trio.service")
+    assert service["RestartPreventExitStatus"] == [str(EXIT_USAGE)]
+    assert service["Restart"] == ["always"]
+    assert service["StartLimitIntervalSec"] == ["0"]
+    # It would hide /proc/stat and such, which prometheus-client reads.
+    assert "ProcSubset" not in service
 
 
 # -- Docker

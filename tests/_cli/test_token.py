@@ -53,6 +53,16 @@ def test_a_key_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, algorith
     assert granted(token, algorithm).publish == selection_of(["a"])
 
 
+def test_the_hubs_own_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The variable that tells the hub its key is enough; a flag goes before it."""
+    path = tmp_path / "key"
+    path.write_bytes(SECRET)
+    for argv, name in ((), path), (("--key-file", str(path)), "/nowhere"):
+        environ = {"H3TRIO_JWT_KEY_FILE": str(name)}
+        assert main(["token", "--publish", "a", *argv], environ=environ) == 0
+        assert granted(capsys.readouterr().out.strip()).publish == selection_of(["a"])
+
+
 def test_all_that_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Topics may be several; subject, audience, issuer and other claims are in it."""
     token = mint(
@@ -99,10 +109,15 @@ def test_no_end(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((), KEY, "give --publish, --subscribe, --operate or such"),
         (("--publish", ""), KEY, "a topic is not empty"),
-        (("--publish", "a"), {}, "give a key: --key-file or H3TRIO_JWT_KEY"),
+        (("--publish", "a"), {}, "--key-file, H3TRIO_JWT_KEY_FILE or H3TRIO_JWT_KEY"),
         (("--publish", "a", "--key-file", "x"), KEY, "one of them"),
         (("--publish", "a", "--key-file", "/nowhere/x"), {}, "can't read /nowhere/x: No such"),
-        (("--publish", "a"), {"H3TRIO_JWT_KEY": "short"}, "length of 32 bytes"),
+        (
+            ("--publish", "a"),
+            {"H3TRIO_JWT_KEY": "short"},
+            "it has 5 bytes; at least 32 are needed",
+        ),
+        (("--publish", "a"), {"H3TRIO_JWT_KEY_FILE": "/no"}, "H3TRIO_JWT_KEY_FILE: can't read /no"),
         (("--publish", "a", "--algorithm", "ES256"), KEY, "but the key is for HS256"),
         (("--publish", "a", "--algorithm", "none"), KEY, "invalid choice: 'none'"),
         (("--publish", "a", "--expires", "0"), KEY, "positive number"),

@@ -275,9 +275,10 @@ async def test_the_second_signal_ends_a_blocked_loop(nursery: trio.Nursery, app:
 
 
 async def refusal(nursery: trio.Nursery, *args: str, folder: Path | None = None) -> str:
-    """Return the one line that a start ends with; the status is 2."""
+    """Return the one line that a start ends with; the status is 1 where it may succeed later."""
     served = await ServeProcess.launch(nursery, *args, folder=folder)
-    assert await served.wait() == 2
+    status = await served.wait()
+    assert status == (1 if "can't start: " in served.log[0] else 2)
     (line,) = served.log
     return line.removeprefix("h3trio: error: ")
 

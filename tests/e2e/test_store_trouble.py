@@ -149,7 +149,7 @@ async def test_files_that_are_not_those_it_writes_to_acknowledge_nothing(
     for _ in range(3):
         assert await publish(hub) == 503
     answer = await fetch(hub.port, "POST", "/events/news", body=b"x")
-    assert b"while in use: restart the hub" in answer.body
+    assert b"while in use: " in answer.body
     assert await ready(hub) == 503
     assert count(hub, FAILS) == 1
     if how == "moved":

@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         response = connection.getresponse()
         answer = response.read(common.MAX_MESSAGE).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as exc:
-        common.say(f"can't be reached: {exc}")
+        where = arguments.unix or f"http{'s' * bool(arguments.tls_cert)}://{_netloc(connection)}"
+        why = (exc.strerror if isinstance(exc, OSError) else None) or exc
+        common.say(f"can't reach {where}{_PATH}: {why}")
         return common.EXIT_FAILED
     finally:
         connection.close()
@@ -66,6 +68,11 @@ def _connection(arguments: argparse.Namespace) -> http.client.HTTPConnection:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return http.client.HTTPSConnection(host, arguments.port, timeout=_TIMEOUT, context=context)
+
+
+def _netloc(connection: http.client.HTTPConnection) -> str:
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    return f"{host}:{connection.port}"
 
 
 def _reached(host: str) -> str:

@@ -292,10 +292,10 @@ def env_name(flag: str) -> str:
     return "H3TRIO_" + flag.lstrip("-").replace("-", "_").upper()
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line on standard error and exit with status 2."""
+def fail(message: str, status: int = common.EXIT_USAGE) -> NoReturn:
+    """Print one line on standard error and exit, with status 2 unless another is given."""
     print(f"h3trio: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(common.EXIT_USAGE)
+    sys.exit(status)
 
 
 def _is_size(name: str) -> bool:

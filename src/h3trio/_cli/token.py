@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .options import Options
 
 EXPIRES: Final = "1h"
+_HUBS_FILE: Final = "H3TRIO_JWT_KEY_FILE"
+"""The variable that tells the hub its key; with a secret there it is the one to sign with too."""
 
 
 def add_arguments(parser: Options) -> None:
@@ -49,9 +51,12 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--kid", metavar="TEXT", help="name of the key, for a JWK Set")
     what = "other claims, a JSON object"
     parser.add_argument("--claims", metavar="JSON", type=claims, default={}, help=what)
-    what = f"secret or private key to sign with; or the key itself in {KEY_VARIABLE}"
+    what = (
+        f"secret or private key to sign with; {_HUBS_FILE} too, or the key itself in {KEY_VARIABLE}"
+    )
     parser.add_option("--key-file", metavar="FILE", help=what)
     parser.add_variable("jwt_key", KEY_VARIABLE)
+    parser.add_variable("jwt_key_file", _HUBS_FILE)
     what = "what the key's algorithm should be; it is known from the key"
     parser.add_argument("--algorithm", choices=ALGORITHMS, help=what)
 
@@ -115,10 +120,11 @@ def claims_from(arguments: argparse.Namespace, *, now: int) -> dict[str, object]
 
 
 def _key_from(arguments: argparse.Namespace) -> tuple[str, object]:
-    path, secret = arguments.key_file, arguments.jwt_key
+    path, secret = arguments.key_file or arguments.jwt_key_file, arguments.jwt_key
     if (path is None) == (secret is None):
-        fail(f"give a key: --key-file or {KEY_VARIABLE}, one of them")
+        fail(f"give a key: --key-file, {_HUBS_FILE} or {KEY_VARIABLE}, one of them")
+    dest = "jwt_key" if path is None else "key_file" if arguments.key_file else "jwt_key_file"
     try:
         return parse_signing_key(os.fsencode(secret) if path is None else read_key_file(path))
     except ValueError as exc:
-        fail(f"{KEY_VARIABLE if path is None else '--key-file'}: {exc}")
+        fail(f"{KEY_VARIABLE if path is None else arguments.given[dest]}: {exc}")

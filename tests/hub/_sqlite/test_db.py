@@ -206,6 +206,19 @@ def test_the_write_ahead_log_is_bounded(tmp_path: Path) -> None:
 # -- whether it can store
 
 
+def test_a_database_that_is_missing_is_no_silent_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where only the files beside it are there, the log says that an empty one begins."""
+    path = tmp_path / "x.db"
+    open_database(path).close()
+    assert caplog.text == ""
+    path.unlink()
+    (tmp_path / "x.db-reserve").touch()
+    open_database(path).close()
+    assert "x.db is missing, though it was there: an empty one begins" in caplog.text
+
+
 def test_nothing_is_written_to_a_file_that_is_gone(tmp_path: Path) -> None:
     """The error comes before the transaction, and goes when the file is back."""
     path, away = tmp_path / "x.db", tmp_path / "away"

@@ -169,12 +169,18 @@ def test_files_that_are_there_are_as_they_were(tmp_path: Path) -> None:
     path.write_bytes(b"more")
     files.check()
     path.rename(other)
-    with pytest.raises(HistoryError, match=r"x\.db was removed while in use: restart the hub"):
+    with pytest.raises(HistoryError, match=r"x\.db was removed while in use: put it back, or save"):
         files.check()
     path.symlink_to(other)
     with pytest.raises(HistoryError, match=r"x\.db was replaced while in use"):
         files.check()
     other.replace(path)
     files.check()
+    lock = tmp_path / "x.db.lock"
+    lock.write_bytes(b"")
+    locked = Identities([lock])
+    lock.unlink()
+    with pytest.raises(HistoryError, match=r"\.lock was removed while in use: restart the hub"):
+        locked.check()
     with pytest.raises(HistoryError, match="missing was removed"):
         Identities([tmp_path / "missing"])

@@ -150,10 +150,10 @@ def _key_in(path: str) -> KeySet:
     return KeySet([parse_key(read_key_file(path))])
 
 
-_SOURCES: Final[Mapping[str, tuple[str, Callable[[str], KeySet | JwksFile]]]] = {
-    "jwt_key": (KEY_VARIABLE, _key_of),
-    "jwt_key_file": ("--jwt-key-file", _key_in),
-    "jwks": ("--jwks", JwksFile),
+_SOURCES: Final[Mapping[str, Callable[[str], KeySet | JwksFile]]] = {
+    "jwt_key": _key_of,
+    "jwt_key_file": _key_in,
+    "jwks": JwksFile,
 }
 
 
@@ -162,9 +162,9 @@ def _keys_from(arguments: argparse.Namespace) -> KeySet | JwksFile | None:
     if not given:
         return None
     if len(given) > 1:
-        fail(f"give only one of {' and '.join(_SOURCES[dest][0] for dest in given)}")
-    name, make = _SOURCES[given[0]]
+        fail(f"give only one of {' and '.join(arguments.given[dest] for dest in given)}")
+    make = _SOURCES[given[0]]
     try:
         return make(getattr(arguments, given[0]))
     except ValueError as exc:
-        fail(f"{name}: {exc}")
+        fail(f"{arguments.given[given[0]]}: {exc}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from h3trio._cli.common import one_of
+from h3trio._cli.common import EXIT_FAILED, one_of
 from h3trio._cli.options import fail, refuse, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
@@ -53,13 +53,18 @@ examples:
   h3trio serve --host 0.0.0.0 --jwt-key-file hub.pem      one for other machines, with tokens
   h3trio serve app.py:app --reload                        an app of yours, while you write it
 """
+STATUSES: Final = (
+    "exit status: 0 a signal stopped it; 1 it can't start now: the store, an address, or the app's "
+    "own start; 2 the arguments, a key or the app can't be used; 70 its shutdown was late; 128 + N "
+    "a second signal N"
+)
 
 
 def add_arguments(parser: Options) -> None:
     """Add the options of `serve`."""
     parser.usage = "%(prog)s [app] [option...]"
     parser.description = "Serve the hub, or an app."
-    parser.epilog = EXAMPLES
+    parser.epilog = f"{EXAMPLES}\n{STATUSES}"
     parser.add_argument("app", nargs="?", help="module:app or path.py:app; the hub if absent")
     parser.add_switch(FACTORY, help="the app is a function: call it, and serve what it returns")
     parser.add_switch(
@@ -114,7 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
     failure = trio.run(_main, serving, partial(ready, what), stop)
     stop.restore()
     if failure is not None:
-        fail(f"can't start: {failure}")
+        # Most of this passes (a full disk, a port in use): a service manager may try again.
+        fail(f"can't start: {failure}", EXIT_FAILED)
     return 0
 
 

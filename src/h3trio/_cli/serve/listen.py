@@ -80,7 +80,7 @@ def listening_from(
     if not arguments.unix:
         refuse(arguments, ["unix_mode"], "needs --unix")
     if arguments.unix and arguments.fd:
-        fail("give only one of --unix and --fd")
+        fail(f"give only one of {arguments.given['unix']} and {arguments.given['fd']}")
     ssl_context = tls_from(arguments)
     try:
         descriptors = [*arguments.fd, *inherited_descriptors(environ)]
@@ -111,19 +111,19 @@ def proxies_from(arguments: argparse.Namespace) -> TrustedProxies | None:
     allow = [*filter(None, map(str.strip, arguments.forwarded_allow_ips.split(",")))]
     if not allow:
         if arguments.proxy_protocol:
-            fail("--proxy-protocol needs --forwarded-allow-ips")
+            fail(f"{arguments.given['proxy_protocol']} needs --forwarded-allow-ips")
         return None
     try:
         return TrustedProxies(allow, proxy_protocol=arguments.proxy_protocol)
     except ValueError as exc:
-        fail(f"--forwarded-allow-ips: {exc}")
+        fail(f"{arguments.given['forwarded_allow_ips']}: {exc}")
 
 
 def tls_from(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     """Load the certificate that the options name; exit with one line if that fails."""
     if arguments.tls_cert is None:
         if arguments.tls_key is not None:
-            fail("--tls-key needs --tls-cert")
+            fail(f"{arguments.given['tls_key']} needs --tls-cert")
         return None
     try:
         return server_context(arguments.tls_cert, arguments.tls_key)

@@ -7,6 +7,7 @@ after a restart. Then nothing more is written, as nothing is known of the disk e
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -39,6 +40,8 @@ _SHARED: Final = ("-wal", "-shm")
 """SQLite's files beside a database that is open; part of it."""
 _WAL_ATTEMPTS: Final = 100
 """Transactions from one such wait to the next."""
+
+logger = logging.getLogger("h3trio.hub")
 
 # The errors of SQLite when there is no room: on the disk, for a page, for its shared index.
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -96,6 +99,10 @@ class Database:
         with ExitStack() as opened:
             opened.enter_context(owned(path))
             schema.check_file(path)
+            if not path.exists() and any(
+                beside(path, end).exists() for end in ("-wal", "-reserve")
+            ):
+                logger.warning("%s is missing, though it was there: an empty one begins", path)
             # Before SQLite opens them: closing a descriptor later would drop its locks.
             make_private(path, create=True)
             for suffix in (*_SHARED, "-journal"):

@@ -39,6 +39,7 @@ logger = logging.getLogger("h3trio.hub")
 _MODE: Final = 0o600
 # A pipe in the place of a file is refused, not waited for.
 _SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WITHOUT_EVENTS: Final = (".lock", "-shm")
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -143,14 +144,21 @@ class Identities:
         """
         for path, known in self._known.items():
             if _identity(path) != known:
-                raise HistoryError(f"{path} was replaced while in use: restart the hub")
+                raise HistoryError(f"{path} was replaced while in use: {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    """Say what to do about a file that went: the database and its log have events, others none."""
+    if path.name.endswith(_WITHOUT_EVENTS):
+        return "restart the hub"
+    return "put it back, or save the events: a restart goes without it"
 
 
 def _identity(path: Path) -> tuple[int, int]:
     try:
         found = os.lstat(path)
     except FileNotFoundError as exc:
-        raise HistoryError(f"{path} was removed while in use: restart the hub") from exc
+        raise HistoryError(f"{path} was removed while in use: {_advice(path)}") from exc
     except OSError as exc:
         raise HistoryError(f"{path} can't be looked at: {exc.strerror}") from exc
     return found.st_dev, found.st_ino

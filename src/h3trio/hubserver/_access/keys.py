@@ -170,6 +170,9 @@ def _make_key(material: object, kid: str | None = None) -> Key:
         raise ValueError(str(exc)) from None
     # RFC 7518 sections 3.2 and 3.3: 32 bytes, 2048 bits.
     if (weakness := algorithm.check_key_length(prepared)) is not None:
+        if isinstance(material, bytes):
+            what = f"it has {len(material)} bytes; at least 32 are needed: openssl rand -hex 32"
+            raise ValueError(what)
         raise ValueError(weakness)
     return Key(algorithm=found[0], kid=kid, material=prepared)
 
