@@ -107,6 +107,11 @@ ROWS: dict[str, tuple[list[str], list[tuple[list[str], str, object]]]] = {
             (["--event", "e"], "url", "http://localhost:3000/events?topic=t&event=e"),
             (["--id", "i"], "url", "http://localhost:3000/events?topic=t&id=i"),
             (["--reconnection-time", "7"], "url", "http://localhost:3000/events?topic=t&retry=7"),
+            (
+                ["--reconnection-time", "7s"],
+                "url",
+                "http://localhost:3000/events?topic=t&retry=7000",
+            ),
             (["--private"], "url", "http://localhost:3000/events?topic=t&private=on"),
             (["--quiet"], "user._quiet", True),
             (["--retry", "7m"], "user._retry", 420.0),

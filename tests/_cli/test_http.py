@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from h3trio._cli import http
 from h3trio._cli.common import CommandError
 from h3trio._cli.main import main
-from h3trio.client import LostError
+from h3trio.client import LostError, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,6 +83,9 @@ def test_help_says_what_statuses_mean(capsys: pytest.CaptureFixture[str], comman
     assert "2 the arguments are wrong; 130 interrupted" in text
 
 
+SELF_SIGNED = "can't reach x: certificate verify failed: self-signed certificate"
+
+
 async def raising(error: BaseException) -> None:
     """Fail."""
     await trio.lowlevel.checkpoint()
@@ -103,6 +106,11 @@ async def raising_in_nursery(error: BaseException) -> None:
         (LostError("lost"), (1, "h3trio: error: lost\n")),
         (ExceptionGroup("", [CommandError("x"), CommandError("y")]), (1, "h3trio: error: x\n")),
         (BrokenPipeError(), (141, "")),
+        (LostError(SELF_SIGNED), (1, f"h3trio: error: {SELF_SIGNED}; --ca-file FILE trusts it\n")),
+        (
+            StatusError(502, headers={"content-type": "text/html"}, text="<html>"),
+            (1, "h3trio: error: the server answered 502: Bad Gateway\n"),
+        ),
     ],
 )
 def test_statuses(

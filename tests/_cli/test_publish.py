@@ -72,6 +72,7 @@ WRONG = [
     (("t", "x", "--retry", "-1"), "argument --retry: '-1' is not a time"),
     (("t", "x", "--reconnection-time", "-1"), "--reconnection-time: '-1' is not a whole number"),
     (("t", "x", "--reconnection-time", "9" * 19), "--reconnection-time must not be above 90071"),
+    (("t", "x", "--reconnection-time", "-1s"), "--reconnection-time: '-1s' is not a time"),
     (("t", "x", "--key", ""), "argument --key: '' is not visible ASCII"),
     (("t", "x", "--topic", ""), "argument --topic/-t: a topic is not empty"),
     (("t", "x", "--heartbeat", "1"), "--heartbeat needs --sse: it is for the silence of a stream"),

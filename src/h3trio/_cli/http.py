@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import ssl
 import stat
@@ -51,6 +52,10 @@ STATUSES: Final = (
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 RECONNECT_DELAY: Final = 2.0  # seconds, until the server names a delay
+
+# OpenSSL's words for a chain that ends at nobody whom we trust.
+_UNTRUSTED: Final = re.compile("certificate verify failed: .*(self.signed|unable to get)")
+_UNTRUSTED_ADVICE: Final = "; --ca-file FILE trusts it"
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -120,7 +125,7 @@ def trust_from(arguments: argparse.Namespace) -> Trust:
     try:
         return ssl.create_default_context(cafile=arguments.ca_file)
     except OSError as exc:  # `ssl.SSLError` is one
-        fail(f"{arguments.given['ca_file']}: {exc.strerror}")
+        fail(f"{arguments.given['ca_file']}: can't load {arguments.ca_file}: {exc.strerror}")
 
 
 def require_client(url: str) -> None:
@@ -236,7 +241,7 @@ def run_command(command: Callable[[], Awaitable[int | None]]) -> int:
         if isinstance(leaf, BrokenPipeError):
             return EXIT_BROKEN_PIPE
         if isinstance(leaf, CommandError | EventSourceError):
-            say(f"error: {leaf}")
+            say(f"error: {leaf}{_UNTRUSTED_ADVICE if _UNTRUSTED.search(str(leaf)) else ''}")
             return leaf.status if isinstance(leaf, CommandError) else EXIT_FAILED
         raise
     finally:

@@ -81,6 +81,8 @@ class Options(argparse.ArgumentParser):
         self._values: set[str] = set()
         super().__init__(**kwargs)
         self._twins: list[_Twin] = []
+        # `-1s` is a wrong value and no flag. argparse sees that of plain numbers alone.
+        self._negative_number_matcher = re.compile(r"-[0-9.]")
 
     @contextlib.contextmanager
     def group(self, title: str) -> Generator[None]:
@@ -93,6 +95,11 @@ class Options(argparse.ArgumentParser):
     def dests(self) -> frozenset[str]:
         """The names under which the options' values are found, of those added so far."""
         return frozenset(twin.dest for twin in self._twins)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables that are read, of the options added so far."""
+        return frozenset(twin.variable for twin in self._twins)
 
     @property
     def grammar(self) -> str:
@@ -317,7 +324,10 @@ def _setting(
     def convert(text: str) -> float | None:
         value: float | None = None
         if text.lower() != "none" or not may_be_none:
-            value = convert_value(text)
+            try:
+                value = convert_value(text)
+            except ValueError as exc:
+                raise ValueError(f"{exc}{'; none for no end' * may_be_none}") from None
         check(name, value)
         return value
 

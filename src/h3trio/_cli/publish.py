@@ -74,8 +74,9 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--url", default=http.DEFAULT_URL, type=common.base_url, help="the hub")
     parser.add_argument("--event", metavar="TYPE", help="type of the event, or of each")
     parser.add_argument("--id", help="id of the one event; else the hub gives it one")
-    what = "reconnection time to pass on"
-    parser.add_argument("--reconnection-time", metavar="MS", type=common.whole, help=what)
+    what = "reconnection time to pass on, in milliseconds, or with its unit: 5s"
+    convert = common.checked(_reconnection_time)
+    parser.add_argument("--reconnection-time", metavar="MS", type=convert, help=what)
     what = "only for subscribers whose token allows the topic"
     parser.add_argument("--private", action="store_true", help=what)
     what = "Idempotency-Key: publish once only"
@@ -94,6 +95,13 @@ def add_arguments(parser: Options) -> None:
     parser.add_option("--timeout", default=30.0, type=common.duration, help=what)
     what = "--sse: silence before a comment is sent"
     parser.add_option("--heartbeat", default=HEARTBEAT, type=common.duration, help=what)
+
+
+def _reconnection_time(text: str) -> int:
+    """Convert milliseconds, as the field `retry` has them, or a time with its unit behind it."""
+    if text[-1:].isdigit():
+        return common.whole(text)
+    return round(common.duration_or_zero(text) * 1000)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ others are final (WHATWG HTML, 9.2.3, "fail the connection"). The texts are line
 
 from __future__ import annotations
 
+import contextlib
+from http import HTTPStatus
 from typing import TYPE_CHECKING, final
 from urllib.parse import urlsplit
 
@@ -72,6 +74,10 @@ class StatusError(EventSourceError):
         self.retry_after = retry_after
         location = self.headers.get("location", "")
         said = text.strip() or (f"it points to {location}" if location else "")
+        if self.headers.get("content-type", "").lower().startswith("text/html"):
+            said = ""  # a page, such as a proxy's own: nobody reads HTML in a line
+            with contextlib.suppress(ValueError):
+                said = HTTPStatus(status).phrase
         super().__init__(f"the server answered {status}{f': {said}' if said else ''}")
 
 

@@ -129,6 +129,18 @@ def test_other_requests() -> None:
     assert found(seen, "HEAD") == (WARNING, "HEAD isn't answered")
 
 
+def test_a_page_is_not_shown_and_is_no_stream() -> None:
+    """HTML isn't printed; where no path was given, the advice is to give that of a stream."""
+    seen = seen_of(502, content_type="text/html; charset=utf-8")
+    seen.text = "<html>"
+    assert found(seen, "answer") == (ERROR, "502")
+    for status, check in (200, "type"), (401, "answer"):
+        for url, is_front in (("http://h", True), ("http://h/", True), ("http://h/x", False)):
+            judged = diagnose(seen_of(status, url, content_type="text/html"))
+            (advice,) = (f.advice for f in judged if f.check == check)
+            assert ("/events/TOPIC" in advice) is is_front
+
+
 def test_a_head_that_is_held() -> None:
     """No head where HEAD gets one is a buffer; where HEAD gets none it is a server that is down."""
     seen = Seen(url="http://h/", wait=20, problem="no head within 10 s", is_silent=True)

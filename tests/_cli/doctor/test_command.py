@@ -28,7 +28,7 @@ WRONG = [
     ((URL, "-H", "É: x"), "'É: x' is not of the form NAME: VALUE"),
     ((URL, "--origin", "page"), "argument --origin: 'page' is not of the form http://"),
     ((URL, "--origin", "https://page/a"), "'https://page/a' is no origin: scheme, host"),
-    ((URL, "--ca-file", "/no/such"), "--ca-file: No such file or directory"),
+    ((URL, "--ca-file", "/no/such"), "--ca-file: can't load /no/such: No such file or dir"),
     ((URL, "--ca-file", "x", "--insecure"), "--ca-file has no effect where no certificate is"),
     ((URL, "--token", "a", "-H", "Authorization: b"), "--token has no effect beside --header"),
     ((URL, "--token", "a b"), "argument --token: a token is visible ASCII, without spaces"),

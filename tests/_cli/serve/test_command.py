@@ -6,16 +6,19 @@ What happens afterwards (signals, exit statuses) needs a process: see tests/e2e/
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from h3trio._cli.main import main
+from h3trio._cli.options import Options
+from h3trio._cli.serve.command import add_arguments, unknown_variables
 from h3trio._cli.serve.load_app import describe, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 APP = "async def app(event):\n    return 'hi'\n"
@@ -247,6 +250,37 @@ def test_describe_unwraps_groups_of_one() -> None:
     assert describe(one) == "ValueError: no"
     two = ExceptionGroup("nursery", [ValueError("no"), KeyError("nor")])
     assert describe(two) == "ExceptionGroup: nursery (2 sub-exceptions)"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--drain-soft", "-1s"), "--drain-soft: '-1s' is not a time"),
+        (("--lease", "off"), "; none for no end"),
+        (("--recheck-interval", "off"), "; none for no end"),
+    ],
+)
+def test_wrong_values(refused: Callable[..., str], argv: tuple[str, ...], said: str) -> None:
+    """The line names the value, and what would turn the limit off."""
+    assert said in refused("serve", *argv)
+
+
+def test_the_variable_is_named(refused: Callable[..., str]) -> None:
+    """What came from the environment isn't called by its flag."""
+    assert refused("serve", H3TRIO_TLS_KEY="x") == "H3TRIO_TLS_KEY needs --tls-cert"
+    line = refused("serve", H3TRIO_FORWARDED_ALLOW_IPS="localhost")
+    assert line.startswith("H3TRIO_FORWARDED_ALLOW_IPS: 'localhost' is no address")
+    assert refused("serve", H3TRIO_JWKS="/no").startswith("H3TRIO_JWKS: can't read /no")
+
+
+def test_a_misspelt_variable() -> None:
+    """What no command reads is named; what another reads, or Kubernetes sets, isn't."""
+    names = ["STOER", "STORE", "TOKEN", "PORT_80_TCP", "SERVICE_HOST", "KEY_FILE", "JWT_KEY"]
+    parser = Options(prog="serve")
+    add_arguments(parser)
+    arguments = Namespace(options=parser)
+    environ = {f"H3TRIO_{name}": "x" for name in names} | {"HOME": "x"}
+    assert unknown_variables(arguments, environ) == ["H3TRIO_STOER"]
 
 
 # -- the hub

@@ -20,8 +20,8 @@ WRONG = [
     (("ftp://h",), "argument URL: 'ftp://h' is not of the form http://"),
     (("http://h/?a=b",), "has a query or a fragment: give the hub's own address"),
     (("--once", "--interval", "2"), "--interval is the time between two snapshots: --once prin"),
-    (("--interval", "0.4"), "argument --interval: '0.4' is not from 0.5 to 60"),
-    (("--interval", "61"), "argument --interval: '61' is not from 0.5 to 60"),
+    (("--interval", "0.4"), "argument --interval: '0.4' is not from 0.5s to 60s"),
+    (("--interval", "61"), "argument --interval: '61' is not from 0.5s to 60s"),
 ]
 
 

@@ -312,7 +312,9 @@ def test_certificate_and_key_apart(tmp_path: Path) -> None:
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with pytest.raises(ValueError, match=r"cert\.pem: not a certificate and its key"):
+    with pytest.raises(
+        ValueError, match=r"cert\.pem has no private key: give its file \(--tls-key\)"
+    ):
         server_context(tmp_path / "cert.pem")
 
 

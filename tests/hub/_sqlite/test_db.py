@@ -203,6 +203,24 @@ def test_the_write_ahead_log_is_bounded(tmp_path: Path) -> None:
         assert wal.stat().st_size <= MAX_WAL_BYTES
 
 
+# -- what errors say
+
+
+def test_damage_is_named_once(tmp_path: Path) -> None:
+    """However many blocks an error passes, the file and its damage are said once."""
+    path = tmp_path / "x.db"
+    path.write_bytes(b"SQLite format 3\0" + bytes(1000))
+    with (
+        pytest.raises(HistoryError, match="is damaged") as caught,
+        translated(path),
+        translated(path),
+        translated(path),
+        closing(sqlite3.connect(path)) as connection,
+    ):
+        connection.execute("SELECT * FROM sqlite_master")
+    assert str(caught.value).count("is damaged") == 1
+
+
 # -- whether it can store
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from tables import table
 
 from h3trio.hub import HistoryError
-from h3trio.hub._sqlite.files import Identities, Reserve, lock_file, make_private, owned
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from h3trio.hub._sqlite.files import Identities, Reserve, lock_file, make_private, owned, owner_note
 
 
 def test_there_is_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -38,7 +35,9 @@ def test_the_lock_file_stays(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """The error is the system's, with the path."""
     lock = owned(tmp_path / "missing" / "x.db")
-    with pytest.raises(HistoryError, match=r"missing/x\.db\.lock can't be opened: No such file"):
+    with pytest.raises(
+        HistoryError, match=r"missing/x\.db can't be made: there is no folder .*missing$"
+    ):
         lock.__enter__()
 
 
@@ -155,6 +154,18 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("pipe", "folder"):
         with pytest.raises(HistoryError, match=f"{name} is no file"):
             make_private(tmp_path / name)
+
+
+def test_a_file_of_another_user_is_called_so(tmp_path: Path) -> None:
+    """Where a file can't be used, the reason may be whose it is."""
+    mine = tmp_path / "x.db"
+    mine.touch()
+    assert owner_note(mine) == ""
+    assert owner_note(tmp_path / "missing") == ""
+    if os.geteuid() == 0:
+        os.chown(mine, 12345, 12345)
+    other = mine if os.geteuid() == 0 else Path("/")
+    assert owner_note(other) == "; it belongs to another user"
 
 
 # -- whether they are still there

@@ -80,6 +80,21 @@ BUFFER: Final = (
 )
 
 
+_OF_A_HUB: Final = (
+    "This is a page; a hub has its own here: give the path of a stream, /events/TOPIC."
+)
+
+
+def is_page(head: Head) -> bool:
+    """Tell whether an answer is HTML, such as a proxy's own: nothing to show in a line."""
+    return (head.get("content-type") or "").lower().startswith("text/html")
+
+
+def is_front(seen: Seen) -> bool:
+    """Tell whether the answer is the page of a site, as whoever gives no path asks for it."""
+    return seen.head is not None and is_page(seen.head) and urlsplit(seen.url).path in ("", "/")
+
+
 def check_answer(seen: Seen) -> Iterator[Finding]:
     """An EventSource wants 200, and soon (WHATWG HTML, 9.2.3)."""
     head = seen.head
@@ -94,11 +109,12 @@ def check_answer(seen: Seen) -> Iterator[Finding]:
         problem = seen.problem or "there was no answer"
         yield error(problem, "See whether it runs, and what a firewall or proxy in between does.")
     elif head.status != OK:
-        said = f": {seen.text}" if seen.text else ""
+        said = f": {seen.text}" if seen.text and not is_page(head) else ""
         later = f" It asks to wait: Retry-After {head.get('retry-after')}." * (
             "retry-after" in dict(head.fields)
         )
-        yield error(f"{head.status}{said}", _ADVICE.get(head.status, _GIVES_UP) + later)
+        advice = _OF_A_HUB if is_front(seen) else _ADVICE.get(head.status, _GIVES_UP)
+        yield error(f"{head.status}{said}", advice + later)
     elif head.seconds > SLOW_HEAD:
         advice = "Send the head and a comment at once; a proxy may be waiting for the first bytes."
         yield warning(f"200, but only after {head.seconds:.1f} s", advice)
@@ -137,6 +153,7 @@ def check_type(seen: Seen) -> Iterator[Finding]:
     value = seen.head.get("content-type")
     if not seen.is_stream:
         advice = "Send `Content-Type: text/event-stream`, or EventSource gives up."
+        advice = _OF_A_HUB if is_front(seen) else advice
         yield error(value or "no Content-Type", advice)
         return
     charset = (value or "").lower().partition("charset=")[2].strip(' "')

@@ -111,7 +111,10 @@ def _hosts(text: str) -> list[str]:
 
 
 def _recheck_interval(text: str) -> float:
-    return math.inf if text.lower() == "none" else duration(text)
+    try:
+        return math.inf if text.lower() == "none" else duration(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}; none for no end") from None
 
 
 # -- from arguments to values

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from h3trio._cli.common import EXIT_FAILED, one_of
-from h3trio._cli.options import fail, refuse, settings_from
+from h3trio._cli.main import COMMANDS
+from h3trio._cli.main import load as load_command
+from h3trio._cli.options import Options, fail, refuse, settings_from
 from h3trio._server.logs.json_log import JSONFormatter
 from h3trio._server.logs.redaction import LogFormatter
 from h3trio._server.serve import Server, serve
@@ -31,9 +34,8 @@ from .signals import GRACE, StopSignals
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from h3trio._cli.options import Options
     from h3trio._server.event import Handler
 
     Serving = Callable[..., Awaitable[None]]
@@ -43,6 +45,9 @@ logger = logging.getLogger("h3trio.server")
 
 # Collections of the middle generation before one of all objects; Python's default is 10.
 _FULL_COLLECTION: Final = 50
+
+# Kubernetes and Docker name the addresses of a service called h3trio so.
+_OF_LINKS: Final = re.compile(r"_PORT\b|_PORT_|_SERVICE_")
 
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -104,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[to_terminal])
     if arguments.no_access_log:
         logging.getLogger("h3trio.access").disabled = True
+    for name in unknown_variables(arguments, os.environ):
+        logger.warning("%s is set, and is no option: is it misspelt?", name)
     handler: Handler
     listening = listen.listening_from(arguments, os.environ)
     if arguments.app:
@@ -122,6 +129,17 @@ def run(arguments: argparse.Namespace) -> int:
         # Most of this passes (a full disk, a port in use): a service manager may try again.
         fail(f"can't start: {failure}", EXIT_FAILED)
     return 0
+
+
+def unknown_variables(arguments: argparse.Namespace, environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like ours and are of no option, of the other commands too."""
+    ours = [name for name in environ if name.startswith("H3TRIO_") and not _OF_LINKS.search(name)]
+    if unknown := set(ours) - arguments.options.variables:
+        for command in COMMANDS:
+            parser = Options(prog=command)
+            load_command(command).add_arguments(parser)
+            unknown -= parser.variables
+    return sorted(unknown)
 
 
 # -- running

@@ -53,7 +53,7 @@ def add_arguments(parser: Options) -> None:
 def _interval(text: str) -> float:
     value = common.duration(text)
     if not _BOUNDS[0] <= value <= _BOUNDS[1]:
-        raise ValueError(f"{text!r} is not from {_BOUNDS[0]:g} to {_BOUNDS[1]:g}")
+        raise ValueError(f"{text!r} is not from {_BOUNDS[0]:g}s to {_BOUNDS[1]:g}s")
     return value
 
 

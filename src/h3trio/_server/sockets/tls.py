@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -47,6 +48,11 @@ def server_context(
     try:
         context.load_cert_chain(certificate, key, password=_refuse_password)
     except ssl.SSLError as exc:
+        text = Path(certificate).read_bytes()
+        if key is None and b"BEGIN CERT" in text and b"PRIVATE KEY" not in text:
+            raise ValueError(
+                f"{certificate} has no private key: give its file (--tls-key)"
+            ) from exc
         what = f"{certificate} and {key}" if key else f"{certificate}"
         raise ValueError(f"{what}: not a certificate and its key ({_reason(exc)})") from exc
     except OSError as exc:

@@ -16,7 +16,7 @@ from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUn
 from h3trio.hub._history.retention import MIB
 
 from . import schema
-from .files import Identities, Reserve, beside, lock_file, make_private, owned
+from .files import Identities, Reserve, beside, lock_file, make_private, owned, owner_note
 from .rows import damage_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ logger = logging.getLogger("h3trio.hub")
 
 # The errors of SQLite when there is no room: on the disk, for a page, for its shared index.
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_DENIED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _NOT_WRITTEN: Final = _FULL | {sqlite3.SQLITE_IOERR_WRITE}
 
 _T = TypeVar("_T")
@@ -62,7 +63,8 @@ def translated(path: Path) -> Generator[None]:
             raise
         if getattr(exc, "sqlite_errorcode", None) in _FULL:
             raise HistoryFullError(f"{path} has no room: {exc}") from exc
-        raise HistoryError(f"{path}: {exc}") from exc
+        note = owner_note(path) if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DENIED else ""
+        raise HistoryError(f"{path}: {exc}{note}") from exc
 
 
 @final

@@ -52,6 +52,14 @@ def lock_file(path: Path) -> Path:
     return beside(path, ".lock")
 
 
+def owner_note(path: Path) -> str:
+    """Return what to add where a file can't be used: that it isn't ours, if so."""
+    with suppress(OSError):
+        if path.stat().st_uid != os.geteuid():
+            return "; it belongs to another user"
+    return ""
+
+
 def make_private(path: Path, *, create: bool = False) -> None:
     """Let a file be read and written by its owner alone; one that is missing may be made.
 
@@ -77,7 +85,8 @@ def _open(path: Path, flags: int) -> int:
         raise
     except OSError as exc:
         is_link = exc.errno == errno.ELOOP
-        problem = "is a symbolic link" if is_link else f"can't be opened: {exc.strerror}"
+        why = f"can't be opened: {exc.strerror}{owner_note(path)}"
+        problem = "is a symbolic link" if is_link else why
         raise HistoryError(f"{path} {problem}") from exc
     try:
         _keep_private(path, descriptor)
@@ -111,7 +120,7 @@ def owned(path: Path) -> Generator[None]:
     try:
         descriptor = _open(file, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError as exc:
-        raise HistoryError(f"{file} can't be opened: {exc.strerror}") from exc
+        raise HistoryError(f"{path} can't be made: there is no folder {path.parent}") from exc
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

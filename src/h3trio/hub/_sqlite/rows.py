@@ -106,7 +106,9 @@ def damage_of(error: Exception, path: Path) -> DamagedError | None:
     damage = _damage_of(error)
     if damage is None:
         return None
-    message = f"{path} is damaged: {damage}"
+    message, begin = str(damage), f"{path} is damaged: "
+    if not message.startswith(begin):  # errors pass here more than once
+        message = begin + message
     return DamagedError(message, position=damage.position, page=damage.page)
 
 

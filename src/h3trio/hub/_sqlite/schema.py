@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.retention import MIB
 
+from .files import owner_note
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -114,7 +116,8 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             header = file.read(_HEADER_SIZE)
     except OSError as exc:
-        raise HistoryError(f"{path} can't be read: {exc.strerror}") from exc
+        problem = f"can't be read: {exc.strerror}{owner_note(path)}"
+        raise HistoryError(f"{path} {problem}") from exc
     if not header or (not header.startswith(_MAGIC) and _is_half_made(path)):
         return
     # Offsets from "The SQLite Database Header", section 1.3 of SQLite's file format.
