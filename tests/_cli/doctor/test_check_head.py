@@ -141,6 +141,22 @@ def test_a_page_is_not_shown_and_is_no_stream() -> None:
             assert ("/events/TOPIC" in advice) is is_front
 
 
+@pytest.mark.parametrize(
+    ("problem", "named"),
+    [
+        ("SSL_CERT_FILE: can't load '/no'", "Correct SSL_CERT_FILE in"),
+        ("ALL_PROXY: 'ftp' is no scheme", "Correct ALL_PROXY in"),
+        ("can't reach http://h/: refused (https_proxy names a proxy)", "Correct https_proxy in"),
+        ("can't reach http://h/: refused", "See whether it runs"),
+    ],
+)
+def test_a_fault_of_the_environment(problem: str, named: str) -> None:
+    """Where a variable is wrong, the advice is about that and not about the server."""
+    seen = Seen(url="http://h/", wait=20, problem=problem)
+    (advice,) = (f.advice for f in diagnose(seen) if f.check == "answer")
+    assert advice.startswith(named)
+
+
 def test_a_head_that_is_held() -> None:
     """No head where HEAD gets one is a buffer; where HEAD gets none it is a server that is down."""
     seen = Seen(url="http://h/", wait=20, problem="no head within 10 s", is_silent=True)

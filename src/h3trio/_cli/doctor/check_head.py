@@ -8,6 +8,7 @@ know an info. Every finding but a good one says what to do.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
@@ -80,6 +81,10 @@ BUFFER: Final = (
 )
 
 
+# As the client's errors name a variable of the environment that is wrong, or that leads elsewhere.
+_OF_THE_ENVIRONMENT: Final = re.compile(
+    r"^(SSL_CERT_\w+|\w+_proxy): |\((\w+_proxy) names a proxy\)", re.IGNORECASE
+)
 _OF_A_HUB: Final = (
     "This is a page; a hub has its own here: give the path of a stream, /events/TOPIC."
 )
@@ -107,7 +112,10 @@ def check_answer(seen: Seen) -> Iterator[Finding]:
         yield error(text, BUFFER)
     elif head is None:
         problem = seen.problem or "there was no answer"
-        yield error(problem, "See whether it runs, and what a firewall or proxy in between does.")
+        advice = "See whether it runs, and what a firewall or proxy in between does."
+        if variable := _OF_THE_ENVIRONMENT.search(problem):
+            advice = f"Correct {variable[1] or variable[2]} in the environment, or unset it."
+        yield error(problem, advice)
     elif head.status != OK:
         said = f": {seen.text}" if seen.text and not is_page(head) else ""
         later = f" It asks to wait: Retry-After {head.get('retry-after')}." * (
