@@ -48,7 +48,7 @@ async def start_shop(nursery: trio.Nursery, folder: Path) -> tuple[ServeProcess,
     site = f"http://app.shop.localhost:{free_port()}"
     hub = await ServeProcess.start(
         nursery,
-        *("--jwt-key-file", "hub.key", "--cors-origin", site, "--allow-origin", site),
+        *("--jwt-key-file", "hub.key", "--cors-origin", site),
         *("--reconnect-delay", "200ms", "--max-topic-events", "3"),
         folder=folder,
     )
@@ -258,7 +258,7 @@ async def test_a_hub_of_another_origin(
         data = "selector #list\nmode append\nelements <li>{}</li>"
     port = free_port()
     site = f"http://localhost:{port}"
-    hub = await ServeProcess.start(nursery, "--cors-origin", site, "--allow-origin", site)
+    hub = await ServeProcess.start(nursery, "--cors-origin", site)
     pages = site_of(page.replace("HUB", f"http://localhost:{hub.port}"), scripts)
     await nursery.start(partial(serve, pages, port=port))
 
