@@ -3,7 +3,6 @@
     pip install '.[hub,auth]'
     openssl rand -hex 32 > hub.key
     export H3TRIO_CORS_ORIGINS=http://app.shop.localhost:8000
-    export H3TRIO_ALLOW_ORIGIN=http://app.shop.localhost:8000
     python -m h3trio serve --jwt-key-file hub.key
     python -m h3trio serve examples/hub_browser.py:app --port 8000
 

@@ -3,9 +3,10 @@
     python -m h3trio serve examples/hub_datastar.py:app
     curl -d text=hi localhost:3000/messages
 
-Put `datastar.js` of https://data-star.dev beside you; http://localhost:3000/ shows it. A page that
-comes back gets what it missed, of the newest 10,000 events that the hub keeps by default. If some
-are gone it begins anew.
+Put `bundles/datastar.js` of a release 1.0 of https://github.com/starfederation/datastar beside you,
+or name it in the environment variable DATASTAR; it isn't the npm package of that name, which is
+older. http://localhost:3000/ shows it. A page that comes back gets what it missed, of the newest
+10,000 events that the hub keeps by default. If some are gone it begins anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from h3trio import App, H3Event, Response, SSEEvent
+from h3trio import App, H3Event, HTTPError, Response, SSEEvent
 from h3trio.hub import Hub
 
 SCRIPT = Path(os.environ.get("DATASTAR", "datastar.js"))
@@ -45,7 +46,10 @@ async def page(_event: H3Event) -> Response:
 @app.get("/datastar.js")
 async def script(_event: H3Event) -> Response:
     """Send Datastar's script."""
-    code = await trio.Path(SCRIPT).read_bytes()
+    try:
+        code = await trio.Path(SCRIPT).read_bytes()
+    except FileNotFoundError:
+        raise HTTPError(404, f"there is no {SCRIPT} here: take it from its repository") from None
     return Response(code, content_type="text/javascript; charset=utf-8")
 
 

@@ -4,8 +4,10 @@
     python -m h3trio serve examples/hub_htmx.py:app
     curl -d text=hi localhost:3000/messages
 
-http://localhost:3000/ shows it. A page that comes back gets what it missed, of the newest 10,000
-events that the hub keeps by default. If some are gone it is told by `reset`, and begins anew.
+http://localhost:3000/ shows it. The scripts are looked for in `node_modules`, or the folder that
+the environment variable NODE_MODULES names. A page that comes back gets what it missed, of the
+newest 10,000 events that the hub keeps by default. If some are gone it is told by `reset`, and
+begins anew.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ async def script(event: H3Event) -> Response:
     name = SCRIPTS.get(event.params["name"])
     if name is None:
         raise HTTPError(404)
-    code = await trio.Path(MODULES / name).read_bytes()
+    try:
+        code = await trio.Path(MODULES / name).read_bytes()
+    except FileNotFoundError:
+        raise HTTPError(404, f"there is no {MODULES / name}: npm install htmx.org@4") from None
     return Response(code, content_type="text/javascript; charset=utf-8")
 
 

@@ -23,6 +23,7 @@ import httpx2
 import pytest
 import trio
 from helpers import Client, connect, post, request
+from tables import table
 from tools import require_tool
 from trio.testing import wait_all_tasks_blocked
 
@@ -304,6 +305,18 @@ async def test_hub_durable_refuses_what_is_wrong(
             status, _detail = await ask(nursery, module.app, asked)
             assert status == 400
         assert module.hub.statistics().published == 0
+
+
+@table("name, path", [("hub_datastar", "/datastar.js"), ("hub_htmx", "/scripts/htmx.min.js")])
+async def test_a_script_that_is_missing_is_named(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, name: str, path: str
+) -> None:
+    """A page whose script isn't there gets 404 for it, which says which file it is."""
+    monkeypatch.chdir(ROOT / "src")  # without scripts of others
+    status, detail = await ask(nursery, load(name).app, request(path))
+    assert status == 404
+    assert "there is no " in detail
+    assert path.rpartition("/")[2] in detail
 
 
 async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:

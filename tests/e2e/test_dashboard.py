@@ -234,6 +234,8 @@ async def test_a_gap_is_told(browser: Browser, nursery: trio.Nursery) -> None:
         visit.wait_texts(DATA, ["of the old hub"])
         visit.run(start_again)
         visit.wait_text("#events .gap", "Gap: the hub doesn't know the last event")
+        back = visit.page.locator("#events .note:not(.gap) .data")
+        assert back.all_inner_texts() == ["Back after a lost connection"]
         visit.wait_text("#events li:first-child", "of the new hub")
 
     await browser.visit(look, f"{first.url}/")
@@ -311,6 +313,9 @@ async def test_a_token_is_asked_for(
     def look(visit: Visit) -> None:
         page = visit.page
         visit.wait_text("#statistics-refused", ALL_REFUSED)
+        page.locator("#token-open").click()
+        visit.wait_text("dialog", "token --operate --subscribe '*' --publish '*'")
+        page.get_by_role("button", name="Cancel").click()
         publish_by_form(page, "news", "mine")
         visit.wait_text("#published", "Refused (401)")
         page.locator("#published button").click()
@@ -467,6 +472,29 @@ BROKEN: Final = """() => {
   }
   return found
 }"""
+
+
+async def test_a_long_topic_takes_two_lines(browser: Browser, nursery: trio.Nursery) -> None:
+    """Its beginning is shown, beside the first line of the rest, and the whole is its title."""
+    served = await ServeProcess.start(nursery)
+    topic = "sensors/" + 20 * "building/"
+
+    def look(visit: Visit) -> None:
+        publish_by_form(visit.page, topic, "warm")
+        visit.wait_texts(DATA, ["warm"])
+        visit.wait_text("#topics", topic)
+        for within, titled in ((".topic", ".clamped"), ("#topics tbody th", "button")):
+            shown = visit.page.locator(within)
+            height = "(one) => one.querySelector('.clamped').getBoundingClientRect().height"
+            line = "(one) => parseFloat(getComputedStyle(one).lineHeight)"
+            assert 0 < shown.evaluate(height) <= 2.1 * shown.evaluate(line)
+            assert topic in str(shown.locator(titled).get_attribute("title"))
+        tops = "(one) => [...one.children].map((cell) => cell.getBoundingClientRect().top)"
+        time, name, data, _ = visit.page.locator("#events li").evaluate(tops)
+        assert max(time, name, data) - min(time, name, data) < 4
+
+    await browser.visit(look, f"{served.url}/")
+    nursery.cancel_scope.cancel()
 
 
 async def test_no_word_is_cut_or_broken(browser: Browser, nursery: trio.Nursery) -> None:

@@ -14,7 +14,7 @@ from e2e.packages import datastar, npm_modules
 from e2e.process import ServeProcess, fetch
 from tools import missing
 
-from h3trio import App, H3Event, Response, serve
+from h3trio import CORS, App, H3Event, HTTPError, Response, Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -48,7 +48,7 @@ async def start_shop(nursery: trio.Nursery, folder: Path) -> tuple[ServeProcess,
     site = f"http://app.shop.localhost:{free_port()}"
     hub = await ServeProcess.start(
         nursery,
-        *("--jwt-key-file", "hub.key", "--cors-origin", site, "--allow-origin", site),
+        *("--jwt-key-file", "hub.key", "--cors-origin", site),
         *("--reconnect-delay", "200ms", "--max-topic-events", "3"),
         folder=folder,
     )
@@ -121,6 +121,36 @@ async def test_a_page_logs_in_and_goes_on(
         assert {"401" in text for text in visit.take_complaints()} == {True}
 
     await browser.visit(look, url)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_page_stops_where_a_later_try_fares_no_better(
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Of a status that says no for good it is told, and asks no more."""
+    port = free_port()
+    site = f"http://app.shop.localhost:{port}"
+    refusing = App()
+    refusing.use(CORS([site], allow_credentials=True))
+
+    @refusing.get("/events")
+    async def refuse(_event: H3Event) -> Response:
+        raise HTTPError(400, "no")
+
+    server: Server = await nursery.start(partial(serve, refusing, port=0))
+    (tmp_path / "hub.key").write_text(SECRET)
+    hub = f"http://hub.shop.localhost:{server.addresses[0].rpartition(':')[2]}"
+    await ServeProcess.start(
+        nursery,
+        *("--port", str(port), f"{EXAMPLES / 'hub_browser.py'}:app"),
+        environ={"SITE": site, "HUB": hub},
+        folder=tmp_path,
+    )
+
+    def look(visit: Visit) -> None:
+        visit.wait_texts("#state", ["refused: 400"])
+
+    await browser.visit(look, f"{site}/")
     nursery.cancel_scope.cancel()
 
 
@@ -258,7 +288,7 @@ async def test_a_hub_of_another_origin(
         data = "selector #list\nmode append\nelements <li>{}</li>"
     port = free_port()
     site = f"http://localhost:{port}"
-    hub = await ServeProcess.start(nursery, "--cors-origin", site, "--allow-origin", site)
+    hub = await ServeProcess.start(nursery, "--cors-origin", site)
     pages = site_of(page.replace("HUB", f"http://localhost:{hub.port}"), scripts)
     await nursery.start(partial(serve, pages, port=port))
 

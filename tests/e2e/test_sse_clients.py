@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -24,7 +25,6 @@ from h3trio.hubserver import AnonymousAccess, create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-    from pathlib import Path
 
     import httpx
     from e2e.browser import Visit
@@ -50,6 +50,27 @@ fetchEventSource(new URLSearchParams(location.search).get("url"), {
 })
 </script>
 """
+# How the documentation has it come back, run as it stands there.
+BROWSER_PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "browser.md"
+SNIPPET: Final = next(
+    code
+    for code in BROWSER_PAGE.read_text("utf-8").split("```js\n")[1:]
+    if "fetchEventSource(" in code
+).partition("```")[0]
+COMING_BACK_PAGE: Final = f"""
+<!doctype html><script type="module">
+import {{ fetchEventSource }} from "/lib/index"
+const url = new URLSearchParams(location.search).get("url")
+window.got = []
+window.stopped = ""
+window.addEventListener("unhandledrejection", (event) => {{
+  event.preventDefault()
+  stopped = event.reason.message
+}})
+const show = (event) => got.push(JSON.parse(event.data))
+{SNIPPET}
+</script>
+"""
 EVENT_SOURCE_PAGE: Final = """
 <!doctype html><script>
 window.got = []
@@ -61,22 +82,24 @@ source.onmessage = (event) => got.push(JSON.parse(event.data))
 """
 
 
-async def serve_app(nursery: trio.Nursery, app: App) -> str:
+async def serve_app(nursery: trio.Nursery, app: App, *, lease: float | None = None) -> str:
     """Serve an app on a free port; return its URL."""
-    settings = Settings(heartbeat_interval=HEARTBEAT, reconnect_delay=0.2)
+    settings = Settings(heartbeat_interval=HEARTBEAT, reconnect_delay=0.2, lease=lease)
     server: Server = await nursery.start(partial(serve, app, port=0, settings=settings))
     return server.addresses[0]
 
 
 @asynccontextmanager
-async def serving(*, origin: str | None = None) -> AsyncGenerator[tuple[Hub, str]]:
+async def serving(
+    *, origin: str | None = None, lease: float | None = None
+) -> AsyncGenerator[tuple[Hub, str]]:
     """Run a hub; give it, and the URL of a topic with three events."""
     hub = Hub(settings=HubSettings(reconnect_delay=0.2))
     origins = frozenset[str]() if origin is None else frozenset({origin})
     cors = None if origin is None else CORS(origins)
     app = create_app(hub, anonymous=AnonymousAccess(allowed_origins=origins), cors=cors)
     async with trio.open_nursery() as nursery:
-        url = await serve_app(nursery, app)
+        url = await serve_app(nursery, app, lease=lease)
         for n in range(EVENTS - 1):
             await publish(hub, n)
         yield hub, f"{url}/events/news"
@@ -177,6 +200,14 @@ def pages(library: Path | None = None) -> App:
     async def fetch_page(_event: H3Event) -> Response:
         return Response(FETCH_PAGE, headers={"Content-Type": "text/html"})
 
+    @app.get("/coming-back")
+    async def coming_back_page(_event: H3Event) -> Response:
+        return Response(COMING_BACK_PAGE, headers={"Content-Type": "text/html"})
+
+    @app.get("/refused")
+    async def refused(_event: H3Event) -> Response:
+        raise HTTPError(403, "no")
+
     @app.get("/event-source")
     async def event_source_page(_event: H3Event) -> Response:
         return Response(EVENT_SOURCE_PAGE, headers={"Content-Type": "text/html"})
@@ -223,6 +254,32 @@ async def test_fetch_event_source_sees_what_was_published(
 
         await browser.visit(look, f"{origin}/fetch?url=about:blank")
         assert sum(hub.statistics().ended.values()) + hub.statistics().subscribers == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_fetch_event_source_comes_back_as_the_documentation_has_it(
+    browser: Browser, library: Path, nursery: trio.Nursery
+) -> None:
+    """It goes on behind its last event when a stream ended in order, and stops at a refusal."""
+    origin = await serve_app(nursery, pages(library))
+
+    async with serving(origin=origin, lease=0.5) as (hub, url):
+
+        async def publish_to_a_later_stream() -> None:
+            while not sum(hub.statistics().ended.values()):  # noqa: ASYNC110 - as above
+                await trio.sleep(0.02)
+            await publish(hub, EVENTS - 1)
+
+        def look(visit: Visit) -> None:
+            visit.run(publish_to_a_later_stream)
+            wait_until(visit, f"got.length >= {EVENTS}")
+            got, stopped = visit.page.evaluate("[got, stopped]")
+            assert (got, stopped) == ([{"n": n} for n in range(EVENTS)], "")
+            visit.page.goto(f"{origin}/coming-back?url=/refused")
+            wait_until(visit, "stopped")
+            assert visit.page.evaluate("[got, stopped]") == [[], "403"]
+
+        await browser.visit(look, f"{origin}/coming-back?url={url}?first=oldest")
     nursery.cancel_scope.cancel()
 
 

@@ -115,7 +115,7 @@ def test_what_is_refused(
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ("short", "The HMAC key is 5 bytes long, which is below the minimum"),
+        ("short", "it has 5 bytes; at least 32 are needed"),
         (private_pem("RS256").decode(), "it holds a private key"),
     ],
 )

@@ -119,6 +119,8 @@ def test_flags_of_cors() -> None:
         (["--cors-header", "X-A"], "--cors-header is for pages of other sites"),
         (["--cors-origin", "*", "--cors-header", "a b"], "--cors-header: 'a b' is not a token"),
         (["--cors-origin", "http://a", "--cors-header", "*"], "list the names"),
+        (["--allow-origin", "*"], "list the origins"),
+        (["--allow-origin", "http://a,http://localhost:1/"], "'http://localhost:1/' is not an"),
     ],
 )
 def test_headers_that_no_page_sends(

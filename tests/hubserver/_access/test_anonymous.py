@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from auth_helpers import LOCAL, OTHER_USER, local_request
+from tables import table
 
 from h3trio import H3Event, HTTPError
-from h3trio.hubserver import AnonymousAccess
+from h3trio.hubserver import AnonymousAccess, TokenSources
 
 
 def refusal(event: H3Event, rights: AnonymousAccess | None = None) -> str | None:
@@ -121,7 +122,7 @@ def test_another_origin_may_not(subtests: pytest.Subtests) -> None:
     """A page of another site may not use its visitor's rights; the port is part of a site."""
     for origin in OTHER_ORIGINS:
         with subtests.test(origin=origin):
-            assert "Origin is another site" in str(
+            assert "Origin is another site (--cors-origin would admit it, and" in str(
                 refusal(local_request({**LOCAL, "origin": origin}))
             )
 
@@ -135,6 +136,15 @@ def test_same_and_allowed_origins_may() -> None:
         refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.example"}))) is None
     )
     assert refusal(event, AnonymousAccess(allowed_origins=frozenset({"https://app.exampl"})))
+
+
+@table("origin", ["*", "http://localhost:1/", "localhost:1", "https://a:443", "HTTPS://a"])
+def test_origins_that_no_browser_sends(origin: str) -> None:
+    """An origin that would admit nobody, or everybody, is refused when it is given."""
+    with pytest.raises(ValueError, match=r"origin|port"):
+        AnonymousAccess(allowed_origins=frozenset({origin}))
+    with pytest.raises(ValueError, match=r"origin|port"):
+        TokenSources(allowed_origins=frozenset({origin}))
 
 
 def test_each_right_has_its_flag() -> None:

@@ -58,7 +58,8 @@ def add_arguments(parser: Options) -> None:
             "which name topics and the addresses of slow clients"
         )
         parser.add_switch("--allow-anonymous-operate", help=what)
-        parser.add_option("--allow-origin", default="", help="origins to trust, by commas")
+        what = "origins to trust, as scheme://host or scheme://host:port, by commas"
+        parser.add_option("--allow-origin", default=(), type=_trusted, help=what)
         parser.add_option(
             "--cors-origin",
             default=(),
@@ -83,6 +84,12 @@ def add_arguments(parser: Options) -> None:
 def _origins(text: str) -> list[str]:
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     hub_cors(frozenset(origins))
+    return origins
+
+
+def _trusted(text: str) -> list[str]:
+    origins = [origin.strip() for origin in text.split(",") if origin.strip()]
+    AnonymousAccess(allowed_origins=frozenset(origins))
     return origins
 
 
@@ -120,11 +127,10 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
         cors = hub_cors(cors_origins, headers=arguments.cors_header)
     except ValueError as exc:
         fail(f"--cors-origin, --cors-header: {exc}")
-    trusted: list[str] = [origin.strip() for origin in arguments.allow_origin.split(",")]
     anonymous = AnonymousAccess(
         **fields_from(arguments, AnonymousAccess),
         # Whose pages may read must be let in first; with "*" nobody is named.
-        allowed_origins=frozenset(trusted) - {""} | cors_origins - {"*"},
+        allowed_origins=frozenset(arguments.allow_origin) | cors_origins - {"*"},
     )
     access = access_options.access_from(arguments, anonymous)
     open_to_all = anonymous.allow_anonymous_publish or anonymous.allow_anonymous_subscribe

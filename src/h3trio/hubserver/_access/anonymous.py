@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, final
 from h3trio import HTTPError
 
 from .hosts import host_of, is_loopback
-from .origin import is_own_page
+from .origin import check_trusted, is_own_page
 
 if TYPE_CHECKING:
     from h3trio import H3Event
@@ -36,6 +36,9 @@ class AnonymousAccess:
     """The rights of anyone without a token.
 
     Programs on this machine that run as the server's own user have all of them.
+
+    Raises:
+        ValueError: no browser sends one of the origins in this form, or it is `*`.
     """
 
     allow_anonymous_publish: bool = False
@@ -45,7 +48,10 @@ class AnonymousAccess:
     allow_anonymous_operate: bool = False
     """See the page, the health, the metrics, the statistics: topics, addresses of slow clients."""
     allowed_origins: frozenset[str] = frozenset()
-    """Origins of other sites whose pages count as this machine's own."""
+    """Origins of other sites whose pages count as this machine's own, as browsers send them."""
+
+    def __post_init__(self) -> None:
+        check_trusted(self.allowed_origins)
 
     def check_publish(self, event: H3Event) -> None:
         """Raise `HTTPError` 403 unless this request may publish."""
@@ -90,7 +96,7 @@ class AnonymousAccess:
             and "origin" in event.headers
             and not is_own_page(event, self.allowed_origins, scheme=event.scheme)
         ):
-            return "Origin is another site (--allow-origin would admit it)"
+            return "Origin is another site (--cors-origin would admit it, and lets its pages read)"
         # The last, as it asks the kernel: once for each connection.
         if (user := event.peer_user) is None:
             return "the kernel doesn't say whose program the client is" if needs_answer else None

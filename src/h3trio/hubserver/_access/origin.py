@@ -9,10 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from h3trio import CORS
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from h3trio import H3Event
+
+
+def check_trusted(origins: Collection[str]) -> None:
+    """Check origins of other sites that are to count as ours.
+
+    Raises:
+        ValueError: no browser sends one of them in this form, or it is `*`.
+    """
+    if "*" in origins:
+        raise ValueError('"*" would let every page act as its visitor: list the origins')
+    CORS(origins)  # it knows what browsers send
 
 
 def is_own_page(event: H3Event, trusted: Collection[str], *, scheme: str | None = None) -> bool:

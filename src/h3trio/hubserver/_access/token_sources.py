@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from h3trio import HTTPError, Response
 
-from .origin import is_own_page
+from .origin import check_trusted, is_own_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,8 @@ class TokenSources:
     """The places where a token may be, beside the header `Authorization`.
 
     Raises:
-        ValueError: no cookie can have this name.
+        ValueError: no cookie can have this name, or no browser sends one of the origins in this
+            form, or it is `*`.
     """
 
     cookie_name: str = COOKIE_NAME
@@ -49,6 +50,7 @@ class TokenSources:
 
     def __post_init__(self) -> None:
         Response().set_cookie(self.cookie_name, "")
+        check_trusted(self.allowed_origins)
 
     def find(self, event: H3Event) -> str | None:
         """Return a request's token, `None` if it has none.
@@ -75,7 +77,11 @@ class TokenSources:
     def _check_origin(self, event: H3Event) -> None:
         if not is_own_page(event, self.allowed_origins):
             known = bool(event.headers.get("origin"))
-            what = "is another site (--allow-origin would admit it)" if known else "is missing"
+            what = (
+                "is another site (--cors-origin or --allow-origin admits it)"
+                if known
+                else "is missing"
+            )
             raise HTTPError(403, f"Origin {what}: a cookie alone doesn't allow this")
 
 

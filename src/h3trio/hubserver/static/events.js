@@ -85,8 +85,10 @@ export class EventList {
     const events = arrived.filter(({ type }) => type !== "begin")
     if (!events.length) return
     if (this.#lostBehind !== null) {
-      const from = this.#lostBehind ? `on behind ${this.#lostBehind}` : "with what comes"
-      this.#waiting.push(note(`Back after a lost connection, and went ${from}`))
+      // A gap is told first, and by a hub that forgot the id nothing went on.
+      const isUnknown = events.some(({ type, data }) => type === "gap" && JSON.parse(data).gap === "unknown")
+      const from = this.#lostBehind ? `, and went on behind ${this.#lostBehind}` : ", and went with what comes"
+      this.#waiting.push(note(`Back after a lost connection${isUnknown ? "" : from}`))
       this.#lostBehind = null
     }
     // Of a burst only the end stays in the list, so only that is made.
@@ -180,7 +182,9 @@ function row({ id, topics, private: isPrivate, published, type, data, size }) {
   const head = shown.slice(0, SUMMARY_CHARACTERS)
   const isLong = head.includes("\n") || shown.length > SUMMARY_CHARACTERS
   const tag = type === "message" ? [] : [element("span", "type", type), " "]
-  const topic = element("span", "topic", topics.join(", "), ...(isPrivate ? [element("span", "quiet", " private")] : []))
+  const names = element("span", "clamped", topics.join(", "))
+  names.title = topics.join(", ")
+  const topic = element("span", "topic", names, ...(isPrivate ? [element("span", "quiet", " private")] : []))
   const made = element("li", "", time(new Date(1000 * published)), topic)
   if (isLong) {
     const summary = element("summary", "", element("span", "quiet", `${bytes(size)} `), ...tag, head.replaceAll("\n", " "))

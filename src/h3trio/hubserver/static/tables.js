@@ -1,6 +1,6 @@
 // @ts-check
 /** The tables and facts of one snapshot of the hub's statistics; fields may be missing. */
-import { byId, Rows, say } from "./dom.js"
+import { byId, element, Rows, say } from "./dom.js"
 import { bytes, count, duration, latency, NOTHING, some } from "./format.js"
 
 /** What ended in the way it was meant to, and how that is called; the other reasons are drops. */
@@ -63,7 +63,7 @@ export class Tables {
       const button = document.createElement("button")
       button.type = "button"
       button.className = "link"
-      button.textContent = topic
+      button.append(element("span", "clamped", topic))
       button.title = `Show the events on ${topic}`
       button.addEventListener("click", () => this.#choose(topic))
       head.append(button)
