@@ -247,11 +247,13 @@ async def test_whom_to_trust(nursery: trio.Nursery, tmp_path: Path) -> None:
     for command in (("publish", "news", "x"), tail, ("top", "--once")):
         status, _, err = await run(*command, H3TRIO_URL=url)
         assert (status, "CERTIFICATE_VERIFY_FAILED" in err) == (1, True)
+        assert err.endswith("; --ca-file FILE trusts it\n")
         for flags in (("--ca-file", str(trusted)), ("--insecure",)):
             status, out, err = await run(*command, *flags, H3TRIO_URL=url)
             assert (status, err, bool(out)) == (0, "", True)
         (status, _, err) = await run(*command, H3TRIO_URL=url, H3TRIO_CA_FILE="/no/such")
-        assert (status, err) == (2, "h3trio: error: H3TRIO_CA_FILE: No such file or directory\n")
+        said = "h3trio: error: H3TRIO_CA_FILE: can't load /no/such: No such file or directory\n"
+    assert (status, err) == (2, said)
 
 
 async def test_key_publishes_once(nursery: trio.Nursery) -> None:

@@ -57,7 +57,7 @@ def test_a_line_end_is_no_part_of_a_secret(end: bytes) -> None:
 def test_a_secret_has_thirty_two_bytes() -> None:
     """A shorter one could be guessed."""
     assert parse_key(b"x" * 32).algorithm == "HS256"
-    with pytest.raises(ValueError, match="length of 32 bytes"):
+    with pytest.raises(ValueError, match="at least 32 are needed"):
         parse_key(b"x" * 31 + b"\n")
 
 
@@ -90,7 +90,7 @@ def test_keys_that_are_refused(subtests: pytest.Subtests) -> None:
     ("data", "why"),
     [
         (public_pem("RS256"), "not the public one"),
-        (b"short", "length of 32 bytes"),
+        (b"short", "at least 32 are needed"),
         (private_pem("ES256")[:-60], "not a private key in PEM"),
     ],
 )
@@ -143,7 +143,7 @@ UNUSABLE = [
     ({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}, "key number 1: it is broken"),
     ({"kty": ["EC"], "crv": {}}, "key number 1: it is broken"),
     (jwk("RS256", key_ops=7), "key number 1: it is broken"),
-    (jwk("HS256", k=b64(b"x" * 31)), "key number 1: .* length of 32 bytes"),
+    (jwk("HS256", k=b64(b"x" * 31)), "key number 1: .* at least 32 are needed"),
     (jwk("HS256", k=b64(public_pem("RS256"))), "key number 1: "),
     (jwk("HS256", kid=1), "key 1: its kid is not a text"),
     (jwk("HS256", kid={"a": 200 * "x"}), "key {'a': 'x{70,80}: its kid is not a text"),
