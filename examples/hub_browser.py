@@ -1,7 +1,7 @@
 """The site beside a hub: it logs users in, and its page reads the hub on a neighbouring name.
 
     pip install '.[hub,auth]'
-    openssl rand -hex 32 > hub.key
+    (umask 077; openssl rand -hex 32 > hub.key)
     export H3TRIO_CORS_ORIGINS=http://app.shop.localhost:8000
     python -m h3trio serve --jwt-key-file hub.key
     python -m h3trio serve examples/hub_browser.py:app --port 8000
