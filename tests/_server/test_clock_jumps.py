@@ -54,7 +54,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[WallClock]
 async def put(history: History, count: int) -> None:
     """Publish so many events, as a hub does."""
     updates = [Update(event=SSEEvent(str(n)), topics=("a",)) for n in range(count)]
-    for _id, record, _error in await history.append(updates):
+    for _id, record, *_rest in await history.append(updates):
         if record is not None:
             history.log.append(record)
 

@@ -59,7 +59,7 @@ async def publish(folder: Path, durability: str) -> None:
                     Update(event=SSEEvent("x" * size), topics=("a", f"t{n % 3}"))
                     for n in range(count)
                 ]
-                records = [record for _id, record, _error in await history.append(updates)]
+                records = [record for _id, record, *_rest in await history.append(updates)]
                 for record in filter(None, records):
                     history.log.append(record)
                 os.write(notes, json.dumps([r.id for r in records if r]).encode() + b"\n")
@@ -111,7 +111,7 @@ async def look(folder: Path, everything: list[str]) -> list[str]:
         assert [record.position for record in records] == list(range(1, len(records) + 1))
         found = [record.id for record in records]
         assert found == everything[: len(found)], "in order, each once, without a hole"
-        ((id, record, _error),) = await history.append(
+        ((id, record, *_rest),) = await history.append(
             [Update(event=SSEEvent("on"), topics=("a",))]
         )
         assert id not in everything, "no id is given twice"

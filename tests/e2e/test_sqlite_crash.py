@@ -58,7 +58,7 @@ class Committer:
             batch, self.waiting = self.waiting, deque()
             appended = await self.history.append([update for update, _stored in batch])
             lines = []
-            for (id, record, _error), (update, stored) in zip(appended, batch, strict=True):
+            for (id, record, *_rest), (update, stored) in zip(appended, batch, strict=True):
                 if record is not None:
                     self.history.log.append(record)
                     lines.append(f"{id} {record.position} {update.event.data}\n")

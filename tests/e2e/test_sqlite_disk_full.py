@@ -32,7 +32,7 @@ async def put(history: SQLiteHistory, count: int, size: int, *topics: str) -> No
     updates = [
         Update(event=SSEEvent("x" * size), topics=(names[n % len(names)],)) for n in range(count)
     ]
-    for _id, record, _error in await history.append(updates):
+    for _id, record, *_rest in await history.append(updates):
         if record is not None:
             history.log.append(record)
 

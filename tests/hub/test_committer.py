@@ -26,14 +26,15 @@ from h3trio.hub import (
 from h3trio.hub._committer import (
     CHECK_SECONDS,
     MAX_COMMIT_BYTES,
-    MAX_COUNTED_TOPICS,
     UNKNOWN_SECONDS,
     Committer,
 )
 from h3trio.hub._fanout.feed import FanoutState, Feed, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
+from h3trio.hub._fanout.replay import Replay
 from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.selection import MAX_SCAN, NOTHING
+from h3trio.hub._inflow import MAX_COUNTED_TOPICS, Inflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +83,9 @@ class Bench:
         feeds = Feeds(Sweep(FanoutState(max_records=10**6)))
         self.reader = Subscriber(FakeSink(), selection=Selection(["*"]), allow=NOTHING, info={})
         feeds.join(self.reader)
+        self.inflow = Inflow(self.history, feeds, Replay(self.history), [self.reader], timeout=5)
         self.committer = Committer(
-            self.history, feeds, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes
+            self.history, self.inflow, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes
         )
 
     @property
@@ -146,7 +148,7 @@ async def test_a_commit_is_delivered_a_turn_at_a_time(
     for n in range(1, feeds):
         selection = Selection(["news", f"user/{n}"])
         reader = Subscriber(FakeSink(), selection=selection, allow=NOTHING, info={})
-        committer.feeds.join(reader)
+        committer.inflow.feeds.join(reader)
     names = ["news", *(f"x/{n}" for n in range(1, topics))]
     nursery.start_soon(committer.append, [update("first")])
     for _ in range(600):
@@ -546,7 +548,7 @@ async def test_a_stored_event_is_an_answer_too(nursery: trio.Nursery) -> None:
 async def test_many_topics_are_bounded() -> None:
     """A topic for each event makes room at the limit, and not before; the busy one stays."""
     async with Hub() as hub:
-        hub._committer.topic_counts.update({str(n): 1 for n in range(MAX_COUNTED_TOPICS - 2)})  # noqa: SLF001 - publishing to each takes a second
+        hub._inflow.topic_counts.update({str(n): 1 for n in range(MAX_COUNTED_TOPICS - 2)})  # noqa: SLF001 - publishing to each takes a second
         for topic in ("busy", "busy", "last that fits"):
             hub.publish_nowait("x", topics=[topic])
         assert hub.statistics().topics == MAX_COUNTED_TOPICS
@@ -560,7 +562,7 @@ async def test_the_half_with_fewer_events_is_forgotten() -> None:
     """The topics that have more keep their counts."""
     async with Hub() as hub:
         counts = {str(n): n + 1 for n in range(MAX_COUNTED_TOPICS)}
-        hub._committer.topic_counts.update(counts)  # noqa: SLF001 - as above
+        hub._inflow.topic_counts.update(counts)  # noqa: SLF001 - as above
         hub.publish_nowait("x", topics=["new"])
         kept = hub.busiest_topics(MAX_COUNTED_TOPICS)
         assert len(kept) == MAX_COUNTED_TOPICS // 2 + 1

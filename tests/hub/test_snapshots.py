@@ -16,6 +16,7 @@ from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.replay import Replay
 from h3trio.hub._fanout.sweep import Sweep
 from h3trio.hub._history.selection import NOTHING, Selection
+from h3trio.hub._inflow import Inflow
 from h3trio.hub._snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class Shown:
     def __init__(self) -> None:
         history = MemoryHistory()
         self._feeds = Feeds(Sweep(FanoutState(1000)))
-        self._committer = Committer(history, self._feeds, max_waiting=1, max_waiting_bytes=1)
-        self._snapshots = Snapshots(history, self._feeds, Replay(history), self._committer)
+        replay = Replay(history)
+        self._inflow = Inflow(history, self._feeds, replay, [], timeout=1)
+        self._committer = Committer(history, self._inflow, max_waiting=1, max_waiting_bytes=1)
+        self._snapshots = Snapshots(history, self._feeds, replay, self._committer)
         self.topics: Watched[str, tuple[Feed] | dict[Feed, None]] = Watched()
         self.keys: Watched[tuple[Selection, Selection], Feed] = Watched()
         self._feeds.topics, self._feeds._by_key = self.topics, self.keys  # noqa: SLF001 - nothing else tells of looks
@@ -78,7 +81,7 @@ class Shown:
     def publish(self, *topics: str) -> None:
         """Count an event for each of some topics."""
         for topic in topics:
-            self._committer._count((topic,))  # noqa: SLF001 - without a record in a history
+            self._inflow._count((topic,))  # noqa: SLF001 - without a record in a history
 
     def statistics(self) -> HubStatistics:
         """The statistics of the hub."""

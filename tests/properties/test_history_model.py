@@ -299,7 +299,7 @@ class Driver:
             ]
         )
         entries = []
-        for (id, record, error), text, asked in zip(appended, data, updates, strict=True):
+        for (id, record, error, _cursor), text, asked in zip(appended, data, updates, strict=True):
             if asked.dedup and (first := known.get(_key(asked))) is not None:
                 same = replace(asked, topics=first.asked.topics) == first.asked
                 assert (id, record) == (first.id if same else "", None)

@@ -25,7 +25,7 @@ class TouchesLog(WrappedHistory):
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Append, and log."""
         appended = await super().append(updates)
-        for _id, record, _error in appended:
+        for _id, record, *_rest in appended:
             if record is not None:
                 self.log.append(record)
         return appended
@@ -219,7 +219,7 @@ class ForgetsTopics(WrappedHistory):
         """Append, and cut."""
         return [
             Appended(id, record and self.cut(record))
-            for id, record, _error in await super().append(updates)
+            for id, record, *_rest in await super().append(updates)
         ]
 
     def cut(self, record: Record) -> Record:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("pytester",)
 
-PUBLIC = {"Client", "Ending", "FramingError", "check_history", "connect"}
+PUBLIC = {
+    *("Client", "Ending", "FramingError", "SharedMemoryHistory", "SharedMemoryStore"),
+    *("check_history", "connect"),
+}
 
 app = App()
 

@@ -4,7 +4,8 @@ A history that can append at once is asked inline, without a checkpoint. For one
 disk or a network, publishers queue and one task commits: it takes all who wait in one call (group
 commit), then puts the records into the log and the feeds, in log order and a turn at a time, and
 then wakes the publishers. Were each publisher to do that last step after its own wait, the
-scheduler would decide the order of the log.
+scheduler would decide the order of the log. If several hubs share the history, its follower does
+that step, and publishers wait for it too: who was answered can read at once.
 
 Publishers that share a commit share no other fate: what the history refuses of one is its own, and
 if all together don't find room, each is tried alone.
@@ -21,7 +22,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from dataclasses import KW_ONLY, dataclass, field
-from heapq import nlargest
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, final
 
@@ -41,9 +41,9 @@ from ._history.selection import Turn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._fanout.feeds import Feeds
     from ._history.history import History
     from ._history.record import Appended, Update
+    from ._inflow import Inflow
 
 
 logger = logging.getLogger("h3trio.hub")
@@ -55,9 +55,6 @@ write-ahead log."""
 _DELIVERY_COST: Final = 8
 """Records that could be looked at while one is put into the log, for each of its topics; with each
 feed that gets it, it is one more."""
-
-MAX_COUNTED_TOPICS: Final = 4096
-"""Topics whose events are counted: more than anybody reads."""
 
 CHECK_SECONDS: Final = 1.0
 """The least time from one question whether the history can store to the next: a probe may come
@@ -71,7 +68,11 @@ has to find out, who may be kept away by the probe's answer until then."""
 
 @final
 class _Commit:
-    """Updates of one publish call, and the ids or the error that its task waits for."""
+    """Updates of one publish call, and the ids or the error that its task waits for.
+
+    If several hubs share the history its task waits for the follower too, which has to pass the
+    cursor.
+    """
 
     def __init__(self, updates: Sequence[Update]) -> None:
         self.began = perf_counter()
@@ -79,6 +80,7 @@ class _Commit:
         self.size = sum(update.size for update in updates)
         self.done = trio.Event()
         self.ids: list[str] | None = None
+        self.cursor = ""
         self.error: Exception | None = None
 
 
@@ -89,8 +91,8 @@ class Committer:
 
     history: History
     """The history, whose log it appends to."""
-    feeds: Feeds
-    """The feeds that get each record."""
+    inflow: Inflow
+    """The step by which its records come into the log and the feeds."""
     _: KW_ONLY
     max_waiting: int
     """Updates that may wait for the history."""
@@ -106,13 +108,7 @@ class Committer:
     """Errors in the hub's own tasks, by task; its own are commits that failed."""
     latency: Histogram = field(default_factory=Histogram)
     """Seconds from a publish to its ids; of those that have some."""
-    published: int = 0
-    """Updates stored in total."""
-    topic_counts: dict[str, int] = field(default_factory=dict[str, int])
-    """Events of the busiest topics; of another perhaps only the latest."""
     _commits: deque[_Commit] = field(default_factory=deque[_Commit])
-    published_lot: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
-    """Whoever waits for the next event."""
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _closed: bool = True
     _next_check: float = 0.0
@@ -125,7 +121,7 @@ class Committer:
         self.check_open()
         began = perf_counter()
         appended = self.history.append_nowait(updates)
-        self._publish(appended)
+        self.inflow.publish(appended)
         if (refusal := _refusal(appended)) is not None:
             raise refusal
         self.latency.add(perf_counter() - began)
@@ -158,6 +154,9 @@ class Committer:
         self.waiting, self.waiting_bytes = count, size
         self._idle.unpark()
         await commit.done.wait()
+        if commit.cursor:
+            # It is stored: with an error or without, and if this takes too long too.
+            await self.inflow.passed(commit.cursor, "publish")
         if commit.error is not None:
             raise commit.error
         if commit.ids is None:
@@ -260,44 +259,22 @@ class Committer:
 
         Not cancelled half-way: what is stored is to be in the log.
         """
-        turn, handed, answers = Turn(), self.feeds.handed, iter(appended)
+        turn, answers = Turn(), iter(appended)
+        feeds = self.inflow.feeds
+        handed = feeds.handed
         for commit in commits:
             own = [next(answers) for _ in commit.updates]
             for answer in own:
-                self._publish([answer])
+                self.inflow.publish([answer])
                 topics = () if answer.record is None else answer.record.topics
-                cost = _DELIVERY_COST * len(topics) + self.feeds.handed - handed
-                handed = self.feeds.handed
+                cost = _DELIVERY_COST * len(topics) + feeds.handed - handed
+                handed = feeds.handed
                 if turn.spend(cost):
                     await trio.lowlevel.cancel_shielded_checkpoint()
             commit.ids, commit.error = [answer.id for answer in own], _refusal(own)
+            commit.cursor = next((a.cursor for a in reversed(own) if a.cursor), "")
             if commit.error is None:
                 self.latency.add(perf_counter() - commit.began)
-
-    def _publish(self, appended: Sequence[Appended]) -> None:
-        """Put committed records into the log and the feeds: no checkpoint in here."""
-        log = self.history.log
-        for answer in appended:
-            record = answer.record
-            if record is not None:
-                log.append(record)
-                self._count(record.topics)
-                self.feeds.append(record)
-        if self.published_lot:
-            self.published_lot.unpark_all()
-
-    def _count(self, topics: Sequence[str]) -> None:
-        """Count an event, once in all and once for each of its topics."""
-        self.published += 1
-        for topic in topics:
-            if topic not in self.topic_counts and len(self.topic_counts) >= MAX_COUNTED_TOPICS:
-                # The half with fewer events is forgotten. One of them that comes again begins
-                # anew: no loss to anybody who looks for the busiest, which keep their counts.
-                busiest = nlargest(
-                    MAX_COUNTED_TOPICS // 2, self.topic_counts.items(), key=lambda item: item[1]
-                )
-                self.topic_counts = dict(busiest)
-            self.topic_counts[topic] = self.topic_counts.get(topic, 0) + 1
 
     def _count_out(self, commit: _Commit) -> None:
         self.waiting -= len(commit.updates)

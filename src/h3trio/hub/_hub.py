@@ -4,9 +4,10 @@
                                               ▲
     subscribe ─▶ Replay ──────────────────────┘  (from its cursor, then ready)
 
-The hub owns two tasks, the sweep and the committer, and one more if records have an age limit. An
-error in one of them is logged and counted, and the task runs again. A subscription is run by the
-task that called `subscribe`, which sleeps while the sweep does the work.
+The hub owns two tasks, the sweep and the committer, and one more if records have an age limit. If
+several hubs share the history, records come to each by its follower, a task too, whoever published
+them. An error in one of them is logged and counted, and the task runs again. A subscription is run
+by the task that called `subscribe`, which sleeps while the sweep does the work.
 
 Values are checked once, where they enter: an `Update` by its constructor, topics of a subscription
 and the limits of this hub by `_checks`.
@@ -36,6 +37,7 @@ from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
 from ._history.errors import HistoryError
 from ._history.memory import MemoryHistory
+from ._inflow import Inflow
 from ._settings import HubSettings
 from ._snapshots import Snapshots
 
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from ._fanout.channel import EventChannel
     from ._fanout.subscription import Policy, Subscription
     from ._history.history import History
-    from ._history.selection import TopicMatcher
+    from ._history.selection import Selection, TopicMatcher
     from ._snapshots import HubStatistics, TopicStatistics
 
     _Asked: TypeAlias = tuple[str | None, int | str | None]
@@ -85,14 +87,21 @@ class Hub:
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)
-        self._committer = Committer(
+        self._subscribers: dict[FrameSink, Subscriber] = {}
+        self._inflow = Inflow(
             self._history,
             self._feeds,
+            self._replay,
+            self._subscribers.values(),
+            timeout=limits.follow_timeout,
+        )
+        self._committer = Committer(
+            self._history,
+            self._inflow,
             max_waiting=limits.max_waiting,
             max_waiting_bytes=limits.max_waiting_bytes,
         )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
-        self._subscribers: dict[FrameSink, Subscriber] = {}
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self._stack = AsyncExitStack()
         self._running = False
@@ -138,6 +147,8 @@ class Hub:
                 self._committer.open()
                 self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
                 self._own(nursery, self._committer.run, "committer")
+                if self._history.is_shared:
+                    self._own(nursery, self._follow, "follower")
                 if self._history.max_age is not None:
                     self._own(nursery, partial(self._trim, self._history.max_age), "trim")
                 yield
@@ -145,6 +156,7 @@ class Hub:
         finally:
             self._running = False
             self._committer.close()
+            self._inflow.close()
             for subscriber in list(self._subscribers.values()):
                 subscriber.end(EndReason.CLOSED)
 
@@ -166,6 +178,9 @@ class Hub:
             after_error=after_error,
         )
         nursery.start_soon(task, name=f"h3trio hub {name}")
+
+    async def _follow(self) -> None:
+        await self._history.follow(self._inflow.deliver, self._inflow.lose)
 
     async def _trim(self, max_age: float) -> None:
         low, high = _TRIM_SECONDS
@@ -241,14 +256,20 @@ class Hub:
 
         For who looks at the history now and then, and not when nothing is new.
         """
-        await self._committer.published_lot.park()
+        await self._inflow.published_lot.park()
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
+        if self._history.is_shared:
+            count = await self._history.purge(topic)
+            await self._inflow.catch_up("purge")
+            return count
+        before = self._history.log.head
         try:
             return await self._history.purge(topic)
         finally:
             # If it was cut short, a part is removed.
+            self._history.gaps.note_purge(topic, before)
             self._replay.forget_pages()
 
     # -- subscribing
@@ -282,9 +303,7 @@ class Hub:
         selection, allowed = select(self._settings, topics, allow)
         first = check_first(first)
         await trio.lowlevel.checkpoint()
-        return await self._replay.locate(
-            selection, allowed, last_event_id=last_event_id, first=first
-        )
+        return await self._locate(selection, allowed, (last_event_id, first))
 
     async def subscribe(
         self,
@@ -375,13 +394,23 @@ class Hub:
         if isinstance(asked, Start):
             start = asked
         else:
-            selection, allowed = subscriber.selection, subscriber.allow
-            last_event_id, first = asked
-            start = await self._replay.locate(
-                selection, allowed, last_event_id=last_event_id, first=first
-            )
+            start = await self._locate(subscriber.selection, subscriber.allow, asked)
         retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
         await self._replay.begin(subscriber, start, retry=retry)
+        return start
+
+    async def _locate(self, selection: Selection, allow: Selection, asked: _Asked) -> Start:
+        """Find the start; an id that isn't known may be newer than what this hub has followed."""
+        last_event_id, first = asked
+        locate = partial(
+            self._replay.locate, selection, allow, last_event_id=last_event_id, first=first
+        )
+        start = await locate()
+        if start.unknown and self._history.is_shared:
+            if not await self._inflow.catch_up("locate"):
+                self._committer.check_open()
+                raise HistoryError("this hub lags behind its store: the id isn't known here yet")
+            start = await locate()
         return start
 
     async def _serve(

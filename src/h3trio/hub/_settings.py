@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final, final
 
-_MAY_BE_ZERO: Final = frozenset({"flush_interval", "reconnect_delay"})
+_MAY_BE_ZERO: Final = frozenset({"flush_interval", "follow_timeout", "reconnect_delay"})
 
 
 @final
@@ -50,6 +50,11 @@ class HubSettings:
     """Seconds for which a record that finds the sweep idle waits for others, to go with them in one
     send. 0 is off: under load batches form by themselves. With 0.01 a steady trickle costs fewer
     sends, and each event comes up to 10 ms later."""
+
+    follow_timeout: float = 5.0
+    """Seconds for which a publish, or a subscriber's id that isn't known here yet, waits until this
+    hub has followed a history that it shares with others: longer than a follower lags that works,
+    shorter than clients wait for an answer."""
 
     reconnect_delay: float = 2.0
     """Seconds after which clients reconnect: the `retry:` that opens a stream is half to one and a

@@ -40,7 +40,7 @@ class HubStatistics:
     """A snapshot of one hub; totals count since it was made."""
 
     published: int
-    """Updates stored in total."""
+    """Updates put into its log in total; of a history that hubs share, those of all of them."""
     delivered: int
     """Events given to subscribers, live or replayed: an event counts once for each of them."""
     delivered_bytes: int
@@ -59,6 +59,9 @@ class HubStatistics:
     """Events given that way; they are among `delivered`."""
     resets: int
     """Gaps told in total."""
+    follow_timeouts: Mapping[str, int]
+    """Waits for the follower of a history that several hubs share which ended without it, after
+    `HubSettings.follow_timeout`, by what waited: `publish`, `locate`, `purge`."""
     kicked: int
     """Subscriptions ended by `kick` in total."""
     ended: Mapping[str, int]
@@ -115,9 +118,10 @@ class Snapshots:
     def statistics(self, subscribers: int) -> HubStatistics:
         """Return the statistics of the hub as a whole, at a bounded cost."""
         fanout, replay, committer = self._feeds.state, self._replay, self._committer
-        counts, selected = committer.topic_counts, self._feeds.topics
+        inflow = committer.inflow
+        counts, selected = inflow.topic_counts, self._feeds.topics
         return HubStatistics(
-            published=committer.published,
+            published=inflow.published,
             delivered=fanout.delivered + replay.replayed_events,
             delivered_bytes=fanout.delivered_bytes + replay.replayed_bytes,
             subscribers=subscribers,
@@ -127,6 +131,7 @@ class Snapshots:
             replays=replay.replays,
             replayed_events=replay.replayed_events,
             resets=replay.resets,
+            follow_timeouts=MappingProxyType(dict(inflow.timeouts)),
             kicked=self.kicked,
             ended=MappingProxyType(dict(self._ended)),
             topics=len(selected) + sum(topic not in selected for topic in counts),
@@ -139,7 +144,7 @@ class Snapshots:
 
     def topics(self, limit: int) -> tuple[TopicStatistics, ...]:
         """Return the busiest topics: the most events, then the most subscribers."""
-        counts, selected = self._committer.topic_counts, self._feeds.topics
+        counts, selected = self._committer.inflow.topic_counts, self._feeds.topics
 
         def weight(topic: str) -> tuple[int, int]:
             feeds = selected.get(topic, ())
@@ -158,7 +163,7 @@ class Snapshots:
 
     def _candidates(self, limit: int) -> list[str]:
         """List topics that hold the busiest, with a bounded number of those that tie."""
-        counts = self._committer.topic_counts
+        counts = self._committer.inflow.topic_counts
         tied: Iterator[str]
         # A topic with an event outranks those without: these count only if there are too few.
         if len(counts) < limit:

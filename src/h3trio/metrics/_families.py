@@ -116,6 +116,12 @@ HUB: Final = {
         "replayed_events", Kind.COUNTER, "Events given from the log; delivered ones too."
     ),
     "resets": Family("resets", Kind.COUNTER, "Gaps told to subscribers."),
+    "follow_timeouts": Family(
+        "follow_timeouts",
+        Kind.LABELLED,
+        "Waits that ended before this hub had followed the store that it shares, by what waited.",
+        "wait",
+    ),
     "kicked": Family("kicks", Kind.COUNTER, "Subscriptions ended by the application."),
     "ended": Family("subscriptions_ended", Kind.LABELLED, "Subscriptions ended, by why.", "reason"),
     "topics": Family(

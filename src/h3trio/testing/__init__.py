@@ -1,4 +1,4 @@
-"""The test kit for programs that use h3trio: a client in memory, and suites for interfaces.
+"""The test kit for programs that use h3trio: a client and a shared store in memory, and suites.
 
 Nothing else imports it, and it needs nothing but h3trio itself.
 """
@@ -10,6 +10,8 @@ from ._client import Client as Client
 from ._client import Ending as Ending
 from ._client import FramingError as FramingError
 from ._client import connect as connect
+from ._shared_memory import SharedMemoryHistory as SharedMemoryHistory
+from ._shared_memory import SharedMemoryStore as SharedMemoryStore
 
 _own(globals(), __name__)
 del _own

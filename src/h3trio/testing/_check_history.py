@@ -1,7 +1,7 @@
 """`check_history`: the suite of checks for any implementation of `History`.
 
-Each check gets a history of its own, and uses it as a hub does. A broken rule raises
-`AssertionError` with the rule and what was seen.
+Each check gets a history of its own, and uses it as a hub does: one that several hubs share with
+its follower. A broken rule raises `AssertionError` with the rule and what was seen.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.selection import NOTHING, Selection
 
 from ._check_ids import ID_CHECKS
+from ._check_sharing import hubs_share_one_log
 from ._drive_history import (
     ALL,
     AMPLE,
+    Followed,
     Suffix,
+    driven,
     expect,
     fields_of,
     fill,
@@ -43,6 +46,7 @@ async def check_history(
     *,
     make_small: Callable[[int], History] | None = None,
     reopen: Callable[[History], History] | None = None,
+    share: Callable[[History], History] | None = None,
 ) -> None:
     """Run every check against an implementation of `h3trio.hub.History`.
 
@@ -52,22 +56,26 @@ async def check_history(
             isn't checked.
         reopen: gets a closed history and makes one with the same store, for histories that outlive
             their process. Without it, that isn't checked.
+        share: gets an open history that `is_shared`, and makes another one with the same store.
+            Without it, what two hubs see of each other isn't checked.
 
     Raises:
         AssertionError: a rule is broken.
     """
     for check in CHECKS:
-        async with make_history() as history:
+        async with driven(make_history()) as history:
             await check(history)
     await _closed_takes_nothing(make_history())
     if make_small is not None:
-        async with make_small(_SMALL) as history:
+        async with driven(make_small(_SMALL)) as history:
             await _oldest_go_first(history)
-        async with make_small(_SMALL) as history:
+        async with driven(make_small(_SMALL)) as history:
             await _keys_and_ids_go_with_their_record(history)
     if reopen is not None:
         await _everything_outlives_closing(make_history(), reopen)
         await _no_id_is_given_twice(make_history(), reopen)
+    if share is not None:
+        await hubs_share_one_log(make_history, share)
 
 
 # -- the rules
@@ -122,6 +130,8 @@ def _check_record(history: History, record: Record, asked: Update) -> None:
 async def _append_leaves_the_log_alone(history: History) -> None:
     await fill(history, 2)
     head = history.log.head
+    if isinstance(history, Followed):
+        return
     (appended,) = await history.append([update("third")])
     expect(history.log.head == head, "`append` doesn't touch `log`", history.log.head)
     read = positions(await read_all(history))
@@ -196,10 +206,10 @@ async def _purging_removes_and_leaves_gaps(history: History) -> None:
     expect(gaps.has_gap(Selection(["b"]), cursor - 1), "under its other topics too", gaps)
     expect(not gaps.has_gap(Selection(["c"]), 0), "who wanted something else has none", gaps)
     expect(not gaps.has_gap(Selection(["a"]), cursor), "nor has who saw it", gaps)
-    expect(history.log.head == cursor, "positions don't go back", history.log.head)
+    expect(history.log.head >= cursor, "positions don't go back", history.log.head)
     statistics = history.statistics()
     seen = (statistics.events, statistics.topics, statistics.newest, statistics.trimmed)
-    expect(seen == (6, 2, cursor, 4), "statistics() agrees", statistics)
+    expect(seen == (6, 2, history.log.head, 4), "statistics() agrees", statistics)
     (after,) = await publish(history, update("after"))
     expect(after.id != shared.id, "ids of purged records aren't given again", after)
 
@@ -255,8 +265,8 @@ CHECKS: Final[tuple[Callable[[History], Awaitable[None]], ...]] = (
 
 
 async def _closed_takes_nothing(history: History) -> None:
-    async with history:
-        await publish(history, update("1"))
+    async with driven(history) as opened:
+        await publish(opened, update("1"))
     try:
         await history.append([update("2")])
     except trio.ClosedResourceError:
@@ -299,9 +309,9 @@ async def _keys_and_ids_go_with_their_record(history: History) -> None:
 
 
 async def _everything_outlives_closing(
-    history: History, reopen: Callable[[History], History]
+    first: History, reopen: Callable[[History], History]
 ) -> None:
-    async with history:
+    async with driven(first) as history:
         await fill(history, 5, "a", "b")
         own_update = update("own", id="x", dedup="k", private=True)
         (own,) = await publish(history, own_update)
@@ -311,7 +321,7 @@ async def _everything_outlives_closing(
         await history.purge("secret")
         cursor, head = history.epochs.format(history.log.head), history.log.head
     expect(removed == 1, "purging says how many records went", removed)
-    async with reopen(history) as second:
+    async with driven(reopen(first)) as second:
         expect(second.log.head == head, "the head is where it was", second.log.head)
         again = await read_all(second)
         same = [fields_of(r) for r in again] == [fields_of(r) for r in records]
@@ -337,12 +347,13 @@ async def _everything_outlives_closing(
         expect(new.position > head, "positions go on", new)
 
 
-async def _no_id_is_given_twice(history: History, reopen: Callable[[History], History]) -> None:
+async def _no_id_is_given_twice(first: History, reopen: Callable[[History], History]) -> None:
     given: dict[str, int] = {}
     epochs: list[str] = []
     future = ""
+    opened = first
     for number in range(1, 5):
-        async with history:
+        async with driven(opened) as history:
             given |= {record.id: record.position for record in await fill(history, 3)}
             expect(len(given) == 3 * number, "ids are given once", given)
             head = history.log.head
@@ -352,6 +363,8 @@ async def _no_id_is_given_twice(history: History, reopen: Callable[[History], Hi
             position = history.epochs.resolve(future, head)
             expect(position is None, "an id that was never given is unknown", (future, position))
             epochs.append(history.epochs.current)
-            future = history.epochs.format(head + 1)
-        history = reopen(history)
-    expect(len(set(epochs)) == len(epochs), "each time it is opened a new epoch begins", epochs)
+            future = history.epochs.format(head + 9)
+        opened = reopen(opened)
+    count = 1 if first.is_shared else len(epochs)
+    rule = "a new epoch begins each time it is opened, but not if its store goes on meanwhile"
+    expect(len(set(epochs)) == count, rule, epochs)

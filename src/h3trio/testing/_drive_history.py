@@ -1,24 +1,36 @@
 """A history, used as a hub does: helpers of the rules that `check_history` holds it against.
 
-Records that `append` returns are put into `log` at once. Every page that is read is held against
-the rules of pages.
+Records that `append` returns are put into `log` at once. If several hubs share the store, its
+follower runs, what it delivers is put into `log`, and publishing waits for that. Every page that is
+read is held against the rules of pages.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
+import trio
+
+from h3trio._nursery import OwnedNursery
 from h3trio._wire.event import SSEEvent
-from h3trio.hub._history.record import Update
+from h3trio.hub._history.history import History
+from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from h3trio.hub._history.history import History
-    from h3trio.hub._history.record import Appended, Page, Record
+    from h3trio.hub._history.epochs import Epochs
+    from h3trio.hub._history.gaps import Gaps
+    from h3trio.hub._history.history import HistoryStatistics
+    from h3trio.hub._history.log import Log
+    from h3trio.hub._history.record import Page, Record
+
+_PATIENCE: Final = 10.0
+"""Seconds for which a follower is waited for."""
 
 AMPLE: Final = 1_000_000
 ALL: Final = Selection([EVERYTHING])
@@ -52,9 +64,124 @@ def update(
     return Update(event=event, topics=topics or ("a",), private=private, dedup=dedup)
 
 
+@final
+class Followed(History):
+    """A history that several hubs share, with its follower, as if it were of one hub."""
+
+    is_shared = True
+
+    def __init__(self, shared: History) -> None:
+        self.shared = shared
+        self.durability = shared.durability
+        self.max_age = shared.max_age
+        self._delivered: dict[str, Record] = {}
+        self._moved = trio.lowlevel.ParkingLot()
+
+    @property
+    def log(self) -> Log:  # type: ignore[override]  # opening may make another
+        return self.shared.log
+
+    @property
+    def gaps(self) -> Gaps:  # type: ignore[override]  # as above
+        return self.shared.gaps
+
+    @property
+    def epochs(self) -> Epochs:  # type: ignore[override]  # as above
+        return self.shared.epochs
+
+    async def open(self) -> None:
+        await self.shared.open()
+
+    async def aclose(self) -> None:
+        await self.shared.aclose()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        await self.shared.follow(self._deliver, self._lose)
+
+    def _deliver(self, records: Sequence[Record], head: int) -> None:
+        for record in records:
+            expect(record.position > self.log.head, "the log is followed in order", record)
+            self.log.append(record)
+            self._delivered[self.epochs.format(record.position)] = record
+        expect(head >= self.log.head, "records are not beyond the head that comes with them", head)
+        self.log.head = head
+        self._moved.unpark_all()
+
+    def _lose(self, position: int) -> None:
+        raise AssertionError(f"nothing was lost; seen: the past ends at {position}")
+
+    async def wait_for(self, cursor: str) -> None:
+        """Wait until the follower has passed a cursor."""
+        with trio.move_on_after(_PATIENCE) as scope:
+            while self.epochs.resolve(cursor, self.log.head) is None:
+                await self._moved.park()
+        in_time = not scope.cancelled_caught
+        expect(in_time, f"what is stored is followed within {_PATIENCE} s", cursor)
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append, and wait for the records."""
+        answers: list[Appended] = []
+        for answer in await self.shared.append(updates):
+            expect(answer.record is None, "`append` answers ids only, if it is shared", answer)
+            known = bool(answer.cursor) == (answer.error is None)
+            expect(known, "what is stored has a cursor, what is refused has none", answer)
+            if answer.cursor:
+                await self.wait_for(answer.cursor)
+            # A repetition's cursor may be anybody's, but its id is that of the first.
+            record = self._delivered.pop(answer.cursor, None)
+            same = record is not None and record.id == answer.id
+            answers.append(Appended(answer.id, record if same else None, answer.error))
+        return answers
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        return await self.shared.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        return await self.shared.find(id, selection=selection, allow=allow)
+
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        return await self.shared.position_before_last(count, selection=selection, allow=allow)
+
+    async def purge(self, topic: str) -> int:
+        removed = await self.shared.purge(topic)
+        await self.wait_for(await self.shared.head())
+        return removed
+
+    async def trim(self) -> int:
+        return await self.shared.trim()
+
+    async def head(self) -> str:
+        return await self.shared.head()
+
+    def statistics(self) -> HistoryStatistics:
+        return self.shared.statistics()
+
+
+@asynccontextmanager
+async def driven(history: History) -> AsyncGenerator[History]:
+    """Open a history; if it is shared, follow it for as long as it is used."""
+    if not history.is_shared:
+        async with history:
+            yield history
+        return
+    followed = Followed(history)
+    async with followed, OwnedNursery() as nursery:
+        nursery.start_soon(followed.run, name="h3trio check_history follower")
+        yield followed
+
+
 async def publish(history: History, *updates: Update) -> list[Appended]:
     """Append as a hub does."""
     appended = await history.append(updates)
+    if isinstance(history, Followed):
+        return appended
     for answer in appended:
         if answer.record is not None:
             history.log.append(answer.record)

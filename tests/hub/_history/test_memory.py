@@ -35,7 +35,7 @@ class Clock:
 def put(history: MemoryHistory, *topics: str, dedup: str | None = None) -> str:
     """Publish one event as a hub does; return its id."""
     update = Update(event=SSEEvent("x" * 20), topics=topics or ("a",), dedup=dedup)
-    ((id, record, _error),) = history.append_nowait([update])
+    ((id, record, *_rest),) = history.append_nowait([update])
     if record is not None:
         history.log.append(record)
     return id

@@ -89,7 +89,7 @@ def update(
 async def put(history: SQLiteHistory, *updates: Update) -> list[Appended]:
     """Append as a hub does."""
     appended = await history.append(updates)
-    for _id, record, _error in appended:
+    for _id, record, *_rest in appended:
         if record is not None:
             history.log.append(record)
     return appended
@@ -179,7 +179,7 @@ async def test_positions_go_on_after_the_last_records_were_purged(
         await first.purge("a")
     async with history() as again:
         assert (again.log.head, again.log.floor) == (3, 0)
-        ((id, record, _error),) = await put(again, update())
+        ((id, record, *_rest),) = await put(again, update())
         assert record is not None
         assert record.position == 4
         assert again.epochs.resolve(id, again.log.head) == 4
@@ -193,11 +193,11 @@ async def test_a_restored_copy_knows_no_later_ids(
         await fill(first, 3)
     shutil.copy(tmp_path / "hub.db", tmp_path / "copy.db")
     async with history() as first:
-        lost = [id for id, _record, _error in await put(first, update(), update())]
+        lost = [id for id, _record, *_rest in await put(first, update(), update())]
         kept = first.epochs.format(3)
     shutil.copy(tmp_path / "copy.db", tmp_path / "hub.db")
     async with history() as restored:
-        new = [id for id, _record, _error in await put(restored, update(), update())]
+        new = [id for id, _record, *_rest in await put(restored, update(), update())]
         head = restored.log.head
         assert [restored.epochs.resolve(id, head) for id in new] == [4, 5]
         assert [restored.epochs.resolve(id, head) for id in lost] == [None, None]
@@ -316,7 +316,7 @@ async def test_purging_takes_what_is_in_the_log(history: Callable[..., SQLiteHis
     async with history() as one:
         count = MAX_REMOVED_RECORDS + 1
         await fill(one, 2 * count, "a", "b")
-        ((_id, coming, _error),) = await one.append([update("a")])
+        ((_id, coming, *_rest),) = await one.append([update("a")])
         assert await one.purge("a") == count
         assert coming is not None
         one.log.append(coming)
@@ -506,7 +506,7 @@ async def test_an_append_that_has_begun_finishes(history: Callable[..., SQLiteHi
             while not one._writer_threads.borrowed_tokens:  # noqa: SLF001 - nothing public says it
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        (((_id, record, _error),),) = answers
+        (((_id, record, *_rest),),) = answers
         assert isinstance(record, Record)
         one.log.append(record)
         await fill(one, 1)

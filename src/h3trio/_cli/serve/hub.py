@@ -46,6 +46,8 @@ def add_arguments(parser: Options) -> None:
         parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
         what = "how long an event waits for others to go with it in one send"
         parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
+        what = "how long a publish or an unknown id waits for the hub to follow a shared store"
+        parser.add_option("--follow-timeout", default=5.0, type=duration_or_zero, help=what)
         what = "open streams with an event that has their cursor: auto, for browsers, on or off"
         parser.add_option("--cursor", default="auto", type=one_of("auto", "on", "off"), help=what)
     with parser.group("the hub: who may do what"):
@@ -152,6 +154,7 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
     limits = access.limits.hub_settings(
         max_event_bytes=settings.max_event_bytes,
         flush_interval=arguments.flush_interval,
+        follow_timeout=arguments.follow_timeout,
         reconnect_delay=settings.reconnect_delay,
     )
     hub = Hub(history, settings=limits)

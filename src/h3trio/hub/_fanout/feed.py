@@ -78,6 +78,8 @@ class Subscriber:
     """The newest removed position that its client was told of."""
     last_id: int = 0
     """On the way from its start: the position of the last id that its client was sent."""
+    has_lost: bool = False
+    """Whether the store lost something that its client was sent, of which it has yet to be told."""
     wants_cursor: bool = False
     """Whether its client reads no headers, and is sent cursors as events."""
     truncated: bool = False
@@ -168,6 +170,14 @@ class FanoutState:
     """Bytes of their frames."""
     passes: Histogram = field(default_factory=Histogram)
     """Seconds from a pass's begin to its end; of single feeds in a row, their mean."""
+
+    def cut(self, position: int) -> None:
+        """Forget what was behind a position: other records will have their places."""
+        self.head = min(self.head, position)
+        self.single = self._records = ()
+        self._batch = None
+        self._single.clear()
+        self._single_bytes = 0
 
     def count(self, batch: Batch, given: int) -> None:
         """Count a batch that some subscribers took, `given` of them."""

@@ -125,6 +125,12 @@ class Feeds:
             feed.release()
             feed.dirty = False
 
+    def cut(self, position: int) -> None:
+        """Give all back, and forget what was behind a position: the store has lost it."""
+        self.release()
+        self.state.cut(position)
+        self._steps.clear()
+
     def _selected(self, topics: tuple[str, ...]) -> Collection[Feed]:
         if len(topics) == 1:
             topic = topics[0]

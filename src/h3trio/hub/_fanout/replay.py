@@ -9,6 +9,9 @@ A gap is found by the newest removed position of each topic. A client that has o
 fell behind while it was connected. Who comes back with the id of a `reset` isn't told of the same
 gap again, so that id isn't below the newest removed position, though records that are left may be.
 
+If a store that several hubs share loses what was last in it, those who were sent some of that are
+told, and go on behind what is left: other events will have those positions.
+
 Who asked for the oldest, or the last so many, without an id has lost nothing: the head of its
 stream says that the beginning is gone, and `reset`, on which pages reload, doesn't.
 """
@@ -78,6 +81,8 @@ class Replay:
         self._page_bytes = 0
         self._purges = 0
         """Times that pages were forgotten: one read before the last time isn't kept."""
+        self._losses = 0
+        """Times that something was lost: a page read before the last time isn't sent."""
         self.resets = 0
         """Gaps told in total."""
         self.replays = 0
@@ -93,6 +98,11 @@ class Replay:
         self._page_bytes = 0
         self._purges += 1
 
+    def cut(self) -> None:
+        """Forget all pages, those that are being read too, as the store has lost some records."""
+        self.forget_pages()
+        self._losses += 1
+
     # -- where a subscription starts
 
     async def locate(
@@ -107,11 +117,14 @@ class Replay:
         await self._history.gaps.learn(topics, allow)
         # Before the store is asked: what is removed meanwhile is a gap.
         gap_seen = self._history.gaps.newest(topics, allow)
-        position, unknown, truncated = self._history.log.head, False, False
+        position, truncated = self._history.log.head, False
+        unknown = lost = False
         if last_event_id is not None:
             first, gap_seen = None, 0
-            if (found := await self._find(last_event_id, topics, allow)) is None:
-                unknown = True
+            found = await self._find(last_event_id, topics, allow)
+            if found is None:
+                found = self._history.epochs.last_kept(last_event_id)
+                unknown, lost = found is None, found is not None
             position = found or 0
         elif first is None or first == "newest":
             first = None
@@ -131,6 +144,7 @@ class Replay:
             last_event_id=last_event_id,
             first=first,
             unknown=unknown,
+            lost=lost,
             gap_seen=gap_seen,
         )
 
@@ -168,9 +182,13 @@ class Replay:
         subscriber.position, subscriber.gap_seen = start.position, start.gap_seen
         subscriber.truncated = start.truncated
         subscriber.last_id = start.position
-        subscriber.is_placed = True
+        subscriber.has_lost, subscriber.is_placed = start.lost, True
+        left = self._history.epochs.last_kept(start.cursor)
+        if left is not None:  # lost since it was found
+            subscriber.position, subscriber.has_lost = left, True
+        has_reset = start.unknown or subscriber.has_lost
         # A cursor in front of a `reset` would, to a client that drops between them, hide it.
-        if subscriber.wants_cursor and not start.unknown and start.cursor != start.last_event_id:
+        if subscriber.wants_cursor and not has_reset and start.cursor != start.last_event_id:
             await self._give_cursor(subscriber, retry=retry)
         else:
             await self._give(subscriber, b"retry: %d\n" % retry)
@@ -205,23 +223,21 @@ class Replay:
         """
         has_given = False
         skips_from: int | None = None
+        asked = None if start is None else start.last_event_id
         while True:
-            # Also the checkpoint that lets others run between two pages.
-            await subscriber.sink.flush()
-            await self._history.gaps.learn(subscriber.selection, subscriber.allow)
-            prepared = await self._prepare(subscriber)
+            prepared, losses = await self._next(subscriber, asked), self._losses
             # Not before: records may be removed while a store reads.
             newest = self._newest_removed(subscriber)
             if newest > subscriber.position and newest > subscriber.gap_seen:
                 if start is None:
                     return False
                 if has_given or not await self._has_what_was_told(start):
-                    await self._tell_reset(subscriber, "trimmed", start.last_event_id)
+                    await self._tell_reset(subscriber, "trimmed", asked)
                     continue
                 subscriber.gap_seen = newest
                 # Others ran since the page was read. It is sent if it reaches beyond what is gone,
                 # or a history that removes quickly would leave no time to send any.
-                if prepared.batch is None or newest > prepared.last:
+                if prepared.batch is None or newest > prepared.last or losses != self._losses:
                     continue
             if prepared.batch is None and not prepared.more:
                 subscriber.position = prepared.last
@@ -237,6 +253,21 @@ class Replay:
                     has_given = True
                     self.replayed_events += prepared.batch.count
                     self.replayed_bytes += len(prepared.batch.payload)
+
+    async def _next(self, subscriber: Subscriber, asked: str | None) -> _Prepared:
+        """Return the next page; if the store has lost what was sent, tell that first."""
+        while True:
+            # Also the checkpoint that lets others run between two pages.
+            await subscriber.sink.flush()
+            if subscriber.has_lost:
+                subscriber.has_lost = False
+                await self._tell_reset(subscriber, "lost", asked)
+                continue
+            losses = self._losses
+            await self._history.gaps.learn(subscriber.selection, subscriber.allow)
+            prepared = await self._prepare(subscriber)
+            if losses == self._losses:
+                return prepared
 
     def _skip(
         self, subscriber: Subscriber, skips_from: int | None, prepared: _Prepared

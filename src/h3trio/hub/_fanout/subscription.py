@@ -59,6 +59,9 @@ class Start:
     decided."""
     unknown: bool
     """Whether the id that was asked for isn't known: the stream begins with a `reset`."""
+    lost: bool
+    """Whether the id that was asked for is of an event that the store has lost: the stream begins
+    behind what is left in front of it, with a `reset`."""
     gap_seen: int
     """The newest removed position that isn't told, as nobody asked for what was before it."""
 

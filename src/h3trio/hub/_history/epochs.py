@@ -1,10 +1,13 @@
 """`Epochs`: the table that tells whether an id of the hub's own is still good.
 
-Such an id is `<epoch>-<position>`. Each time a history is opened a new epoch begins, with a
-random name, and the table keeps the position at which each began. An id is good only if its
+Such an id is `<epoch>-<position>`. A new epoch, with a random name, begins when the past of a
+store may differ from what was seen of it: each time a file is opened, as nobody may have watched
+it; for a store that several hubs share when that says so, as it was started again, or another
+server took its place. The table keeps the position at which each began. An id is good only if its
 position lies in its epoch's range. So no id is given twice, even if the newest records were lost
-or an old copy of the store was put back: what comes then is of another epoch, and ids of
-positions that the old epoch no longer reaches are unknown.
+or an old copy of the store was put back: what comes then is of another epoch. Ids of positions
+that the old epoch no longer reaches are of records that were lost; the table tells where what is
+left of them ends.
 
 The range of an epoch starts one below its first record. That position is the cursor of a client
 which connected before anything was published in it.
@@ -109,6 +112,34 @@ class Epochs:
         self._set(known)
         return name
 
+    def learn(self, known: Iterable[tuple[str, int]]) -> int | None:
+        """Take over the table of a store that several hubs share.
+
+        Return the position up to which the past is what it was; `None` if all of it is.
+        """
+        theirs, ours = list(known), self._known
+        first = dict(theirs)
+        # Both tables may have forgotten some. An epoch has its name from nobody else, so the last
+        # that both know is one and the same, up to where the next begins in either.
+        common = next((name for name, _first in reversed(ours) if name in first), None)
+        ends = [following for table in (ours, theirs) for following in _behind(table, common)]
+        self._set(theirs)
+        if not ends or not ours:
+            return None
+        return min(ends) - 1
+
+    def last_kept(self, id: str) -> int | None:
+        """Return the last position that is kept of an id's epoch, if that ends before the id.
+
+        Such an id was given, and its record lost: whoever has it has all up to there.
+        """
+        found = _OWN.fullmatch(id)
+        number = None if found is None else self._number.get(found[1])
+        if found is None or number is None or number + 1 == len(self._known):
+            return None
+        last = self._known[number + 1][1] - 1
+        return last if int(found[2]) > last else None
+
     def format(self, position: int) -> str:
         """Return the id of a position, or of the cursor at it: good for `resolve` later."""
         # Below the first epoch that is known no id is good, and this one is as bad as any.
@@ -130,3 +161,10 @@ class Epochs:
 def _random_name() -> str:
     rest = "".join(secrets.choice(_ALPHABET) for _ in range(_NAME_LENGTH - 1))
     return secrets.choice(_LETTERS) + rest
+
+
+def _behind(table: list[tuple[str, int]], name: str | None) -> list[int]:
+    """Return the first position of the epoch that follows a named one, if there is one."""
+    names = [one for one, _first in table]
+    index = 0 if name is None else names.index(name) + 1
+    return [first for _name, first in table[index : index + 1]]

@@ -17,6 +17,8 @@ one is possible for cursors older than the floor only.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import takewhile
+from operator import itemgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
@@ -32,6 +34,9 @@ MAX_TOPICS: Final = 65_536
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Memory of either: names may be long, and many."""
+
+MAX_PURGES: Final = 1000
+"""Purged topics that are remembered as such; their positions are in the tables too."""
 
 _TOPIC_BYTES: Final = 300
 """Memory of a mark, and of a place in the index, without the names."""
@@ -50,6 +55,17 @@ _Noted: TypeAlias = tuple[int, int]
 
 # A topic, or several: of most records there is one, and there may be many marks.
 _Topics: TypeAlias = str | tuple[str, ...]
+
+
+@final
+class Mark(NamedTuple):
+    """A removal, as one table tells another of it."""
+
+    topics: tuple[str, ...]
+    """One that lost public records, or all topics that a private one had."""
+    position: int
+    """The newest that was removed."""
+    private: bool
 
 
 class _Answer(NamedTuple):
@@ -81,9 +97,10 @@ class Gaps:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self.serial: int = 0
-        """The number of notes so far."""
+        """The number of notes so far: what came since is told by it."""
         self._public = _Marks(floor, max_topics, max_bytes)
         self._private = _Marks(private_floor, max_topics, max_bytes)
+        self._purged: OrderedDict[str, _Noted] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Gaps: {self._public!r}, private {self._private!r}>"
@@ -107,6 +124,52 @@ class Gaps:
         """Note that a private record was removed; it had these topics."""
         self.serial += 1
         self._private.note(topics[0] if len(topics) == 1 else topics, position, self.serial)
+
+    def note_purge(self, topic: str, position: int) -> None:
+        """Note that all records of a topic up to a position were removed, as somebody asked."""
+        self.serial += 1
+        self._purged[topic] = (position, self.serial)
+        self._purged.move_to_end(topic)
+        if len(self._purged) > MAX_PURGES:
+            self._purged.popitem(last=False)
+
+    def purges_since(self, serial: int) -> list[tuple[str, int]]:
+        """Return the topics purged since then, and up to which position: the last 1,000 of them."""
+        newer = takewhile(lambda item: item[1][1] > serial, reversed(self._purged.items()))
+        return [(topic, position) for topic, (position, _serial) in newer][::-1]
+
+    def marks_since(self, serial: int) -> list[Mark]:
+        """Return what was noted since then, of each the newest, in the order of the notes."""
+        found: list[tuple[int, Mark]] = []
+        for table, private in ((self._public, False), (self._private, True)):
+            for topics, (position, noted) in reversed(table.marks.items()):
+                if noted <= serial:
+                    break
+                names = (topics,) if isinstance(topics, str) else topics
+                found.append((noted, Mark(names, position, private)))
+        return [mark for _serial, mark in sorted(found, key=itemgetter(0))]
+
+    def take_over(self, other: Gaps, serial: int) -> None:
+        """Note what another table noted since then, and its floors."""
+        for mark in other.marks_since(serial):
+            if mark.private:
+                self.note_private(mark.topics, mark.position)
+            else:
+                self.note(mark.topics[0], mark.position)
+        for topic, position in other.purges_since(serial):
+            self.note_purge(topic, position)
+        self.raise_floor(other.floor)
+        self.raise_private_floor(other.private_floor)
+
+    def cut(self, position: int) -> None:
+        """Note that the log ends at a position: what was behind it is of another past.
+
+        A topic of which something behind it was removed may have lost something before it too.
+        """
+        self._public.cut(position)
+        self._private.cut(position)
+        for topic, (noted, serial) in list(self._purged.items()):
+            self._purged[topic] = (min(noted, position), serial)
 
     def raise_floor(self, position: int) -> None:
         """Note that something up to a position was lost, of topics that nobody knows."""
@@ -204,6 +267,13 @@ class _Marks:
             shared.pop(topics, None)
             if not shared:
                 del self._shared[topic]
+
+    def cut(self, position: int) -> None:
+        self.floor, self.newest = min(self.floor, position), min(self.newest, position)
+        for topics, (noted, serial) in list(self.marks.items()):
+            self.marks[topics] = (min(noted, position), serial)
+        self._answers.clear()
+        self._answer_bytes = 0
 
     def raise_floor(self, position: int) -> None:
         self.floor = max(self.floor, position)

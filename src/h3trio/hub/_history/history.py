@@ -7,6 +7,9 @@ between.
 
 * `append` doesn't touch `log`: the hub does, in log order, and in the same step hands the records
   to its feeds.
+* If several hubs share the store, none of them knows by its own `append` what stands in front of
+  the new record. So that answers ids only, and all records, its own among them, come to a hub by
+  `follow`, its *follower*.
 * Records that retention removes are noted in `gaps`, private ones by `note_private`: by them, and
   per topic, a cursor is found to have a gap.
 """
@@ -20,12 +23,12 @@ from typing import TYPE_CHECKING, Literal, Self, final
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .epochs import Epochs
     from .gaps import Gaps
     from .log import Log
-    from .record import Appended, Page, Update
+    from .record import Appended, Page, Record, Update
     from .selection import Selection
 
 Durability = Literal["memory", "fast", "durable"]
@@ -56,16 +59,20 @@ class HistoryStatistics:
 class History(trio.abc.AsyncResource):
     """Keeps one log. An async context manager: open while a hub uses it."""
 
+    is_shared: bool = False
+    """Whether several hubs share the store: then `append` returns no record, and `follow` has them
+    all."""
     durability: Durability
     """How much an update survives once `append` has returned."""
     max_age: float | None
     """Seconds after which records are trimmed; `None` if age is no limit."""
     log: Log
-    """The newest part, in memory; the hub appends to it the records that `append` returned."""
+    """The newest part, in memory; the hub appends to it the records that `append` returned, or
+    those that `follow` delivers."""
     gaps: Gaps
     """The newest removed position of each topic, by which a gap is found."""
     epochs: Epochs
-    """The positions that ids of each opening may have."""
+    """The positions that ids of each epoch may have."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -73,7 +80,7 @@ class History(trio.abc.AsyncResource):
 
     @abstractmethod
     async def open(self) -> None:
-        """Load the newest part into `log`, and begin a new epoch.
+        """Load the newest part into `log`, and begin a new epoch unless the past is the same.
 
         Raises:
             HistoryError: the store can't be used; it is left as it was.
@@ -98,6 +105,10 @@ class History(trio.abc.AsyncResource):
         All are stored but for repetitions, and those that are refused for a reason of their own:
         a `dedup` key that came with another event for the same topics, in whatever order these
         are, is a `KeyReusedError`.
+
+        Whatever has to be one with the order of the log is decided in the store's own step: the
+        position and the id, repetitions, refusals. If the store `is_shared`, the answers have a
+        `cursor` and no record.
 
         Raises:
             HistoryFullError: there is no room; none was stored.
@@ -137,11 +148,48 @@ class History(trio.abc.AsyncResource):
 
     @abstractmethod
     async def purge(self, topic: str) -> int:
-        """Remove a topic's records, from `log` too; return how many."""
+        """Remove a topic's records, from `log` too; return how many.
+
+        If the store `is_shared` it is the follower that removes them from `log`, and the purge has
+        a place in the order: who followed up to the `head` behind it has removed them.
+        """
 
     @abstractmethod
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many. Other limits hold always."""
+
+    async def follow(
+        self,
+        deliver: Callable[[Sequence[Record], int], None],
+        lost: Callable[[int], None],
+    ) -> None:
+        """Deliver what the store gets, from the head of `log` on, until cancelled.
+
+        Of a history that `is_shared`; the hub runs it, and runs it again behind an error. It alone
+        changes `log`, `gaps` and `epochs` while it runs, without a checkpoint within these steps:
+
+        * `deliver(records, head)` gets the next records, in the order of the log, and the position
+          up to which they are all. The hub puts them into `log` and its feeds. There may be none,
+          as what was there is removed, or only `gaps` or `epochs` have changed.
+        * What is removed is noted in `gaps` and taken out of `log` before the records that stood
+          behind it are delivered. A purge is noted by `Gaps.note_purge` besides.
+        * `lost(position)` says that the past behind a position isn't the store's: it was lost, and
+          those positions are given again. `epochs` has the new table by then (`Epochs.learn`). The
+          hub lets `log` and `gaps` end there, and tells those who were sent more.
+
+        Raises:
+            HistoryError: the store can't be reached, or is damaged.
+        """
+        raise NotImplementedError
+
+    async def head(self) -> str:
+        """Return the cursor at the store's head: of a history that `is_shared`, as of now.
+
+        Raises:
+            HistoryError: the store can't be reached.
+        """
+        await trio.lowlevel.checkpoint()
+        return self.epochs.format(self.log.head)
 
     async def health(self) -> bool:
         """Return whether it is known that an update could be stored now.

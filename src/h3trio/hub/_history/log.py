@@ -84,17 +84,21 @@ class Log:
         self._retention = retention
         self._limits_topics = retention.limits_topics
         self._forget = forget
+        self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
+        self._quiet_first = quiet_first
         self.floor: int = floor
         """All that is kept behind this position is in here."""
         self.head: int = head
         """The last position that was given, whether its record is still here or not."""
+        self._clear()
+
+    def _clear(self) -> None:
         self._records: dict[int, Record] = {}
         self._index = _PositionIndex()
-        self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
         self._place_bytes = 0
         self._topics: dict[str, _PositionIndex] = {}
         # In the order of the last append. `OrderedDict`, as it gives up its first in constant time.
-        self._quiet: OrderedDict[str, None] | None = OrderedDict() if quiet_first else None
+        self._quiet: OrderedDict[str, None] | None = OrderedDict() if self._quiet_first else None
         # Publishers may use an id again, each in topics of their own.
         self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
 
@@ -103,6 +107,9 @@ class Log:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __contains__(self, position: int) -> bool:
+        return position in self._records
 
     def __iter__(self) -> Iterator[Record]:
         return (self._records[position] for position in self._after(self._index, 0))
@@ -166,6 +173,18 @@ class Log:
             if self._forget is not None:
                 self._forget(record)
         return record
+
+    def cut(self, position: int) -> None:
+        """Let the log end at a position: what is behind it was lost, and is no gap.
+
+        Made anew out of what is left, as the positions behind it will be given again.
+        """
+        left = [record for record in self if record.position <= position]
+        floor, self.head = min(self.floor, position), 0
+        self._clear()
+        for record in left:
+            self.append(record)
+        self.floor, self.head = floor, position
 
     def _first_to_go(self) -> int:
         """Choose the record that goes next, but not the newest."""

@@ -219,6 +219,9 @@ class Appended(NamedTuple):
     """`None` if nothing was stored."""
     error: Exception | None = None
     """The reason if the update was refused, for its publisher alone."""
+    cursor: str = ""
+    """Of a history that several hubs share: the cursor at which a hub has what was stored, in the
+    syntax of the hub's own ids; `""` if refused."""
 
 
 def answer_repetition(first: Record, update: Update) -> Appended:

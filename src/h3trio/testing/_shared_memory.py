@@ -1,0 +1,472 @@
+"""`SharedMemoryHistory`: a history that several hubs of one process share, to test what that means.
+
+`SharedMemoryStore` stands for a server, and each history for a connection to it with a follower of
+its own. Time and trouble are the test's: calls take as long as it says, on Trio's clock; a follower
+stands still; a connection is lost; a replica that lags takes the place of the store.
+
+It is the reference for shared stores. What the store does in one step is a function without a
+checkpoint, `_ask` is the way there and back, and `_take` is the whole of a follower.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+
+import trio
+
+from h3trio._limits import check_limit
+from h3trio._wire.event import SSEEvent
+from h3trio.hub._history.epochs import Epochs
+from h3trio.hub._history.errors import HistoryError, OutcomeUnknownError
+from h3trio.hub._history.gaps import Gaps
+from h3trio.hub._history.history import Durability, History, HistoryStatistics
+from h3trio.hub._history.log import Log
+from h3trio.hub._history.memory import MemoryHistory
+from h3trio.hub._history.record import Appended, Page, Update
+from h3trio.hub._history.retention import MIB, Retention
+from h3trio.hub._history.selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from h3trio.hub._history.record import Record
+
+_T = TypeVar("_T")
+
+_ALL: Final = Selection([EVERYTHING])
+_PAGE: Final = {"max_records": 100, "max_bytes": 1 * MIB}
+_PURGE: Final = Update(SSEEvent("purge"), ["purge"])
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Copy:
+    """The contents of a store, as they are copied to a replica."""
+
+    memory: MemoryHistory
+    run: int = 0
+    """The run in which its epoch began: another may have another past."""
+
+
+@final
+class _Connection:
+    """One connection of a history to the store."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self.has_news = True
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def wake(self, *, cut: bool = False) -> None:
+        self.has_news = True
+        self.is_cut = self.is_cut or cut
+        self._lot.unpark_all()
+
+    async def wait_for_news(self) -> None:
+        while not (self.has_news or self.is_cut):
+            await self._lot.park()
+        self.has_news = False
+
+    async def travel(self, seconds: float) -> bool:
+        """Be on the way; return whether that was cut."""
+        await trio.lowlevel.checkpoint()
+        if seconds:
+            with trio.move_on_after(seconds):
+                while not self.is_cut:
+                    await self._lot.park()
+        return self.is_cut
+
+
+@final
+class SharedMemoryStore:
+    """A store in memory for several `SharedMemoryHistory`: the server, where there is one.
+
+    Args:
+        max_events: updates kept, in all.
+        max_topic_events: updates kept of one topic. Off by default.
+        max_age: seconds after which an update is removed. Off by default.
+        clock: gives Unix time in seconds.
+
+    Raises:
+        ValueError, TypeError: a limit isn't a positive number.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_events: int = 10_000,
+        max_topic_events: int | None = None,
+        max_age: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._copy = _Copy(
+            MemoryHistory(
+                max_events=max_events,
+                max_topic_events=max_topic_events,
+                max_age=max_age,
+                clock=clock,
+            )
+        )
+        self._replica: _Copy | None = None
+        self._run = 1
+        self._connections: set[_Connection] = set()
+        self._opening = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<SharedMemoryStore: {self.memory!r}, {len(self._connections)} connections>"
+
+    @property
+    def memory(self) -> MemoryHistory:
+        """The records, as they are now: to be looked at."""
+        return self._copy.memory
+
+    # -- trouble
+
+    def restart(self) -> None:
+        """Cut all connections; nothing is lost, but nobody can know: a new epoch begins."""
+        self._run += 1
+        for connection in list(self._connections):
+            self._disconnect(connection)
+
+    def replicate(self) -> None:
+        """Copy everything to the replica; it doesn't have what comes later."""
+        # Not the clock, which may be a method of somebody's.
+        self._replica = deepcopy(self._copy, {id(self._clock): self._clock})
+
+    def fail_over(self) -> None:
+        """Let the replica take the store's place: what came since it was copied is lost.
+
+        Raises:
+            RuntimeError: it was never copied.
+        """
+        if self._replica is None:
+            raise RuntimeError("there is no replica: call replicate first")
+        self._copy = self._replica
+        self._replica = None
+        self.replicate()
+        self.restart()
+
+    # -- the store's steps
+
+    async def _connect(self) -> _Connection:
+        async with self._opening:
+            memory = self.memory
+            if self._copy.run == 0:
+                await memory.open()
+            elif self._copy.run != self._run:
+                memory.epochs.begin(memory.log.head + 1)
+            self._copy.run = self._run
+        connection = _Connection()
+        self._connections.add(connection)
+        return connection
+
+    def _disconnect(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        connection.wake(cut=True)
+
+    def _tell(self) -> None:
+        for connection in self._connections:
+            connection.wake()
+
+    def _append(self, updates: Sequence[Update]) -> list[Appended]:
+        memory, answers = self.memory, list[Appended]()
+        for answer in memory.append_nowait(updates):
+            if answer.record is not None:
+                memory.log.append(answer.record)
+            # A repetition stands somewhere in front of the head.
+            cursor = "" if answer.error else memory.epochs.format(memory.log.head)
+            answers.append(Appended(answer.id, None, answer.error, cursor))
+        self._tell()
+        return answers
+
+    def _purge(self, topic: str) -> int:
+        memory = self.memory
+        positions = memory.log.positions(topic)
+        for position in positions:
+            memory.log.remove(position)
+        memory.gaps.note_purge(topic, memory.log.head)
+        # Its place in the order, so that it can be waited for; no record stands there.
+        (place,) = memory.append_nowait([_PURGE])
+        assert place.record is not None, "it has no key"
+        memory.log.head = place.record.position
+        self._tell()
+        return len(positions)
+
+
+class SharedMemoryHistory(History):
+    """One hub's share in a `SharedMemoryStore`.
+
+        store = SharedMemoryStore()
+        async with Hub(SharedMemoryHistory(store)) as one, Hub(SharedMemoryHistory(store)) as other:
+            ...
+
+    Args:
+        store: what it shares.
+        delay: seconds for the way to the store and for the way back. Also an attribute, to be set.
+        tail_events: newest updates that are in memory here too.
+
+    Raises:
+        ValueError, TypeError: a limit isn't a positive number.
+    """
+
+    is_shared: bool = True
+    """It is shared."""
+    durability: Durability = "memory"
+    """Nothing survives the end of the process."""
+
+    def __init__(
+        self, store: SharedMemoryStore, *, delay: float = 0.0, tail_events: int = 10_000
+    ) -> None:
+        check_limit("tail_events", tail_events)
+        self.delay: float = delay
+        """Seconds for the way to the store, and for the way back."""
+        self.max_age: float | None = store.memory.max_age
+        """Seconds after which the store trims updates; `None` if age is no limit."""
+        self._store = store
+        self._tail = Retention(max_events=tail_events, max_bytes=64 * MIB)
+        self.log: Log = Log(self._tail)
+        """The newest part, as far as it is followed."""
+        self.gaps: Gaps = Gaps()
+        """The newest removed positions, as far as they are followed."""
+        self.epochs: Epochs = Epochs()
+        """The store's table of epochs, as far as it is followed."""
+        self._is_open = False
+        self._connection: _Connection | None = None
+        self._gate = trio.Event()
+        self._gate.set()
+        self._followed = trio.lowlevel.ParkingLot()
+        self._noted: tuple[MemoryHistory | None, int, int] = (None, 0, 0)
+        """The records whose removals are known here, and up to which counts of theirs."""
+
+    def __repr__(self) -> str:
+        return f"<SharedMemoryHistory: head {self.log.head}>"
+
+    def beside(self, *, delay: float | None = None, tail_events: int = 10_000) -> Self:
+        """Return one for another hub, which shares the same store."""
+        delay = self.delay if delay is None else delay
+        return type(self)(self._store, delay=delay, tail_events=tail_events)
+
+    # -- trouble
+
+    def hold(self) -> None:
+        """Let the follower stand still; what is published comes to the store, and not to here."""
+        if self._gate.is_set():
+            self._gate = trio.Event()
+
+    def release(self) -> None:
+        """Let the follower go on."""
+        self._gate.set()
+
+    def cut(self) -> None:
+        """Lose the connection: calls under way fail, and so does the follower; the next connects.
+
+        The hub runs its follower again after a pause.
+        """
+        if self._connection is not None:
+            self._store._disconnect(self._connection)  # noqa: SLF001 - of the same file
+            self._connection = None
+
+    # -- opening and closing
+
+    async def open(self) -> None:
+        """Connect, and load the newest part; a new epoch begins only if the store is a new one."""
+        if self._is_open:
+            raise trio.BusyResourceError("the history is open already")
+        await self._connected()
+        memory = self._store.memory
+        records = list(memory.log)[-self._tail.max_events :]
+        before = max((p for p in _positions(memory) if p < _first(records)), default=0)
+        self.log, self.gaps, self.epochs = Log(self._tail, floor=before), Gaps(), Epochs()
+        for record in records:
+            self.log.append(record)
+        self.log.head = memory.log.head
+        self.epochs.learn(memory.epochs)
+        self._noted = (None, 0, 0)
+        self._note()
+        self._is_open = True
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+        self._is_open = False
+        self.cut()
+        await trio.lowlevel.checkpoint()
+
+    async def _connected(self) -> _Connection:
+        connection = self._connection
+        if connection is None or connection.is_cut:
+            connection = self._connection = await self._store._connect()  # noqa: SLF001 - of the same file
+        return connection
+
+    async def _ask(self, step: Callable[[SharedMemoryStore], _T], *, changes: bool = False) -> _T:
+        """Let the store do a step, without a checkpoint; the way there and back takes `delay`."""
+        await trio.lowlevel.checkpoint()
+        if not self._is_open:
+            raise trio.ClosedResourceError("the history is not open")
+        connection = await self._connected()
+        error = OutcomeUnknownError if changes else HistoryError
+        if await connection.travel(self.delay):
+            raise error("the connection was lost")
+        answer = step(self._store)
+        if await connection.travel(self.delay):
+            raise error("the connection was lost")
+        return answer
+
+    # -- writing
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Store updates; the answers have no records, as those come by the follower."""
+        return await self._ask(lambda store: store._append(updates), changes=True)  # noqa: SLF001 - of the same file
+
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's records from the store; return how many."""
+        return await self._ask(lambda store: store._purge(topic), changes=True)  # noqa: SLF001 - of the same file
+
+    async def trim(self) -> int:
+        """Remove records beyond the age limit from the store; return how many."""
+        memory = await self._ask(lambda store: store.memory)
+        removed = await memory.trim()
+        self._store._tell()  # noqa: SLF001 - of the same file
+        return removed
+
+    # -- following
+
+    async def follow(
+        self,
+        deliver: Callable[[Sequence[Record], int], None],
+        lost: Callable[[int], None],
+    ) -> None:
+        """Deliver what the store gets; see `History.follow`."""
+        connection = await self._connected()
+        connection.wake()
+        while True:
+            await connection.wait_for_news()
+            is_cut = await connection.travel(self.delay)
+            await self._gate.wait()
+            if is_cut or connection.is_cut:
+                raise HistoryError("the connection was lost")
+            if self._take(deliver, lost):
+                connection.wake()
+
+    def _take(
+        self,
+        deliver: Callable[[Sequence[Record], int], None],
+        lost: Callable[[int], None],
+    ) -> bool:
+        """Take over what is new, in one step; return whether there is more."""
+        memory = self._store.memory
+        same = self.epochs.learn(memory.epochs)
+        if same is not None and same < self.log.head:
+            lost(same)
+        # In front of the records: who lacks one of those that are gone is told of it first.
+        self._note()
+        page = memory.log.read(self.log.head, selection=_ALL, **_PAGE)
+        assert page is not None, "the log is whole"
+        deliver(page.records, page.last)
+        self._followed.unpark_all()
+        return page.more
+
+    def _note(self) -> None:
+        """Take over what was removed."""
+        memory = self._store.memory
+        same, serial, trimmed = self._noted
+        if same is not memory:
+            # After a replica took over, it has counts of its own.
+            serial = trimmed = 0
+        self.gaps.take_over(memory.gaps, serial)
+        # Most often the oldest: then these are found at once.
+        counted = memory.statistics().trimmed
+        gone = (record.position for record in list(self.log) if record.position not in memory.log)
+        for position in islice(gone, counted - trimmed):
+            self.log.remove(position)
+        self._noted = memory, memory.gaps.serial, counted
+
+    async def head(self) -> str:
+        """Return the cursor at the store's head."""
+        return await self._ask(lambda store: store.memory.epochs.format(store.memory.log.head))
+
+    # -- reading
+
+    async def _of_one_past(self) -> MemoryHistory:
+        """Return the store's records, once the follower knows the past that they are of.
+
+        Else positions would be taken for others, which the store has lost.
+        """
+        while (await self._ask(lambda store: store.memory)).epochs.current != self.epochs.current:
+            await self._followed.park()
+        return self._store.memory
+
+    async def read(
+        self, after: int, *, selection: Selection, max_records: int, max_bytes: int
+    ) -> Page:
+        """Read selected records behind a position out of the store; see `History.read`."""
+        memory = await self._of_one_past()
+        head = self.log.head
+        if after >= head:
+            return Page((), after, more=False)
+        page = memory.log.read(
+            after, selection=selection, max_records=max_records, max_bytes=max_bytes
+        )
+        assert page is not None, "the log is whole"
+        # What was removed is known with the page: whoever looks at `gaps` then sees it.
+        self.gaps.take_over(memory.gaps, self._noted[1])
+        records = [record for record in page.records if record.position <= head]
+        last = min(page.last, head)
+        return Page(records, last, more=last < head)
+
+    async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
+        """Return the position that a publisher's id stands for; see `History.find`."""
+        memory = await self._of_one_past()
+        found = await memory.find(id, selection=selection, allow=allow)
+        # Else the follower has to come there first; who asks is told to wait for it.
+        return found if found is not None and found <= self.log.head else None
+
+    async def position_before_last(
+        self, count: int, *, selection: Selection, allow: Selection
+    ) -> int:
+        """Return the position behind which the last `count` visible records stand."""
+        known = await self.log.position_before_last(count, selection=selection, allow=allow)
+        if known is not None:
+            return known
+        while True:
+            memory = await self._of_one_past()
+            newest, head = memory.log.head, self.log.head
+            # Those that this hub has yet to get don't count.
+            beyond = sum(
+                record.position > head
+                and selection.matches(record.topics)
+                and record.is_visible(allow)
+                for record in memory.log
+            )
+            position = await memory.position_before_last(
+                count + beyond, selection=selection, allow=allow
+            )
+            if (newest, head) == (memory.log.head, self.log.head):
+                return position
+
+    # -- looking
+
+    async def health(self) -> bool:
+        """Return `True`; see `History.health`.
+
+        Raises:
+            HistoryError: the connection was lost.
+        """
+        await self._ask(lambda _store: None)
+        return True
+
+    def statistics(self) -> HistoryStatistics:
+        """Return a snapshot of what the store has; cheap."""
+        return self._store.memory.statistics()
+
+
+def _positions(memory: MemoryHistory) -> list[int]:
+    return [record.position for record in memory.log]
+
+
+def _first(records: Sequence[Record]) -> int:
+    return records[0].position if records else 0

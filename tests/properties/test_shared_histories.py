@@ -1,0 +1,494 @@
+"""Two hubs on one store: whatever happens, a subscriber sees the store's log, or is told of a gap.
+
+As in `test_hub_histories`, Hypothesis makes a list of actions. Beside what may happen to one hub,
+clients move to the other one, followers stand still or lose their connection, the store starts
+again, and a replica that lags takes its place, by which the newest events are lost. Then every
+stream is compared with what the store had: read from the store itself behind each action.
+
+What the store gives places is in one order over all of its lives: that of pairs of a *life*, which
+begins when a replica takes over, and a position.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+from hub_helpers import FakeSink
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from h3trio import SSEEvent, SSEParser
+from h3trio.hub import (
+    HistoryError,
+    Hub,
+    HubSettings,
+    KeyReusedError,
+    OutcomeUnknownError,
+)
+from h3trio.testing import SharedMemoryHistory, SharedMemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from h3trio._wire.batch import Batch
+
+TOPICS = ("a", "b", "c")
+SETTINGS = HubSettings(follow_timeout=0.5)
+DELAY = 0.01
+TAIL = 3
+
+# A life of the store, and a position in it.
+Place: TypeAlias = tuple[int, int]
+START: Place = (-1, 0)
+
+topics = st.lists(st.sampled_from(TOPICS), min_size=1, max_size=2, unique=True)
+selections = st.one_of(topics, st.just(["*"]))
+node = st.integers(min_value=0, max_value=1)
+which = st.integers(min_value=0, max_value=5)
+# To add what else may happen: one more row, and a method `do_NAME` of `Play`.
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), node, topics),
+        st.tuples(st.just("burst"), topics, st.integers(min_value=2, max_value=4)),
+        st.tuples(st.just("cut_burst"), topics, node),
+        st.tuples(st.just("repeat"), node, topics),
+        st.tuples(
+            st.just("subscribe"),
+            st.tuples(node, selections),
+            st.sampled_from(["none", "oldest", "last", "unknown"]),
+        ),
+        st.tuples(st.sampled_from(["move", "stall", "resume", "vanish"]), which, st.none()),
+        st.tuples(st.sampled_from(["hold", "release", "cut", "restart"]), node, st.none()),
+        st.tuples(st.just("lose"), node, topics),
+        st.tuples(st.just("purge"), node, st.sampled_from(TOPICS)),
+        st.tuples(
+            st.sampled_from(["replicate", "fail_over", "restart_store", "settle"]),
+            st.none(),
+            st.none(),
+        ),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class Stored:
+    """An event that the store had."""
+
+    number: int
+    topics: frozenset[str]
+    place: Place
+    lost: int | None = None
+    """The life that began without it."""
+
+
+@dataclass
+class Session:
+    """One connection of a client."""
+
+    node: int
+    selection: list[str]
+    sink: Sink
+    options: dict[str, Any]
+    after: Place | None
+    """The place up to which the client has everything; `None` if its id isn't known."""
+    cursor: str = ""
+    """The last event id that it has from before, or from the head of this stream."""
+    truncated: bool = False
+    told_at: Place = START
+    """Up to there what is missing is no hole, as the client asked for what is left."""
+    is_busy: bool = True
+    """Whether its begin has yet to be found."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Sink(FakeSink):
+    """A sink that notes where the store was when it was given a batch."""
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self.places: list[Place] = []
+        self._play = play
+
+    def send_batch_nowait(self, batch: Batch) -> bool:
+        """Take it, and note the head of the store."""
+        idle = super().send_batch_nowait(batch)
+        self.places.append(self._play.head())
+        return idle
+
+    def received(self) -> Iterator[tuple[SSEEvent, Place]]:
+        """Each event, and where the store was when it was sent."""
+        parser = SSEParser()
+        for batch, place in zip(self.batches, self.places, strict=True):
+            for event in parser.feed(batch.payload):
+                if event.event != "cursor":
+                    yield event, place
+
+
+class Play:
+    """Plays actions against two hubs."""
+
+    def __init__(self, nursery: trio.Nursery, **limits: Any) -> None:  # noqa: ANN401 - those of the store
+        self.nursery = nursery
+        self.store = SharedMemoryStore(**limits)
+        self.is_bounded = bool(limits)
+        self.has_removed = False
+        self.life = 0
+        self.lives: dict[str, int] = {}
+        """The life in which each epoch began."""
+        self.hubs: list[Hub | None] = [None, None]
+        self.histories: list[SharedMemoryHistory] = []
+        self.scopes = [trio.CancelScope(), trio.CancelScope()]
+        self.sessions: list[Session] = []
+        self.stored: list[Stored] = []
+        self.ids: dict[str, Stored] = {}
+        self.given: set[str] = set()
+        """All ids there were."""
+        self.published = 0
+        self.seen = 0
+
+    async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
+        """Play all, let everybody come to rest, and compare."""
+        self.histories = [self.history(), self.history()]
+        for number in range(2):
+            await self.nursery.start(self.run_hub, number)
+            self.start(number, ["*"] if number else ["a", "b"], {"first": "oldest"}, None)
+        for name, first, second in script:
+            await getattr(self, f"do_{name}")(first, second)
+            self.look()
+        for number in range(2):
+            await self.do_release(number, None)
+        for session in self.sessions:
+            session.sink.resume()
+        await trio.sleep(10)
+        assert not any(session.is_busy for session in self.sessions)
+        for session in self.sessions:
+            assert self.check(session, is_end=True) == [], "the end is missing"
+        assert self.tails() == [], "a node has another end of the log"
+
+    def history(self) -> SharedMemoryHistory:
+        """A connection of a new node."""
+        return SharedMemoryHistory(self.store, delay=DELAY, tail_events=TAIL)
+
+    async def run_hub(self, number: int, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run a node until it is restarted."""
+        self.scopes[number] = trio.CancelScope()
+        with self.scopes[number]:
+            async with Hub(self.histories[number], settings=SETTINGS) as hub:
+                self.hubs[number] = hub
+                task_status.started()
+                await trio.sleep_forever()
+        self.hubs[number] = None
+
+    def hub(self, number: int) -> Hub:
+        """A node, which runs."""
+        hub = self.hubs[number]
+        assert hub is not None
+        return hub
+
+    # -- what the store has
+
+    def head(self) -> Place:
+        """Where the store is."""
+        return self.life, self.store.memory.log.head
+
+    def look(self) -> None:
+        """Note what the store got: after each action, before it could remove that."""
+        for name, _first in self.store.memory.epochs:
+            self.lives.setdefault(name, self.life)
+        for record in self.store.memory.log:
+            if record.position > self.seen:
+                (event,) = SSEParser().feed(record.frame)
+                assert record.id not in self.given, "an id was given twice"
+                self.given.add(record.id)
+                stored = Stored(
+                    int(event.data or ""), frozenset(record.topics), (self.life, record.position)
+                )
+                self.stored.append(stored)
+                self.ids[record.id] = stored
+        self.seen = self.store.memory.log.head
+
+    def place_of(self, cursor: str) -> Place | None:
+        """The place that a cursor means; `None` if it is none of ours."""
+        epoch, _, position = cursor.rpartition("-")
+        return (self.lives[epoch], int(position)) if epoch in self.lives else None
+
+    def tails(self) -> list[object]:
+        """What the nodes have in memory and the store doesn't, or they lack at the end of it."""
+        kept = {record.position: record.frame for record in self.store.memory.log}
+        wrong: list[object] = []
+        for history in self.histories:
+            wrong += [r for r in history.log if kept.get(r.position) != r.frame]
+            if history.log.head != self.store.memory.log.head:
+                wrong.append(history)
+        return wrong
+
+    # -- actions
+
+    async def publish(self, number: int, names: list[str], **options: Any) -> None:  # noqa: ANN401 - those of `publish`
+        """Publish one event, numbered."""
+        self.published += 1
+        try:
+            await self.hub(number).publish(str(self.published), topics=names, **options)
+        except (OutcomeUnknownError, KeyReusedError):
+            return
+
+    async def do_publish(self, number: int, names: list[str]) -> None:
+        """Publish at a node."""
+        await self.publish(number, names)
+
+    async def do_burst(self, names: list[str], count: int) -> None:
+        """Publish at both nodes at once."""
+        async with trio.open_nursery() as publishers:
+            for number in range(count):
+                publishers.start_soon(self.publish, number % 2, names)
+
+    async def do_cut_burst(self, names: list[str], number: int) -> None:
+        """Publish at both nodes, and cut one: what comes of it isn't known."""
+        async with trio.open_nursery() as publishers:
+            for node in range(2):
+                publishers.start_soon(self.publish, node, names)
+            await trio.sleep(1.5 * DELAY)
+            self.histories[number].cut()
+
+    async def do_repeat(self, number: int, names: list[str]) -> None:
+        """Publish under a key, of which the first event counts."""
+        await self.publish(number, names, dedup="k")
+
+    async def do_subscribe(self, where: tuple[int, list[str]], start: str) -> None:
+        """Subscribe with one of the kinds of ids."""
+        (number, selection), ids = where, list(self.ids)
+        if start == "oldest":
+            self.start(number, selection, {"first": "oldest"}, None)
+        elif start == "last" and ids:
+            self.start(number, selection, {"last_event_id": ids[-1]}, self.place_of(ids[-1]))
+        elif start in ("last", "unknown"):
+            self.start(number, selection, {"last_event_id": "?"}, None)
+        else:
+            # From the node's own head on, which may lag.
+            await self.do_release(number, None)
+            await trio.sleep(1)
+            self.start(number, selection, {}, self.head())
+
+    def start(
+        self,
+        number: int,
+        selection: list[str],
+        options: dict[str, Any],
+        after: Place | None,
+        *,
+        cursor: str = "",
+    ) -> None:
+        """Run a session in a task; a client whose hub lags or is away tries again."""
+        session = Session(number, selection, Sink(self), options, after, cursor)
+        is_browser = len(self.sessions) % 2 == 0
+        self.sessions.append(session)
+
+        async def run() -> None:
+            with session.scope:
+                while session.is_busy:
+                    try:
+                        hub = self.hub(session.node)
+                        start = await hub.locate(selection, **options)
+                    except (HistoryError, AssertionError, trio.ClosedResourceError):
+                        await trio.sleep(1)
+                        continue
+                    if after is None:
+                        session.told_at = self.head()
+                    if "first" in options and not start.truncated:
+                        session.after, session.told_at = START, START
+                    session.truncated, session.is_busy = start.truncated, False
+                    session.cursor = session.cursor or ("" if is_browser else start.cursor)
+                    try:
+                        await hub.subscribe(session.sink, start, cursor=is_browser)
+                    except trio.BrokenResourceError:
+                        return
+                    except (HistoryError, trio.ClosedResourceError):
+                        self.nursery.start_soon(self.come_back, session, session.node)
+
+        self.nursery.start_soon(run)
+
+    def one(self, index: int) -> Session | None:
+        """One of the sessions, if there are any."""
+        return self.sessions[index % len(self.sessions)] if self.sessions else None
+
+    async def do_move(self, index: int, _: None) -> None:
+        """A client goes to the other node, with the cursor that it has."""
+        if session := self.one(index):
+            await self.come_back(session, 1 - session.node)
+
+    async def come_back(self, session: Session, number: int) -> None:
+        """A client connects anew, unless it has done so already."""
+        session.scope.cancel()
+        await trio.lowlevel.checkpoint()
+        if session not in self.sessions:
+            return
+        self.look()
+        self.check(session)
+        self.sessions.remove(session)
+        cursor = session.sink.last_event_id or session.cursor
+        if cursor:
+            options = {"last_event_id": cursor}
+            self.start(number, session.selection, options, self.place_of(cursor), cursor=cursor)
+        else:
+            self.start(number, session.selection, session.options, session.after)
+
+    async def do_stall(self, index: int, _: None) -> None:
+        """A client stops reading."""
+        if session := self.one(index):
+            session.sink.stalled = True
+
+    async def do_resume(self, index: int, _: None) -> None:
+        """A client reads again."""
+        if session := self.one(index):
+            session.sink.resume()
+
+    async def do_vanish(self, index: int, _: None) -> None:
+        """A client is gone; what it got until then must be right."""
+        if session := self.one(index):
+            session.sink.vanish()
+            session.scope.cancel()
+            self.check(session)
+            self.sessions.remove(session)
+
+    async def do_hold(self, number: int, _: None) -> None:
+        """A node's follower stands still."""
+        self.histories[number].hold()
+
+    async def do_release(self, number: int, _: None) -> None:
+        """It goes on."""
+        self.histories[number].release()
+
+    async def do_cut(self, number: int, _: None) -> None:
+        """A node's connection is lost."""
+        self.histories[number].cut()
+
+    async def do_restart(self, number: int, _: None) -> None:
+        """A node starts again, and its clients come back to it."""
+        self.histories[number].release()
+        self.scopes[number].cancel()
+        await trio.sleep(1)
+        self.histories[number] = self.history()
+        await self.nursery.start(self.run_hub, number)
+        for session in [one for one in self.sessions if one.node == number]:
+            await self.come_back(session, number)
+
+    async def do_purge(self, number: int, topic: str) -> None:
+        """Remove a topic."""
+        self.has_removed = True
+        await self.hub(number).purge(topic)
+
+    async def do_replicate(self, _a: None, _b: None) -> None:
+        """The replica gets everything."""
+        self.store.replicate()
+
+    async def do_fail_over(self, _a: None, _b: None) -> None:
+        """The replica takes over, with what it has."""
+        if self.store._replica is None:  # noqa: SLF001 - else it is refused
+            return
+        self.has_removed = True
+        self.store.fail_over()
+        self.life += 1
+        self.seen = self.store.memory.log.head
+        kept = {record.id for record in self.store.memory.log}
+        for id, stored in self.ids.items():
+            if stored.place[1] > self.seen and id not in kept and stored.lost is None:
+                stored.lost = self.life
+
+    async def do_lose(self, number: int, names: list[str]) -> None:
+        """A replica takes over that lacks the last two events."""
+        await self.do_replicate(None, None)
+        await self.do_burst(names, 2)
+        self.look()
+        await self.do_fail_over(None, None)
+        await self.publish(number, names)
+
+    async def do_restart_store(self, _a: None, _b: None) -> None:
+        """The store starts again, with all that it had."""
+        self.store.restart()
+
+    async def do_settle(self, _a: None, _b: None) -> None:
+        """Let every task do what it can."""
+        await trio.sleep(3)
+
+    # -- what must hold
+
+    def check(self, session: Session, *, is_end: bool = False) -> list[int]:
+        """In order, selected, and without a hole or a loss that nobody was told of.
+
+        Being told, or asking for what is left, excuses every hole that there was at that time.
+        Returns the numbers of the events that are still to come.
+        """
+        numbers = {stored.number: stored for stored in self.stored}
+        wanted = [
+            stored
+            for stored in self.stored
+            if "*" in session.selection or not stored.topics.isdisjoint(session.selection)
+        ]
+        last = START if session.after is None else session.after
+        told_at, had = session.told_at, list[Stored]()
+
+        def missed(before: Place) -> list[int]:
+            return [
+                stored.number
+                for stored in wanted
+                if max(last, told_at) < stored.place < before and stored.lost is None
+            ]
+
+        for event, place in session.sink.received():
+            if event.event == "reset":
+                had = []
+                reason = json.loads(event.data or "")["reason"]
+                assert reason != "lost" or self.life, "nothing was lost"
+                if reason != "lost":
+                    told_at = place
+                    self.check_no_false_gap(session)
+                if reason == "unknown":
+                    last = START
+                continue
+            stored = numbers[int(event.data or "")]
+            assert stored in wanted
+            assert last < stored.place, "doubled or out of order"
+            assert missed(stored.place) == [], "a hole that nobody was told of"
+            untold = [one for one in had if one.lost is not None and one.lost <= stored.place[0]]
+            assert untold == [], "a loss that nobody was told of"
+            last = stored.place
+            had.append(stored)
+        assert not is_end or all(one.lost is None for one in had), "a loss at the end"
+        return missed((self.life + 1, 0))
+
+    def check_no_false_gap(self, session: Session) -> None:
+        """No gap is told where nothing was ever removed."""
+        if session.after is not None and not self.is_bounded:
+            assert self.has_removed, "a false gap"
+
+
+async def play(script: list[tuple[str, Any, Any]], **limits: Any) -> None:  # noqa: ANN401 - as above
+    """Play a script in a nursery of its own."""
+    async with trio.open_nursery() as nursery:
+        await Play(nursery, **limits).run(script)
+        nursery.cancel_scope.cancel()
+
+
+@given(actions)
+def test_two_hubs_on_one_store_tell_every_gap(script: list[tuple[str, Any, Any]]) -> None:
+    """Nothing is trimmed: each stream is its topics' log, but for what was purged or lost."""
+
+    async def run() -> None:
+        await play(script)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
+
+
+@given(actions)
+def test_two_hubs_on_a_small_store_do_the_same(script: list[tuple[str, Any, Any]]) -> None:
+    """With room for six events in all and two a topic."""
+
+    async def run() -> None:
+        await play(script, max_events=6, max_topic_events=4)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
