@@ -401,7 +401,7 @@ def test_types_and_reasons_of_the_hub_are_documented() -> None:
     """The page on the hub's HTTP API has the hub's own types, and each reason of a `reset`."""
     replay = (ROOT / "src/h3trio/hub/_fanout/replay.py").read_text("utf-8")
     reasons = set(re.findall(r"_tell_reset\(\w+, \"(\w+)\"", replay))
-    assert len(reasons) == 3
+    assert len(reasons) == 4
     assert {name for name in {CURSOR, RESET, *reasons} if f"`{name}`" not in HUB_PAGE} == set()
 
 

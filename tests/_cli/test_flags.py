@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 URL = "http://h/s"
 IN_A_PROCESS = {
     "publish": {"key", "lines", "sse", "heartbeat"},
-    "tail": {"json", "quiet", "count", "no_reconnect", "first"},
+    # --relay: tests/_cli/test_tail.py
+    "tail": {"json", "quiet", "count", "no_reconnect", "first", "relay"},
     "top": {"once"},
     "bench": {"json", "quiet"},
     "doctor": {"json", "quiet"},
@@ -166,6 +167,7 @@ ROWS: dict[str, tuple[list[str], list[tuple[list[str], str, object]]]] = {
             (["--subscribe", "b"], "claims", {"mercure": {"publish": ["a"], "subscribe": ["b"]}}),
             (["--subscribe-public"], "claims", {"mercure": {"publish": ["a"], "subscribe": []}}),
             (["--operate"], "claims", {"h3trio": {"operate": True}}),
+            (["--relay"], "claims", {"h3trio": {"relay": True}}),
             (["--expires", "7m"], "claims", {"exp": 420}),
             (["--subject", "s"], "claims", {"sub": "s"}),
             (["--audience", "s"], "claims", {"aud": "s"}),

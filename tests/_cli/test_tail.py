@@ -22,7 +22,8 @@ IRI = "https://example.com/a?b#c"
 
 
 WRONG = [
-    ((), "the following arguments are required: TOPIC|URL"),
+    ((), "give a topic, * for all, or the URL of a stream"),
+    (("t", "--relay"), "--relay is about the whole log: give no topic"),
     (("",), "argument TOPIC|URL: a topic is not empty"),
     (("t", "--since", "a\nb"), "argument --since: last_event_id must not contain LF: index 1"),
     (("t", "--first", "-1"), "argument --first: '-1' is neither a whole number nor oldest"),
@@ -78,6 +79,20 @@ def test_format_of_data() -> None:
     """The data is printed as it is, over as many lines as it has."""
     assert format_event(SSEEvent("a\nb", event="e", id="1"), as_json=False) == "a\nb"
     assert format_event(SSEEvent(""), as_json=False) == ""
+
+
+def test_the_relay_has_one_address() -> None:
+    """It is beside the events, of whatever hub."""
+    assert stream_url(None, [], relay=True) == "http://localhost:3000/relay"
+    assert stream_url("https://h/hub", [], relay=True) == "https://h/hub/relay"
+
+
+def test_notices_of_the_relay_have_their_type_in_front() -> None:
+    """A record is its data alone."""
+    record, notice = SSEParser().feed(b'data: {"topics":[]}\n\nevent: purged\ndata: {}\n\n')
+    assert format_event(record, as_json=False, relay=True) == '{"topics":[]}'
+    assert format_event(notice, as_json=False, relay=True) == "purged {}"
+    assert format_event(notice, as_json=False) == "{}"
 
 
 def test_json_is_one_line() -> None:

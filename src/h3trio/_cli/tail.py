@@ -35,8 +35,10 @@ def add_arguments(parser: Options) -> None:
     parser.epilog = http.STATUSES
     http.add_client(parser)
     what = "topics, * for all; or one http:// URL of a stream, if --url is not given"
-    parser.add_argument("topics", metavar="TOPIC|URL", nargs="+", type=common.topic, help=what)
+    parser.add_argument("topics", metavar="TOPIC|URL", nargs="*", type=common.topic, help=what)
     parser.add_option("--url", type=common.base_url, shown=http.DEFAULT_URL, help="the hub")
+    what = "the hub's whole log instead, as JSON; it needs a token made with token --relay"
+    parser.add_switch("--relay", help=what)
     parser.add_switch("--json", help="print a JSON object for each event: id, event, data")
     start, last_id = parser.add_mutually_exclusive_group(), common.checked(_last_id)
     start.add_argument("--since", metavar="ID", type=last_id, default="", help="begin behind it")
@@ -70,7 +72,7 @@ def _first(text: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Print a stream; return the exit status."""
     try:
-        url = stream_url(arguments.url, arguments.topics)
+        url = stream_url(arguments.url, arguments.topics, relay=arguments.relay)
     except ValueError as exc:
         fail(str(exc))
     http.require_client(url)
@@ -80,15 +82,21 @@ def run(arguments: argparse.Namespace) -> int:
 # -- requests
 
 
-def stream_url(base: str | None, topics: Sequence[str]) -> str:
+def stream_url(base: str | None, topics: Sequence[str], *, relay: bool = False) -> str:
     """Return the URL of the stream asked for.
 
     Without a `base` a topic that is a URL for HTTP is the stream's own. With one it is a topic
     like any other: IRIs are usual topics.
 
     Raises:
-        ValueError: such a URL is none, or isn't alone.
+        ValueError: such a URL is none, or isn't alone; no topic is given, or one for the relay.
     """
+    if relay:
+        if topics:
+            raise ValueError("--relay is about the whole log: give no topic")
+        return f"{base or http.DEFAULT_URL}/relay"
+    if not topics:
+        raise ValueError("give a topic, * for all, or the URL of a stream")
     if base is None and any(map(_is_url, topics)):
         if len(topics) > 1:
             raise ValueError("a URL stands alone; are these topics? then give --url as well")
@@ -103,10 +111,14 @@ def _is_url(text: str) -> bool:
 # -- events
 
 
-def format_event(event: SSEEvent, *, as_json: bool) -> str:
-    """Return what is printed for an event, without the last line end."""
+def format_event(event: SSEEvent, *, as_json: bool, relay: bool = False) -> str:
+    """Return what is printed for an event, without the last line end.
+
+    Of the relay a notice is printed with its type, which says what its data is about.
+    """
     if not as_json:
-        return event.data or ""
+        is_notice = relay and event.event != "message"
+        return f"{event.event} {event.data}" if is_notice else event.data or ""
     fields = {"id": event.id, "event": event.event, "data": event.data}
     return escape_line_ends(json.dumps(fields, ensure_ascii=False))
 
@@ -125,12 +137,12 @@ def reset_notice(event: SSEEvent) -> str | None:
     return f"reset ({reason}): events{f' after {asked}' if asked else ''} may be missing"
 
 
-def print_event(event: SSEEvent, *, as_json: bool) -> bool:
+def print_event(event: SSEEvent, *, as_json: bool, relay: bool = False) -> bool:
     """Print an event, or warn of a hub's reset, which is none; return whether it was an event."""
     if (notice := reset_notice(event)) is not None:
         common.say(f"warning: {notice}")
         return False
-    common.write_line(format_event(event, as_json=as_json))
+    common.write_line(format_event(event, as_json=as_json, relay=relay))
     return True
 
 
@@ -172,7 +184,9 @@ class Tail:
         try:
             async with self._source as source:
                 async for event in source:
-                    printed += print_event(event, as_json=self._arguments.json)
+                    printed += print_event(
+                        event, as_json=self._arguments.json, relay=self._arguments.relay
+                    )
                     if printed == self._arguments.count:
                         return
                     self._catch_up()

@@ -43,6 +43,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--subscribe-public", action="store_true", help=what)
     what = "it may see the page, the statistics and the metrics"
     parser.add_argument("--operate", action="store_true", help=what)
+    what = "it may read the whole log, private events too: GET /relay"
+    parser.add_argument("--relay", action="store_true", help=what)
     what, default = "how long it is good, from now", _period(EXPIRES)
     parser.add_argument("--expires", metavar="TIME|none", type=period, default=default, help=what)
     parser.add_argument("--subject", metavar="TEXT", help="who it is for")
@@ -102,11 +104,12 @@ def claims_from(arguments: argparse.Namespace, *, now: int) -> dict[str, object]
         rights["publish"] = arguments.publish
     if arguments.subscribe or arguments.subscribe_public:
         rights["subscribe"] = arguments.subscribe or []
-    if not (rights or arguments.operate or arguments.claims.keys() & {"mercure", "h3trio"}):
+    own = {name: True for name in ("operate", "relay") if getattr(arguments, name)}
+    if not (rights or own or arguments.claims.keys() & {"mercure", "h3trio"}):
         fail("a token allows something: give --publish, --subscribe, --operate or such")
     made = {
         "mercure": rights or None,
-        "h3trio": {"operate": True} if arguments.operate else None,
+        "h3trio": own or None,
         "sub": arguments.subject,
         "aud": arguments.audience,
         "iss": arguments.issuer,

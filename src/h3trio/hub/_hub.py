@@ -37,6 +37,7 @@ from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
 from ._history.errors import HistoryError
 from ._history.memory import MemoryHistory
+from ._history.selection import ALL
 from ._inflow import Inflow
 from ._settings import HubSettings
 from ._snapshots import Snapshots
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from ._fanout.channel import EventChannel
     from ._fanout.subscription import Policy, Subscription
     from ._history.history import History
+    from ._history.record import Page
     from ._history.selection import Selection, TopicMatcher
     from ._snapshots import HubStatistics, TopicStatistics
 
@@ -148,7 +150,8 @@ class Hub:
                 self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
                 self._own(nursery, self._committer.run, "committer")
                 if self._history.is_shared:
-                    self._own(nursery, self._follow, "follower")
+                    follow = partial(self._history.follow, self._inflow.deliver, self._inflow.lose)
+                    self._own(nursery, follow, "follower")
                 if self._history.max_age is not None:
                     self._own(nursery, partial(self._trim, self._history.max_age), "trim")
                 yield
@@ -179,14 +182,12 @@ class Hub:
         )
         nursery.start_soon(task, name=f"h3trio hub {name}")
 
-    async def _follow(self) -> None:
-        await self._history.follow(self._inflow.deliver, self._inflow.lose)
-
     async def _trim(self, max_age: float) -> None:
         low, high = _TRIM_SECONDS
         while True:
             await trio.sleep(min(max(max_age * _TRIM_SHARE, low), high))
-            await self._history.trim()
+            if await self._history.trim():
+                self._inflow.published_lot.unpark_all()
 
     # -- publishing
 
@@ -252,11 +253,22 @@ class Hub:
         return self._committer.append_nowait(updates)[0]
 
     async def wait_published(self) -> None:
-        """Wait until an event is published, whatever its topics.
+        """Wait until an event is published, whatever its topics, or some are removed.
 
         For who looks at the history now and then, and not when nothing is new.
         """
         await self._inflow.published_lot.park()
+
+    async def read_log(self, after: int) -> Page:
+        """Read the next records behind a position, private ones too: for who keeps a copy.
+
+        Up to 64 KiB of frames, or one record. No checkpoint if they are in memory. A damaged one is
+        passed over, as if it were removed.
+
+        Raises:
+            HistoryError: the history can't be read.
+        """
+        return await self._replay.page(after, ALL)
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
@@ -271,6 +283,7 @@ class Hub:
             # If it was cut short, a part is removed.
             self._history.gaps.note_purge(topic, before)
             self._replay.forget_pages()
+            self._inflow.published_lot.unpark_all()
 
     # -- subscribing
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._history.selection import EVERYTHING, Selection
+from ._history.selection import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -34,8 +34,6 @@ logger = logging.getLogger("h3trio.hub")
 
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
-
-_ALL: Final = Selection([EVERYTHING])
 
 
 @final
@@ -100,7 +98,7 @@ class Inflow:
     def _look_at_removals(self) -> None:
         """See what the follower has removed since it last delivered."""
         gaps = self.history.gaps
-        if gaps.newest(_ALL, _ALL) > self.history.log.head:
+        if gaps.newest(ALL, ALL) > self.history.log.head:
             # Something is gone that this hub never had. Feeds know of no gaps: each subscriber
             # looks for its own.
             self.feeds.release()

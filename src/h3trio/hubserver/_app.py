@@ -4,6 +4,7 @@
     GET    /events/TOPIC        one topic
     POST   /events/TOPIC        publish; `/events?topic=a&topic=b` is one event for both
     DELETE /events/TOPIC        purge; as POST
+    GET    /relay               the whole log, for who has the right
     GET    /healthz/live, /healthz/ready
     GET    /, /static/NAME      the dashboard, and /dashboard/events for its list
     GET    /statistics          how the hub is doing, once or as a stream
@@ -33,6 +34,7 @@ from ._monitoring.routes import add_monitoring
 from ._monitoring.samples import Samples
 from ._publish import publish
 from ._query import check_query, found_topics, named_topics, topic_parameter
+from ._relay import add_relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -93,6 +95,7 @@ def create_app(
 
     app = App(lifespan=lifespan)
     _add_events(app, hub, access, cursor=_CURSOR[cursor])
+    add_relay(app, hub, access)
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
     add_monitoring(app, hub, access, samples)

@@ -28,16 +28,16 @@ from h3trio.hub._history.log import Log
 from h3trio.hub._history.memory import MemoryHistory
 from h3trio.hub._history.record import Appended, Page, Update
 from h3trio.hub._history.retention import MIB, Retention
-from h3trio.hub._history.selection import EVERYTHING, Selection
+from h3trio.hub._history.selection import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from h3trio.hub._history.record import Record
+    from h3trio.hub._history.selection import Selection
 
 _T = TypeVar("_T")
 
-_ALL: Final = Selection([EVERYTHING])
 _PAGE: Final = {"max_records": 100, "max_bytes": 1 * MIB}
 _PURGE: Final = Update(SSEEvent("purge"), ["purge"])
 
@@ -364,7 +364,7 @@ class SharedMemoryHistory(History):
             lost(same)
         # In front of the records: who lacks one of those that are gone is told of it first.
         self._note()
-        page = memory.log.read(self.log.head, selection=_ALL, **_PAGE)
+        page = memory.log.read(self.log.head, selection=ALL, **_PAGE)
         assert page is not None, "the log is whole"
         deliver(page.records, page.last)
         self._followed.unpark_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tables import table
 
 from h3trio.hub._history.epochs import (
     MAX_PUBLISHER_ID_LENGTH,
@@ -169,3 +170,47 @@ def test_publishers_may_not_choose(subtests: pytest.Subtests) -> None:
     for id, problem in REFUSED:
         with subtests.test(id=id), pytest.raises(ValueError, match=problem):
             check_publisher_id(id)
+
+
+OURS = [("a", 1), ("b", 5), ("c", 9)]
+
+
+@table(
+    "ours, theirs, same",
+    [
+        (OURS, OURS, None),
+        (OURS, [*OURS, ("d", 20)], 19),
+        (OURS, [*OURS, ("d", 20), ("e", 30)], 19),
+        (OURS, [*OURS[:2], ("d", 7)], 6),
+        (OURS, [*OURS[:2], ("d", 20)], 8),
+        (OURS, OURS[:2], 8),
+        (OURS, [*OURS[1:], ("d", 12)], 11),
+        (OURS, [("x", 1)], 0),
+        ([], OURS, None),
+    ],
+)
+def test_a_table_is_taken_over(
+    ours: list[tuple[str, int]], theirs: list[tuple[str, int]], same: int | None
+) -> None:
+    """It is told up to where the past is the same: to the end of the last epoch that both know."""
+    epochs = Epochs(ours)
+    assert epochs.learn(theirs) == same
+    assert list(epochs) == theirs
+    assert epochs.current == theirs[-1][0]
+
+
+@table(
+    "id, left",
+    [
+        ("bcdfghjk-4", None),
+        ("bcdfghjk-5", 4),
+        ("bcdfghjk-90", 4),
+        ("kjhgfdcb-90", None),
+        ("xxxxxxxx-5", None),
+        ("own", None),
+        ("", None),
+    ],
+)
+def test_an_id_beyond_its_epoch_is_of_a_lost_record(id: str, left: int | None) -> None:
+    """It is told what is left of it; not of an epoch that goes on, or that nobody knows."""
+    assert Epochs([("bcdfghjk", 1), ("kjhgfdcb", 5)]).last_kept(id) == left

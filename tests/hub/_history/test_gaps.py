@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import table
 
-from h3trio.hub._history.gaps import MAX_ANSWER_BYTES, Gaps
-from h3trio.hub._history.selection import Selection
+from h3trio.hub._history.gaps import MAX_ANSWER_BYTES, MAX_PURGES, Gaps
+from h3trio.hub._history.selection import NOTHING, Selection
 
 
 class Prefix:
@@ -268,3 +268,64 @@ def test_private_gaps_say_what_a_plain_list_says(
         floor = gaps.private_floor if selection and allow else 0
         assert gaps.newest(selection, allow) == max([floor, *seen])
     assert gaps.newest(selection) == 0
+
+
+def test_a_lost_tail_leaves_no_gap_behind_what_is_left() -> None:
+    """Positions are given again; what was in front of it may have lost something too."""
+    gaps = Gaps()
+    gaps.note("a", 3)
+    gaps.note("b", 9)
+    gaps.note_private(("c", "d"), 8)
+    gaps.raise_floor(2)
+    assert gaps.newest(Selection(["b"])) == 9
+    gaps.cut(5)
+    allow = Selection(["c"])
+    seen = [gaps.newest(Selection([topic]), allow) for topic in "abcx"]
+    assert seen == [3, 5, 5, 2]
+    assert gaps.newest(EVERYTHING, EVERYTHING) == 5
+    gaps.note("a", 6)
+    assert gaps.newest(Selection(["a", "b"])) == 6
+
+
+def test_another_table_takes_over_what_is_new() -> None:
+    """Of each topic the newest, from a count on; the floors and purges too."""
+    one, other = Gaps(), Gaps()
+    one.note("a", 1)
+    one.note_private(("b", "c"), 2)
+    one.note("a", 3)
+    other.take_over(one, 0)
+    assert list(one.marks_since(0)) == [(("a",), 3, False), (("b", "c"), 2, True)]
+    serial = one.serial
+    assert list(one.marks_since(serial)) == []
+    one.note("d", 4)
+    one.raise_private_floor(1)
+    one.note_purge("d", 4)
+    assert list(one.marks_since(serial)) == [(("d",), 4, False)]
+    other.take_over(one, serial)
+    for selection in (Selection([topic]) for topic in "abcdx"):
+        for allow in (NOTHING, EVERYTHING):
+            assert other.newest(selection, allow) == one.newest(selection, allow)
+    assert other.purges_since(0) == [("d", 4)]
+
+
+def test_marks_may_be_noted_while_others_are_read() -> None:
+    """Who reads gets what there was when it began."""
+    gaps = Gaps()
+    for number in range(5):
+        gaps.note(str(number), number)
+    marks = gaps.marks_since(0)
+    first = next(marks)
+    gaps.note("new", 9)
+    assert [first.topics[0], *(mark.topics[0] for mark in marks)] == list("01234")
+
+
+def test_purges_are_bounded() -> None:
+    """The oldest are forgotten as such; one that comes again counts as new."""
+    gaps = Gaps()
+    for number in range(MAX_PURGES):
+        gaps.note_purge(str(number), number)
+    serial = gaps.serial
+    gaps.note_purge("0", 5000)
+    gaps.note_purge("new", 5001)
+    assert gaps.purges_since(serial) == [("0", 5000), ("new", 5001)]
+    assert len(gaps.purges_since(0)) == MAX_PURGES

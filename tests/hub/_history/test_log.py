@@ -470,3 +470,29 @@ def test_a_log_is_a_list(
     assert log.topics == len({topic for r in kept for topic in r.topics})
     assert log.bytes == sum(len(r.frame) for r in kept)
     assert [r.position for r in log] == [r.position for r in kept]
+
+
+@table("end", [0, 2, 5, 9])
+async def test_a_log_that_was_cut_goes_on_from_its_new_end(end: int) -> None:
+    """It is what it would be, had it never had more: in each index, and with its limits."""
+    records = [record(n, "ab"[n % 2], "c", id="x" if n % 3 else None) for n in range(1, 10)]
+    log, other = log_of(*records, max_events=6), log_of(*records[:end], max_events=6)
+    log.cut(end)
+    kept = {one.position for one in log}
+    for n in range(1, end + 1):
+        if n not in kept:
+            other.remove(n)
+    other.floor = log.floor
+    for one in (log, other):
+        for n in range(end + 1, end + 4):
+            one.append(record(n, "b", id="x"))
+    assert log.head == other.head == end + 3
+    assert (log.bytes, log.topics, log.topic_bytes) == (
+        other.bytes,
+        other.topics,
+        other.topic_bytes,
+    )
+    for selection in (Selection([topic]) for topic in "abc*"):
+        assert read(log, selection, log.floor) == read(other, selection, log.floor)
+        found = [await one.find("x", selection=selection, allow=NOTHING) for one in (log, other)]
+        assert found[0] == found[1]

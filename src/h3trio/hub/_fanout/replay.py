@@ -307,18 +307,23 @@ class Replay:
             self._pages.move_to_end(key)
             return known
         purges = self._purges
-        limits = {"max_records": MAX_PAGE_RECORDS, "max_bytes": MAX_BATCH_BYTES}
-        page = self._history.log.read(position, selection=selection, **limits)
-        if page is None:
-            page = await self._read(position, selection=selection, **limits)
-            # The rest of the log is in memory: there is more to see.
-            page = page._replace(more=True)
+        page = await self.page(position, selection)
         prepared = _prepared(await _visible(page, subscriber.allow))
         # The log's last page is still growing; the others don't change, unless there was a purge
         # since the read began.
         if page.more and purges == self._purges:
             self._keep(subscriber, position, prepared)
         return prepared
+
+    async def page(self, position: int, selection: Selection) -> Page:
+        """Read the next page; no checkpoint if it is in memory."""
+        limits = {"max_records": MAX_PAGE_RECORDS, "max_bytes": MAX_BATCH_BYTES}
+        page = self._history.log.read(position, selection=selection, **limits)
+        if page is None:
+            page = await self._read(position, selection=selection, **limits)
+            # The rest of the log is in memory: there is more to see.
+            page = page._replace(more=True)
+        return page
 
     async def _read(
         self, position: int, *, selection: Selection, max_records: int, max_bytes: int

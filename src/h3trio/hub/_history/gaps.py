@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import takewhile
-from operator import itemgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 import trio
 
-from .selection import EVERYTHING, NOTHING, Selection, Turn
+from .selection import ALL, NOTHING, Selection, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +47,6 @@ _ANSWER_BYTES: Final = 400
 _PATTERN_BYTES: Final = 400
 """Memory of an answer, and of a pattern in it."""
 
-_ANYONE: Final = Selection([EVERYTHING])
-
 # A position, and the count of notes when it was noted: it tells whether an answer knows of it.
 _Noted: TypeAlias = tuple[int, int]
 
@@ -66,6 +63,7 @@ class Mark(NamedTuple):
     position: int
     """The newest that was removed."""
     private: bool
+    """Whether it was private."""
 
 
 class _Answer(NamedTuple):
@@ -138,16 +136,17 @@ class Gaps:
         newer = takewhile(lambda item: item[1][1] > serial, reversed(self._purged.items()))
         return [(topic, position) for topic, (position, _serial) in newer][::-1]
 
-    def marks_since(self, serial: int) -> list[Mark]:
-        """Return what was noted since then, of each the newest, in the order of the notes."""
-        found: list[tuple[int, Mark]] = []
-        for table, private in ((self._public, False), (self._private, True)):
-            for topics, (position, noted) in reversed(table.marks.items()):
-                if noted <= serial:
-                    break
-                names = (topics,) if isinstance(topics, str) else topics
-                found.append((noted, Mark(names, position, private)))
-        return [mark for _serial, mark in sorted(found, key=itemgetter(0))]
+    def marks_since(self, serial: int) -> Iterator[Mark]:
+        """Give what was noted since then, of each the newest, public ones first.
+
+        What there is when it is called: it may be read while others are noted.
+        """
+        tables = (self._public.newer(serial), False), (self._private.newer(serial), True)
+        return (
+            Mark((topics,) if isinstance(topics, str) else topics, position, private)
+            for notes, private in tables
+            for topics, (position, _serial) in notes
+        )
 
     def take_over(self, other: Gaps, serial: int) -> None:
         """Note what another table noted since then, and its floors."""
@@ -190,7 +189,7 @@ class Gaps:
         if selection.everything:
             newest = public.newest
         elif selection.matchers:
-            newest = public.newest_of(selection, _ANYONE)
+            newest = public.newest_of(selection, ALL)
         else:  # a few look-ups
             newest = public.floor if selection.topics else 0
             for topic in selection.topics:
@@ -209,7 +208,7 @@ class Gaps:
         Checkpoints only where that takes more than a turn: there may be many topics.
         """
         if selection.matchers:
-            await self._public.learn(selection, _ANYONE)
+            await self._public.learn(selection, ALL)
         if self._private.newest:
             await self._private.learn(selection, allow)
 
@@ -267,6 +266,13 @@ class _Marks:
             shared.pop(topics, None)
             if not shared:
                 del self._shared[topic]
+
+    def newer(self, serial: int) -> list[tuple[_Topics, _Noted]]:
+        """List what was noted since then, the oldest note first."""
+        if serial == 0:
+            return list(self.marks.items())
+        newer = takewhile(lambda item: item[1][1] > serial, reversed(self.marks.items()))
+        return list(newer)[::-1]
 
     def cut(self, position: int) -> None:
         self.floor, self.newest = min(self.floor, position), min(self.newest, position)

@@ -136,6 +136,7 @@ class Selection:
 
 
 NOTHING: Final = Selection()
+ALL: Final = Selection([EVERYTHING])
 
 
 @final

@@ -46,6 +46,10 @@ _OPERATOR_NEEDED: Final = (
     " see --allow-anonymous-operate"
 )
 
+_RELAY_NEEDED: Final = (
+    "a token that allows the relay is needed (token --relay makes one), of a hub with a key"
+)
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +195,19 @@ class AccessControl:
             return self._admit(event, self.anonymous.check_subscribe, is_open=is_open)
         if not is_open and grant.subscribe is None:
             raise self._counted(forbidden("the token doesn't allow subscribing"))
+        return grant
+
+    async def check_relay(self, event: H3Event) -> Grant:
+        """Return the grant of a request that may read the whole log: only by a token.
+
+        Raises:
+            HTTPError: 401 or 403.
+        """
+        grant = await self._grant(event)
+        if grant is None:
+            raise self._counted(unauthorized(needed=_RELAY_NEEDED))
+        if not grant.relay:
+            raise self._counted(forbidden("the token doesn't allow the relay (token --relay)"))
         return grant
 
     async def check_operate(self, event: H3Event) -> Grant:

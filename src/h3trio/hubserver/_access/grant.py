@@ -38,6 +38,8 @@ class Grant:
     empty selection: to public events only."""
     operate: bool = False
     """Whether it may see the page, the health, the statistics and the metrics."""
+    relay: bool = False
+    """Whether it may read the whole log, with private events and the names of all topics."""
     expires: float | None = None
     """Unix time in seconds at which all of it ends, streams too; `None` for never."""
     subject: str = ""

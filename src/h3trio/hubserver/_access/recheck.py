@@ -179,4 +179,4 @@ class HeldStream:
 
 def _rights(grant: Grant) -> tuple[object, ...]:
     """Return what a stream may be open for."""
-    return grant.subscribe, grant.operate
+    return grant.subscribe, grant.operate, grant.relay

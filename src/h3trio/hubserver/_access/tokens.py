@@ -97,7 +97,8 @@ def verify(token: str, keys: KeySet, rules: TokenRules, *, now: float) -> Grant:
     return Grant(
         publish=_selection(rights, "publish") or NO_TOPICS,
         subscribe=_selection(rights, "subscribe"),
-        operate=_may_operate(claims),
+        operate=_own_right(claims, "operate"),
+        relay=_own_right(claims, "relay"),
         expires=expires,
         subject=claims.get("sub", ""),
     )
@@ -208,10 +209,10 @@ def _selection(rights: Object, name: str) -> Selection | None:
     return selection_of(cast("list[str]", topics))
 
 
-def _may_operate(claims: Object) -> bool:
+def _own_right(claims: Object, name: str) -> bool:
     """Read our own claim: `"h3trio": {"operate": true}`; Mercure's has nothing for that."""
     own = claims.get("h3trio", {})
-    operate = cast("Object", own).get("operate", False) if isinstance(own, dict) else None
-    if not isinstance(operate, bool):
+    right = cast("Object", own).get(name, False) if isinstance(own, dict) else None
+    if not isinstance(right, bool):
         raise TokenError("the claim h3trio is malformed")
-    return operate
+    return right
