@@ -76,7 +76,7 @@ def reopened(history: History) -> History:
     return history.beside(tail_events=2)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.3])
+@pytest.mark.parametrize("delay", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tail", [10_000, 3])
 async def test_it_is_a_history(delay: float, tail: int, autojump_clock: MockClock) -> None:
     """It passes the suite, with all in memory or a part, at once or after a while."""

@@ -65,6 +65,7 @@ OF_THE_HUB: list[tuple[list[str], object, str]] = [
     (["--max-age", "7m"], 420.0, "hub._history.max_age"),
     (["--max-topic-events", "7"], 7, "hub._history.log._retention.max_topic_events"),
     (["--flush-interval", "7ms"], 0.007, "hub._settings.flush_interval"),
+    (["--follow-timeout", "7s"], 7.0, "hub._settings.follow_timeout"),
     (["--cursor", "off"], "off", "cursor"),
     (["--reconnect-delay", "7"], 7.0, "hub._settings.reconnect_delay"),
     (["--max-event-bytes", "7k"], 7168, "hub._settings.max_event_bytes"),
