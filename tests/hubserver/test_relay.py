@@ -18,7 +18,7 @@ from h3trio.hubserver._relay import MAX_NOTICE_CHARACTERS
 from h3trio.testing import Client, SharedMemoryHistory, SharedMemoryStore, connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from h3trio import App
@@ -82,7 +82,7 @@ class Served:
     @asynccontextmanager
     async def read(
         self, query: str = "", last_event_id: str | None = None
-    ) -> AsyncIterator[Reader]:
+    ) -> AsyncGenerator[Reader]:
         """Read the relay."""
         async with connect(
             self.app,
@@ -97,7 +97,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(history: History | None = None) -> AsyncIterator[Served]:
+async def served(history: History | None = None) -> AsyncGenerator[Served]:
     """Serve a hub."""
     hub = Hub(history)
     app = create_app(hub, access=AccessControl(authenticator=authenticate))

@@ -24,7 +24,7 @@ from h3trio.hub import (
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore, check_history
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from trio.testing import MockClock
 
@@ -57,7 +57,7 @@ class Two:
 @asynccontextmanager
 async def two(
     clock: MockClock | None = None, *, delay: float = 0.0, max_events: int = 100
-) -> AsyncIterator[Two]:
+) -> AsyncGenerator[Two]:
     """Run two hubs; a clock is for those tests where time goes by."""
     assert clock is not None or not delay
     both = Two(SharedMemoryStore(max_events=max_events), delay=delay)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ._fanout.subscription import Policy, Subscription
     from ._history.history import History
     from ._history.record import Page
-    from ._history.selection import Selection, TopicMatcher
+    from ._history.selection import TopicMatcher
     from ._snapshots import HubStatistics, TopicStatistics
 
     _Asked: TypeAlias = tuple[str | None, int | str | None]
@@ -272,18 +272,7 @@ class Hub:
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's events from the history; return how many there were."""
-        if self._history.is_shared:
-            count = await self._history.purge(topic)
-            await self._inflow.catch_up("purge")
-            return count
-        before = self._history.log.head
-        try:
-            return await self._history.purge(topic)
-        finally:
-            # If it was cut short, a part is removed.
-            self._history.gaps.note_purge(topic, before)
-            self._replay.forget_pages()
-            self._inflow.published_lot.unpark_all()
+        return await self._inflow.purge(topic)
 
     # -- subscribing
 
@@ -316,7 +305,9 @@ class Hub:
         selection, allowed = select(self._settings, topics, allow)
         first = check_first(first)
         await trio.lowlevel.checkpoint()
-        return await self._locate(selection, allowed, (last_event_id, first))
+        return await self._inflow.locate(
+            selection, allowed, last_event_id=last_event_id, first=first
+        )
 
     async def subscribe(
         self,
@@ -407,23 +398,13 @@ class Hub:
         if isinstance(asked, Start):
             start = asked
         else:
-            start = await self._locate(subscriber.selection, subscriber.allow, asked)
+            selection, allowed = subscriber.selection, subscriber.allow
+            last_event_id, first = asked
+            start = await self._inflow.locate(
+                selection, allowed, last_event_id=last_event_id, first=first
+            )
         retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
         await self._replay.begin(subscriber, start, retry=retry)
-        return start
-
-    async def _locate(self, selection: Selection, allow: Selection, asked: _Asked) -> Start:
-        """Find the start; an id that isn't known may be newer than what this hub has followed."""
-        last_event_id, first = asked
-        locate = partial(
-            self._replay.locate, selection, allow, last_event_id=last_event_id, first=first
-        )
-        start = await locate()
-        if start.unknown and self._history.is_shared:
-            if not await self._inflow.catch_up("locate"):
-                self._committer.check_open()
-                raise HistoryError("this hub lags behind its store: the id isn't known here yet")
-            start = await locate()
         return start
 
     async def _serve(

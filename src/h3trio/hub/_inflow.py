@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heappush, nlargest
 from itertools import count
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._history.errors import HistoryError
 from ._history.selection import ALL
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from ._fanout.feed import Subscriber
     from ._fanout.feeds import Feeds
     from ._fanout.replay import Replay
+    from ._fanout.subscription import Start
     from ._history.history import History
     from ._history.record import Appended, Record
+    from ._history.selection import Selection
 
 logger = logging.getLogger("h3trio.hub")
 
@@ -106,6 +110,22 @@ class Inflow:
             self.replay.forget_pages()
         self._purges = gaps.serial
 
+    async def purge(self, topic: str) -> int:
+        """Remove a topic's records; return how many there were."""
+        history = self.history
+        before = history.log.head
+        if history.is_shared:
+            count = await history.purge(topic)
+            await self.catch_up("purge")
+            return count
+        try:
+            return await history.purge(topic)
+        finally:
+            # If it was cut short, a part is removed.
+            history.gaps.note_purge(topic, before)
+            self.replay.forget_pages()
+            self.published_lot.unpark_all()
+
     def lose(self, position: int) -> None:
         """Take back what is behind a position: the store has lost it, and goes on from there."""
         logger.error(
@@ -165,6 +185,29 @@ class Inflow:
         self.timeouts[reason] += 1
         return False
 
+    async def locate(
+        self,
+        topics: Selection,
+        allow: Selection,
+        *,
+        last_event_id: str | None,
+        first: int | str | None,
+    ) -> Start:
+        """Find where a stream begins, as `Replay.locate` does; wait for an id that is newer.
+
+        Raises:
+            HistoryError: this hub doesn't come up to its store.
+        """
+        locate = partial(
+            self.replay.locate, topics, allow, last_event_id=last_event_id, first=first
+        )
+        start = await locate()
+        if start.unknown and self.history.is_shared:
+            if not await self.catch_up("locate"):
+                raise HistoryError("this hub lags behind its store: the id isn't known here yet")
+            start = await locate()
+        return start
+
     async def _wait(self, cursor: str) -> bool:
         await trio.lowlevel.checkpoint()
         if self._has_passed(cursor):
@@ -193,7 +236,8 @@ class Inflow:
 
     def _wake(self) -> None:
         """Wake the waits whose cursor is passed."""
-        head, later = self.history.log.head, []
+        head = self.history.log.head
+        later: list[tuple[int, int, str, trio.Event]] = []
         while self._waiting and self._waiting[0][0] <= head:
             waiting = heappop(self._waiting)
             if self._has_passed(waiting[2]):

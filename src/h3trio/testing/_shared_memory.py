@@ -131,7 +131,7 @@ class SharedMemoryStore:
         """Cut all connections; nothing is lost, but nobody can know: a new epoch begins."""
         self._run += 1
         for connection in list(self._connections):
-            self._disconnect(connection)
+            self.disconnect(connection)
 
     def replicate(self) -> None:
         """Copy everything to the replica; it doesn't have what comes later."""
@@ -153,7 +153,8 @@ class SharedMemoryStore:
 
     # -- the store's steps
 
-    async def _connect(self) -> _Connection:
+    async def connect(self) -> _Connection:
+        """Connect a history; a new epoch begins if the store has started since the last one."""
         async with self._opening:
             memory = self.memory
             if self._copy.run == 0:
@@ -165,15 +166,18 @@ class SharedMemoryStore:
         self._connections.add(connection)
         return connection
 
-    def _disconnect(self, connection: _Connection) -> None:
+    def disconnect(self, connection: _Connection) -> None:
+        """Cut a connection."""
         self._connections.discard(connection)
         connection.wake(cut=True)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Wake all followers."""
         for connection in self._connections:
             connection.wake()
 
-    def _append(self, updates: Sequence[Update]) -> list[Appended]:
+    def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Store updates; answer ids and cursors."""
         memory, answers = self.memory, list[Appended]()
         for answer in memory.append_nowait(updates):
             if answer.record is not None:
@@ -181,10 +185,11 @@ class SharedMemoryStore:
             # A repetition stands somewhere in front of the head.
             cursor = "" if answer.error else memory.epochs.format(memory.log.head)
             answers.append(Appended(answer.id, None, answer.error, cursor))
-        self._tell()
+        self.tell()
         return answers
 
-    def _purge(self, topic: str) -> int:
+    def purge(self, topic: str) -> int:
+        """Remove a topic's records; return how many."""
         memory = self.memory
         positions = memory.log.positions(topic)
         for position in positions:
@@ -194,7 +199,7 @@ class SharedMemoryStore:
         (place,) = memory.append_nowait([_PURGE])
         assert place.record is not None, "it has no key"
         memory.log.head = place.record.position
-        self._tell()
+        self.tell()
         return len(positions)
 
 
@@ -268,7 +273,7 @@ class SharedMemoryHistory(History):
         The hub runs its follower again after a pause.
         """
         if self._connection is not None:
-            self._store._disconnect(self._connection)  # noqa: SLF001 - of the same file
+            self._store.disconnect(self._connection)
             self._connection = None
 
     # -- opening and closing
@@ -299,7 +304,7 @@ class SharedMemoryHistory(History):
     async def _connected(self) -> _Connection:
         connection = self._connection
         if connection is None or connection.is_cut:
-            connection = self._connection = await self._store._connect()  # noqa: SLF001 - of the same file
+            connection = self._connection = await self._store.connect()
         return connection
 
     async def _ask(self, step: Callable[[SharedMemoryStore], _T], *, changes: bool = False) -> _T:
@@ -320,17 +325,17 @@ class SharedMemoryHistory(History):
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Store updates; the answers have no records, as those come by the follower."""
-        return await self._ask(lambda store: store._append(updates), changes=True)  # noqa: SLF001 - of the same file
+        return await self._ask(lambda store: store.append(updates), changes=True)
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records from the store; return how many."""
-        return await self._ask(lambda store: store._purge(topic), changes=True)  # noqa: SLF001 - of the same file
+        return await self._ask(lambda store: store.purge(topic), changes=True)
 
     async def trim(self) -> int:
         """Remove records beyond the age limit from the store; return how many."""
         memory = await self._ask(lambda store: store.memory)
         removed = await memory.trim()
-        self._store._tell()  # noqa: SLF001 - of the same file
+        self._store.tell()
         return removed
 
     # -- following
