@@ -444,7 +444,10 @@ class Play:
                 had = []
                 reason = json.loads(event.data or "")["reason"]
                 assert reason != "lost" or self.life, "nothing was lost"
-                if reason != "lost":
+                if reason == "lost":
+                    # What was removed by now is told with it, and its id stands behind that.
+                    told_at = max(told_at, self.place_of(event.id or "") or START)
+                else:
                     told_at = place
                     self.check_no_false_gap(session)
                 if reason == "unknown":

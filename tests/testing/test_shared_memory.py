@@ -225,6 +225,20 @@ async def test_who_comes_back_with_a_lost_id_is_told(autojump_clock: MockClock) 
             assert [event.data for event in again] == ["3"]
 
 
+async def test_a_lost_purge_leaves_no_gap(autojump_clock: MockClock) -> None:
+    """Events that get its positions aren't taken for removed ones."""
+    async with two(autojump_clock) as both:
+        id = await both.publish(0, "1")
+        both.store.replicate()
+        await both.publish(0, "2")
+        await both.hubs[0].purge("a")
+        both.store.fail_over()
+        await both.publish(0, "3")
+        await trio.sleep(1)
+        for hub in range(2):
+            assert [event.data for event in await both.read(hub, last_event_id=id)] == ["3"]
+
+
 async def test_what_is_lost_between_locate_and_subscribe_is_told(autojump_clock: MockClock) -> None:
     """The head of the stream has told a cursor that is of no use any more."""
     async with two(autojump_clock) as both:
