@@ -57,8 +57,8 @@ class _Connection:
     """One connection of a history to the store."""
 
     def __init__(self) -> None:
-        self.is_cut = False
-        self.has_news = True
+        self.is_cut: bool = False
+        self.has_news: bool = True
         self._lot = trio.lowlevel.ParkingLot()
 
     def wake(self, *, cut: bool = False) -> None:
@@ -205,6 +205,8 @@ class SharedMemoryStore:
 
 class SharedMemoryHistory(History):
     """One hub's share in a `SharedMemoryStore`.
+
+    Two hubs share a store so::
 
         store = SharedMemoryStore()
         async with Hub(SharedMemoryHistory(store)) as one, Hub(SharedMemoryHistory(store)) as other:
