@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = Path(h3trio.__file__).parent  # of the wheel, where that is tested
 DOCS = ROOT / "docs"
 EXAMPLES = sorted(ROOT.glob("examples/**/*.py"))
 READMES = [ROOT / "README.md", ROOT / "examples" / "README.md", ROOT / "deploy" / "README.md"]
@@ -354,7 +355,7 @@ def test_statuses_are_documented() -> None:
 
 
 HUB_SOURCES = "".join(
-    path.read_text("utf-8") for path in sorted((ROOT / "src/h3trio/hubserver").rglob("*.py"))
+    path.read_text("utf-8") for path in sorted((PACKAGE / "hubserver").rglob("*.py"))
 )
 HUB_PAGE = (DOCS / "reference" / "hub-http.md").read_text(encoding="utf-8")
 
@@ -399,7 +400,7 @@ def test_statuses_of_the_hub_are_documented() -> None:
 
 def test_types_and_reasons_of_the_hub_are_documented() -> None:
     """The page on the hub's HTTP API has the hub's own types, and each reason of a `reset`."""
-    replay = (ROOT / "src/h3trio/hub/_fanout/replay.py").read_text("utf-8")
+    replay = (PACKAGE / "hub/_fanout/replay.py").read_text("utf-8")
     reasons = set(re.findall(r"_tell_reset\(\w+, \"(\w+)\"", replay))
     assert len(reasons) == 4
     assert {name for name in {CURSOR, RESET, *reasons} if f"`{name}`" not in HUB_PAGE} == set()

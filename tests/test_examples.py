@@ -312,7 +312,7 @@ async def test_a_script_that_is_missing_is_named(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, name: str, path: str
 ) -> None:
     """A page whose script isn't there gets 404 for it, which says which file it is."""
-    monkeypatch.chdir(ROOT / "src")  # without scripts of others
+    monkeypatch.chdir(ROOT / "tests")  # without scripts of others
     status, detail = await ask(nursery, load(name).app, request(path))
     assert status == 404
     assert "there is no " in detail
