@@ -193,6 +193,7 @@ async def test_a_lost_tail_is_told_to_those_who_had_it(autojump_clock: MockClock
         ids = [await both.publish(0, "1"), await both.publish(0, "x", "quiet")]
         both.store.replicate()
         ids += [await both.publish(0, "2"), await both.publish(1, "3")]
+        await trio.sleep(1)  # until both have followed: else one has nothing to lose
         both.store.fail_over()
         ids += [await both.publish(1, "4"), await both.publish(0, "5")]
         await trio.sleep(1)
