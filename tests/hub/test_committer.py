@@ -151,6 +151,7 @@ async def test_a_commit_is_delivered_a_turn_at_a_time(
         committer.inflow.feeds.join(reader)
     names = ["news", *(f"x/{n}" for n in range(1, topics))]
     nursery.start_soon(committer.append, [update("first")])
+    await wait_all_tasks_blocked()  # it is on its way alone, whatever Trio shuffles
     for _ in range(600):
         nursery.start_soon(committer.append, [Update(SSEEvent("x"), names)])
     await wait_all_tasks_blocked()
@@ -161,7 +162,8 @@ async def test_a_commit_is_delivered_a_turn_at_a_time(
     assert busiest.total == 601 * feeds
     assert len(bench.history.calls) <= 4
     assert bench.delivered == [record.id for record in committer.history.log]
-    assert busiest.most <= feeds * (MAX_SCAN // (8 * topics + feeds) + 1)
+    # One more, as a turn ends behind the record that fills it.
+    assert busiest.most <= feeds * (MAX_SCAN // (8 * topics + feeds) + 2)
 
 
 async def test_delivery_is_in_log_order_before_any_publisher_hears(nursery: trio.Nursery) -> None:
