@@ -261,7 +261,7 @@ async def test_a_damaged_record_is_in_the_way_of_no_removal(
         assert caplog.text.count("it is removed") <= 1
         with closing(sqlite3.connect(copy)) as db:
             for table_name in ("records", "placed"):
-                (rows,) = db.execute(f"SELECT count(*) FROM {table_name}").fetchone()  # noqa: S608
+                (rows,) = db.execute(f"SELECT count(*) FROM {table_name}").fetchone()  # noqa: S608 - the two names above
                 assert rows == left
             (events,) = db.execute("SELECT events FROM topics WHERE name = 'news'").fetchone()
             assert events == left
