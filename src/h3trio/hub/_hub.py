@@ -34,7 +34,8 @@ from ._fanout.feeds import Feeds
 from ._fanout.replay import Replay
 from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
-from ._history.errors import HistoryError
+from ._history.errors import HistoryError, TopicClosedError
+from ._history.history import trim_by_age
 from ._history.memory import MemoryHistory
 from ._settings import HubSettings
 from ._snapshots import Snapshots
@@ -59,10 +60,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
-_TRIM_SHARE: Final = 0.05
-"""The time from one check of an age limit to the next, as a share of the limit."""
-_TRIM_SECONDS: Final = (0.5, 60.0)
-"""The bounds of that time."""
 
 
 @final
@@ -81,6 +78,7 @@ class Hub:
     ) -> None:
         self._history = MemoryHistory() if history is None else history
         self._settings = limits = settings or HubSettings()
+        self._make = partial(make_updates, limits)
         state = FanoutState(limits.max_window_records, limits.max_window_bytes)
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
@@ -139,7 +137,7 @@ class Hub:
                 self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
                 self._own(nursery, self._committer.run, "committer")
                 if self._history.max_age is not None:
-                    self._own(nursery, partial(self._trim, self._history.max_age), "trim")
+                    self._own(nursery, partial(trim_by_age, self._history), "trim")
                 yield
                 nursery.cancel_scope.cancel(reason="the hub is closed")
         finally:
@@ -167,12 +165,6 @@ class Hub:
         )
         nursery.start_soon(task, name=f"h3trio hub {name}")
 
-    async def _trim(self, max_age: float) -> None:
-        low, high = _TRIM_SECONDS
-        while True:
-            await trio.sleep(min(max(max_age * _TRIM_SHARE, low), high))
-            await self._history.trim()
-
     # -- publishing
 
     async def publish(
@@ -182,6 +174,7 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> str:
         """Store an event and give it to the subscribers of its topics; return its id.
 
@@ -192,9 +185,11 @@ class Hub:
             topics: one or more; the first is the canonical one.
             private: whether only subscribers with the right may see it.
             dedup: a key under which a repeated publish is the same publish, for these topics.
+            last: whether it closes these topics, see `close`.
 
         Raises:
             ValueError: topics, id, type, size or key aren't allowed; see `Update`.
+            TopicClosedError: one of the topics is closed.
             KeyReusedError: the key came with another event for the same topics.
             TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
@@ -202,7 +197,8 @@ class Hub:
             HistoryError: it couldn't be stored.
             trio.ClosedResourceError: the hub isn't running.
         """
-        return (await self.publish_all([event], topics=topics, private=private, dedup=dedup))[0]
+        updates = self._make([event], topics, private=private, dedup=dedup, last=last)
+        return (await self._committer.append(updates))[0]
 
     async def publish_all(
         self,
@@ -211,13 +207,16 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> list[str]:
         """Publish several events in one step, all or none; otherwise like `publish`.
+
+        With `last`, the last of them closes the topics.
 
         With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
         a repetition could be one in part. Publish them one by one, each with its own key.
         """
-        updates = make_updates(self._settings, events, topics, private=private, dedup=dedup)
+        updates = self._make(events, topics, private=private, dedup=dedup, last=last)
         return await self._committer.append(updates)
 
     def publish_nowait(
@@ -227,13 +226,14 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish without waiting; otherwise like `publish`.
 
         Raises:
             trio.WouldBlock: the history has to wait for a disk or a network.
         """
-        updates = make_updates(self._settings, [event], topics, private=private, dedup=dedup)
+        updates = self._make([event], topics, private=private, dedup=dedup, last=last)
         return self._committer.append_nowait(updates)[0]
 
     async def wait_published(self) -> None:
@@ -243,8 +243,33 @@ class Hub:
         """
         await self._committer.published_lot.park()
 
+    async def close(self, *topics: str, private: bool = False) -> None:
+        """Close topics: nothing can be published to them behind this. Those that are stay so.
+
+        A subscription to nothing but closed topics ends, by `EndReason.COMPLETE`, once it was given
+        everything. To close a topic with its last event, publish that with `last`.
+
+        A topic is closed until the record of that is removed, by retention behind all others of
+        the topic, or by `purge`. Then it is as new.
+
+        Args:
+            topics: one or more.
+            private: whether only subscribers with the right may know: for all others it is open.
+
+        Raises the errors of `publish` but for `TopicClosedError`.
+        """
+        updates = self._make([None], topics, private=private, dedup=None, last=True)
+        try:
+            await self._committer.append(updates)
+        except TopicClosedError:
+            for topic in topics if len(updates[0].topics) > 1 else ():
+                await self.close(topic, private=private)
+
     async def purge(self, topic: str) -> int:
-        """Remove a topic's events from the history; return how many there were."""
+        """Remove a topic's events from the history; return how many there were.
+
+        If it was closed, it is open again.
+        """
         try:
             return await self._history.purge(topic)
         finally:

@@ -14,6 +14,7 @@ from h3trio._wire.parser import SSEParser
 from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.selection import NOTHING, Selection
 
+from ._check_closing import CLOSING_CHECKS, close_goes_last, close_outlives_closing
 from ._check_ids import ID_CHECKS
 from ._drive_history import (
     ALL,
@@ -65,9 +66,12 @@ async def check_history(
             await _oldest_go_first(history)
         async with make_small(_SMALL) as history:
             await _keys_and_ids_go_with_their_record(history)
+        async with make_small(_SMALL) as history:
+            await close_goes_last(history, _SMALL)
     if reopen is not None:
         await _everything_outlives_closing(make_history(), reopen)
         await _no_id_is_given_twice(make_history(), reopen)
+        await close_outlives_closing(make_history(), reopen)
 
 
 # -- the rules
@@ -113,7 +117,7 @@ def _check_record(history: History, record: Record, asked: Update) -> None:
     expect(record.private == asked.private, "`private` is kept", record)
     (event,) = SSEParser().feed(record.frame)
     seen = (event.data, event.event, event.id)
-    wanted = (asked.event.data, asked.event.event, record.id)
+    wanted = (asked.event and asked.event.data, asked.event and asked.event.event, record.id)
     expect(seen == wanted, "the frame is the event with its id", record.frame)
     position = history.epochs.resolve(record.id, record.position)
     expect(position == record.position, "the hub's ids are resolved to positions", record)
@@ -244,6 +248,7 @@ CHECKS: Final[tuple[Callable[[History], Awaitable[None]], ...]] = (
     _pages_have_limits,
     _selections_select,
     *ID_CHECKS,
+    *CLOSING_CHECKS,
     _purging_removes_and_leaves_gaps,
     _removals_tell_no_secrets,
     _trimming_without_need_does_nothing,

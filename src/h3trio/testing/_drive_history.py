@@ -47,9 +47,10 @@ def update(
     id: str | None = None,
     dedup: str | None = None,
     private: bool = False,
+    last: bool = False,
 ) -> Update:
     event = SSEEvent(data, event="test", id=id)
-    return Update(event=event, topics=topics or ("a",), private=private, dedup=dedup)
+    return Update(event, topics or ("a",), private=private, dedup=dedup, last=last)
 
 
 async def publish(history: History, *updates: Update) -> list[Appended]:
@@ -77,7 +78,7 @@ def stored(appended: Sequence[Appended]) -> list[Record]:
 
 
 # What has to be the same when a record is read again.
-fields_of = attrgetter("position", "id", "topics", "private", "published", "frame")
+fields_of = attrgetter("position", "id", "topics", "private", "published", "frame", "last")
 
 
 def positions(records: Sequence[Record]) -> list[int]:

@@ -26,6 +26,10 @@ class KeyReusedError(ValueError):
     """A `dedup` key came with another event for the same topics. Nothing was stored."""
 
 
+class TopicClosedError(ValueError):
+    """A topic of the update is closed: its last event was published. Nothing was stored."""
+
+
 class OverloadedError(Exception):
     """More publishes wait than the hub holds. Nothing was sent to the store; try later.
 

@@ -15,18 +15,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self, final
+from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from .epochs import Epochs
     from .gaps import Gaps
     from .log import Log
     from .record import Appended, Page, Update
     from .selection import Selection
+
+_TRIM_SHARE: Final = 0.05
+"""The time from one check of an age limit to the next, as a share of the limit."""
+_TRIM_SECONDS: Final = (0.5, 60.0)
+"""The bounds of that time."""
 
 Durability = Literal["memory", "fast", "durable"]
 """An acknowledged publish survives: nothing; the end of the process; the end of power."""
@@ -97,7 +102,8 @@ class History(trio.abc.AsyncResource):
 
         All are stored but for repetitions, and those that are refused for a reason of their own:
         a `dedup` key that came with another event for the same topics, in whatever order these
-        are, is a `KeyReusedError`.
+        are, is a `KeyReusedError`; a topic that is closed, also by one in front of it, is a
+        `TopicClosedError`, but not for a repetition.
 
         Raises:
             HistoryFullError: there is no room; none was stored.
@@ -136,8 +142,22 @@ class History(trio.abc.AsyncResource):
         """
 
     @abstractmethod
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed.
+
+        A topic is closed while it has a record with `last`, up to the head of `log`; but a private
+        one counts only with a topic that is allowed, or it would tell that it exists.
+
+        Checkpoints only where a store has to be asked.
+        """
+
+    @abstractmethod
     async def purge(self, topic: str) -> int:
-        """Remove a topic's records, from `log` too; return how many."""
+        """Remove a topic's records, from `log` too; return how many.
+
+        One that closed the topic is among them: then it, and any other that the record closed, is
+        open again. A record without an event leaves no gap, however it goes.
+        """
 
     @abstractmethod
     async def trim(self) -> int:
@@ -158,3 +178,11 @@ class History(trio.abc.AsyncResource):
     @abstractmethod
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""
+
+
+async def trim_by_age(history: History) -> None:
+    """Trim a history that has an age limit, again and again."""
+    low, high = _TRIM_SECONDS
+    while True:
+        await trio.sleep(min(max((history.max_age or 0) * _TRIM_SHARE, low), high))
+        await history.trim()

@@ -95,6 +95,8 @@ class Log:
         self._topics: dict[str, _PositionIndex] = {}
         # In the order of the last append. `OrderedDict`, as it gives up its first in constant time.
         self._quiet: OrderedDict[str, None] | None = OrderedDict() if quiet_first else None
+        self._closing: dict[str, Record] = {}
+        """The closing record of each topic that is closed by one in here."""
         # Publishers may use an id again, each in topics of their own.
         self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
 
@@ -147,6 +149,8 @@ class Log:
                 self._quiet.move_to_end(topic)
         if record.has_own_id:
             _enter_indexes(self._own_ids.setdefault(record.id, {}), record)
+        if record.last:
+            self._closing |= dict.fromkeys(record.topics, record)
         self._place_bytes += _size_of_places(record)
         while self._retention.is_exceeded(index.live, index.bytes) or (
             self.topic_bytes > self._max_topic_bytes and index.live > 1
@@ -156,7 +160,7 @@ class Log:
             if self._forget is None:
                 self.floor = going
         if self._limits_topics:
-            self._limit_topics(record.topics)
+            self._limit_topics(record)
 
     def remove(self, position: int) -> Record | None:
         """Take a record out, wherever it stands; return it if it was there."""
@@ -176,11 +180,13 @@ class Log:
             # All topics are the newest's, which may be in one of them alone.
         return self._first(self._index)
 
-    def _limit_topics(self, topics: Iterable[str]) -> None:
-        for topic in topics:
+    def _limit_topics(self, record: Record) -> None:
+        # One without an event takes no event's place.
+        more = 0 if record.frame else 1
+        for topic in record.topics:
             # Each still has its newest record, the one just appended.
             index = self._topics[topic]
-            while self._retention.is_topic_exceeded(index.live, index.bytes):
+            while self._retention.is_topic_exceeded(index.live - more, index.bytes):
                 self.remove(self._first(index))
 
     def _leave_indexes(self, record: Record) -> None:
@@ -191,6 +197,9 @@ class Log:
                 if topic not in self._topics:
                     del self._quiet[topic]
         self._leave(self._index, len(record.frame))
+        if record.last:
+            for topic in record.topics:
+                self._closing.pop(topic, None)
         if record.has_own_id:
             of_id = self._own_ids[record.id]
             self._leave_topics(of_id, record)
@@ -246,6 +255,16 @@ class Log:
                 newest += [] if found is None else [found]
         return min(newest, default=None)
 
+    def is_closed(self, topic: str, *, allow: Selection) -> bool | None:
+        """Whether a topic is closed by a record that may be seen.
+
+        `None` if none of its records is in here, and a store may have some.
+        """
+        record = self._closing.get(topic)
+        if record is not None:
+            return record.is_visible(allow)
+        return None if self.floor and topic not in self._topics else False
+
     def positions(self, topic: str) -> list[int]:
         """Return the positions of a topic's records, in order."""
         index = self._topics.get(topic)
@@ -282,7 +301,7 @@ class Log:
         known: dict[tuple[str, ...], bool] = {}
         for position in positions:
             record = self._records.get(position)
-            if record is None:
+            if record is None or not record.frame:
                 continue
             topics = record.topics
             is_new = topics not in known

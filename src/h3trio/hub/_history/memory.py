@@ -15,12 +15,12 @@ from .epochs import Epochs
 from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
-from .record import Appended, Record, answer_repetition
+from .record import Appended, Record, answer_repetition, refuse_closed
 from .retention import MIB, Retention
 from .selection import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from .record import Page, Update
     from .selection import Selection
@@ -82,6 +82,9 @@ class MemoryHistory(History):
         self._last = 0
         self._trimmed = 0
         self._dedup: dict[tuple[str, ...], Record] = {}
+        # The topics that are closed, and the position of the record that closed each: also of those
+        # that aren't in the log yet.
+        self._closed: dict[str, int] = {}
         # The key of each position that has one.
         self._keys: dict[int, tuple[str, ...]] = {}
 
@@ -116,11 +119,17 @@ class MemoryHistory(History):
         key = update.scoped_key
         if key is not None and (first := self._dedup.get(key)) is not None:
             return answer_repetition(first, update)
+        if self._closed:
+            for topic in update.topics:
+                if topic in self._closed:
+                    return refuse_closed(topic)
         position = self._last + 1
         record = Record.from_update(
             update, position=position, epoch=self.epochs.current, published=published
         )
         self._last = position
+        if update.last:
+            self._closed |= dict.fromkeys(update.topics, position)
         if key is not None:
             self._dedup[key] = record
             self._keys[position] = key
@@ -154,6 +163,13 @@ class MemoryHistory(History):
         position = await self.log.position_before_last(count, selection=selection, allow=allow)
         assert position is not None, "the log is whole"
         return position
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed, by records that may be seen. No checkpoint."""
+        # Most hubs have no topic that ends.
+        return bool(self._closed) and all(
+            self.log.is_closed(topic, allow=allow) for topic in topics
+        )
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records; return how many."""
@@ -199,10 +215,13 @@ class MemoryHistory(History):
     def _forget(self, record: Record) -> None:
         """Note that a record is gone for good."""
         self._trimmed += 1
-        if record.private:
+        if record.private and record.frame:
             self.gaps.note_private(record.topics, record.position)
-        else:
+        elif record.frame:  # without an event nobody misses anything
             for topic in record.topics:
                 self.gaps.note(topic, record.position)
+        if record.last:
+            for topic in record.topics:
+                del self._closed[topic]
         if self._keys and (key := self._keys.pop(record.position, None)) is not None:
             del self._dedup[key]

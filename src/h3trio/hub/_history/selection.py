@@ -80,7 +80,7 @@ class Selection:
         TypeError: a single string instead of several; what is neither a topic nor a matcher.
     """
 
-    __slots__ = ("_hash", "everything", "matchers", "patterns", "topics")
+    __slots__ = ("_hash", "everything", "is_exact", "matchers", "patterns", "topics")
 
     def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
         check_several(topics)
@@ -95,6 +95,8 @@ class Selection:
         """Patterns and templates that decide beside the exact topics."""
         for matcher in self.matchers:
             _check_matcher(matcher)
+        self.is_exact: bool = not self.everything and not self.matchers
+        """Whether an index of topics is enough to find its updates."""
         self.patterns: int = sum(len(m) if isinstance(m, Sized) else 1 for m in self.matchers)
         """The number of patterns in its matchers."""
         self._hash = hash((self.everything, self.topics, self.matchers))
@@ -114,11 +116,6 @@ class Selection:
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.topics) or bool(self.matchers)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether an index of topics is enough to find its updates."""
-        return not self.everything and not self.matchers
 
     def cost(self, topics: int) -> int:
         """Return what `matches` may cost for so many topics, for `Turn.spend`."""

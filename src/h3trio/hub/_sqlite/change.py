@@ -46,7 +46,7 @@ _COLUMNS: Final = (
     "records.position, CAST(records.topics AS BLOB), length(frame), CAST(published AS REAL),"
     " CAST(private AS INTEGER)"
 )
-_TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public"
+_TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public, closed"
 _OLDEST: Final = f"SELECT {_COLUMNS} FROM records WHERE position < ? ORDER BY position"  # noqa: S608 - a constant
 _OF_TOPIC: Final = (
     f"SELECT {_COLUMNS} FROM placed JOIN records ON records.position = placed.position"  # noqa: S608 - a constant
@@ -79,6 +79,8 @@ class Sums:
     """As `floor`, of what was private."""
     private_marks: int = 0
     """Combinations of topics of which something private was removed."""
+    closed: int = 0
+    """Topics that are closed."""
 
 
 @final
@@ -116,7 +118,13 @@ class _Topic:
     trimmed: int
     """The newest removed position; a topic without records is forgotten by it."""
     trimmed_public: int
+    """The newest public one."""
+    closed: int
+    """The position of the record that closed it, 0 while it is open."""
     was_empty: bool
+    was_closed: bool
+    silent: int = 0
+    """Records without an event that this change adds."""
 
 
 @final
@@ -152,6 +160,9 @@ class Change:
         for topic in topics:
             topic.events += 1
             topic.bytes += size
+            topic.silent += not size
+            if record.last:
+                topic.closed = record.position
         numbers = [topic.number for topic in topics]
         self._added.append((record, dedup, numbers))
         self.sums.last = record.position
@@ -164,6 +175,10 @@ class Change:
         """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
         numbers = sorted(self._named(name).number for name in topics)
         return f"{' '.join(map(str, numbers))}\n{key}"
+
+    def closed_topic(self, topics: Iterable[str]) -> str | None:
+        """Return the first of some topics that is closed, if one is."""
+        return next((name for name in topics if self._named(name).closed), None)
 
     def remove_excess(self, retention: Retention, *, before: int) -> None:
         """Remove records beyond the limits, of the topics that are added to and in all.
@@ -213,11 +228,13 @@ class Change:
         if position in self._removed:
             self._records_left -= max(len(self._removed[position]), 1)
             return
+        is_missed = True
         try:
             with reading(position):
                 numbers = text(row.topics.decode().strip())
                 topics = [self._numbered(int(number)) for number in numbers.split()]
                 size = whole(row.size)
+                is_missed = size > 0  # without an event nobody misses anything
         except DamagedError as exc:
             # It would be in the way of every removal, and is of no use to anybody.
             logger.error("%s; it is removed", exc)  # noqa: TRY400 - it says all there is
@@ -229,10 +246,13 @@ class Change:
             # Not below 0: a damaged record may have had another size.
             topic.events = max(topic.events - 1, 0)
             topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
-            topic.trimmed = max(topic.trimmed, position)
-            if is_public:
+            if topic.closed == position:
+                topic.closed = 0
+            if is_missed:
+                topic.trimmed = max(topic.trimmed, position)
+            if is_missed and is_public:
                 topic.trimmed_public = max(topic.trimmed_public, position)
-        if not is_public:
+        if is_missed and not is_public:
             self._private[numbers] = max(self._private.get(numbers, 0), position)
         self._removed[position] = [topic.number for topic in topics]
         self.sums.events = max(self.sums.events - 1, 0)
@@ -271,7 +291,7 @@ class Change:
             insert = "INSERT INTO topics (name, events, bytes, trimmed) VALUES (?, 0, 0, 0)"
             number = self._db.execute(insert, (name,)).lastrowid
             assert number is not None, "SQLite has numbered the row"
-            row = (number, name, 0, 0, 0, 0)
+            row = (number, name, 0, 0, 0, 0, 0)
             self.sums.empty_topics += 1
         return self._known(row)
 
@@ -282,8 +302,8 @@ class Change:
         query = f"SELECT {_TOPIC} FROM topics WHERE number = ?"  # noqa: S608 - a constant
         return self._known(self._db.execute(query, (number,)).fetchone())
 
-    def _known(self, row: tuple[int, str, int, int, int, int]) -> _Topic:
-        number, name, events, size, trimmed, trimmed_public = row
+    def _known(self, row: tuple[int, str, int, int, int, int, int]) -> _Topic:
+        number, name, events, size, trimmed, trimmed_public, closed = row
         topic = _Topic(
             number=whole(number),
             name=text(name),
@@ -291,7 +311,9 @@ class Change:
             bytes=whole(size),
             trimmed=whole(trimmed, most=self.sums.last),
             trimmed_public=whole(trimmed_public, most=self.sums.last),
+            closed=whole(closed, most=self.sums.last),
             was_empty=events == 0,
+            was_closed=closed > 0,
         )
         self._by_name[topic.name] = self._by_number[topic.number] = topic
         return topic
@@ -332,8 +354,8 @@ class Change:
 
     def _write_additions(self) -> None:
         self._db.executemany(
-            "INSERT INTO records (position, id, own, dedup, private, published, topics, frame)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records (position, id, own, dedup, private, published, topics, frame,"
+            " last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (_row(record, dedup, numbers) for record, dedup, numbers in self._added),
         )
         self._db.executemany(
@@ -348,14 +370,15 @@ class Change:
     def _write_topics(self) -> None:
         topics = self._by_number.values()
         self._db.executemany(
-            "UPDATE topics SET events = ?, bytes = ?, trimmed = ?, trimmed_public = ?"
-            " WHERE number = ?",
-            ((t.events, t.bytes, t.trimmed, t.trimmed_public, t.number) for t in topics),
+            "UPDATE topics SET events = ?, bytes = ?, trimmed = ?, trimmed_public = ?,"
+            " closed = ? WHERE number = ?",
+            ((t.events, t.bytes, t.trimmed, t.trimmed_public, t.closed, t.number) for t in topics),
         )
         filled = sum(t.was_empty and t.events > 0 for t in topics)
         emptied = sum(not t.was_empty and t.events == 0 for t in topics)
         self.sums.topics += filled - emptied
         self.sums.empty_topics += emptied - filled
+        self.sums.closed += sum((t.closed > 0) - t.was_closed for t in topics)
 
     def _write_private_marks(self) -> None:
         marks = [(position, numbers) for numbers, position in self._private.items()]
@@ -404,7 +427,8 @@ def is_older(published: float, than: float | None) -> bool:
 
 
 def _is_exceeded(retention: Retention, topic: _Topic, _row: _Row) -> bool:
-    return retention.is_topic_exceeded(topic.events, topic.bytes)
+    # One without an event takes no event's place.
+    return retention.is_topic_exceeded(topic.events - topic.silent, topic.bytes)
 
 
 def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object, ...]:
@@ -417,4 +441,5 @@ def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object,
         record.published,
         " ".join(map(str, numbers)),
         record.frame,
+        record.last,
     )

@@ -35,7 +35,7 @@ from .store import Store
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from h3trio.hub._history.record import Appended, Page, Update
     from h3trio.hub._history.selection import Selection
@@ -328,6 +328,22 @@ class SQLiteHistory(History):
                 return position
         return await self._read(
             partial(pages.find, id=id, head=self.log.head, selection=selection, allow=allow)
+        )
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed; see `History.are_closed`."""
+        unknown: list[str] = []
+        for topic in topics:
+            closed = self.log.is_closed(topic, allow=allow)
+            if closed is None:
+                unknown.append(topic)
+            elif not closed:
+                return False
+        # Most hubs have no topic that ends, and need no thread to find that out.
+        if not unknown or not self._sums.closed:
+            return not unknown
+        return await self._read(
+            partial(pages.are_closed, topics=unknown, head=self.log.head, allow=allow)
         )
 
     async def position_before_last(

@@ -15,7 +15,7 @@ from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.record import Appended, Record, answer_repetition
+from h3trio.hub._history.record import Appended, Record, answer_repetition, refuse_closed
 from h3trio.hub._history.selection import check_topic
 
 from . import pages
@@ -63,11 +63,13 @@ class Store:
             raise HistoryError(f"{self._database.path} is damaged: it has no state")
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
+        (closed,) = db.execute("SELECT count(*) FROM topics WHERE closed > 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
         (newest,) = db.execute("SELECT max(position) FROM records").fetchone()
         (marks,) = db.execute("SELECT count(*) FROM removed_private").fetchone()
         last, events, size, floor, trims, private = map(whole, row)
-        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0, private, marks)
+        counts = topics, empty, oldest or 0, private, marks, closed
+        sums = Sums(last, events, size, floor, trims, *counts)
         if max(whole(newest or 0), sums.floor, sums.private_floor) > sums.last:
             raise DamagedError(f"it has positions above {sums.last}, its last")
         return sums
@@ -151,11 +153,13 @@ class Store:
     def _add_one(
         self, change: Change, update: Update, published: float, added: dict[str, Record]
     ) -> Appended:
-        """Add one update, unless its `dedup` key is known; `added` are those with new keys."""
+        """Add one update, unless it is known or refused; `added` are those with new keys."""
         key = update.dedup and change.scoped_key(update.dedup, update.topics)
         first = None if key is None else added.get(key) or self._first_with(key, update)
         if first is not None:
             return answer_repetition(first, update)
+        if (closed := change.closed_topic(update.topics)) is not None:
+            return refuse_closed(closed)
         record = Record.from_update(
             update,
             position=change.sums.last + 1,
@@ -168,12 +172,12 @@ class Store:
         return Appended(record.id, record)
 
     def _first_with(self, key: str, update: Update) -> Record | None:
-        query = "SELECT position, id, private, published, frame FROM records WHERE dedup = ?"
+        query = "SELECT position, id, private, published, frame, last FROM records WHERE dedup = ?"
         row = self._database.connection.execute(query, (key,)).fetchone()
         if row is None:
             return None
         with reading(row[0]):
-            return record_of(row[0], (*row[1:4], "-", row[4]), lambda _: update.topics)
+            return record_of(row[0], (*row[1:4], "-", *row[4:]), lambda _: update.topics)
 
     # -- removing
 
