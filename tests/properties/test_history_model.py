@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -113,6 +114,14 @@ class Purge:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """Pin a topic, or undo that once."""
+
+    topic: str
+    undo: bool
+
+
+@dataclass(frozen=True)
 class Trim:
     """Let time pass, and remove what is too old."""
 
@@ -126,7 +135,7 @@ class Reopen:
     between: str
 
 
-Step: TypeAlias = Publish | Read | Purge | Trim | Reopen
+Step: TypeAlias = Publish | Read | Purge | Pin | Trim | Reopen
 
 UPDATES = st.builds(
     Asked,
@@ -148,6 +157,7 @@ STEPS = st.lists(
             st.sampled_from([1, 60, AMPLE]),
         ),
         st.builds(Purge, st.sampled_from(TOPICS)),
+        st.builds(Pin, st.sampled_from(TOPICS), st.booleans()),
         st.builds(Trim, st.integers(0, 30)),
         st.builds(Reopen, st.sampled_from(["nothing", "copy", "put back"])),
     ),
@@ -194,6 +204,7 @@ class Model:
     """Whether an append never removes its own records."""
     stored: list[Entry] = field(default_factory=list)
     kept: list[Entry] = field(default_factory=list)
+    pinned: Counter[str] = field(default_factory=Counter)
 
     def copy(self) -> Model:
         """Make a backup."""
@@ -208,12 +219,35 @@ class Model:
             for topic in dict.fromkeys(t for entry in batch for t in entry.asked.topics):
                 of_topic = [e for e in self.kept if topic in e.asked.topics and e.data is not None]
                 self._keep(of_topic, self.limits.max_topic_events or AMPLE, batch[0].position)
-            self._keep(self.kept, self.limits.max_events, batch[0].position)
+            self._keep_in_all(batch[0].position)
 
     def _keep(self, entries: list[Entry], most: int, before: int) -> None:
         """Remove the first of some entries, so that no more than so many are left."""
         excess = [e for e in entries[: max(len(entries) - most, 0)] if e.position < before]
         self.kept = [e for e in self.kept if e not in excess]
+
+    def is_pinned(self, entry: Entry) -> bool:
+        """Whether one of its topics is."""
+        return any(self.pinned[topic] for topic in entry.asked.topics)
+
+    def may_go(self) -> list[Entry]:
+        """List what the limits in all don't pass over."""
+        return [
+            e
+            for e in self.kept
+            if not self.is_pinned(e)
+            # A close of another topic stays behind what is pinned.
+            and not (e.asked.ends and any(self._others(e, topic) for topic in e.asked.topics))
+        ]
+
+    def _others(self, entry: Entry, topic: str) -> list[Entry]:
+        older = (e for e in self.kept if e.position < entry.position)
+        return [e for e in older if topic in e.asked.topics and self.is_pinned(e)]
+
+    def _keep_in_all(self, before: int) -> None:
+        counted = sum(not self.is_pinned(e) for e in self.kept)
+        excess = self.may_go()[: max(counted - self.limits.max_events, 0)]
+        self.kept = [e for e in self.kept if e not in excess or e.position >= before]
 
     def purge(self, topic: str) -> int:
         """Remove a topic; return how many."""
@@ -226,9 +260,9 @@ class Model:
         before = len(self.kept)
         if self.limits.max_age is not None:
             limit = now - self.limits.max_age
-            while self.kept and self.kept[0].published < limit:
-                del self.kept[0]
-        self._keep(self.kept, self.limits.max_events, AMPLE)
+            old = [e for e in self.may_go() if e.published < limit]
+            self.kept = [e for e in self.kept if e not in old]
+        self._keep_in_all(AMPLE)
         return before - len(self.kept)
 
     def behind(self, cursor: int, selection: Selection) -> list[Entry]:
@@ -285,6 +319,13 @@ class Driver:
                 await self._read(step)
             case Purge():
                 assert await self.history.purge(step.topic) == self.model.purge(step.topic)
+            case Pin(topic, undo=False):
+                self.history.pin(topic)
+                self.model.pinned[topic] += 1
+            case Pin(topic):
+                if self.model.pinned[topic]:
+                    self.history.unpin(topic)
+                    self.model.pinned[topic] -= 1
             case Trim():
                 self.now += step.seconds
                 assert await self.history.trim() == self.model.trim(self.now)
@@ -373,7 +414,9 @@ class Driver:
             self.saved = self.model.copy(), dict(self.good)
         elif what == "put back" and self.saved is not None:
             shutil.copy(copy, path)
+            pinned = self.model.pinned
             self.model, self.good = self.saved[0].copy(), dict(self.saved[1])
+            self.model.pinned = pinned
 
     def _check(self) -> None:
         history, model, head = self.history, self.model, len(self.model.stored)

@@ -35,14 +35,14 @@ from ._fanout.replay import Replay
 from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
 from ._history.errors import HistoryError, TopicClosedError
-from ._history.history import trim_by_age
+from ._history.history import pinned, trim_by_age
 from ._history.memory import MemoryHistory
 from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
 
     from h3trio._wire.batch import FrameSink
@@ -134,10 +134,20 @@ class Hub:
         try:
             async with self._history, trio.open_nursery() as nursery:
                 self._committer.open()
-                self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
-                self._own(nursery, self._committer.run, "committer")
+                tasks = {"sweep": self._sweep.run, "committer": self._committer.run}
                 if self._history.max_age is not None:
-                    self._own(nursery, partial(trim_by_age, self._history), "trim")
+                    tasks["trim"] = partial(trim_by_age, self._history)
+                for name, run in tasks.items():
+                    task = partial(
+                        run_again,
+                        run,
+                        name=name,
+                        logger=logger,
+                        failures=self._committer.task_failures,
+                        expected=HistoryError,
+                        after_error=self._feeds.release if name == "sweep" else None,
+                    )
+                    nursery.start_soon(task, name=f"h3trio hub {name}")
                 yield
                 nursery.cancel_scope.cancel(reason="the hub is closed")
         finally:
@@ -145,25 +155,6 @@ class Hub:
             self._committer.close()
             for subscriber in list(self._subscribers.values()):
                 subscriber.end(EndReason.CLOSED)
-
-    def _own(
-        self,
-        nursery: trio.Nursery,
-        run: Callable[[], Awaitable[None]],
-        name: str,
-        *,
-        after_error: Callable[[], object] | None = None,
-    ) -> None:
-        task = partial(
-            run_again,
-            run,
-            name=name,
-            logger=logger,
-            failures=self._committer.task_failures,
-            expected=HistoryError,
-            after_error=after_error,
-        )
-        nursery.start_soon(task, name=f"h3trio hub {name}")
 
     # -- publishing
 
@@ -190,6 +181,7 @@ class Hub:
         Raises:
             ValueError: topics, id, type, size or key aren't allowed; see `Update`.
             TopicClosedError: one of the topics is closed.
+            PinnedFullError: one of the topics is pinned, and those that are have no room left.
             KeyReusedError: the key came with another event for the same topics.
             TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
@@ -211,7 +203,8 @@ class Hub:
     ) -> list[str]:
         """Publish several events in one step, all or none; otherwise like `publish`.
 
-        With `last`, the last of them closes the topics.
+        With `last`, the last of them closes the topics. It alone is stored where one of them is
+        pinned and there is no room for the others.
 
         With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
         a repetition could be one in part. Publish them one by one, each with its own key.
@@ -266,15 +259,23 @@ class Hub:
                 await self.close(topic, private=private)
 
     async def purge(self, topic: str) -> int:
-        """Remove a topic's events from the history; return how many there were.
-
-        If it was closed, it is open again.
-        """
+        """Remove a topic's events, and that it was closed; return how many there were."""
         try:
             return await self._history.purge(topic)
         finally:
             # If it was cut short, a part is removed.
             self._replay.forget_pages()
+
+    def pin(self, topic: str) -> AbstractContextManager[None]:
+        """Keep a topic's events while the block runs, beside any others; see `History.pin`.
+
+        Raises:
+            ValueError: the topic isn't valid, or `*`.
+            PinnedFullError: too many topics are pinned.
+            NotImplementedError: the history can't.
+        """
+        self.check_topics([topic])
+        return pinned(self._history, topic)
 
     # -- subscribing
 

@@ -15,6 +15,7 @@ from h3trio.hub import (
     KeyReusedError,
     OutcomeUnknownError,
     OverloadedError,
+    PinnedFullError,
     TopicClosedError,
 )
 
@@ -55,6 +56,6 @@ def http_error(event: H3Event, error: Exception) -> HTTPError:
         is_safe = event.method != "POST"  # a purge done twice is a purge
         advice = "repeat it" if is_safe else "repeat it with an Idempotency-Key"
         return HTTPError(500, f"{error}; it may be done: {advice}")
-    if isinstance(error, OverloadedError):
+    if isinstance(error, (OverloadedError, PinnedFullError)):
         event.count_limit(error.limit)
     return HTTPError(503, str(error))

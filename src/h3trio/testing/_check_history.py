@@ -68,6 +68,8 @@ async def check_history(
             await _keys_and_ids_go_with_their_record(history)
         async with make_small(_SMALL) as history:
             await close_goes_last(history, _SMALL)
+        async with make_small(_SMALL) as history:
+            await _pinned_are_passed_over(history)
     if reopen is not None:
         await _everything_outlives_closing(make_history(), reopen)
         await _no_id_is_given_twice(make_history(), reopen)
@@ -301,6 +303,38 @@ async def _keys_and_ids_go_with_their_record(history: History) -> None:
     expect(position is None, "a publisher's id is none of the hub's", position)
     (again,) = await publish(history, update("2", dedup="k"))
     expect(again.record is not None, "a key goes with its record", (first, again))
+
+
+async def _pinned_are_passed_over(history: History) -> None:
+    (early,) = await fill(history, 1, "a")
+    try:
+        history.pin("a")
+    except NotImplementedError:
+        return
+    history.pin("a")
+    pinned = [early, *await fill(history, _SMALL, "a")]
+    noise = await fill(history, 3 * _SMALL, "noise")
+    pinned += stored(await publish(history, update("shared", "b", "a")))
+    kept = positions([*pinned[:-1], *noise[-_SMALL:], pinned[-1]])
+    read = positions(await read_all(history))
+    expect(read == kept, "records of pinned topics are kept beside as many others", read)
+    gap = history.gaps.has_gap(Selection(["a", "b"]), 0)
+    expect(not gap, "and who wants them has no gap", history.gaps)
+    counted = history.statistics()
+    size = sum(len(record.frame) for record in pinned)
+    seen = (counted.pinned_topics, counted.pinned_events, counted.pinned_bytes)
+    expect(seen == (1, len(pinned), size), "statistics() counts them apart", counted)
+    history.unpin("a")
+    await fill(history, 1, "noise")
+    left = positions(await read_all(history, Selection(["a"])))
+    expect(left == positions(pinned), "a topic that was pinned twice is unpinned twice", left)
+    history.unpin("a")
+    await fill(history, 1, "noise")
+    left = positions(await read_all(history))
+    expect(len(left) == _SMALL, "unpinned, they count in all again", left)
+    counted = history.statistics()
+    seen = (counted.pinned_topics, counted.pinned_events, counted.pinned_bytes)
+    expect(seen == (0, 0, 0), "and are counted apart no more", counted)
 
 
 async def _everything_outlives_closing(

@@ -686,7 +686,7 @@ async def test_a_path_that_cant_be_a_file_is_refused(tmp_path: Path, name: str) 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"durability": "memory"}, "durability must be"),
     ({"max_db_bytes": 1000}, "max_db_bytes must be at least"),
-    ({"reserve_bytes": -1}, "reserve_bytes must be positive"),
+    ({"reserve_bytes": -1}, "reserve_bytes must be at least 0"),
     ({"tail_events": 0}, "tail_events must be positive"),
     ({"tail_bytes": -1}, "tail_bytes must be positive"),
     ({"max_events": 0}, "max_events must be positive"),

@@ -14,13 +14,16 @@ between.
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self, final
 
 import trio
 
+from .selection import EVERYTHING
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from .epochs import Epochs
     from .gaps import Gaps
@@ -56,6 +59,12 @@ class HistoryStatistics:
     """The last given position, 0 if none."""
     trimmed: int
     """Records removed by retention or purge since the history was opened."""
+    pinned_topics: int = 0
+    """Topics that are pinned."""
+    pinned_events: int = 0
+    """Records of those, which the limits in all pass over; they are among `events`."""
+    pinned_bytes: int = 0
+    """Bytes of their frames."""
 
 
 class History(trio.abc.AsyncResource):
@@ -163,6 +172,24 @@ class History(trio.abc.AsyncResource):
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many. Other limits hold always."""
 
+    def pin(self, topic: str) -> None:
+        """Pass over a topic's records by the limits in all: number, bytes and age; `unpin` ends it.
+
+        They are counted apart, and have limits of their own, beyond which an update for the topic
+        is answered by a `PinnedFullError`, unless it closes the topic. A record is pinned while one
+        of its topics is. Several pins of one topic are undone one by one. They don't outlive the
+        process.
+
+        Raises:
+            PinnedFullError: too many topics are pinned.
+            NotImplementedError: this history can't, as any that doesn't override this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't pin {topic!r}, or any topic")
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`."""
+        raise NotImplementedError(f"{type(self).__name__} has pinned no {topic!r}, and no topic")
+
     async def health(self) -> bool:
         """Return whether it is known that an update could be stored now.
 
@@ -186,3 +213,20 @@ async def trim_by_age(history: History) -> None:
     while True:
         await trio.sleep(min(max((history.max_age or 0) * _TRIM_SHARE, low), high))
         await history.trim()
+
+
+@contextmanager
+def pinned(history: History, topic: str) -> Generator[None]:
+    """Pin a topic while a block runs.
+
+    Raises:
+        ValueError: it is `*`.
+        PinnedFullError, NotImplementedError: as of `History.pin`.
+    """
+    if topic == EVERYTHING:
+        raise ValueError("the topic * means every topic, and those can't all be pinned")
+    history.pin(topic)
+    try:
+        yield
+    finally:
+        history.unpin(topic)

@@ -15,8 +15,9 @@ from .epochs import Epochs
 from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
+from .pins import PinnedTopics
 from .record import Appended, Record, answer_repetition, refuse_closed
-from .retention import MIB, Retention
+from .retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, MIB, Retention
 from .selection import Turn
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class MemoryHistory(History):
         max_topic_events: updates kept of one topic. Off by default: a hub with many
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
-        quiet_first: what goes beyond the limits in all. Off: the oldest update, so a busy topic
-            takes from the others. On: the oldest of the topic that was published to longest
-            ago, so no topic that is still published to loses its beginning to another, as long
-            as there is one that isn't.
+        max_pinned_events: updates of pinned topics, which the limits in all pass over, and pinned
+            topics. 50,000 are fifty answers of a thousand tokens at once.
+        max_pinned_bytes: bytes of the frames of those updates and of their topics: as much as of
+            all others.
         clock: gives Unix time in seconds.
 
     Raises:
@@ -63,7 +64,8 @@ class MemoryHistory(History):
         max_age: float | None = None,
         max_topic_events: int | None = None,
         max_topic_bytes: int | None = None,
-        quiet_first: bool = False,
+        max_pinned_events: int = MAX_PINNED_EVENTS,
+        max_pinned_bytes: int = MAX_PINNED_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         retention = Retention(
@@ -72,10 +74,13 @@ class MemoryHistory(History):
             max_age=max_age,
             max_topic_events=max_topic_events,
             max_topic_bytes=max_topic_bytes,
+            max_pinned_events=max_pinned_events,
+            max_pinned_bytes=max_pinned_bytes,
         )
         self.max_age: float | None = max_age
         self._clock = clock
-        self.log: Log = Log(retention, forget=self._forget, quiet_first=quiet_first)
+        self._pinned = PinnedTopics(max_pinned_events)
+        self.log: Log = Log(retention, forget=self._forget, pinned=self._pinned)
         self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
@@ -123,6 +128,9 @@ class MemoryHistory(History):
             for topic in update.topics:
                 if topic in self._closed:
                     return refuse_closed(topic)
+        names = self._pinned.names
+        if names and (refusal := self.log.pins.refusal(update, names)) is not None:
+            return Appended("", None, refusal)
         position = self._last + 1
         record = Record.from_update(
             update, position=position, epoch=self.epochs.current, published=published
@@ -184,7 +192,7 @@ class MemoryHistory(History):
 
     def _outdated(self, max_age: float) -> Iterator[int]:
         limit = self._clock() - max_age
-        while (oldest := self.log.oldest) is not None and oldest.published < limit:
+        while (oldest := self.log.first_to_go) is not None and oldest.published < limit:
             yield oldest.position
 
     async def _remove(self, positions: Iterable[int]) -> int:
@@ -199,6 +207,16 @@ class MemoryHistory(History):
                     await trio.lowlevel.checkpoint()
         return removed
 
+    def pin(self, topic: str) -> None:
+        """Pass over a topic's records by the limits in all; see `History.pin`."""
+        if self._pinned.pin(topic):
+            self.log.pin(topic)
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`."""
+        if self._pinned.unpin(topic):
+            self.log.unpin(topic)
+
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""
         oldest = self.log.oldest
@@ -210,6 +228,9 @@ class MemoryHistory(History):
             oldest=0 if oldest is None else oldest.position,
             newest=self._last,
             trimmed=self._trimmed,
+            pinned_topics=len(self._pinned.names),
+            pinned_events=self.log.pins.events,
+            pinned_bytes=self.log.pins.bytes,
         )
 
     def _forget(self, record: Record) -> None:

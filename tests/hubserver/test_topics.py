@@ -1,4 +1,4 @@
-"""Topics that end, over HTTP: what closes one, and what subscribers and publishers are answered."""
+"""Topics that end or are pinned, over HTTP: what subscribers and publishers are answered."""
 
 from __future__ import annotations
 
@@ -152,3 +152,20 @@ async def test_a_private_close_is_no_news_to_the_public(hub: Hub, opened: Connec
     await client.send(event_source("/events/a").replace(b"Host: test", b"Host: localhost"))
     assert (await client.head()).status == 200
     assert not (await hub.locate(["a"])).closed
+
+
+async def test_a_pinned_topic_without_room_is_503(nursery: trio.Nursery) -> None:
+    """The limit is counted; what closes the topic is taken."""
+    hub = Hub(MemoryHistory(max_pinned_events=1))
+    app = create_app(hub, anonymous=AnonymousAccess())
+    async with app.lifespan():
+        client = connect(nursery, app)
+        with hub.pin("a"):
+            statuses = []
+            for query in ("", "", "?last=on"):
+                raw = post(b"x", f"/events/a{query}").replace(b"Host: test", b"Host: localhost")
+                await client.send(raw)
+                statuses.append((await client.response())[0].status)
+        assert statuses == [200, 503, 200]
+        assert client.state.counts.limits == {"max_pinned_events": 1}
+        nursery.cancel_scope.cancel()
