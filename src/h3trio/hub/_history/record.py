@@ -49,8 +49,9 @@ class Update:
     Raises:
         ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
             surrogate; the event has the type `reset` or `cursor`, or neither data nor id nor
-            retry; its id isn't 1 to 128 visible ASCII characters, or looks like one of the hub's
-            own; there is no event, and `last` isn't set; or the `dedup` key isn't allowed.
+            retry; its id isn't 1 to 512 bytes of UTF-8, holds a control character, begins or ends
+            with a space, or looks like one of the hub's own; there is no event, and `last` isn't
+            set; or the `dedup` key isn't allowed.
         TypeError: topics is a single string.
     """
 

@@ -23,8 +23,8 @@ MAX_SCAN: Final = 2000
 MATCH_COST: Final = 40
 """Records that could be looked at while one pattern is asked about one topic."""
 
-# C0, DEL, C1 and surrogates.
-_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What neither a topic nor an id may hold: control characters (C0, DEL, C1) and surrogates."""
 
 
 def check_topic(topic: str) -> None:
@@ -35,7 +35,7 @@ def check_topic(topic: str) -> None:
     """
     if not topic:
         raise ValueError("a topic may not be empty")
-    if _FORBIDDEN.search(topic):
+    if FORBIDDEN.search(topic):
         raise ValueError(f"a topic may not hold control characters or surrogates: {topic!r}")
 
 

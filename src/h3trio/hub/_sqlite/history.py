@@ -34,6 +34,7 @@ from h3trio.hub._history.retention import (
     MIB,
     Retention,
 )
+from h3trio.hub._history.selection import FORBIDDEN
 
 from . import pages, schema
 from .db import Database, translated
@@ -349,8 +350,8 @@ class SQLiteHistory(History):
 
     async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
         """Return the position that a publisher's id stands for; see `History.find`."""
-        # No publisher's id is of other characters, which SQLite may not even take.
-        if is_own_syntax(id) or not id.isascii():
+        # No publisher's id has other characters, which SQLite may not even take.
+        if is_own_syntax(id) or FORBIDDEN.search(id):
             await trio.lowlevel.checkpoint()
             return None
         # The memory doesn't tell of several topics: one of them may have it in the file alone.
