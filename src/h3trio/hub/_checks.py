@@ -50,10 +50,10 @@ def make_updates(
             _check_size(limits, _least_size(event, limits.max_event_bytes))
     if last and not made:
         raise ValueError("there is no event to be the last")
-    updates = [
-        Update(event, names, private=private, dedup=dedup, last=last and number == len(made))
-        for number, event in enumerate(made, start=1)
-    ]
+    closing = made.pop() if last else None
+    updates = [Update(event, names, private=private, dedup=dedup) for event in made]
+    if last:
+        updates.append(Update(closing, names, private=private, dedup=dedup, last=True))
     for update in updates:
         _check_size(limits, len(update.encoded))
     if updates:

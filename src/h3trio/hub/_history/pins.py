@@ -75,6 +75,8 @@ class _Pinned(NamedTuple):
 class PinnedRecords:
     """The records of pinned topics, by position, and their sums."""
 
+    __slots__ = ("_records", "_retention", "bytes", "events", "places")
+
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
         self._records: dict[int, _Pinned] = {}
