@@ -356,7 +356,7 @@ async def test_thousands_end_a_few_at_a_time(data: list[str], windows: int) -> N
     """A topic with many subscribers that ends lets others run, and each has all of it."""
     settings = HubSettings(max_window_records=windows)
     async with Hub(settings=settings) as hub, trio.open_nursery() as nursery:
-        clients = [Client(nursery, hub, ["a"]) for _ in range(400)]
+        clients = [Client(nursery, hub, ["a"]) for _ in range(250)]
         await settle(hub)
         for number in data[:-1]:
             await hub.publish(number, topics=["a"])
