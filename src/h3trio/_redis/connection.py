@@ -49,6 +49,7 @@ _SUBSCRIBING: Final = frozenset(
     (b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE", b"SSUBSCRIBE", b"SUNSUBSCRIBE")
 )
 """The commands that are answered by pushes, one for each channel."""
+_NO_ANSWER: Final = "no answer in time"
 _MORE: Final = object()
 
 
@@ -264,9 +265,9 @@ class RedisConnection:
             if call in self._unsent:
                 del self._unsent[call]
                 self._bytes -= call.size
-                call.error = NotSentError(f"{self._name}: took nothing for {timeout:g} s")
+                call.error = NotSentError(f"{self._name}: took nothing in time")
         if call.error is None and not call.done.is_set():
-            self.throw_away(f"no answer for {timeout:g} s")
+            self.throw_away(_NO_ANSWER)
         if call.error is not None:
             raise call.error
         return call.replies
@@ -360,7 +361,7 @@ class RedisConnection:
                 self._expect()
                 data = await self._stream.receive_some(READ_BYTES)
             if self._silence.cancelled_caught:
-                return "no answer in time"
+                return _NO_ANSWER
             if not data:
                 return "the server closed the connection"
             reader.feed(data)
