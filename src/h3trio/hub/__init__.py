@@ -29,6 +29,7 @@ from ._history.record import Update as Update
 from ._history.selection import Selection as Selection
 from ._history.selection import TopicMatcher as TopicMatcher
 from ._hub import Hub as Hub
+from ._redis.history import RedisHistory as RedisHistory
 from ._settings import HubSettings as HubSettings
 from ._snapshots import HubStatistics as HubStatistics
 from ._snapshots import TopicStatistics as TopicStatistics
