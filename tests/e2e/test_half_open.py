@@ -6,21 +6,22 @@ then unplugged.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
+from e2e.cable import ip, plugged_cable
 from e2e.process import PATIENCE, ServeProcess, fetch
-from tools import missing, require_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from e2e.cable import Cable
 
 HEARTBEAT: Final = 1.0
 WRITE_TIMEOUT: Final = 2.0
@@ -56,42 +57,11 @@ while stream.recv(10000):
 """
 
 
-class Cable(NamedTuple):
-    """A virtual cable from here to a namespace."""
-
-    namespace: str
-    here: str
-    address: str
-
-
-def ip(*words: str) -> None:
-    """Run `ip`."""
-    subprocess.run([require_tool("ip"), *words], check=True, capture_output=True)
-
-
 @pytest.fixture
 def cable() -> Iterator[Cable]:
-    """Make a namespace and a cable into it, with names and addresses of this run alone."""
-    require_tool("ip")
-    number = os.getpid() % 60_000
-    name = f"h3t{number}"
-    # Of the range for tests between networks, RFC 2544: nobody's address.
-    prefix = f"198.18.{number % 250}"
-    found = Cable(name, f"{name}a", f"{prefix}.1")
-    try:
-        try:
-            ip("netns", "add", name)
-            ip("link", "add", found.here, "type", "veth", "peer", "name", f"{name}b", "netns", name)
-        except subprocess.CalledProcessError as exc:
-            missing(f"no network namespace can be made: {exc.stderr.decode().strip()}")
-        ip("address", "add", f"{prefix}.1/24", "dev", found.here)
-        ip("link", "set", found.here, "up")
-        ip("-n", name, "address", "add", f"{prefix}.2/24", "dev", f"{name}b")
-        ip("-n", name, "link", "set", f"{name}b", "up")
+    """Make a namespace and a cable into it."""
+    with plugged_cable() as found:
         yield found
-    finally:
-        for words in (("link", "delete", found.here), ("netns", "delete", name)):
-            subprocess.run([require_tool("ip"), *words], check=False, capture_output=True)
 
 
 @pytest.mark.slow
@@ -110,7 +80,7 @@ async def test_a_cable_is_unplugged(
     for kind in kinds:
         await start_client(nursery, cable, served, kind)
     if end == "here":
-        ip("link", "set", cable.here, "down")
+        cable.unplug()
     else:
         ip("-n", cable.namespace, "link", "set", f"{cable.namespace}b", "down")
     since = trio.current_time()
@@ -128,7 +98,7 @@ async def start_client(
     nursery: trio.Nursery, cable: Cable, served: ServeProcess, kind: str
 ) -> None:
     """Start a client in the namespace; return when it has read the beginning of its stream."""
-    inside = [require_tool("ip"), "netns", "exec", cable.namespace, sys.executable, "-c", CLIENT]
+    inside = [*cable.inside, sys.executable, "-c", CLIENT]
     command = [*inside, cable.address, str(served.port), kind]
     run = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
     process = await nursery.start(run)

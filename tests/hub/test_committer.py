@@ -511,6 +511,34 @@ async def test_a_history_is_asked_until_it_can_store_again(
     ]
 
 
+async def test_a_shared_history_may_fail_for_a_while(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe is told when that time is over; statistics and log have it at once."""
+    del autojump_clock
+    bench = Bench()
+    committer = await bench.start(nursery)
+    committer.unready_after = 30
+    bench.history.failing = True
+    assert await committer.check() is None
+    assert committer.failure == "no disk"
+    await trio.sleep(29)
+    assert await committer.check() is None
+    await trio.sleep(1)
+    assert await committer.check() == "no disk"
+    bench.history.failing = False
+    await trio.sleep(CHECK_SECONDS)
+    assert await committer.check() is None
+    bench.history.failing = True
+    await trio.sleep(CHECK_SECONDS)
+    assert await committer.check() is None
+    assert [record.message for record in caplog.records] == [
+        "the store fails, the hub isn't ready if that lasts 30 s: no disk",
+        "the store works again, the hub is ready",
+        "the store fails, the hub isn't ready if that lasts 30 s: no disk",
+    ]
+
+
 async def test_a_history_that_cant_tell_is_judged_by_its_last_commit(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:

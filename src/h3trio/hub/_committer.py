@@ -98,6 +98,8 @@ class Committer:
     """Updates that may wait for the history."""
     max_waiting_bytes: int
     """Bytes of memory that they may take."""
+    unready_after: float = 0.0
+    """Seconds for which the history may fail before a probe is told."""
     waiting: int = 0
     """Updates that wait for the history."""
     waiting_bytes: int = 0
@@ -112,6 +114,7 @@ class Committer:
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     _closed: bool = True
     _next_check: float = 0.0
+    _failed_at: float = 0.0
 
     def append_nowait(self, updates: Sequence[Update]) -> list[str]:
         """Commit at once, and return the ids.
@@ -204,12 +207,18 @@ class Committer:
                 commit.done.set()
 
     async def check(self) -> str | None:
-        """Ask the history whether it can store, if the last answer is old; return why it can't."""
+        """Ask the history whether it can store, if the last answer is old.
+
+        Returns:
+            Why it can't, once it couldn't for `unready_after`.
+        """
         now = trio.current_time()
         if self._closed or now < self._next_check:
             await trio.lowlevel.checkpoint()
         else:
             await self._ask()
+        if trio.current_time() - self._failed_at < self.unready_after:
+            return None
         return self.failure
 
     async def _ask(self, failed: BaseException | None = None) -> None:
@@ -229,8 +238,11 @@ class Committer:
         """Remember whether the history can store; log it when that changes."""
         before, self.failure = self.failure, None if error is None else str(error) or repr(error)
         if before is None and error is not None:
+            self._failed_at = trio.current_time()
             trace = None if isinstance(error, HistoryError) else error
-            logger.error("the store fails, the hub isn't ready: %s", error, exc_info=trace)
+            later = f" if that lasts {self.unready_after:g} s" if self.unready_after else ""
+            said = "the store fails, the hub isn't ready%s: %s"
+            logger.error(said, later, error, exc_info=trace)
         elif before is not None and error is None:
             logger.warning("the store works again, the hub is ready")
 

@@ -95,6 +95,7 @@ class Hub:
             self._inflow,
             max_waiting=limits.max_waiting,
             max_waiting_bytes=limits.max_waiting_bytes,
+            unready_after=limits.unready_after if self._history.is_shared else 0.0,
         )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
@@ -490,7 +491,7 @@ class Hub:
     async def check_history(self) -> str | None:
         """Return why the history can't store updates now, `None` if it can: for readiness probes.
 
-        It is asked once a second at most; between, the last answer counts.
+        It is asked once a second at most. One that hubs share may fail for `unready_after` first.
         """
         return await self._committer.check()
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final, final
 
-_MAY_BE_ZERO: Final = frozenset({"flush_interval", "follow_timeout", "reconnect_delay"})
+_MAY_BE_ZERO: Final = frozenset(
+    {"flush_interval", "follow_timeout", "reconnect_delay", "unready_after"}
+)
 
 
 @final
@@ -59,6 +61,11 @@ class HubSettings:
     reconnect_delay: float = 2.0
     """Seconds after which clients reconnect: the `retry:` that opens a stream is half to one and a
     half times as long, at random, so that they don't all come at once."""
+
+    unready_after: float = 30.0
+    """Seconds for which a history that this hub shares with others may fail before `check_history`
+    says so. It fails for all of them at once: a balancer that takes all nodes out has none to send
+    subscribers to, who can wait here. As long as a failover or a restart takes, and then some."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -2,6 +2,8 @@
 
     memory              nothing is left at exit
     sqlite:PATH         a file, durable unless told otherwise
+    redis://HOST/DB     a server that several hubs share; what survives is up to its settings
+    rediss://, unix://, redis+sentinel:// and rediss+sentinel:// too
 
 `Retention` has one set of names for all stores; a bound that isn't set is the store's own default.
 """
@@ -9,17 +11,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
-from h3trio.hub import History, MemoryHistory, SQLiteHistory
+from h3trio.hub import History, MemoryHistory, RedisHistory, SQLiteHistory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HINT = {
+_HINT: Final = {
     "memory": "events are lost at exit",
     "fast": "survives a crash of the process",
     "durable": "survives a power cut",
+}
+_SERVER_HINT: Final = {
+    "memory": "events are lost when the server ends",
+    "fast": "survives a crash of the server, but for its last seconds where its disk is slow",
+    "durable": "survives a power cut of the server",
 }
 
 
@@ -45,24 +52,50 @@ class Retention:
 def make_history(
     store: str,
     *,
-    durability: Literal["durable", "fast"] = "durable",
+    durability: Literal["durable", "fast"] | None = None,
     retention: Retention | None = None,
+    password: str | None = None,
+    timeout: float | None = None,
+    open_wait: float = 0.0,
 ) -> History:
     """Make the history that a `--store` names; nothing is opened yet.
 
+    Args:
+        store: `memory`, `sqlite:PATH`, or the URL of a server as of `RedisHistory`.
+        durability: of SQLite, where the default is durable; of a server, the least that will do.
+        retention: bounds on what it keeps.
+        password: that of a server, if it isn't in the URL.
+        timeout: seconds for which a server's answer is waited for.
+        open_wait: seconds for which opening it tries again while a server can't be reached.
+
     Raises:
-        ValueError: there is no such store, or a bound isn't positive.
+        ValueError: there is no such store, or a bound isn't positive. It never quotes a password.
+        ImportError: a server needs the extra `redis`, which isn't installed.
     """
-    bounds: dict[str, float] = dict((retention or Retention()).given())
-    kind, _, path = store.partition(":")
+    bounds: dict[str, Any] = dict((retention or Retention()).given())
+    kind, _, rest = store.partition(":")
+    if rest.startswith("//"):
+        if timeout is not None:
+            bounds["timeout"] = timeout
+        return RedisHistory(
+            store, password=password, durability=durability, open_wait=open_wait, **bounds
+        )
     if store == "memory":
-        return MemoryHistory(**bounds)  # type: ignore[arg-type]  # checked where they came in
-    if kind == "sqlite" and path:
-        return SQLiteHistory(path, durability=durability, **bounds)  # type: ignore[arg-type]  # as above
-    raise ValueError(f"--store is memory or sqlite:PATH, not {store!r}")
+        return MemoryHistory(**bounds)
+    if kind == "sqlite" and rest:
+        return SQLiteHistory(rest, durability=durability or "durable", **bounds)
+    # What somebody has mistyped may have a password in it.
+    said = "" if "@" in store else f", not {store!r}"
+    raise ValueError(f"--store is memory, sqlite:PATH or redis://HOST{said}")
 
 
 def describe(store: str, history: History) -> str:
-    """Say what an acknowledged publish survives, for the ready line."""
-    level = "" if store == history.durability else f", {history.durability}"
-    return f"store: {store}{level}: {_HINT[history.durability]}"
+    """Say what an acknowledged publish survives, for the ready line.
+
+    What a server keeps is known once the history is open.
+    """
+    level = history.durability
+    if isinstance(history, RedisHistory):
+        return f"store: {history.address}, {level}: {_SERVER_HINT[level]}; {history.server}"
+    shown = "" if store == level else f", {level}"
+    return f"store: {store}{shown}: {_HINT[level]}"

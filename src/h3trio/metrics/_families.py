@@ -158,5 +158,15 @@ HISTORY: Final = {
     "pinned_topics": Family("history_pinned_topics", Kind.GAUGE, "Topics that are pinned."),
     "pinned_events": Family("history_pinned_events", Kind.GAUGE, "Events of pinned topics."),
     "pinned_bytes": Family("history_pinned_bytes", Kind.GAUGE, "Bytes of their frames."),
+    "server": Family(
+        "history_server_info", Kind.INFO, "The server of the store, and what it keeps.", "server"
+    ),
+    "connected": Family("history_connected", Kind.FLAG, "Whether the store can be reached."),
+    "reconnects": Family(
+        "history_reconnects", Kind.COUNTER, "Connections to the store that were lost."
+    ),
+    "behind": Family(
+        "history_behind_events", Kind.GAUGE, "Positions of the store not followed yet, as known."
+    ),
 }
 """The fields of `HistoryStatistics`."""

@@ -142,6 +142,42 @@ def test_flags_of_the_store(tmp_path: Path) -> None:
     assert durability(made("--store", path, "--durability", "fast")) == "fast"
 
 
+# The flag with its value, what must then be found in the hub, and where.
+OF_A_SERVER: list[tuple[list[str], object, str]] = [
+    (["--durability", "fast"], "fast", "_history._follower._wanted"),
+    (["--max-events", "7"], 7, "_history._retention.max_events"),
+    (["--store-wait", "7s"], 7.0, "_history._open_wait"),
+    (["--store-timeout", "7s"], 7.0, "_history._follower._limits.timeout"),
+    (["--unready-after", "7s"], 7.0, "_settings.unready_after"),
+]
+
+
+@pytest.mark.parametrize(("argv", "expected", "where"), OF_A_SERVER)
+def test_flags_of_a_server(argv: list[str], expected: object, where: str) -> None:
+    """A flag of a store on a server reaches what obeys it, and that had another value before."""
+    store = ("--store", "redis://localhost")
+    assert attrgetter(where)(made(*store, *argv).hub) == expected
+    assert attrgetter(where)(made(*store).hub) != expected
+
+
+def test_the_password_of_a_server() -> None:
+    """It comes by a variable of its own, or in that of the store."""
+    password = attrgetter("hub._history._address.login.password")
+    given = {"H3TRIO_STORE_PASSWORD": "p"}
+    assert password(made("--store", "redis://h", **given)) == "p"
+    assert password(made(H3TRIO_STORE="redis://:p@h")) == "p"
+    # It may be there for another day.
+    assert made(**given).store() == made().store()
+
+
+@pytest.mark.parametrize("url", ["redis://:p@h", "redis://u:p@h/1?prefix=a", "redis://:a/p@h"])
+def test_a_password_that_everybody_sees(refused: Callable[..., str], url: str) -> None:
+    """In a flag it is refused, and not repeated."""
+    said = refused("serve", "--store", url)
+    assert "H3TRIO_STORE_PASSWORD" in said
+    assert "p@h" not in said
+
+
 def test_flags_of_keys(tmp_path: Path) -> None:
     """A key makes the hub take tokens."""
     path = tmp_path / SECRET_FILE
@@ -223,7 +259,16 @@ def test_every_flag_has_a_row() -> None:
     """No flag of `serve` is forgotten here."""
     argv = [argv for argv, *_ in OF_THE_HUB] + [argv for argv, *_ in OF_LISTENING]
     tried = {word for words in argv for word in words if word.startswith("--")}
-    tried |= {"--store", "--durability", "--jwt-key-file", "--jwks", "--fd", "--cors-origin"}
+    tried |= {words[0] for words, *_ in OF_A_SERVER}
+    tried |= {
+        "--store",
+        "--store-password",
+        "--durability",
+        "--jwt-key-file",
+        "--jwks",
+        "--fd",
+        "--cors-origin",
+    }
     tried |= {"--cors-header"}
     tried |= {"--forwarded-allow-ips", "--proxy-protocol"}
     parser = Options(prog="h3trio serve")
@@ -241,7 +286,10 @@ def test_hub_settings_have_flags() -> None:
 IDLE = [
     (("--store", "memory", "app:app"), "--store is the hub's, and app:app is served"),
     (("app:app", "--jwt-audience", "a"), "--jwt-audience is the hub's, and app:app is served"),
-    (("--durability", "fast"), "--durability is about a store on disk: give one with --store"),
+    (("--durability", "fast"), "--durability is about a store that lasts: give one with --store"),
+    (("--store-wait", "7s"), "--store-wait is about a store on a server: give one with --store"),
+    (("--store-timeout", "7s"), "--store-timeout is about a store on a server"),
+    (("--unready-after", "7s"), "--unready-after is about a store on a server"),
     (("--jwt-issuer", "i"), "--jwt-issuer is about tokens: give a key with"),
     (("--max-subject-streams", "7"), "--max-subject-streams is about tokens: give a key with"),
     (("--unix-mode", "660"), "--unix-mode needs --unix"),
@@ -267,7 +315,7 @@ def test_flags_without_effect(
 
 def test_variables_without_effect() -> None:
     """A variable that has no effect may be another command's, and is passed over."""
-    assert made(H3TRIO_DURABILITY="fast", H3TRIO_UNIX_MODE="660").store == made().store
+    assert made(H3TRIO_DURABILITY="fast", H3TRIO_UNIX_MODE="660").store() == made().store()
 
 
 def test_the_help_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,13 @@ def test_one_snapshot_in_lines() -> None:
     ]
 
 
+def test_a_store_on_a_server_has_a_line() -> None:
+    """It says what the server is, whether it is away, and how far behind it the hub is."""
+    history = {"server": "redis 7", "connected": False, "reconnects": 2, "behind": 1000}
+    facts = dict(view(snapshot(60, 120, history=history), None).facts)
+    assert facts["store"] == "redis 7, away; 1,000 behind, 2 reconnects"
+
+
 def test_who_watches_is_not_counted() -> None:
     """Connections and streams are without those of `top` and of dashboards."""
     watched = snapshot(60, 120, watchers={"streams": 2})

@@ -69,7 +69,7 @@ _ADVICE: Final = {
     406: "It refuses `Accept: text/event-stream`, which is what every EventSource sends.",
     429: "Too many streams or requests of this address; see the limits of what answered.",
     502: "A proxy can't reach the server behind it: see whether it runs, and the proxy's log.",
-    503: "The server, or a proxy before it, is full or going down.",
+    503: "The server or a proxy before it is full or going down, or its store is away.",
     504: "A proxy gave up waiting for the head: send it, and a first comment, at once.",
 }
 _GIVES_UP: Final = "EventSource gives up at any status but 200, and doesn't come back."

@@ -77,10 +77,12 @@ def check_delivery(seen: Seen, reading: Reading) -> Iterator[Finding]:
     if seen.sent is None:
         yield from _unpublished(reading)
         return
-    refused = next((sent for sent in seen.sent if sent.problem), None)
-    if refused is not None:
+    refused = next((sent.problem for sent in seen.sent if sent.problem), "")
+    if refused:
         advice = "Give --token if it needs one, or say where to publish by --publish-url."
-        yield error(f"publishing failed: {refused.problem}", advice)
+        if refused.startswith("503"):
+            advice = "The hub's store is away or full, or too many publish: its log says which."
+        yield error(f"publishing failed: {refused}", advice)
         return
     # An event whose request had no answer may be stored or not.
     sent = [event for event in seen.sent if event.problem == "" or event.mark in reading.arrivals]

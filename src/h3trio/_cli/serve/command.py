@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.app:
         refuse(arguments, arguments.hub_options, f"is the hub's, and {arguments.app} is served")
         handler = load(arguments.app, is_factory=arguments.factory)
-        what = arguments.app
+        what: Callable[[], str] = partial(str, arguments.app)
     else:
         parts = hub.hub_from(arguments, settings)
         handler, settings, what = parts.app(), parts.settings, parts.store
@@ -191,11 +191,11 @@ async def _feed_watchdog(manager: str | None, interval: float) -> None:
         await trio.sleep(interval / 2)
 
 
-def _ready_line(what: str, addresses: Sequence[str]) -> str:
-    return f"h3trio: {' '.join(addresses)} ({what})"
+def _ready_line(what: Callable[[], str], addresses: Sequence[str]) -> str:
+    return f"h3trio: {' '.join(addresses)} ({what()})"
 
 
-def _ready_record(what: str, addresses: Sequence[str]) -> str:
+def _ready_record(what: Callable[[], str], addresses: Sequence[str]) -> str:
     """Write a log record, without a logger: this line is promised at every log level."""
     fields = {"name": logger.name, "levelname": "INFO", "msg": _ready_line(what, addresses)}
     return JSONFormatter().format(logging.makeLogRecord({**fields, "addresses": addresses}))

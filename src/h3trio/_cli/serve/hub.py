@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, final
 
 from h3trio._cli.common import counted, duration, duration_or_zero, one_of, size
@@ -22,11 +23,13 @@ from . import access as access_options
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from h3trio._app.app import App
     from h3trio._app.cors import CORS
     from h3trio._cli.options import Options
     from h3trio._http.settings import Settings
+    from h3trio.hub import History
     from h3trio.hubserver import AccessControl
 
 LEASE: Final = 3600.0
@@ -34,12 +37,28 @@ LEASE: Final = 3600.0
 behind a proxy which keeps acknowledging for it is found out by nothing else."""
 
 
+STORE_PASSWORD: Final = "H3TRIO_STORE_PASSWORD"  # noqa: S105 - the name of a variable
+"""The variable with the password of the store's server."""
+
+
 def add_arguments(parser: Options) -> None:
     """Add the options of the hub."""
     with parser.group("the hub: store"):
-        parser.add_option("--store", default="memory", help="memory or sqlite:PATH")
-        words, what = one_of("durable", "fast"), "of sqlite: durable or fast"
-        parser.add_option("--durability", default="durable", type=words, help=what)
+        what = "memory, sqlite:PATH, or a server's URL: redis://, rediss://, unix://, "
+        what += "redis+sentinel:// or rediss+sentinel://"
+        parser.add_option("--store", default="memory", help=what)
+        parser.add_variable("store_password", STORE_PASSWORD)
+        words = one_of("durable", "fast")
+        what = (
+            "durable or fast: of sqlite, durable unless given; of a server, the least that will do"
+        )
+        parser.add_option("--durability", type=words, help=what)
+        what = "how long to try at the start while the store's server can't be reached"
+        parser.add_option("--store-wait", default=30.0, type=duration_or_zero, help=what)
+        what = "how long the store's server may take to answer before it counts as away"
+        parser.add_option("--store-timeout", default=5.0, type=duration, help=what)
+        what = "how long a shared store may fail before the hub says that it isn't ready"
+        parser.add_option("--unready-after", default=30.0, type=duration_or_zero, help=what)
         parser.add_option("--max-events", type=counted, help="events kept")
         parser.add_option("--max-bytes", type=size, help="bytes kept")
         parser.add_option("--max-age", type=duration, help="age of events kept")
@@ -110,8 +129,8 @@ class HubParts(NamedTuple):
     access: AccessControl
     cors: CORS | None
     settings: Settings
-    store: str
-    """What the ready line says of it."""
+    store: Callable[[], str]
+    """Says what the ready line says of its store, once that is open."""
     cursor: Literal["auto", "on", "off"]
     """Who gets the cursor of a stream as an event; see `create_app`."""
 
@@ -142,21 +161,49 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
             "with --jwt-key-file or --jwks, or say with --allow-anonymous-subscribe or "
             "--allow-anonymous-publish what anyone may do"
         )
-    if arguments.store == "memory":
-        refuse(arguments, ["durability"], "is about a store on disk: give one with --store")
-    kept, durability = Retention(**fields_from(arguments, Retention)), arguments.durability
-    try:
-        history = make_history(arguments.store, durability=durability, retention=kept)
-    except ValueError as exc:
-        fail(str(exc))
+    history = _history_from(arguments)
     if "lease" not in arguments.given:
         settings = dataclasses.replace(settings, lease=LEASE)
     limits = access.limits.hub_settings(
         max_event_bytes=settings.max_event_bytes,
         flush_interval=arguments.flush_interval,
         follow_timeout=arguments.follow_timeout,
+        unready_after=arguments.unready_after,
         reconnect_delay=settings.reconnect_delay,
     )
     hub = Hub(history, settings=limits)
-    store = describe(arguments.store, history)
+    store = partial(describe, arguments.store, history)
     return HubParts(hub, access, cors, settings, store, arguments.cursor)
+
+
+def _history_from(arguments: argparse.Namespace) -> History:
+    """Make the history; exit with one line if it can't be."""
+    store: str = arguments.store
+    if store == "memory":
+        refuse(arguments, ["durability"], "is about a store that lasts: give one with --store")
+    is_server = "://" in store
+    if not is_server:
+        of_server = ["store_wait", "store_timeout", "unready_after"]
+        refuse(arguments, of_server, "is about a store on a server: give one with --store")
+    elif arguments.given.get("store") == "--store" and _has_password(store):
+        fail(
+            "--store has a password, which any user of this machine sees in the list of processes: "
+            f"name a file with ?password-file=, or set {STORE_PASSWORD}, or all in H3TRIO_STORE"
+        )
+    try:
+        return make_history(
+            store,
+            durability=arguments.durability,
+            retention=Retention(**fields_from(arguments, Retention)),
+            password=arguments.store_password if is_server else None,
+            timeout=arguments.store_timeout,
+            open_wait=arguments.store_wait,
+        )
+    except (ValueError, ImportError) as exc:
+        fail(str(exc))
+
+
+def _has_password(url: str) -> bool:
+    """Whether a URL has a password, as far as can be told from any text."""
+    before_host, at, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
+    return bool(at) and ":" in before_host

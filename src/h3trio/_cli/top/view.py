@@ -186,7 +186,12 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
     yield "subscribers", f"{total('hub', 'subscribers')}, {behind:,.0f} of them behind; {found}"
     kept = f"{total('history', 'events')} events of {total('history', 'topics')} topics"
     kept += f", {amount(number(now, 'history', 'bytes'))}"
-    yield "history", f"{kept}, {_text(_part(now, 'history').get('durability'))}"
+    history = _part(now, "history")
+    yield "history", f"{kept}, {_text(history.get('durability'))}"
+    if history.get("server"):
+        state = "" if history.get("connected") else ", away"
+        lag = f"{total('history', 'behind')} behind, {total('history', 'reconnects')} reconnects"
+        yield "store", f"{_text(history.get('server'))}{state}; {lag}"
     for name in ("publish", "sweep"):
         yield name, _latency_words(step.latency(name))
 

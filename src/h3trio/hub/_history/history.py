@@ -63,6 +63,14 @@ class HistoryStatistics:
     """Records of those, which the limits in all pass over; they are among `events`."""
     pinned_bytes: int = 0
     """Bytes of their frames."""
+    server: str = ""
+    """The server that keeps them, and how, as it said itself; empty if there is none."""
+    connected: bool = True
+    """Whether the store can be reached: a file, or memory, always."""
+    reconnects: int = 0
+    """Connections to it that were lost."""
+    behind: int = 0
+    """Positions that the store has given and this hub hasn't followed, as far as it was told."""
 
 
 class History(trio.abc.AsyncResource):

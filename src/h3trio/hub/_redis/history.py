@@ -8,12 +8,14 @@ The newest part is in memory too, so that clients who come back all at once don'
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from h3trio._limits import check_limit
 from h3trio._redis.address import parse_address
+from h3trio._redis.connection import require_hiredis
 from h3trio._redis.values import RedisLimits
 from h3trio.hub._history.errors import (
     HistoryError,
@@ -27,7 +29,8 @@ from h3trio.hub._history.record import Appended, refuse_closed
 from h3trio.hub._history.retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, MIB, Retention
 
 from . import codec, scripts
-from .follower import Follower
+from .follower import FIRST_PAUSE, MAX_PAUSE, Follower
+from .link import may_pass
 from .pins import Pins
 from .reading import Reader
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from h3trio.hub._history.selection import Selection
 
     from .link import Link
+
+logger = logging.getLogger("h3trio.hub")
 
 
 @final
@@ -69,10 +74,13 @@ class RedisHistory(History):
         tail_events: newest updates that are in memory here too.
         tail_bytes: bytes of their frames.
         timeout: seconds for which an answer is waited for: then the server counts as away.
+        open_wait: seconds for which `open` tries again where the server can't be reached, as it may
+            be started at the same time. What doesn't pass by waiting is raised at once: a wrong
+            password, a certificate that isn't trusted, a server that isn't good enough.
 
     Raises:
         ValueError, TypeError: the URL is wrong, or a limit isn't a positive number.
-        ImportError: the extra isn't installed; raised by `open`.
+        ImportError: the extra isn't installed.
     """
 
     is_shared: bool = True
@@ -94,11 +102,14 @@ class RedisHistory(History):
         tail_events: int = 10_000,
         tail_bytes: int = 16 * MIB,
         timeout: float = 5.0,
+        open_wait: float = 0.0,
     ) -> None:
+        require_hiredis()
         if durability not in (None, "memory", "fast", "durable"):
             raise ValueError(f"durability must be memory, fast or durable, not {durability!r}")
         check_limit("tail_events", tail_events)
         check_limit("tail_bytes", tail_bytes)
+        check_limit("open_wait", open_wait, whole=False, least=0)
         self._address = parse_address(url, password=password)
         self._retention = Retention(
             max_events=max_events,
@@ -118,6 +129,7 @@ class RedisHistory(History):
             tail=Retention(max_events=tail_events, max_bytes=tail_bytes),
         )
         self._reader = Reader(self._follower)
+        self._open_wait = open_wait
         self.max_age: float | None = max_age
         self._show()
         self._removed_before = 0
@@ -139,6 +151,11 @@ class RedisHistory(History):
     def durability(self) -> Durability:  # type: ignore[override]  # another server may take over
         """How much an update survives: what the server promised when it was last connected to."""
         return self._follower.durability
+
+    @property
+    def address(self) -> str:
+        """The server's address, without a password."""
+        return str(self._address)
 
     @property
     def server(self) -> str:
@@ -166,10 +183,25 @@ class RedisHistory(History):
         """
         if self._is_open:
             raise trio.BusyResourceError("the history is open already")
-        await self._follower.load()
+        await self._load()
         self._show()
         self._removed_before = self._follower.chain.header.removed
         self._is_open = True
+
+    async def _load(self) -> None:
+        """Load the newest part; try again for a while where the server can't be reached."""
+        give_up = trio.current_time() + self._open_wait
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._follower.load()
+            except HistoryError as exc:
+                left = give_up - trio.current_time()
+                if left <= 0 or not may_pass(exc):
+                    raise HistoryError(f"can't use {self._address}: {exc}") from exc
+                logger.warning("the store can't be used yet, %.0f s are left: %s", left, exc)
+            pause = min(2 * pause, MAX_PAUSE)
+            await trio.sleep(min(pause, left))
 
     async def aclose(self) -> None:
         """Take no more updates. The connections end with the follower."""
@@ -340,6 +372,10 @@ class RedisHistory(History):
             pinned_topics=known.pinned_topics,
             pinned_events=known.pinned_events,
             pinned_bytes=known.pinned_bytes,
+            server=self.server,
+            connected=self.is_connected,
+            reconnects=self.reconnects,
+            behind=max(known.last - self.log.head, 0),
         )
 
 

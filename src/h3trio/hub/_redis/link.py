@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, final
 
@@ -33,6 +34,10 @@ _REFUSED: Final = re.compile(
     r"(?:^|-)(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|NOSCRIPT|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN"
     r"|NOAUTH|WRONGPASS|TRYAGAIN|MOVED|WRONGTYPE)\b"
 )
+_PASSING: Final = frozenset(
+    {"LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOREPLICAS", "MISCONF", "CLUSTERDOWN"}
+)
+"""Those that a server gives for a time, such as while it starts."""
 _FULL: Final = "OOM"
 _REPLICA: Final = "READONLY"
 
@@ -110,6 +115,24 @@ def refusal_of(error: RedisReplyError) -> str:
     """Return the code of an error by which nothing was done; `""` if that isn't known."""
     found = _REFUSED.search(str(error))
     return "" if found is None else found[1]
+
+
+def may_pass(error: HistoryError) -> bool:
+    """Whether a store that can't be used may be usable soon, though nobody changes anything.
+
+    A server that isn't there yet may be; one that refuses our password, or whose certificate isn't
+    trusted, stays so.
+    """
+    cause = error.__cause__
+    if isinstance(cause, RedisReplyError):
+        return refusal_of(cause) in _PASSING
+    if not isinstance(cause, (NotSentError, NoAnswerError)):
+        return False
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return False
+        cause = cause.__cause__
+    return True
 
 
 @final

@@ -41,7 +41,7 @@ export class Tables {
     const server = withoutWatchers(snapshot.server ?? {}, snapshot.watchers ?? {})
     say(byId("uptime", HTMLElement), duration(snapshot.uptime))
     say(byId("version", HTMLElement), snapshot.version ?? NOTHING)
-    say(byId("store", HTMLElement), history.durability ?? NOTHING)
+    say(byId("store", HTMLElement), storeLine(history))
     say(byId("published-total", HTMLElement), count(hub.published))
     say(byId("delivered-total", HTMLElement), count(hub.delivered))
     say(byId("bytes-total", HTMLElement), bytes(hub.delivered_bytes))
@@ -155,6 +155,11 @@ function kind(what, counts) {
     .map(([why, times]) => [what, ENDS[why] ?? DROPS[why] ?? why, count(times)])
 }
 
+/** @param {any} history */
+function storeLine({ durability = NOTHING, connected = true }) {
+  return connected ? durability : `${durability}, away`
+}
+
 /**
  * @param {any} hub
  * @param {any} history
@@ -168,6 +173,13 @@ function historyRows(hub, history) {
     ["Positions", history.newest ? `${count(history.oldest)} to ${count(history.newest)}` : NOTHING],
     ["Removed", count(history.trimmed)],
     ["Waiting to be stored", count(hub.waiting)],
+    ...(history.server
+      ? [
+          ["Server", history.server],
+          ["Connections lost", count(history.reconnects)],
+          ["Behind the server", count(history.behind)],
+        ]
+      : []),
     ...(hub.failure ? [["Failure", hub.failure]] : []),
   ]
 }
