@@ -66,8 +66,8 @@ class Chain:
             lost(same)
         if known.epoch == header.epoch:
             return
-        # Another server may have made other marks under these numbers, or none.
-        self.note = 0
+        # Another server may have told something else under these numbers, or nothing.
+        self.serial = self.note = 0
         if header.serial < known.serial or header.removed < self.removed:
             self._forget()
 

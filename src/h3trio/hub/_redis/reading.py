@@ -119,6 +119,8 @@ class Reader:
         if not unknown or not self._follower.chain.header.closed:
             return not unknown
         places, _behind = codec.places_of(await self._ask(scripts.FIND, "closed", *unknown))
+        # Not by a record that this hub has yet to get, or had yet to when it was asked.
+        head = min(head, self._log.head)
         found = {p.topic for p in places if p.position <= head and p.is_visible(allow)}
         return found.issuperset(unknown)
 
