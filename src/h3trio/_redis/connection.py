@@ -185,14 +185,20 @@ class RedisConnection:
 
     # -- calls
 
-    async def call(self, *arguments: Argument, timeout: float | None = None) -> Reply:  # noqa: ASYNC109 - its end throws the connection away
+    async def call(
+        self,
+        command: Argument,
+        *arguments: Argument,
+        timeout: float | None = None,  # noqa: ASYNC109 - its end throws the connection away
+    ) -> Reply:
         """Send a command and return its reply.
 
         A subscription names one channel, and returns the push that confirms it; `pushes` has it
         too.
 
         Args:
-            arguments: the command's name, and what belongs to it.
+            command: its name.
+            arguments: what belongs to it.
             timeout: seconds to answer; the limits' own if not given.
 
         Raises:
@@ -200,10 +206,10 @@ class RedisConnection:
             NotSentError: it wasn't executed.
             NoAnswerError: it may have been executed.
         """
-        by_push = is_subscription(arguments)
-        if by_push and len(arguments) != 2:  # noqa: PLR2004 - a command and a channel
+        by_push = is_subscription([command])
+        if by_push and len(arguments) != 1:
             raise ValueError("a subscription names one channel, as each is answered by itself")
-        (reply,) = await self._exchange([arguments], timeout, by_push=by_push)
+        (reply,) = await self._exchange([(command, *arguments)], timeout, by_push=by_push)
         if isinstance(reply, RedisReplyError):
             raise reply
         return reply
@@ -218,8 +224,8 @@ class RedisConnection:
 
         Others' commands may be executed in between. Raises as `call`, but no `RedisReplyError`.
         """
-        if any(map(is_subscription, calls)):
-            raise ValueError("a subscription is a call by itself")
+        if not all(calls) or any(map(is_subscription, calls)):
+            raise ValueError("each call has a name, and a subscription is a call by itself")
         if not calls:
             await trio.lowlevel.checkpoint()
             return []
@@ -321,7 +327,7 @@ class RedisConnection:
             reason = await work()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
             reason = f"connection lost: {exc.__cause__ or exc}"
-        except self._hiredis.HiredisError as exc:
+        except (self._hiredis.ProtocolError, TypeError) as exc:  # such as a list for a map's key
             reason = f"not Redis' protocol: {exc}"
         self.throw_away(reason)
 
@@ -397,7 +403,7 @@ class RedisConnection:
 
 def is_subscription(parts: Sequence[object]) -> bool:
     """Whether a command, or a push, is about a subscription."""
-    name = parts[0]
+    name = parts[0] if parts else b""
     return (name if isinstance(name, bytes) else str(name).encode()).upper() in _SUBSCRIBING
 
 
