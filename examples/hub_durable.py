@@ -42,6 +42,8 @@ async def news(event: H3Event) -> None:
     except ValueError as exc:
         raise HTTPError(400, str(exc)) from None
     event.response_headers.update(start.headers)
+    if start.complete:
+        return
     async with event.start_sse() as writer:
         await hub.subscribe(writer, start)
 

@@ -8,9 +8,9 @@ The tokens go to a topic of a hub, and clients read that. The answer's `Content-
 to come back to, each event's id from where on; without an id it begins at the first token. It ends
 with `done` or `error`.
 
-What the hub keeps is bounded: 10,000 events here, one a token, or 64 MiB. Answers that ended
-longest ago make room for those that go on, and who asks for what is gone is told by an event
-`error`.
+What the hub keeps is bounded: 10,000 events here, one a token, or 64 MiB. An answer doesn't count
+there while it goes on, nor for a minute behind its end: it is pinned, within bounds of its own. Who
+asks for what is gone is told by an event `error`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from h3trio import App, H3Event, HTTPError, SSEEvent
-from h3trio.hub import Hub, MemoryHistory
+from h3trio.hub import Hub, MemoryHistory, PinnedFullError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -46,8 +46,9 @@ async def generate(prompt: str) -> AsyncGenerator[str]:
 class Answers:
     """Answers that are being generated, in tasks of their own, and those that are kept."""
 
-    def __init__(self, max_events: int = 10_000) -> None:
-        self._hub = Hub(MemoryHistory(max_events=max_events, quiet_first=True))
+    def __init__(self, max_events: int = 10_000, *, kept: float = 60.0) -> None:
+        self._hub = Hub(MemoryHistory(max_events=max_events))
+        self._kept = kept  # seconds behind its end, for who has lost the connection
         self._running: dict[str, trio.CancelScope] = {}
         self._known: deque[str] = deque(maxlen=10_000)
 
@@ -68,6 +69,12 @@ class Answers:
         return name
 
     async def _run(self, name: str, prompt: str) -> None:
+        with self._hub.pin(name):
+            last = await self._generate(name, prompt)
+            await self._hub.publish(last, topics=[name], last=True)
+            await trio.sleep(self._kept)
+
+    async def _generate(self, name: str, prompt: str) -> SSEEvent:
         last = SSEEvent("stopped", event="error")
         with trio.CancelScope() as self._running[name]:
             try:
@@ -75,10 +82,10 @@ class Answers:
                     async for token in tokens:
                         await self._hub.publish(token, topics=[name])
                 last = SSEEvent("", event="done")
-            except ModelError as exc:
+            except (ModelError, PinnedFullError) as exc:
                 last = SSEEvent(str(exc), event="error")
         del self._running[name]
-        await self._hub.publish(last, topics=[name])
+        return last
 
     def stop(self, name: str) -> None:
         """Cancel the call of the model, if it still runs."""
@@ -89,17 +96,17 @@ class Answers:
         """Stream an answer, from where the client stands; end with it."""
         if name not in self._known:
             raise HTTPError(404, "there is no such answer")
+        after = event.last_event_id or "start"
+        if (await self._hub.locate([name], last_event_id=after)).complete:
+            return  # 204: the client has all of it
         event.response_headers["Content-Location"] = f"/answers/{name}"
-        async with event.start_sse() as writer:
-            after = event.last_event_id or "start"
-            async with self._hub.subscription([name], last_event_id=after) as got:
-                async for piece in got:
-                    if piece.event == "reset":
-                        await writer.send("a part of the answer is gone", event="error")
-                        return
-                    await writer.send(piece)
-                    if piece.event in ("done", "error"):
-                        return
+        subscription = self._hub.subscription([name], last_event_id=after)
+        async with event.start_sse() as writer, subscription as got:
+            async for piece in got:
+                if piece.event == "reset":
+                    await writer.send("a part of the answer is gone", event="error")
+                    return
+                await writer.send(piece)
 
 
 answers = Answers()

@@ -12,7 +12,7 @@ from h3trio import SSEEvent, SSEParser
 from h3trio.hub import History, HistoryStatistics, MemoryHistory, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import FrameType
 
     from h3trio._wire.batch import Batch
@@ -199,6 +199,10 @@ class WrappedHistory(History):
     ) -> int:
         """Look back."""
         return await self.inner.position_before_last(count, selection=selection, allow=allow)
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Ask."""
+        return await self.inner.are_closed(topics, allow=allow)
 
     async def purge(self, topic: str) -> int:
         """Purge."""

@@ -331,7 +331,7 @@ async def test_hub_llm_keeps_the_beginning_of_an_answer_that_goes_on(
 ) -> None:
     """Answers that ended make room for its tokens; who asks for one of these is told."""
     example = load("hub_llm")
-    vars(example)["answers"] = answers = example.Answers(max_events=100)
+    vars(example)["answers"] = answers = example.Answers(max_events=40, kept=0.5)
     words = [str(n) for n in range(80)]
     async with answers.lifespan():
         going_on = await answers.start(" ".join(words))

@@ -113,6 +113,7 @@ ROWS: dict[str, tuple[list[str], list[tuple[list[str], str, object]]]] = {
                 "url",
                 "http://localhost:3000/events?topic=t&retry=7000",
             ),
+            (["--last"], "url", "http://localhost:3000/events?topic=t&last=on"),
             (["--private"], "url", "http://localhost:3000/events?topic=t&private=on"),
             (["--quiet"], "user._quiet", True),
             (["--retry", "7m"], "user._retry", 420.0),

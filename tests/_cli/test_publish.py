@@ -66,6 +66,7 @@ WRONG = [
     (("t", "-", "--key", "k"), "--id and --key are for one event: give its DATA"),
     (("t", "--sse", "--event", "e"), "--sse takes --event and --reconnection-time from the str"),
     (("t", "--sse", "--reconnection-time", "1"), "--sse takes --event and --reconnection-time"),
+    (("t", "--lines", "--last"), "--last is for one event or a stream: give DATA or --sse"),
     (("t", "--sse", "--retry", "1"), "--retry posts a line or DATA again: what --sse has sent"),
     (("t", "x", "--event", "a\nb"), "--event must not contain LF: index 1"),
     (("t", "x", "--id", "a\0"), "--id must not contain NUL: index 1"),
@@ -230,12 +231,14 @@ def test_whole_lines_only() -> None:
     assert lines.rest() == b"de"
 
 
-def test_private_is_a_field(subtests: pytest.Subtests) -> None:
-    """`--private` goes into the query, of lines and of streams too."""
+def test_private_and_last_are_fields(subtests: pytest.Subtests) -> None:
+    """`--private` and `--last` go into the query, of streams too."""
     for argv, query in (
         (("t", "x", "--private"), "&private=on"),
         (("t", "--private", "--sse"), "&private=on"),
         (("t", "--private", "--event", "e"), "&event=e&private=on"),
+        (("t", "x", "--last"), "&last=on"),
+        (("t", "--sse", "--private", "--last"), "&private=on&last=on"),
         (("t",), ""),
     ):
         parser = Options()

@@ -158,6 +158,15 @@ async def test_a_stream_that_drops_before_its_first_event(autojump_clock: MockCl
     assert script.asked("last-event-id") == [None, "e-4", "e-5", "e-5"]
 
 
+@pytest.mark.parametrize("event_id", ["é", "à", "☃ 7", "urn:isbn:0451450523", "x" * 512])
+async def test_ids_of_any_script_go_back_in_utf_8(event_id: str, autojump_clock: MockClock) -> None:
+    """What a publisher chose comes back as it was, in the header, byte for byte."""
+    script = Script(stream(f"id: {event_id}\ndata: 1\n\n".encode()), stream(b"data: 2\n\n"))
+    assert await collect(script) == [(event_id, "1"), (event_id, "2")]
+    headers = [dict(request.headers.raw) for request in script.requests]
+    assert headers[1][b"Last-Event-ID"] == event_id.encode()
+
+
 @pytest.mark.parametrize("last_event_id", [" 7", "7 ", "a\tb"])
 async def test_ids_that_no_header_holds(last_event_id: str, autojump_clock: MockClock) -> None:
     """An id that no header can hold goes into the query."""

@@ -436,7 +436,7 @@ async def test_it_fits_a_narrow_screen(browser: Browser, nursery: trio.Nursery) 
     def look(visit: Visit) -> None:
         page = visit.page
         visit.wait_text("#state", "Live")
-        publish_by_form(page, "news", LONG, type="t" * 100, id="i" * 128)
+        publish_by_form(page, "news", LONG, type="t" * 100, id="i" * 512)
         visit.wait_text("#events li:first-child", LONG)
         visit.wait_text("#topics", LONG)
         live = [measure(page, width) for width in WIDTHS]

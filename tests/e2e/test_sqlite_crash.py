@@ -60,6 +60,7 @@ class Committer:
             lines = []
             for (id, record, *_rest), (update, stored) in zip(appended, batch, strict=True):
                 if record is not None:
+                    assert update.event is not None
                     self.history.log.append(record)
                     lines.append(f"{id} {record.position} {update.event.data}\n")
                 stored.set()

@@ -160,7 +160,7 @@ REFUSED: list[tuple[SSEEvent | str, list[str], str]] = [
     (SSEEvent("x", event="reset"), ["news"], "the hub's own"),
     (SSEEvent("x", event="cursor"), ["news"], "the hub's own"),
     (SSEEvent(comment="only"), ["news"], "needs data"),
-    (SSEEvent("x", id="i" * 129), ["news"], "id must be 1 to 128"),
+    (SSEEvent("x", id="i" * 513), ["news"], "id must have 1 to 512"),
 ]
 
 

@@ -511,11 +511,11 @@ async def test_what_the_header_says_of_a_body_is_obeyed_or_refused(hub: HubClien
 @table(
     "raw, known",
     [
-        (post(b"x", "/events/news?evnt=a"), "event, id, retry, private"),
-        (post(b"x", "/events/news?topic=a"), "event, id, retry, private"),
-        (post(b"x", "/events?topic=a&topics=b"), "topic, event, id, retry, private"),
+        (post(b"x", "/events/news?evnt=a"), "event, id, retry, private, last"),
+        (post(b"x", "/events/news?topic=a"), "event, id, retry, private, last"),
+        (post(b"x", "/events?topic=a&topics=b"), "topic, event, id, retry, private, last"),
         (request("/events?topic=a&topics=b", method="DELETE"), "there is: topic"),
-        (post(b"", "/events/news?event=a", "Content-Type: text/event-stream"), "private"),
+        (post(b"", "/events/news?event=a", "Content-Type: text/event-stream"), "private, last"),
         (request("/events/news?last_event_ld=1"), "first, last_event_id, lastEventID, lastEventId"),
         (request("/events/news?topic=other"), "first, last_event_id"),
         (request("/events?topics=a"), "topic, "),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -240,3 +242,33 @@ async def test_more_headers_are_allowed(nursery: trio.Nursery) -> None:
     for name in ("", "a b", "*"):
         with pytest.raises(ValueError, match=r"token|means nothing"):
             hub_cors(frozenset({GOOD}), headers=[name])
+
+
+@pytest.mark.parametrize("event_id", ["é", "à", "☃ 7", "urn:isbn:0451450523", "é" * 256])
+async def test_publishers_ids_of_any_script(
+    nursery: trio.Nursery, make: Make, event_id: str
+) -> None:
+    """A page of another site publishes with one, and comes back with it, by header or query."""
+    app, site, encoded = make(GOOD), f"Origin: {GOOD}", quote(event_id, safe="")
+    asked = ["Access-Control-Request-Method: GET", "Access-Control-Request-Headers: last-event-id"]
+    head = await ask(nursery, app, request("/events/a", site, *asked, method="OPTIONS"))
+    assert "last-event-id" in head.headers["access-control-allow-headers"].lower()
+    client = connect(nursery, app)
+    for raw in (
+        post(b"1", f"/events?topic=a&id={encoded}", site),
+        post(b"2", "/events?topic=a", site),
+    ):
+        await client.send(raw)
+        published, body = await client.response()
+        assert published.headers["access-control-allow-origin"] == GOOD
+        answer = json.loads(body)["id"]
+    for path, lines in (
+        ("/events/a", [f"Last-Event-ID: {event_id.encode().decode('latin-1')}"]),
+        (f"/events/a?last_event_id={encoded}", []),
+    ):
+        client = connect(nursery, app)
+        await client.send(request(path, site, *lines))
+        head = await client.head()
+        assert head.headers["access-control-allow-origin"] == GOOD
+        event = await client.event()
+        assert (event.event, event.data, event.id) == ("message", "2", answer)

@@ -3,13 +3,14 @@
 The model keeps every update that was ever stored, and which of them are left. A history is driven
 beside it with the same steps, and after each what it says is held against the list: what is kept
 and read, page by page and by every way in; who has a gap, neither missed nor false; which ids are
-good, after restarts and restored copies too.
+good and which topics closed, after restarts and restored copies too.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from h3trio.hub import (
     MemoryHistory,
     Selection,
     SQLiteHistory,
+    TopicClosedError,
     Update,
 )
 
@@ -72,13 +74,19 @@ RIGHTS = (Selection(), Selection(["a"]), Selection([Prefix("c/")]), Selection(["
 
 @dataclass(frozen=True)
 class Asked:
-    """One update."""
+    """One update; `ends` says whether it closes its topics, and whether by an event."""
 
     topics: tuple[str, ...]
     id: str | None
     dedup: str | None
     private: bool
     size: int
+    ends: str = ""
+
+    @property
+    def own_id(self) -> str | None:
+        """Its id, where there is an event to have it."""
+        return None if self.ends == "silently" else self.id
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,14 @@ class Purge:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """Pin a topic, or undo that once."""
+
+    topic: str
+    undo: bool
+
+
+@dataclass(frozen=True)
 class Trim:
     """Let time pass, and remove what is too old."""
 
@@ -119,7 +135,7 @@ class Reopen:
     between: str
 
 
-Step: TypeAlias = Publish | Read | Purge | Trim | Reopen
+Step: TypeAlias = Publish | Read | Purge | Pin | Trim | Reopen
 
 UPDATES = st.builds(
     Asked,
@@ -128,6 +144,7 @@ UPDATES = st.builds(
     dedup=st.sampled_from([None, None, None, "k", "l"]),
     private=st.booleans(),
     size=st.sampled_from([0, 1, 50]),
+    ends=st.sampled_from(["", "", "", "", "with an event", "silently"]),
 )
 STEPS = st.lists(
     st.one_of(
@@ -140,6 +157,7 @@ STEPS = st.lists(
             st.sampled_from([1, 60, AMPLE]),
         ),
         st.builds(Purge, st.sampled_from(TOPICS)),
+        st.builds(Pin, st.sampled_from(TOPICS), st.booleans()),
         st.builds(Trim, st.integers(0, 30)),
         st.builds(Reopen, st.sampled_from(["nothing", "copy", "put back"])),
     ),
@@ -173,7 +191,7 @@ class Entry:
     position: int
     id: str
     asked: Asked
-    data: str
+    data: str | None
     published: float
 
 
@@ -186,6 +204,7 @@ class Model:
     """Whether an append never removes its own records."""
     stored: list[Entry] = field(default_factory=list)
     kept: list[Entry] = field(default_factory=list)
+    pinned: Counter[str] = field(default_factory=Counter)
 
     def copy(self) -> Model:
         """Make a backup."""
@@ -198,14 +217,37 @@ class Model:
         for batch in filter(None, batches):
             self.kept += batch
             for topic in dict.fromkeys(t for entry in batch for t in entry.asked.topics):
-                of_topic = [e for e in self.kept if topic in e.asked.topics]
+                of_topic = [e for e in self.kept if topic in e.asked.topics and e.data is not None]
                 self._keep(of_topic, self.limits.max_topic_events or AMPLE, batch[0].position)
-            self._keep(self.kept, self.limits.max_events, batch[0].position)
+            self._keep_in_all(batch[0].position)
 
     def _keep(self, entries: list[Entry], most: int, before: int) -> None:
         """Remove the first of some entries, so that no more than so many are left."""
         excess = [e for e in entries[: max(len(entries) - most, 0)] if e.position < before]
         self.kept = [e for e in self.kept if e not in excess]
+
+    def is_pinned(self, entry: Entry) -> bool:
+        """Whether one of its topics is."""
+        return any(self.pinned[topic] for topic in entry.asked.topics)
+
+    def may_go(self) -> list[Entry]:
+        """List what the limits in all don't pass over."""
+        return [
+            e
+            for e in self.kept
+            if not self.is_pinned(e)
+            # A close of another topic stays behind what is pinned.
+            and not (e.asked.ends and any(self._others(e, topic) for topic in e.asked.topics))
+        ]
+
+    def _others(self, entry: Entry, topic: str) -> list[Entry]:
+        older = (e for e in self.kept if e.position < entry.position)
+        return [e for e in older if topic in e.asked.topics and self.is_pinned(e)]
+
+    def _keep_in_all(self, before: int) -> None:
+        counted = sum(not self.is_pinned(e) for e in self.kept)
+        excess = self.may_go()[: max(counted - self.limits.max_events, 0)]
+        self.kept = [e for e in self.kept if e not in excess or e.position >= before]
 
     def purge(self, topic: str) -> int:
         """Remove a topic; return how many."""
@@ -218,9 +260,9 @@ class Model:
         before = len(self.kept)
         if self.limits.max_age is not None:
             limit = now - self.limits.max_age
-            while self.kept and self.kept[0].published < limit:
-                del self.kept[0]
-        self._keep(self.kept, self.limits.max_events, AMPLE)
+            old = [e for e in self.may_go() if e.published < limit]
+            self.kept = [e for e in self.kept if e not in old]
+        self._keep_in_all(AMPLE)
         return before - len(self.kept)
 
     def behind(self, cursor: int, selection: Selection) -> list[Entry]:
@@ -230,8 +272,14 @@ class Model:
     def newest_gone(self, selection: Selection, allow: Selection) -> int:
         """Return the last position of a selection whose record was visible and isn't left."""
         left = {e.position for e in self.kept}
-        gone = [e for e in self.stored if e.position not in left and _sees(allow, e)]
-        return max((e.position for e in gone if selection.matches(e.asked.topics)), default=0)
+        gone = (e for e in self.stored if e.position not in left and _sees(allow, e))
+        missed = [e for e in gone if e.data is not None]
+        return max((e.position for e in missed if selection.matches(e.asked.topics)), default=0)
+
+    def closed(self, allow: Selection) -> set[str]:
+        """The topics that are closed, as who has some rights may know."""
+        closing = (e for e in self.kept if e.asked.ends and _sees(allow, e))
+        return {topic for e in closing for topic in e.asked.topics}
 
 
 # -- the driver
@@ -271,6 +319,13 @@ class Driver:
                 await self._read(step)
             case Purge():
                 assert await self.history.purge(step.topic) == self.model.purge(step.topic)
+            case Pin(topic, undo=False):
+                self.history.pin(topic)
+                self.model.pinned[topic] += 1
+            case Pin(topic):
+                if self.model.pinned[topic]:
+                    self.history.unpin(topic)
+                    self.model.pinned[topic] -= 1
             case Trim():
                 self.now += step.seconds
                 assert await self.history.trim() == self.model.trim(self.now)
@@ -284,27 +339,35 @@ class Driver:
         position = len(self.model.stored)
         # With a key, mostly the same event again: it may be a repetition.
         data = [
-            f"{0 if asked.dedup else position + n}{'x' * asked.size}"
+            None
+            if asked.ends == "silently"
+            else f"{0 if asked.dedup else position + n}{'x' * asked.size}"
             for n, asked in enumerate(updates)
         ]
         appended = await self.history.append(
             [
                 Update(
-                    event=SSEEvent(text, id=asked.id),
+                    event=None if text is None else SSEEvent(text, id=asked.id),
                     topics=asked.topics,
                     private=asked.private,
                     dedup=asked.dedup,
+                    last=bool(asked.ends),
                 )
                 for text, asked in zip(data, updates, strict=True)
             ]
         )
+        closed = self.model.closed(RIGHTS[-1])
         entries = []
         for (id, record, error, _cursor), text, asked in zip(appended, data, updates, strict=True):
             if asked.dedup and (first := known.get(_key(asked))) is not None:
-                same = replace(asked, topics=first.asked.topics) == first.asked
+                same = _repeats(asked, first.asked)
                 assert (id, record) == (first.id if same else "", None)
                 assert isinstance(error, type(None) if same else KeyReusedError)
                 continue
+            if not closed.isdisjoint(asked.topics):
+                assert (id, record, type(error)) == ("", None, TopicClosedError)
+                continue
+            closed.update(asked.topics if asked.ends else ())
             assert record is not None
             position += 1
             assert (record.id, record.position) == (id, position)
@@ -316,8 +379,8 @@ class Driver:
         self.model.add(entries)
 
     def _given(self, id: str, asked: Asked, position: int) -> None:
-        if asked.id is not None:
-            assert id == asked.id
+        if asked.own_id is not None:
+            assert id == asked.own_id
         else:
             assert id not in self.given, "given before"
             self.given.add(id)
@@ -351,7 +414,9 @@ class Driver:
             self.saved = self.model.copy(), dict(self.good)
         elif what == "put back" and self.saved is not None:
             shutil.copy(copy, path)
+            pinned = self.model.pinned
             self.model, self.good = self.saved[0].copy(), dict(self.saved[1])
+            self.model.pinned = pinned
 
     def _check(self) -> None:
         history, model, head = self.history, self.model, len(self.model.stored)
@@ -375,7 +440,11 @@ class Driver:
     async def _look_back(self) -> None:
         for selection in SELECTIONS:
             for allow in RIGHTS:
-                visible = [e for e in self.model.behind(0, selection) if _sees(allow, e)]
+                if selection.is_exact:
+                    seen = await self.history.are_closed(selection.topics, allow=allow)
+                    assert seen == (selection.topics <= self.model.closed(allow))
+                behind = self.model.behind(0, selection)
+                visible = [e for e in behind if _sees(allow, e) and e.data is not None]
                 for count in (0, 1, 3):
                     after = await self.history.position_before_last(
                         count, selection=selection, allow=allow
@@ -397,15 +466,26 @@ def _key(asked: Asked) -> tuple[str | None, frozenset[str]]:
     return asked.dedup, frozenset(asked.topics)
 
 
+def _repeats(asked: Asked, first: Asked) -> bool:
+    if asked.ends == first.ends == "silently":
+        return asked.private == first.private
+    return replace(asked, topics=first.topics) == first
+
+
 def _sees(allow: Selection, entry: Entry) -> bool:
     return not entry.asked.private or allow.matches(entry.asked.topics)
 
 
 def _compare(records: Iterable[Record], wanted: list[Entry]) -> None:
-    seen = [
-        (r.position, r.id, r.topics, r.private, SSEParser().feed(r.frame)[0].data) for r in records
+    seen = [(r.position, r.id, r.topics, r.private, _data(r.frame), r.last) for r in records]
+    assert seen == [
+        (e.position, e.id, e.asked.topics, e.asked.private, e.data, bool(e.asked.ends))
+        for e in wanted
     ]
-    assert seen == [(e.position, e.id, e.asked.topics, e.asked.private, e.data) for e in wanted]
+
+
+def _data(frame: bytes) -> str | None:
+    return SSEParser().feed(frame)[0].data if frame else None
 
 
 # -- the tests

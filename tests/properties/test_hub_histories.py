@@ -1,6 +1,6 @@
 """Histories of a hub: whatever happens, a subscriber sees its topics' log, or was told of a gap.
 
-Hypothesis makes a list of actions: publish, subscribe with every kind of id, stall, resume,
+Hypothesis makes a list of actions: publish, close, subscribe with every kind of id, stall, resume,
 vanish, reconnect, purge, restart. They are played against a hub under Trio's shuffled scheduling,
 and then every stream is compared with a plain list of what was published. Half of the clients are
 browsers, which have their cursor by an event, the others read it in the head of their stream.
@@ -26,12 +26,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from h3trio import SSEEvent, SSEParser
 from h3trio.hub import (
+    EndReason,
     History,
     Hub,
     KeyReusedError,
     MemoryHistory,
+    Selection,
     SQLiteHistory,
     Subscription,
+    TopicClosedError,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ actions = st.lists(
             st.sampled_from(["none", "oldest", "last", "x", "unknown"]),
         ),
         st.tuples(st.sampled_from(["stall", "resume", "vanish", "reconnect"]), which, st.none()),
+        st.tuples(st.just("end"), topics, st.none() | st.sampled_from(["x", "y"])),
+        st.tuples(st.just("close"), st.sampled_from(TOPICS), st.none()),
         st.tuples(st.just("purge"), st.sampled_from(TOPICS), st.none()),
         st.tuples(st.just("restart"), st.none(), st.none()),
         st.tuples(st.just("settle"), st.none(), st.none()),
@@ -69,13 +74,16 @@ class Published:
 
     topics: list[frozenset[str]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
+    """The numbers of those that have no event and close a topic."""
     removed: bool = False
 
     def selected(self, selection: Sequence[str]) -> list[int]:
         """The numbers of the events that a selection means."""
+        numbers = [n for n in range(len(self.topics)) if n not in self.silent]
         if "*" in selection:
-            return list(range(len(self.topics)))
-        return [n for n, names in enumerate(self.topics) if not names.isdisjoint(selection)]
+            return numbers
+        return [n for n in numbers if not self.topics[n].isdisjoint(selection)]
 
 
 @dataclass
@@ -94,6 +102,8 @@ class Session:
     """Whether the head said that the beginning is gone."""
     is_located: bool = False
     """Whether its begin is found: the store may have to be asked."""
+    end_size: int | None = None
+    """How much was published when it ended, as all of its topics were closed."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def received(self) -> Iterator[tuple[SSEEvent, int]]:
@@ -135,11 +145,14 @@ class Play:
         self.bounded = bounded
         self.log = Published()
         self.sessions: list[Session] = []
+        self.closings: list[frozenset[str]] = []
+        """The topics that each close names, but for those that are gone."""
+        self.history: History
         self.keys: dict[tuple[str, frozenset[str]], str] = {}
 
     async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
         """Play all; a restart closes the hub and opens another on the same history."""
-        history = self.make()
+        history = self.history = self.make()
         rest = list(script)
         while True:
             async with trio.open_nursery() as nursery:
@@ -153,7 +166,7 @@ class Play:
             if not rest:
                 return
             if isinstance(history, SQLiteHistory):
-                history = self.make()
+                history = self.history = self.make()
 
     async def play_until_restart(
         self, hub: Hub, nursery: trio.Nursery, script: list[tuple[str, Any, Any]]
@@ -198,15 +211,53 @@ class Play:
         )
 
     async def do_publish(
-        self, hub: Hub, _: trio.Nursery, names: list[str], own: str | None
+        self, hub: Hub, _: trio.Nursery, names: list[str], own: str | None, *, last: bool = False
     ) -> None:
         """Publish one event, numbered, perhaps with an id of its own."""
+        is_closed = await self.are_closed(hub, names)
         event = SSEEvent(str(len(self.log.topics)), id=own)
         self.log.topics.append(frozenset(names))
-        self.log.ids.append(await hub.publish(event, topics=names))
+        try:
+            self.log.ids.append(await hub.publish(event, topics=names, last=last))
+        except TopicClosedError:
+            assert is_closed
+            self.log.topics.pop()
+        else:
+            assert not is_closed
+            if last:
+                self.closings.append(frozenset(names))
+
+    async def do_end(
+        self, hub: Hub, nursery: trio.Nursery, names: list[str], own: str | None
+    ) -> None:
+        """Publish the last event of some topics."""
+        await self.do_publish(hub, nursery, names, own, last=True)
+
+    async def do_close(self, hub: Hub, _: trio.Nursery, name: str, _none: None) -> None:
+        """Close a topic without an event; again is no error."""
+        is_closed = await self.are_closed(hub, [name])
+        if not is_closed:
+            self.log.silent.add(len(self.log.topics))
+            self.log.topics.append(frozenset([name]))
+            self.closings.append(frozenset([name]))
+        await hub.close(name)
+        if not is_closed:
+            self.log.ids.append(hub.last_event_id)
+
+    async def are_closed(self, hub: Hub, names: list[str]) -> bool:
+        """Whether one of some topics is closed: known, but for what retention took."""
+        closed = [(await hub.locate([name])).closed for name in names]
+        for name, is_closed in zip(names, closed, strict=True):
+            believed = any(name in names for names in self.closings)
+            assert is_closed == believed or (self.bounded and believed)
+            if not is_closed:
+                self.closings = [names for names in self.closings if name not in names]
+        return any(closed)
 
     async def do_burst(self, hub: Hub, _: trio.Nursery, names: list[str], count: int) -> None:
         """Publish from several tasks at once: their order is the log's, whatever it is."""
+        if await self.are_closed(hub, names):
+            return
         start = len(self.log.topics)
         self.log.topics += [frozenset(names)] * count
         self.log.ids += [""] * count
@@ -234,6 +285,9 @@ class Play:
             assert known is not None
             first = str(self.log.ids.index(known))
             assert await hub.publish(first, topics=names[::-1], dedup=key) == known
+            return
+        except TopicClosedError:
+            assert await self.are_closed(hub, names)
             return
         assert known is None or self.bounded or self.log.removed
         self.keys[scope] = event_id
@@ -274,6 +328,7 @@ class Play:
     ) -> None:
         """Run a session in a task."""
         is_browser = len(self.sessions) % 2 == 0
+        session.cursor = session.cursor or options.get("last_event_id", "")
 
         async def run() -> None:
             with session.scope:
@@ -282,9 +337,17 @@ class Play:
                     if "first" in options and not start.truncated:
                         session.after = -1
                     session.truncated, session.is_located = start.truncated, True
-                    session.cursor = session.cursor or ("" if is_browser else start.cursor)
-                    sink = session.sink
-                    await hub.subscribe(sink, start, info={"sink": sink}, cursor=is_browser)
+                    if start.complete or not is_browser:
+                        session.cursor = session.cursor or start.cursor
+                    sink, reason = session.sink, EndReason.COMPLETE
+                    if not start.complete:
+                        info = {"sink": sink}
+                        reason = await hub.subscribe(sink, start, info=info, cursor=is_browser)
+                    if reason is EndReason.COMPLETE:
+                        log, nothing = self.history.log, Selection()
+                        for topic in session.selection:
+                            assert log.is_closed(topic, allow=nothing) is not False
+                        session.end_size = len(self.log.topics)
                 except trio.BrokenResourceError:
                     return
 
@@ -343,6 +406,7 @@ class Play:
         """Remove a topic."""
         self.log.removed = True
         await hub.purge(topic)
+        self.closings = [names for names in self.closings if topic not in names]
 
     async def do_settle(self, hub: Hub, _n: trio.Nursery, _a: None, _b: None) -> None:
         """Let every task do what it can."""
@@ -351,8 +415,10 @@ class Play:
     # -- what must hold
 
     def check(self) -> None:
-        """Every session that lives has all of its log, or was told."""
+        """Every session has all of its log, or was told; none waits for what can't come."""
         for session in self.sessions:
+            closed = [any(name in names for names in self.closings) for name in session.selection]
+            assert session.end_size is not None or self.bounded or not all(closed)
             assert self.check_order(session) == [], "the end is missing"
             self.check_no_false_gap(session)
 
@@ -378,7 +444,8 @@ class Play:
             missed = [n for n in wanted if last < n < number and n >= excused]
             assert missed == [], "a hole that nobody was told of"
             last = number
-        return [n for n in wanted if n > last and n >= excused]
+        end = len(self.log.topics) if session.end_size is None else session.end_size
+        return [n for n in wanted if n > last and excused <= n < end]
 
     async def check_resets(self, hub: Hub) -> None:
         """Who comes back with the id of a `reset` isn't told of the same gap again."""

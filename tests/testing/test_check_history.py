@@ -8,13 +8,14 @@ import pytest
 from hub_helpers import WrappedHistory
 from tables import table
 
+from h3trio import SSEEvent
 from h3trio.hub import MemoryHistory, Update
 from h3trio.hub._history.record import Appended, Page
 from h3trio.hub._history.selection import Selection
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from h3trio.hub import Record
 
@@ -162,6 +163,50 @@ class TakesAnyRepetition(WrappedHistory):
         return [Appended("x", None) if answer.error else answer for answer in answers]
 
 
+class NeverCloses(WrappedHistory):
+    """Stores closing records, and knows of no closed topic."""
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Say no."""
+        assert topics is not None
+        assert allow is not None
+        return False
+
+
+class TellsCloses(WrappedHistory):
+    """Tells everybody of private closes."""
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Ask as if all were allowed."""
+        assert allow is not None
+        return await super().are_closed(topics, allow=Selection(["*"]))
+
+
+class TakesLateUpdates(WrappedHistory):
+    """Marks closing records, and stores what comes behind them."""
+
+    async def append(self, updates: Sequence[Update]) -> list[Appended]:
+        """Append all as if none were the last."""
+        plain = [
+            Update(u.event or SSEEvent(""), u.topics, private=u.private, dedup=u.dedup)
+            for u in updates
+        ]
+        answers = await super().append(plain)
+        for update, answer in zip(updates, answers, strict=True):
+            if answer.record is not None and update.last:
+                answer.record.last = True
+        return answers
+
+
+class NotesCloses(WrappedHistory):
+    """Leaves a gap behind a close without an event."""
+
+    async def purge(self, topic: str) -> int:
+        """Note the head."""
+        self.gaps.note(topic, self.log.head)
+        return await super().purge(topic)
+
+
 class PurgesQuietly(WrappedHistory):
     """Leaves no gap when it purges."""
 
@@ -187,7 +232,7 @@ class TellsWhatSecretsWent(WrappedHistory):
     async def purge(self, topic: str) -> int:
         """Note them for everybody."""
         for record in list(self.log):
-            if topic in record.topics:
+            if topic in record.topics and record.frame:
                 for each in record.topics:
                     self.gaps.note(each, record.position)
         return await super().purge(topic)
@@ -249,6 +294,10 @@ async def test_a_good_history_of_somebody_else_passes() -> None:
         (CountsSecrets, "count if they are allowed"),
         (OneKeySpace, "with other topics a key is another publish"),
         (TakesAnyRepetition, "another event is refused"),
+        (NeverCloses, "closes the topics that it names"),
+        (TellsCloses, "seen by right only"),
+        (TakesLateUpdates, "a closed topic is refused at once"),
+        (NotesCloses, "leaves no gap"),
         (PurgesQuietly, "has a gap"),
         (NotesAll, "who wanted something else has none"),
         (TellsWhatSecretsWent, "of a private removals are told by"),

@@ -79,6 +79,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--reconnection-time", metavar="MS", type=convert, help=what)
     what = "only for subscribers whose token allows the topic"
     parser.add_argument("--private", action="store_true", help=what)
+    what = "close the topic behind DATA, or behind the stream of --sse"
+    parser.add_argument("--last", action="store_true", help=what)
     what = "Idempotency-Key: publish once only"
     parser.add_argument("--key", type=common.visible, help=what)
     how = parser.add_mutually_exclusive_group()
@@ -123,6 +125,8 @@ def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
         fail("--lines and --sse read standard input: give no DATA")
     if not one and (arguments.id is not None or arguments.key is not None):
         fail("--id and --key are for one event: give its DATA")
+    if arguments.last and not (one or arguments.sse):
+        fail("--last is for one event or a stream: give DATA or --sse")
     if arguments.sse and (arguments.event is not None or arguments.reconnection_time is not None):
         fail("--sse takes --event and --reconnection-time from the stream itself")
     if not arguments.sse:
@@ -137,6 +141,7 @@ def request_from(arguments: argparse.Namespace) -> tuple[str, bytes | None]:
         # The message begins with the name of the field, which is that of the option but for one.
         fail(f"--{str(exc).replace('retry', 'reconnection-time', 1)}")
     fields["private"] = "on" if arguments.private else None
+    fields["last"] = "on" if arguments.last else None
     url = http.events_url(arguments.url, topics, fields)
     return url, os.fsencode(arguments.data) if one else None
 

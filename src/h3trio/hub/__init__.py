@@ -13,6 +13,8 @@ from ._history.errors import HistoryFullError as HistoryFullError
 from ._history.errors import KeyReusedError as KeyReusedError
 from ._history.errors import OutcomeUnknownError as OutcomeUnknownError
 from ._history.errors import OverloadedError as OverloadedError
+from ._history.errors import PinnedFullError as PinnedFullError
+from ._history.errors import TopicClosedError as TopicClosedError
 from ._history.gaps import Mark as Mark
 from ._history.history import Durability as Durability
 from ._history.history import History as History

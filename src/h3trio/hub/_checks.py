@@ -26,13 +26,14 @@ _DIGITS: Final = 9  # of a number of events: more than any history holds
 
 def make_updates(
     limits: HubSettings,
-    events: Sequence[SSEEvent | str],
+    events: Sequence[SSEEvent | str | None],
     topics: Iterable[str],
     *,
     private: bool,
     dedup: str | None,
+    last: bool = False,
 ) -> list[Update]:
-    """Make the updates of one publish.
+    """Make the updates of one publish; with `last`, the last of them closes the topics.
 
     Raises:
         ValueError, TypeError: as of `Hub.publish` and `Hub.publish_all`.
@@ -45,8 +46,14 @@ def make_updates(
     names = topics if isinstance(topics, str) else tuple(topics)
     made = [SSEEvent(event) if isinstance(event, str) else event for event in events]
     for event in made:
-        _check_size(limits, _least_size(event, limits.max_event_bytes))
+        if event is not None:
+            _check_size(limits, _least_size(event, limits.max_event_bytes))
+    if last and not made:
+        raise ValueError("there is no event to be the last")
+    closing = made.pop() if last else None
     updates = [Update(event, names, private=private, dedup=dedup) for event in made]
+    if last:
+        updates.append(Update(closing, names, private=private, dedup=dedup, last=True))
     for update in updates:
         _check_size(limits, len(update.encoded))
     if updates:

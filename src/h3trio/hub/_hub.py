@@ -35,7 +35,8 @@ from ._fanout.feeds import Feeds
 from ._fanout.replay import Replay
 from ._fanout.subscription import EndReason, Start
 from ._fanout.sweep import Sweep
-from ._history.errors import HistoryError
+from ._history.errors import HistoryError, TopicClosedError
+from ._history.history import pinned
 from ._history.memory import MemoryHistory
 from ._history.selection import ALL
 from ._inflow import Inflow
@@ -43,8 +44,8 @@ from ._settings import HubSettings
 from ._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
 
     from h3trio._wire.batch import FrameSink
@@ -63,10 +64,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 _NO_INFO: Final[Mapping[str, object]] = MappingProxyType({})
-_TRIM_SHARE: Final = 0.05
-"""The time from one check of an age limit to the next, as a share of the limit."""
-_TRIM_SECONDS: Final = (0.5, 60.0)
-"""The bounds of that time."""
 
 
 @final
@@ -85,18 +82,14 @@ class Hub:
     ) -> None:
         self._history = MemoryHistory() if history is None else history
         self._settings = limits = settings or HubSettings()
+        self._make = partial(make_updates, limits)
         state = FanoutState(limits.max_window_records, limits.max_window_bytes)
         self._sweep = Sweep(state, flush_interval=limits.flush_interval)
         self._feeds = Feeds(self._sweep)
         self._replay = Replay(self._history)
         self._subscribers: dict[FrameSink, Subscriber] = {}
-        self._inflow = Inflow(
-            self._history,
-            self._feeds,
-            self._replay,
-            self._subscribers.values(),
-            timeout=limits.follow_timeout,
-        )
+        subscribers, timeout = self._subscribers.values(), limits.follow_timeout
+        self._inflow = Inflow(self._history, self._feeds, self._replay, subscribers, timeout)
         self._committer = Committer(
             self._history,
             self._inflow,
@@ -147,13 +140,17 @@ class Hub:
         try:
             async with self._history, trio.open_nursery() as nursery:
                 self._committer.open()
-                self._own(nursery, self._sweep.run, "sweep", after_error=self._feeds.release)
-                self._own(nursery, self._committer.run, "committer")
+                tasks = {"sweep": self._sweep.run, "committer": self._committer.run}
                 if self._history.is_shared:
-                    follow = partial(self._history.follow, self._inflow.deliver, self._inflow.lose)
-                    self._own(nursery, follow, "follower")
+                    tasks["follower"] = self._inflow.follow
                 if self._history.max_age is not None:
-                    self._own(nursery, partial(self._trim, self._history.max_age), "trim")
+                    tasks["trim"] = self._inflow.trim
+                failures = self._committer.task_failures
+                again = partial(run_again, logger=logger, failures=failures, expected=HistoryError)
+                for name, run in tasks.items():
+                    after = self._feeds.release if name == "sweep" else None
+                    task = partial(again, run, name=name, after_error=after)
+                    nursery.start_soon(task, name=f"h3trio hub {name}")
                 yield
                 nursery.cancel_scope.cancel(reason="the hub is closed")
         finally:
@@ -162,32 +159,6 @@ class Hub:
             self._inflow.close()
             for subscriber in list(self._subscribers.values()):
                 subscriber.end(EndReason.CLOSED)
-
-    def _own(
-        self,
-        nursery: trio.Nursery,
-        run: Callable[[], Awaitable[None]],
-        name: str,
-        *,
-        after_error: Callable[[], object] | None = None,
-    ) -> None:
-        task = partial(
-            run_again,
-            run,
-            name=name,
-            logger=logger,
-            failures=self._committer.task_failures,
-            expected=HistoryError,
-            after_error=after_error,
-        )
-        nursery.start_soon(task, name=f"h3trio hub {name}")
-
-    async def _trim(self, max_age: float) -> None:
-        low, high = _TRIM_SECONDS
-        while True:
-            await trio.sleep(min(max(max_age * _TRIM_SHARE, low), high))
-            if await self._history.trim():
-                self._inflow.published_lot.unpark_all()
 
     # -- publishing
 
@@ -198,6 +169,7 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> str:
         """Store an event and give it to the subscribers of its topics; return its id.
 
@@ -208,9 +180,12 @@ class Hub:
             topics: one or more; the first is the canonical one.
             private: whether only subscribers with the right may see it.
             dedup: a key under which a repeated publish is the same publish, for these topics.
+            last: whether it closes these topics, see `close`.
 
         Raises:
             ValueError: topics, id, type, size or key aren't allowed; see `Update`.
+            TopicClosedError: one of the topics is closed.
+            PinnedFullError: one of the topics is pinned, and those that are have no room left.
             KeyReusedError: the key came with another event for the same topics.
             TypeError: topics is a single string.
             OverloadedError: too many publishes wait; nothing was sent to the store.
@@ -218,7 +193,8 @@ class Hub:
             HistoryError: it couldn't be stored.
             trio.ClosedResourceError: the hub isn't running.
         """
-        return (await self.publish_all([event], topics=topics, private=private, dedup=dedup))[0]
+        updates = self._make([event], topics, private=private, dedup=dedup, last=last)
+        return (await self._committer.append(updates))[0]
 
     async def publish_all(
         self,
@@ -227,13 +203,17 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> list[str]:
         """Publish several events in one step, all or none; otherwise like `publish`.
+
+        With `last`, the last of them closes the topics. It alone is stored where one of them is
+        pinned and there is no room for the others.
 
         With `dedup`, more than one is a ValueError: each is retained for a time of its own, so
         a repetition could be one in part. Publish them one by one, each with its own key.
         """
-        updates = make_updates(self._settings, events, topics, private=private, dedup=dedup)
+        updates = self._make(events, topics, private=private, dedup=dedup, last=last)
         return await self._committer.append(updates)
 
     def publish_nowait(
@@ -243,13 +223,14 @@ class Hub:
         topics: Iterable[str],
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> str:
         """Publish without waiting; otherwise like `publish`.
 
         Raises:
             trio.WouldBlock: the history has to wait for a disk or a network.
         """
-        updates = make_updates(self._settings, [event], topics, private=private, dedup=dedup)
+        updates = self._make([event], topics, private=private, dedup=dedup, last=last)
         return self._committer.append_nowait(updates)[0]
 
     async def wait_published(self) -> None:
@@ -270,9 +251,42 @@ class Hub:
         """
         return await self._replay.page(after, ALL)
 
+    async def close(self, *topics: str, private: bool = False) -> None:
+        """Close topics: nothing can be published to them behind this. Those that are stay so.
+
+        A subscription to nothing but closed topics ends, by `EndReason.COMPLETE`, once it was given
+        everything. To close a topic with its last event, publish that with `last`.
+
+        A topic is closed until the record of that is removed, by retention behind all others of
+        the topic, or by `purge`. Then it is as new.
+
+        Args:
+            topics: one or more.
+            private: whether only subscribers with the right may know: for all others it is open.
+
+        Raises the errors of `publish` but for `TopicClosedError`.
+        """
+        updates = self._make([None], topics, private=private, dedup=None, last=True)
+        try:
+            await self._committer.append(updates)
+        except TopicClosedError:
+            for topic in topics if len(updates[0].topics) > 1 else ():
+                await self.close(topic, private=private)
+
     async def purge(self, topic: str) -> int:
-        """Remove a topic's events from the history; return how many there were."""
+        """Remove a topic's events, and that it was closed; return how many there were."""
         return await self._inflow.purge(topic)
+
+    def pin(self, topic: str) -> AbstractContextManager[None]:
+        """Keep a topic's events while the block runs, beside any others; see `History.pin`.
+
+        Raises:
+            ValueError: the topic isn't valid, or `*`.
+            PinnedFullError: too many topics are pinned.
+            NotImplementedError: the history can't.
+        """
+        self.check_topics([topic])
+        return pinned(self._history, topic)
 
     # -- subscribing
 
@@ -305,9 +319,7 @@ class Hub:
         selection, allowed = select(self._settings, topics, allow)
         first = check_first(first)
         await trio.lowlevel.checkpoint()
-        return await self._inflow.locate(
-            selection, allowed, last_event_id=last_event_id, first=first
-        )
+        return await self._inflow.locate(selection, allowed, last_event_id, first)
 
     async def subscribe(
         self,
@@ -395,17 +407,11 @@ class Hub:
 
     async def _begin(self, subscriber: Subscriber, asked: Start | _Asked) -> Start:
         """Find the start, if it isn't found yet, and open the stream there."""
-        if isinstance(asked, Start):
-            start = asked
-        else:
-            selection, allowed = subscriber.selection, subscriber.allow
-            last_event_id, first = asked
-            start = await self._inflow.locate(
-                selection, allowed, last_event_id=last_event_id, first=first
-            )
+        if not isinstance(asked, Start):
+            asked = await self._inflow.locate(subscriber.selection, subscriber.allow, *asked)
         retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
-        await self._replay.begin(subscriber, start, retry=retry)
-        return start
+        await self._replay.begin(subscriber, asked, retry=retry)
+        return asked
 
     async def _serve(
         self, subscriber: Subscriber, policy: Policy, asked: Start | _Asked | None

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.hub")
 
+_TRIM_SHARE: Final = 0.05
+"""The time from one check of an age limit to the next, as a share of the limit."""
+_TRIM_SECONDS: Final = (0.5, 60.0)
+"""The bounds of that time."""
+
 MAX_COUNTED_TOPICS: Final = 4096
 """Topics whose events are counted: more than anybody reads."""
 
@@ -126,6 +131,18 @@ class Inflow:
             self.replay.forget_pages()
             self.published_lot.unpark_all()
 
+    async def trim(self) -> None:
+        """Trim a history that has an age limit, again and again."""
+        low, high = _TRIM_SECONDS
+        while True:
+            await trio.sleep(min(max((self.history.max_age or 0) * _TRIM_SHARE, low), high))
+            if await self.history.trim():
+                self.published_lot.unpark_all()
+
+    async def follow(self) -> None:
+        """Run the follower of a history that several hubs share."""
+        await self.history.follow(self.deliver, self.lose)
+
     def lose(self, position: int) -> None:
         """Take back what is behind a position: the store has lost it, and goes on from there."""
         logger.error(
@@ -189,7 +206,6 @@ class Inflow:
         self,
         topics: Selection,
         allow: Selection,
-        *,
         last_event_id: str | None,
         first: int | str | None,
     ) -> Start:

@@ -137,6 +137,9 @@ def _make_subscribe(hub: Hub, access: AccessControl, *, cursor: bool | None) -> 
         grant = await access.check_subscribe(event)
         with access.stream(event, grant):
             start = await _locate(hub, event, access, grant)
+            if start.complete:  # 204: an EventSource doesn't come back
+                event.response_headers["Cache-Control"] = "no-store"
+                return
             asked = _cursor(event.query.get("cursor"))
             async with event.start_sse() as writer:
                 reason = await hub.subscribe(

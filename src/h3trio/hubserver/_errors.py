@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from h3trio import EventTooLargeError, HTTPError
-from h3trio.hub import HistoryError, KeyReusedError, OutcomeUnknownError, OverloadedError
+from h3trio.hub import (
+    HistoryError,
+    KeyReusedError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PinnedFullError,
+    TopicClosedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,7 +33,7 @@ def hub_errors(event: H3Event) -> Generator[None]:
     """Raise `HTTPError` for what the hub raises.
 
     Raises:
-        HTTPError: 400, 413, 422, 500 or 503, as `http_error` says.
+        HTTPError: 400, 409, 413, 422, 500 or 503, as `http_error` says.
     """
     try:
         yield
@@ -41,12 +48,14 @@ def http_error(event: H3Event, error: Exception) -> HTTPError:
         return HTTPError(413, str(error))
     if isinstance(error, KeyReusedError):
         return HTTPError(422, str(error))
+    if isinstance(error, TopicClosedError):
+        return HTTPError(409, str(error))
     if isinstance(error, ValueError):
         return HTTPError(400, str(error))
     if isinstance(error, OutcomeUnknownError):
         is_safe = event.method != "POST"  # a purge done twice is a purge
         advice = "repeat it" if is_safe else "repeat it with an Idempotency-Key"
         return HTTPError(500, f"{error}; it may be done: {advice}")
-    if isinstance(error, OverloadedError):
+    if isinstance(error, (OverloadedError, PinnedFullError)):
         event.count_limit(error.limit)
     return HTTPError(503, str(error))

@@ -1,10 +1,11 @@
 """`publish`: the answer of `POST /events`, which takes one event or a stream of them.
 
 Any body is the data of one event, whatever its type; `event`, `id` and `retry` come by the query,
-as does `private=on`. A body of type `text/event-stream` is a stream of events, published as they
-arrive: what one read brought is one step into the log, or a few. One event above the publisher's
-rate is refused; a stream is read no faster than the rate instead, as its publisher has nothing else
-to wait for. An `Idempotency-Key` is for one event: with a stream of them it is refused.
+as do `private=on` and `last=on`, by which it is the last of its topics. A body of type
+`text/event-stream` is a stream of events, published as they arrive: what one read brought is one
+step into the log, or a few. One event above the publisher's rate is refused; a stream is read no
+faster than the rate instead, as its publisher has nothing else to wait for. An `Idempotency-Key` is
+for one event: with a stream of them it is refused.
 
 Between two checkpoints a bounded number of bytes is parsed, or of events published: a read may hold
 ten thousand events of six bytes each, and everybody else waits meanwhile.
@@ -36,8 +37,8 @@ PUBLISHED_AT_ONCE: Final = 128
 """Events published between two checkpoints: as many as one connection may publish in 2 ms. A store
 has as many for one commit."""
 
-_FIELDS: Final = ("event", "id", "retry", "private")
-_STREAM_FIELDS: Final = ("private",)  # each event of a stream has its own
+_FIELDS: Final = ("event", "id", "retry", "private", "last")
+_STREAM_FIELDS: Final = ("private", "last")  # each event of a stream has its own
 _STREAM_TYPE: Final = "text/event-stream"
 _ON: Final = ("on", "1", "true", "")
 
@@ -56,13 +57,13 @@ async def publish(
     body of events may take longer than that lasts.
 
     Raises:
-        HTTPError: 400, 413, 415, 422, 429, 500 or 503, saying what is wrong.
+        HTTPError: 400, 409, 413, 415, 422, 429, 500 or 503, saying what is wrong.
     """
     content_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_stream = content_type == _STREAM_TYPE
     check_query(event, *topic_parameter(event), *(_STREAM_FIELDS if is_stream else _FIELDS))
     event.require_utf8()
-    private = _private(event)
+    private, last = _is_on(event, "private"), _is_on(event, "last")
     dedup = event.headers.get("idempotency-key")
     with hub_errors(event):
         if is_stream:
@@ -70,19 +71,19 @@ async def publish(
                 # How far such a body came is known by its answer alone: a part has no key.
                 raise HTTPError(400, "an Idempotency-Key is for one event, not for a body of them")
             hub.check_topics(topics)  # before a body that may be empty, or never end
-            return await _Stream(hub, event, topics, pace, still, private).publish()
+            return await _Stream(hub, event, topics, pace, still, private, last).publish()
         if pace is not None:
             pace.check()
         update = await _single(event)
-        stored = await hub.publish(update, topics=topics, private=private, dedup=dedup)
+        stored = await hub.publish(update, topics=topics, private=private, dedup=dedup, last=last)
         return Response.json({"id": stored})
 
 
-def _private(event: H3Event) -> bool:
-    """Whether `private` is set; what is neither on nor absent is refused, not guessed."""
-    value = event.query.get("private")
+def _is_on(event: H3Event, name: str) -> bool:
+    """Whether a parameter is set; what is neither on nor absent is refused, not guessed."""
+    value = event.query.get(name)
     if value is not None and value not in _ON:
-        raise HTTPError(400, f"private is on or not given, not {value!r}")
+        raise HTTPError(400, f"{name} is on or not given, not {value!r}")
     return value is not None
 
 
@@ -112,6 +113,7 @@ class _Stream:
     pace: Bucket | None
     still: Callable[[], None]
     private: bool
+    closes: bool
     published: int = 0
     last: str = ""
     id_in_force: str = ""
@@ -123,6 +125,9 @@ class _Stream:
         try:
             async for piece in self.event.stream(decode=True):
                 await self._feed(parser, bytes(piece))
+            if self.closes:
+                self.still()
+                await self.hub.close(*self.topics, private=self.private)
         except (*HUB_ERRORS, HTTPError) as exc:
             refusal = exc if isinstance(exc, HTTPError) else http_error(self.event, exc)
             status, headers, error = refusal.status, refusal.headers, {"error": refusal.detail}

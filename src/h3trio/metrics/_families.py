@@ -155,5 +155,8 @@ HISTORY: Final = {
     "trimmed": Family(
         "history_trimmed_events", Kind.COUNTER, "Events removed by retention or purge."
     ),
+    "pinned_topics": Family("history_pinned_topics", Kind.GAUGE, "Topics that are pinned."),
+    "pinned_events": Family("history_pinned_events", Kind.GAUGE, "Events of pinned topics."),
+    "pinned_bytes": Family("history_pinned_bytes", Kind.GAUGE, "Bytes of their frames."),
 }
 """The fields of `HistoryStatistics`."""

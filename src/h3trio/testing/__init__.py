@@ -11,7 +11,7 @@ from ._client import Ending as Ending
 from ._client import FramingError as FramingError
 from ._client import connect as connect
 from ._shared_memory import SharedMemoryHistory as SharedMemoryHistory
-from ._shared_memory import SharedMemoryStore as SharedMemoryStore
+from ._shared_store import SharedMemoryStore as SharedMemoryStore
 
 _own(globals(), __name__)
 del _own

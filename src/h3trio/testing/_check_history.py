@@ -14,6 +14,7 @@ from h3trio._wire.parser import SSEParser
 from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.selection import NOTHING, Selection
 
+from ._check_closing import CLOSING_CHECKS, close_goes_last, close_outlives_closing
 from ._check_ids import ID_CHECKS
 from ._check_sharing import hubs_share_one_log
 from ._drive_history import (
@@ -71,9 +72,14 @@ async def check_history(
             await _oldest_go_first(history)
         async with driven(make_small(_SMALL)) as history:
             await _keys_and_ids_go_with_their_record(history)
+        async with driven(make_small(_SMALL)) as history:
+            await close_goes_last(history, _SMALL)
+        async with driven(make_small(_SMALL)) as history:
+            await _pinned_are_passed_over(history)
     if reopen is not None:
         await _everything_outlives_closing(make_history(), reopen)
         await _no_id_is_given_twice(make_history(), reopen)
+        await close_outlives_closing(make_history(), reopen)
     if share is not None:
         await hubs_share_one_log(make_history, share)
 
@@ -121,7 +127,7 @@ def _check_record(history: History, record: Record, asked: Update) -> None:
     expect(record.private == asked.private, "`private` is kept", record)
     (event,) = SSEParser().feed(record.frame)
     seen = (event.data, event.event, event.id)
-    wanted = (asked.event.data, asked.event.event, record.id)
+    wanted = (asked.event and asked.event.data, asked.event and asked.event.event, record.id)
     expect(seen == wanted, "the frame is the event with its id", record.frame)
     position = history.epochs.resolve(record.id, record.position)
     expect(position == record.position, "the hub's ids are resolved to positions", record)
@@ -254,6 +260,7 @@ CHECKS: Final[tuple[Callable[[History], Awaitable[None]], ...]] = (
     _pages_have_limits,
     _selections_select,
     *ID_CHECKS,
+    *CLOSING_CHECKS,
     _purging_removes_and_leaves_gaps,
     _removals_tell_no_secrets,
     _trimming_without_need_does_nothing,
@@ -306,6 +313,38 @@ async def _keys_and_ids_go_with_their_record(history: History) -> None:
     expect(position is None, "a publisher's id is none of the hub's", position)
     (again,) = await publish(history, update("2", dedup="k"))
     expect(again.record is not None, "a key goes with its record", (first, again))
+
+
+async def _pinned_are_passed_over(history: History) -> None:
+    (early,) = await fill(history, 1, "a")
+    try:
+        history.pin("a")
+    except NotImplementedError:
+        return
+    history.pin("a")
+    pinned = [early, *await fill(history, _SMALL, "a")]
+    noise = await fill(history, 3 * _SMALL, "noise")
+    pinned += stored(await publish(history, update("shared", "b", "a")))
+    kept = positions([*pinned[:-1], *noise[-_SMALL:], pinned[-1]])
+    read = positions(await read_all(history))
+    expect(read == kept, "records of pinned topics are kept beside as many others", read)
+    gap = history.gaps.has_gap(Selection(["a", "b"]), 0)
+    expect(not gap, "and who wants them has no gap", history.gaps)
+    counted = history.statistics()
+    size = sum(len(record.frame) for record in pinned)
+    seen = (counted.pinned_topics, counted.pinned_events, counted.pinned_bytes)
+    expect(seen == (1, len(pinned), size), "statistics() counts them apart", counted)
+    history.unpin("a")
+    await fill(history, 1, "noise")
+    left = positions(await read_all(history, Selection(["a"])))
+    expect(left == positions(pinned), "a topic that was pinned twice is unpinned twice", left)
+    history.unpin("a")
+    await fill(history, 1, "noise")
+    left = positions(await read_all(history))
+    expect(len(left) == _SMALL, "unpinned, they count in all again", left)
+    counted = history.statistics()
+    seen = (counted.pinned_topics, counted.pinned_events, counted.pinned_bytes)
+    expect(seen == (0, 0, 0), "and are counted apart no more", counted)
 
 
 async def _everything_outlives_closing(

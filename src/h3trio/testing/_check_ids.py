@@ -63,11 +63,15 @@ async def ids_belong_to_topics(history: History) -> None:
 
 
 async def longest_ids_and_keys_are_taken(history: History) -> None:
-    longest = update("good", id="!" * 128, dedup="é" * 255)
+    id = "é" * 256
+    longest = update("good", id=id, dedup="é" * 255)
     (appended,) = await publish(history, longest)
-    expect(appended.record is not None, "an id of 128 characters is taken", appended)
+    expect(appended.record is not None, "an id of 512 bytes is taken", appended)
+    found = await history.find(id, selection=ALL, allow=ALL)
+    wanted = None if appended.record is None else appended.record.position
+    expect(found == wanted, "and found, whatever its characters", found)
     (again,) = await publish(history, longest)
-    expect(again == Appended("!" * 128, None), "a key of 255 characters is known again", again)
+    expect(again == Appended(id, None), "a key of 255 characters is known again", again)
 
 
 async def repeated_keys_are_one_publish(history: History) -> None:

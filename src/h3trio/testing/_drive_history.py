@@ -21,7 +21,7 @@ from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Collection, Sequence
 
     from h3trio.hub._history.epochs import Epochs
     from h3trio.hub._history.gaps import Gaps
@@ -59,9 +59,10 @@ def update(
     id: str | None = None,
     dedup: str | None = None,
     private: bool = False,
+    last: bool = False,
 ) -> Update:
     event = SSEEvent(data, event="test", id=id)
-    return Update(event=event, topics=topics or ("a",), private=private, dedup=dedup)
+    return Update(event, topics or ("a",), private=private, dedup=dedup, last=last)
 
 
 @final
@@ -149,6 +150,15 @@ class Followed(History):
     ) -> int:
         return await self.shared.position_before_last(count, selection=selection, allow=allow)
 
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        return await self.shared.are_closed(topics, allow=allow)
+
+    def pin(self, topic: str) -> None:
+        self.shared.pin(topic)
+
+    def unpin(self, topic: str) -> None:
+        self.shared.unpin(topic)
+
     async def purge(self, topic: str) -> int:
         removed = await self.shared.purge(topic)
         await self.wait_for(await self.shared.head())
@@ -204,7 +214,7 @@ def stored(appended: Sequence[Appended]) -> list[Record]:
 
 
 # What has to be the same when a record is read again.
-fields_of = attrgetter("position", "id", "topics", "private", "published", "frame")
+fields_of = attrgetter("position", "id", "topics", "private", "published", "frame", "last")
 
 
 def positions(records: Sequence[Record]) -> list[int]:

@@ -4,203 +4,44 @@
 its own. Time and trouble are the test's: calls take as long as it says, on Trio's clock; a follower
 stands still; a connection is lost; a replica that lags takes the place of the store.
 
-It is the reference for shared stores. What the store does in one step is a function without a
-checkpoint, `_ask` is the way there and back, and `_take` is the whole of a follower.
+It is the reference for shared stores. `_ask` is the way to the store and back, `_take` is the whole
+of a follower. What this hub pins goes to the store with each append, and by the follower, which
+wakes for it.
 """
 
 from __future__ import annotations
 
-import time
-from copy import deepcopy
-from dataclasses import dataclass
+import math
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import trio
 
 from h3trio._limits import check_limit
-from h3trio._wire.event import SSEEvent
 from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.errors import HistoryError, OutcomeUnknownError
 from h3trio.hub._history.gaps import Gaps
 from h3trio.hub._history.history import Durability, History, HistoryStatistics
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.memory import MemoryHistory
-from h3trio.hub._history.record import Appended, Page, Update
+from h3trio.hub._history.pins import PinnedTopics
+from h3trio.hub._history.record import Page
 from h3trio.hub._history.retention import MIB, Retention
 from h3trio.hub._history.selection import ALL
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from ._shared_store import PIN_SECONDS
 
-    from h3trio.hub._history.record import Record
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from h3trio.hub._history.memory import MemoryHistory
+    from h3trio.hub._history.record import Appended, Record, Update
     from h3trio.hub._history.selection import Selection
+
+    from ._shared_store import Connection, SharedMemoryStore
 
 _T = TypeVar("_T")
 
 _PAGE: Final = {"max_records": 100, "max_bytes": 1 * MIB}
-_PURGE: Final = Update(SSEEvent("purge"), ["purge"])
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Copy:
-    """The contents of a store, as they are copied to a replica."""
-
-    memory: MemoryHistory
-    run: int = 0
-    """The run in which its epoch began: another may have another past."""
-
-
-@final
-class _Connection:
-    """One connection of a history to the store."""
-
-    def __init__(self) -> None:
-        self.is_cut: bool = False
-        self.has_news: bool = True
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def wake(self, *, cut: bool = False) -> None:
-        self.has_news = True
-        self.is_cut = self.is_cut or cut
-        self._lot.unpark_all()
-
-    async def wait_for_news(self) -> None:
-        while not (self.has_news or self.is_cut):
-            await self._lot.park()
-        self.has_news = False
-
-    async def travel(self, seconds: float) -> bool:
-        """Be on the way; return whether that was cut."""
-        await trio.lowlevel.checkpoint()
-        if seconds:
-            with trio.move_on_after(seconds):
-                while not self.is_cut:
-                    await self._lot.park()
-        return self.is_cut
-
-
-@final
-class SharedMemoryStore:
-    """A store in memory for several `SharedMemoryHistory`: the server, where there is one.
-
-    Args:
-        max_events: updates kept, in all.
-        max_topic_events: updates kept of one topic. Off by default.
-        max_age: seconds after which an update is removed. Off by default.
-        clock: gives Unix time in seconds.
-
-    Raises:
-        ValueError, TypeError: a limit isn't a positive number.
-    """
-
-    def __init__(
-        self,
-        *,
-        max_events: int = 10_000,
-        max_topic_events: int | None = None,
-        max_age: float | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._clock = clock
-        self._copy = _Copy(
-            MemoryHistory(
-                max_events=max_events,
-                max_topic_events=max_topic_events,
-                max_age=max_age,
-                clock=clock,
-            )
-        )
-        self._replica: _Copy | None = None
-        self._run = 1
-        self._connections: set[_Connection] = set()
-        self._opening = trio.Lock()
-
-    def __repr__(self) -> str:
-        return f"<SharedMemoryStore: {self.memory!r}, {len(self._connections)} connections>"
-
-    @property
-    def memory(self) -> MemoryHistory:
-        """The records, as they are now: to be looked at."""
-        return self._copy.memory
-
-    # -- trouble
-
-    def restart(self) -> None:
-        """Cut all connections; nothing is lost, but nobody can know: a new epoch begins."""
-        self._run += 1
-        for connection in list(self._connections):
-            self.disconnect(connection)
-
-    def replicate(self) -> None:
-        """Copy everything to the replica; it doesn't have what comes later."""
-        # Not the clock, which may be a method of somebody's.
-        self._replica = deepcopy(self._copy, {id(self._clock): self._clock})
-
-    def fail_over(self) -> None:
-        """Let the replica take the store's place: what came since it was copied is lost.
-
-        Raises:
-            RuntimeError: it was never copied.
-        """
-        if self._replica is None:
-            raise RuntimeError("there is no replica: call replicate first")
-        self._copy = self._replica
-        self._replica = None
-        self.replicate()
-        self.restart()
-
-    # -- the store's steps
-
-    async def connect(self) -> _Connection:
-        """Connect a history; a new epoch begins if the store has started since the last one."""
-        async with self._opening:
-            memory = self.memory
-            if self._copy.run == 0:
-                await memory.open()
-            elif self._copy.run != self._run:
-                memory.epochs.begin(memory.log.head + 1)
-            self._copy.run = self._run
-        connection = _Connection()
-        self._connections.add(connection)
-        return connection
-
-    def disconnect(self, connection: _Connection) -> None:
-        """Cut a connection."""
-        self._connections.discard(connection)
-        connection.wake(cut=True)
-
-    def tell(self) -> None:
-        """Wake all followers."""
-        for connection in self._connections:
-            connection.wake()
-
-    def append(self, updates: Sequence[Update]) -> list[Appended]:
-        """Store updates; answer ids and cursors."""
-        memory, answers = self.memory, list[Appended]()
-        for answer in memory.append_nowait(updates):
-            if answer.record is not None:
-                memory.log.append(answer.record)
-            # A repetition stands somewhere in front of the head.
-            cursor = "" if answer.error else memory.epochs.format(memory.log.head)
-            answers.append(Appended(answer.id, None, answer.error, cursor))
-        self.tell()
-        return answers
-
-    def purge(self, topic: str) -> int:
-        """Remove a topic's records; return how many."""
-        memory = self.memory
-        positions = memory.log.positions(topic)
-        for position in positions:
-            memory.log.remove(position)
-        memory.gaps.note_purge(topic, memory.log.head)
-        # Its place in the order, so that it can be waited for; no record stands there.
-        (place,) = memory.append_nowait([_PURGE])
-        assert place.record is not None, "it has no key"
-        memory.log.head = place.record.position
-        self.tell()
-        return len(positions)
 
 
 class SharedMemoryHistory(History):
@@ -243,7 +84,9 @@ class SharedMemoryHistory(History):
         self.epochs: Epochs = Epochs()
         """The store's table of epochs, as far as it is followed."""
         self._is_open = False
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
+        self._pinned = PinnedTopics(store.max_pinned_events)
+        self._number = store.new_number()
         self._gate = trio.Event()
         self._gate.set()
         self._followed = trio.lowlevel.ParkingLot()
@@ -298,12 +141,14 @@ class SharedMemoryHistory(History):
         self._is_open = True
 
     async def aclose(self) -> None:
-        """Disconnect."""
+        """Disconnect, and pin nothing any more."""
+        if self._is_open:
+            self._store.pin(self._number, frozenset())
         self._is_open = False
         self.cut()
         await trio.lowlevel.checkpoint()
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or connection.is_cut:
             connection = self._connection = await self._store.connect()
@@ -327,7 +172,11 @@ class SharedMemoryHistory(History):
 
     async def append(self, updates: Sequence[Update]) -> list[Appended]:
         """Store updates; the answers have no records, as those come by the follower."""
-        return await self._ask(lambda store: store.append(updates), changes=True)
+
+        def step(store: SharedMemoryStore) -> list[Appended]:
+            return store.append(updates, self._number, self._pinned.names)
+
+        return await self._ask(step, changes=True)
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records from the store; return how many."""
@@ -335,10 +184,28 @@ class SharedMemoryHistory(History):
 
     async def trim(self) -> int:
         """Remove records beyond the age limit from the store; return how many."""
-        memory = await self._ask(lambda store: store.memory)
-        removed = await memory.trim()
+
+        def step(store: SharedMemoryStore) -> MemoryHistory:
+            store.pin(self._number, self._pinned.names)
+            return store.memory
+
+        removed = await (await self._ask(step)).trim()
         self._store.tell()
         return removed
+
+    def pin(self, topic: str) -> None:
+        """Pin a topic; the store is told with the next append, or by the follower."""
+        if self._pinned.pin(topic):
+            self._tell_pins()
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`; the store is told in the same way."""
+        if self._pinned.unpin(topic):
+            self._tell_pins()
+
+    def _tell_pins(self) -> None:
+        if self._connection is not None:
+            self._connection.wake()
 
     # -- following
 
@@ -351,7 +218,10 @@ class SharedMemoryHistory(History):
         connection = await self._connected()
         connection.wake()
         while True:
-            await connection.wait_for_news()
+            # Also when it is time to tell the pins again.
+            pause = PIN_SECONDS / 3 if self._pinned.names else math.inf
+            with trio.move_on_after(pause):
+                await connection.wait_for_news()
             is_cut = await connection.travel(self.delay)
             await self._gate.wait()
             if is_cut or connection.is_cut:
@@ -366,6 +236,7 @@ class SharedMemoryHistory(History):
     ) -> bool:
         """Take over what is new, in one step; return whether there is more."""
         memory = self._store.memory
+        self._store.pin(self._number, self._pinned.names)
         same = self.epochs.learn(memory.epochs)
         if same is not None and same < self.log.head:
             lost(same)
@@ -431,6 +302,27 @@ class SharedMemoryHistory(History):
         found = await memory.find(id, selection=selection, allow=allow)
         # Else the follower has to come there first; who asks is told to wait for it.
         return found if found is not None and found <= self.log.head else None
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed; see `History.are_closed`."""
+        while True:
+            head, epoch = self.log.head, self.epochs.current
+            unknown: list[str] = []
+            for topic in topics:
+                closed = self.log.is_closed(topic, allow=allow)
+                if closed is None:
+                    unknown.append(topic)
+                elif not closed:
+                    return False
+            if not unknown:
+                return True
+            log = (await self._of_one_past()).log
+            if epoch == self.epochs.current:
+                # Not by a record that this hub has yet to get: that would be its topic's last.
+                return all(
+                    log.is_closed(topic, allow=allow) and log.positions(topic)[-1] <= head
+                    for topic in unknown
+                )
 
     async def position_before_last(
         self, count: int, *, selection: Selection, allow: Selection

@@ -6,7 +6,7 @@ import pytest
 from tables import table
 
 from h3trio.hub._history.epochs import (
-    MAX_PUBLISHER_ID_LENGTH,
+    MAX_PUBLISHER_ID_BYTES,
     Epochs,
     check_publisher_id,
     is_own_syntax,
@@ -149,18 +149,23 @@ def test_a_position_may_have_eighteen_digits() -> None:
 
 
 def test_publishers_may_choose() -> None:
-    """Up to 128 visible ASCII characters are a publisher's to choose."""
-    for id in ("a", "!" * MAX_PUBLISHER_ID_LENGTH, "~", "customer-42", "a\\b"):
+    """Up to 512 bytes of any text on one line are a publisher's to choose."""
+    urn = "urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+    longest = "é" * (MAX_PUBLISHER_ID_BYTES // 2)
+    for id in ("a", longest, "~", "customer-42", "a\\b", urn, "a b", "é", "\N{SNOWMAN}", "à"):
         check_publisher_id(id)
 
 
 REFUSED = (
-    ("", "visible ASCII"),
-    ("a" * (MAX_PUBLISHER_ID_LENGTH + 1), "1 to 128"),
-    ("a b", "visible ASCII"),
-    ("a\x7f", "visible ASCII"),
-    ("a\n", "visible ASCII"),
-    ("é", "visible ASCII"),
+    ("", "1 to 512 bytes"),
+    ("é" * (MAX_PUBLISHER_ID_BYTES // 2) + "a", "1 to 512 bytes"),
+    (" a", "begin or end with a space"),
+    ("a\N{NO-BREAK SPACE}", "begin or end with a space"),
+    ("a\x7f", "control characters"),
+    ("a\n", "control characters"),
+    ("a\tb", "control characters"),
+    ("a\x85b", "control characters"),
+    ("\ud800", "surrogates"),
     ("bcdf2345-1", "hub's own"),
 )
 

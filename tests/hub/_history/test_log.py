@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tables import table
 
 from h3trio.hub._history.log import MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES, Log
+from h3trio.hub._history.pins import PinnedRecords, PinnedTopics
 from h3trio.hub._history.record import Record
 from h3trio.hub._history.retention import Retention
 from h3trio.hub._history.selection import MATCH_COST, MAX_SCAN, NOTHING, Selection
@@ -45,6 +46,7 @@ def record(
     id: str | None = None,
     size: int = 10,
     private: bool = False,
+    last: bool = False,
 ) -> Record:
     """Make a record with an id of the hub's, unless given."""
     return Record(
@@ -54,6 +56,7 @@ def record(
         private=private,
         published=float(position),
         frame=b"x" * size,
+        last=last,
     )
 
 
@@ -293,27 +296,81 @@ def test_the_head_stays_when_the_last_record_goes() -> None:
     assert read(log) == [3]
 
 
-def test_the_topic_that_was_quiet_longest_loses_first() -> None:
-    """Beyond limits in all its oldest go, then the next quiet topic's; the newest record stays."""
+def pinned_log(*topics: str, **given: int) -> tuple[Log, PinnedTopics, list[int]]:
+    """Make a log with pinned topics, and a list of what goes from it."""
     gone: list[int] = []
-    log = Log(limits(max_events=4), forget=lambda r: gone.append(r.position), quiet_first=True)
-    for position, topics in enumerate(["a", "b", "b", "a", "a", "a", "a", "cd", "c", "a"], start=1):
-        log.append(record(position, *topics))
-    assert gone == [2, 3, 1, 4, 5, 8]
-    assert read(log) == [6, 7, 9, 10]
-    for position in (11, 12):
-        log.append(record(position, "d", "e"))
-    assert read(log) == [7, 10, 11, 12]
-    log.append(record(13, "f", size=AMPLE // 10**5))
-    assert read(log) == [10, 11, 12, 13]
+    pinned = PinnedTopics(9)
+    log = Log(limits(**given), forget=lambda r: gone.append(r.position), pinned=pinned)
+    for topic in topics:
+        pinned.pin(topic)
+        log.pin(topic)
+    return log, pinned, gone
 
 
-def test_a_newest_record_alone_in_its_topic_stays() -> None:
-    """Where it shares its other topic with all that is left, that one loses its oldest."""
-    log = Log(limits(max_events=2), forget=lambda _r: None, quiet_first=True)
-    for position, topics in enumerate(["a", "a", "ba"], start=1):
+def test_limits_in_all_pass_over_pinned_topics() -> None:
+    """They count for nothing there, under any of their topics, and the oldest of others go."""
+    log, _pinned, gone = pinned_log("a", max_events=2)
+    for position, topics in enumerate(["a", "b", "ba", "b", "a", "c", "b", "a"], start=1):
         log.append(record(position, *topics))
-    assert read(log) == [2, 3]
+    assert (read(log), gone) == ([1, 3, 5, 6, 7, 8], [2, 4])
+    assert (log.pins.events, log.pins.bytes) == (4, 40)
+    log, _pinned, gone = pinned_log("a", max_bytes=25)
+    for position, topics in enumerate(["a", "b", "a", "b", "b"], start=1):
+        log.append(record(position, *topics))
+    assert (read(log), gone) == ([1, 3, 4, 5], [2])
+
+
+def test_a_topic_that_is_pinned_later_keeps_what_it_has() -> None:
+    """Its records count apart from then on, and in all again once it is pinned no more."""
+    log, pinned, gone = pinned_log(max_events=2)
+    for position in (1, 2):
+        log.append(record(position, "a", "ab"[position - 1]))
+    for topic in "ab":
+        pinned.pin(topic)
+        log.pin(topic)
+    for position in (3, 4, 5):
+        log.append(record(position, "c"))
+    assert (read(log), gone, log.pins.events) == ([1, 2, 4, 5], [3], 2)
+    assert log.first_to_go is not None
+    assert log.first_to_go.position == 4
+    assert pinned.unpin("a")
+    log.unpin("a")
+    assert (log.first_to_go.position, log.pins.events) == (1, 1)
+    log.append(record(6, "c"))
+    assert (read(log), gone) == ([2, 5, 6], [3, 1, 4])
+    log.remove(2)
+    assert (log.pins.events, log.pins.bytes) == (0, 0)
+    assert pinned.unpin("b")
+    log.unpin("b")
+    assert log.pins.places == 0
+    log.append(record(7, "b"))
+    assert read(log) == [6, 7]
+
+
+def test_a_close_stays_behind_what_is_pinned_by_another_topic() -> None:
+    """It is the last of its topics to go; and never is it the newest record that goes for it."""
+    log, _pinned, gone = pinned_log("a", max_events=1)
+    log.append(record(1, "a", "b"))
+    log.append(record(2, "b", last=True))
+    log.append(record(3, "c"))
+    assert (read(log), gone) == ([1, 2, 3], [])
+    log.append(record(4, "c"))
+    assert (read(log), gone) == ([1, 2, 4], [3])
+
+
+async def test_noise_behind_pinned_records_costs_what_it_costs_without() -> None:
+    """What is passed over isn't looked at again for each record that goes."""
+    log, _pinned, _gone = pinned_log("a", max_events=100)
+    for position in range(1, 1001):
+        log.append(record(position, "a"))
+    for position in range(1001, 1201):
+        log.append(record(position, "b"))
+    looked = BusiestStep(PinnedRecords.__contains__)
+    with looked:
+        for position in range(1201, 2201):
+            log.append(record(position, "b"))
+    assert looked.total < 2500
+    assert len(log) == 1100
 
 
 # -- publishers' own ids

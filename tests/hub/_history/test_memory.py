@@ -99,6 +99,22 @@ async def test_topics_are_bounded(limits: dict[str, int]) -> None:
         assert not history.gaps.has_gap(Selection(["quiet"]), 0)
 
 
+@pytest.mark.parametrize("limits", [{"max_topic_events": 1}, {"max_topic_bytes": 60}])
+async def test_a_close_without_an_event_takes_no_events_place(limits: dict[str, int]) -> None:
+    """A topic that is full keeps its last events when it is closed."""
+    async with MemoryHistory(
+        max_topic_events=limits.get("max_topic_events"),
+        max_topic_bytes=limits.get("max_topic_bytes"),
+    ) as history:
+        put(history, "a")
+        put(history, "a")
+        before = kept(history)
+        ((_id, record, *_),) = history.append_nowait([Update(None, ["a"], last=True)])
+        assert record is not None
+        history.log.append(record)
+        assert kept(history) == [*before, 3]
+
+
 async def test_age_is_bounded_by_trimming() -> None:
     """A record older than `max_age` goes at the next `trim`, and leaves a gap."""
     clock = Clock()

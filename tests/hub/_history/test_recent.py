@@ -52,6 +52,15 @@ async def test_the_newest_in_order(hub: Hub) -> None:
     assert data(await read_recent(hub.history, ["c"], count=9)) == []
 
 
+async def test_a_close_without_an_event_is_nothing_to_look_at(hub: Hub) -> None:
+    """It isn't given, and counts for nothing that was left out."""
+    before = await publish(hub, "a", "1", "2")
+    await hub.close("a")
+    assert data(await read_recent(hub.history, ["a"], count=2)) == ["1", "2"]
+    found = await read_recent(hub.history, ["a"], count=1, last_event_id=before)
+    assert (data(found), found.gap, found.last_event_id) == ([], None, hub.last_event_id)
+
+
 async def test_what_came_behind_an_id(hub: Hub) -> None:
     """With an id, only what came behind it; with the cursor of the last answer, what is new."""
     before = await publish(hub, "a", "1", "2")

@@ -35,8 +35,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"topics": ("a\n",)}, "control characters or surrogates"),
     ({"topics": ("\x85",)}, "control characters or surrogates"),
     ({"event": SSEEvent("1", id="bcdf2345-1")}, "id must not look like"),
-    ({"event": SSEEvent("1", id="")}, "id must be"),
-    ({"event": SSEEvent("1", id="\xe9")}, "id must be"),
+    ({"event": SSEEvent("1", id="")}, "id must"),
+    ({"event": SSEEvent("1", id="\xe9 ")}, "id must"),
     ({"event": SSEEvent("1", event="reset")}, "the type reset is the hub's own"),
     ({"event": SSEEvent("1", event="cursor")}, "the type cursor is the hub's own"),
     ({"event": SSEEvent(comment="only")}, "an event needs data, an id or a retry"),
@@ -71,8 +71,16 @@ def test_good_updates_are_made() -> None:
     """Any printable text is a topic or a key, whatever its script."""
     made = update(topics=("☃", "https://example.com/?a=b#c", " "), dedup="Ключ 1 ☃")
     assert (made.topics[0], made.dedup, made.private) == ("☃", "Ключ 1 ☃", False)
-    assert update(dedup="x" * 255, event=SSEEvent("1", id="x")).event.id == "x"
+    assert update(dedup="x" * 255, event=SSEEvent("1", id="x")).own_id == "x"
     assert update(event=SSEEvent(retry=5)).encoded == b"retry: 5\n"
+
+
+def test_an_update_without_an_event_closes() -> None:
+    """It has no bytes; one that does nothing at all is refused."""
+    closing = Update(None, ["a"], last=True)
+    assert (closing.encoded, closing.own_id, closing.last) == (b"", None, True)
+    with pytest.raises(ValueError, match="has to be the last of its topics"):
+        Update(None, ["a"])
 
 
 def test_a_topic_given_twice_is_one_topic() -> None:

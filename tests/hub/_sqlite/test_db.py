@@ -27,7 +27,7 @@ def open_database(path: Path, durability: Durability = "fast", **options: Any) -
 def add(database: Database, position: int, size: int = 10) -> None:
     """Store a row of some bytes."""
     with database.transaction() as db:
-        insert = "INSERT INTO records VALUES (?, 'x', 0, NULL, 0, 0.0, '1', ?)"
+        insert = "INSERT INTO records VALUES (?, 'x', 0, NULL, 0, 0.0, '1', ?, 0)"
         db.execute(insert, (position, b"x" * size))
 
 
@@ -75,7 +75,7 @@ def test_durable_syncs_each_commit(tmp_path: Path, durability: Durability, setti
 def add_twice(database: Database) -> None:
     """Store a row and then, in the same transaction, another in its place."""
     with database.transaction() as db:
-        insert = "INSERT INTO records VALUES (1, 'x', 0, NULL, 0, 0.0, '1', 'x')"
+        insert = "INSERT INTO records VALUES (1, 'x', 0, NULL, 0, 0.0, '1', 'x', 0)"
         db.execute(insert)
         db.execute(insert)
 

@@ -96,7 +96,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
     """Every step behind the file's version runs, once, and what is in there stays."""
     path = tmp_path / "x.db"
     with closing(migrated(path)) as connection:
-        connection.execute("INSERT INTO records VALUES (1, 'x', 0, NULL, 0, 0.0, '1', 'x')")
+        connection.execute("INSERT INTO records VALUES (1, 'x', 0, NULL, 0, 0.0, '1', 'x', 0)")
     later = (*MIGRATIONS, (SECOND,), (THIRD,))
     for _ in range(2):
         with closing(migrated(path, later)) as connection:

@@ -151,6 +151,21 @@ const end = ({ a, b }) => (a.stop(), b.stop())
 const found = {}
 """
 
+STREAMS_ID = r"""
+says = "retry: 10\nid: é☃\ndata: x\n\n"
+const answers = globalThis.fetch
+const ids = []
+globalThis.fetch = (name, options) => {
+  const id = options.headers.get("Last-Event-ID")
+  ids.push(id && [...id].map((byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(""))
+  return answers(name, options)
+}
+const streams = start("a")
+while (ids.length < 2) await pass(1)
+end(streams)
+answer(ids.slice(0, 2))
+"""
+
 STREAMS_HURRY = r"""
 says = ": the hub is away\nretry: 1000\n\n"
 let streams = start("ab")
@@ -364,6 +379,11 @@ def test_silence_is_of_the_connection_or_a_long_heartbeat() -> None:
         "again": [{"a": 2, "b": 2}, ["open", "open"]],
         "heartbeat": {"a": 0, "b": 1},
     }
+
+
+def test_an_id_is_sent_in_utf_8() -> None:
+    """What a publisher chose may be of any script, and a header's value is bytes for a page."""
+    assert run_node(STREAMS + STREAMS_ID, {"folder": str(STATIC)}) == [None, "é☃".encode().hex()]
 
 
 def test_an_answer_is_of_its_own_publish() -> None:

@@ -80,10 +80,14 @@ class Subscriber:
     """On the way from its start: the position of the last id that its client was sent."""
     has_lost: bool = False
     """Whether the store lost something that its client was sent, of which it has yet to be told."""
+    cursor_at: int = -1
+    """The position of the last cursor that it was sent as an event."""
     wants_cursor: bool = False
     """Whether its client reads no headers, and is sent cursors as events."""
     truncated: bool = False
     """Whether it began later than its client asked for."""
+    may_be_complete: bool = False
+    """Whether its topics are to be asked if all of them are closed."""
     feed: Feed | None = None
     """The feed in which it is ready."""
     end_reason: EndReason | None = None
@@ -238,6 +242,8 @@ class Feed:
     most stand at one position, some at another if the slices shifted."""
     _floor: int = 0
     """During a pass: the position up to which everybody will have everything."""
+    closing: list[Subscriber] | None = None
+    """Those who go back to their own tasks once the window is empty, as a topic was closed."""
     _asked: tuple[tuple[str, ...], bool] = ((), False)
     """The topics of the last private record, and whether its subscribers may see it."""
 
@@ -323,10 +329,24 @@ class Feed:
         was_dirty, self.dirty = self.dirty, True
         return not was_dirty
 
+    def close_topic(self) -> bool:
+        """Give its subscribers back behind the record that closed a topic.
+
+        Slice by slice, as there may be thousands: each ends, or comes back if another topic is
+        open. Return whether the sweep is to be told.
+        """
+        self.closing = list(self.ready)
+        for subscriber in self.closing:
+            # Now: one may leave by itself with that record in its sink.
+            subscriber.may_be_complete = True
+        was_dirty, self.dirty = self.dirty, True
+        return not was_dirty
+
     def clear(self) -> None:
         """Drop the window, and the pass under way."""
         self._state.records -= len(self.window)
         self.window = ()
+        self.closing = None
         self._drop_pass()
 
     def _drop_pass(self) -> None:
@@ -338,7 +358,7 @@ class Feed:
     def sweep(self, visits: int) -> int:
         """Go on with the pass for a slice of `visits` subscribers; return the number of sends."""
         if self.passing is None and not self._begin_pass():
-            return 0
+            return 0 if self.closing is None else self._give_back(self.closing, visits)
         assert self.passing is not None, "begun just now"
         members = self.passing[self._next : self._next + visits]
         self._next += visits
@@ -346,6 +366,16 @@ class Feed:
         if len(members) < visits:
             self._end_pass()
         return sends
+
+    def _give_back(self, closing: list[Subscriber], visits: int) -> int:
+        """Give back the next of those for whom a topic was closed; return how many."""
+        members = closing[-visits:]
+        del closing[-visits:]
+        self.closing = closing or None
+        for subscriber in members:
+            if subscriber.feed is self:
+                subscriber.leave_feed()
+        return len(members)
 
     def _give(self, members: Sequence[Subscriber]) -> int:
         """Send each the records that it lacks; return the number of sends.

@@ -101,8 +101,10 @@ class Feeds:
             feeds = [feed for feed in feeds if feed.allows(record)]
         self.handed += len(feeds)
         # All at once: ten thousand subscribers may be as many feeds.
-        if feeds and (wakened := [feed for feed in feeds if feed.append(record)]):
+        if feeds and record.frame and (wakened := [feed for feed in feeds if feed.append(record)]):
             self._sweep.add(wakened)
+        if record.last:
+            self._close(feeds)
         self._bytes += len(record.frame)
         if self._bytes * _STEPS > self.state.max_bytes:
             self._release_late(record.position)
@@ -117,6 +119,12 @@ class Feeds:
             for feed in self._sweep.queued():
                 if feed.window and feed.window[0].position <= self._steps[0]:
                     feed.release()
+
+    def _close(self, feeds: Collection[Feed]) -> None:
+        """Let those who selected a topic by its name look whether it was their last."""
+        exact = [feed for feed in feeds if feed.selection.is_exact]
+        if wakened := [feed for feed in exact if feed.close_topic()]:
+            self._sweep.add(wakened)
 
     def release(self) -> None:
         """Give all subscribers back to their own tasks, which go on from the log."""

@@ -14,6 +14,10 @@ told, and go on behind what is left: other events will have those positions.
 
 Who asked for the oldest, or the last so many, without an id has lost nothing: the head of its
 stream says that the beginning is gone, and `reset`, on which pages reload, doesn't.
+
+A subscription to nothing but closed topics ends where the log has nothing more for it. Whether they
+are closed is asked where it begins, and again behind each closing record that it comes by: a topic
+may have been opened anew meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from h3trio.hub._history.record import CURSOR, RESET, Page
 from h3trio.hub._history.selection import Turn
 
 from .feed import MAX_BATCH_BYTES
-from .subscription import Start
+from .subscription import EndReason, Start
 
 if TYPE_CHECKING:
     from h3trio.hub._history.history import History
@@ -60,6 +64,8 @@ class _Prepared(NamedTuple):
     more: bool
     last_id: int
     """The position of the last record in the batch, 0 without one."""
+    closes: bool
+    """Whether a record closes its topics."""
 
     @property
     def size(self) -> int:
@@ -114,6 +120,7 @@ class Replay:
         first: int | str | None,
     ) -> Start:
         """Find the place where a stream begins; checkpoints only where that takes long."""
+        losses = self._losses
         await self._history.gaps.learn(topics, allow)
         # Before the store is asked: what is removed meanwhile is a gap.
         gap_seen = self._history.gaps.newest(topics, allow)
@@ -135,9 +142,16 @@ class Replay:
                 int(first), selection=topics, allow=allow
             )
             truncated = position == 0 and await self._has_fewer(int(first), topics, allow)
+        closed = topics.is_exact and await self._history.are_closed(topics.topics, allow=allow)
+        complete = closed and not (unknown or lost or await self._has_more(position, topics, allow))
+        if complete and last_event_id is not None:
+            complete = not self._history.gaps.has_gap(topics, position, allow)
         return Start(
             cursor=self._history.epochs.format(position),
             truncated=truncated,
+            closed=closed,
+            # Else what was found may be lost: that is told.
+            complete=complete and losses == self._losses,
             topics=topics,
             allow=allow,
             position=position,
@@ -161,10 +175,22 @@ class Replay:
         if page is None:
             page = await self._read(0, selection=selection, **limits)
         page = await _visible(page, allow)
-        if not page.records or page.records[0].position > 1:
+        if not page.records or page.records[0].position > 1 or not page.records[0].frame:
             return True
         last = {"selection": selection, "allow": allow}
         return await self._history.position_before_last(count - 1, **last) == 0
+
+    async def _has_more(self, after: int, selection: Selection, allow: Selection) -> bool:
+        """Whether an event that may be seen stands behind a position."""
+        while True:
+            page = await self.page(after, selection)
+            page = await _visible(page, allow)
+            if any(record.frame for record in page.records):
+                return True
+            if not page.more:
+                return False
+            after = page.last
+            await trio.lowlevel.checkpoint()
 
     async def begin(self, subscriber: Subscriber, start: Start, *, retry: int) -> None:
         """Put a subscriber at its start, and open its stream.
@@ -181,6 +207,7 @@ class Replay:
         """
         subscriber.position, subscriber.gap_seen = start.position, start.gap_seen
         subscriber.truncated = start.truncated
+        subscriber.may_be_complete = start.closed
         subscriber.last_id = start.position
         subscriber.has_lost, subscriber.is_placed = start.lost, True
         left = self._history.epochs.last_kept(start.cursor)
@@ -214,7 +241,8 @@ class Replay:
         """Send until the log has nothing more for it; return whether it got there.
 
         `True`: nothing is between the subscriber and the head, and the caller may make it ready
-        without a checkpoint. `False`: it fell out of the history.
+        without a checkpoint, unless it has ended as its topics are closed. `False`: it fell out of
+        the history.
 
         Args:
             subscriber: the one to bring forward.
@@ -239,9 +267,10 @@ class Replay:
                 # or a history that removes quickly would leave no time to send any.
                 if prepared.batch is None or newest > prepared.last or losses != self._losses:
                     continue
+            subscriber.may_be_complete |= prepared.closes
             if prepared.batch is None and not prepared.more:
                 subscriber.position = prepared.last
-                if start is None or await self._has_good_id(subscriber):
+                if await self._is_up(subscriber, start):
                     return True
                 continue
             skips_from = self._skip(subscriber, skips_from, prepared)
@@ -273,7 +302,7 @@ class Replay:
         self, subscriber: Subscriber, skips_from: int | None, prepared: _Prepared
     ) -> int | None:
         """Return the position from which on nothing was to be sent, `None` if something is."""
-        if prepared.batch is not None:
+        if prepared.batch is not None or prepared.closes:
             return None
         if skips_from is None:
             return subscriber.position
@@ -281,23 +310,43 @@ class Replay:
         self._keep(subscriber, skips_from, prepared)
         return skips_from
 
+    async def _is_up(self, subscriber: Subscriber, start: Start | None) -> bool:
+        """Whether a subscriber that has everything may be made ready, or ended.
+
+        No checkpoint if it may be made ready: then it still has everything.
+        """
+        has_old_id = start is not None and subscriber.gap_seen > subscriber.last_id
+        if has_old_id and subscriber.wants_cursor:
+            # The last id that it was sent isn't behind each gap that it was told of: if its topics
+            # stay quiet, a browser would be told again at each reconnect.
+            await self._give_cursor(subscriber)
+            return False
+        return not subscriber.may_be_complete or await self._is_complete(subscriber)
+
+    async def _is_complete(self, subscriber: Subscriber) -> bool:
+        """End a subscriber that has everything if its topics are closed; say whether it ended."""
+        topics, allow = subscriber.selection, subscriber.allow
+        losses = self._losses
+        if not topics.is_exact or not await self._history.are_closed(topics.topics, allow=allow):
+            subscriber.may_be_complete = False
+            return False
+        if losses != self._losses:
+            return False  # it may have that to be told, and other events to get
+        is_last_id_good = len(topics.topics) == 1 or subscriber.cursor_at == subscriber.position
+        if subscriber.wants_cursor and not is_last_id_good:
+            # It may be a publisher's that counts as an older one, of another topic: then a browser
+            # would come back for what it has, again and again. They are asked again behind this.
+            await self._give_cursor(subscriber)
+            return False
+        subscriber.end(EndReason.COMPLETE)
+        return True
+
     async def _has_what_was_told(self, start: Start) -> bool:
         """Whether what is left now, before anything was sent, is what the head of it said."""
         if start.first is None or start.truncated:
             return start.truncated
         now = await self.locate(start.topics, start.allow, last_event_id=None, first=start.first)
         return not now.truncated
-
-    async def _has_good_id(self, subscriber: Subscriber) -> bool:
-        """Whether the last id that a browser has is behind each gap that it knows of.
-
-        If its topics stay quiet, it would be told of the gap at each reconnect: then it is given a
-        cursor. No checkpoint if it has one.
-        """
-        if not subscriber.wants_cursor or subscriber.gap_seen <= subscriber.last_id:
-            return True
-        await self._give_cursor(subscriber)
-        return False
 
     async def _prepare(self, subscriber: Subscriber) -> _Prepared:
         """Read and frame the next page; no checkpoint if there is nothing more behind it."""
@@ -378,7 +427,7 @@ class Replay:
 
     async def _give_cursor(self, subscriber: Subscriber, retry: int | None = None) -> None:
         """Send a browser the cursor at its position; its page sees it only if it asks for it."""
-        subscriber.last_id = subscriber.position
+        subscriber.last_id = subscriber.cursor_at = subscriber.position
         cursor = self._history.epochs.format(subscriber.position)
         event = SSEEvent("{}", event=CURSOR, id=cursor, retry=retry)
         await self._give(subscriber, event.encode())
@@ -424,6 +473,10 @@ async def _visible(page: Page, allow: Selection) -> Page:
 
 def _prepared(page: Page) -> _Prepared:
     """Frame the records of a page."""
-    records = page.records
-    batch = Batch([record.frame for record in records]) if records else None
-    return _Prepared(batch, page.last, page.more, records[-1].position if records else 0)
+    if not page.records:
+        return _Prepared(None, page.last, page.more, last_id=0, closes=False)
+    sent = [record for record in page.records if record.frame]
+    batch = Batch([record.frame for record in sent]) if sent else None
+    closes = any(record.last for record in page.records)
+    last_id = sent[-1].position if sent else 0
+    return _Prepared(batch, page.last, page.more, last_id=last_id, closes=closes)

@@ -20,6 +20,8 @@ on, or its subscription ends."""
 class EndReason(enum.StrEnum):
     """Why a subscription ended, as `Hub.subscribe` returns it."""
 
+    COMPLETE = "complete"
+    """All of its topics are closed, and it was given everything."""
     KICKED = "kicked"
     """`Hub.kick` chose it."""
     LAGGED = "lagged"
@@ -37,6 +39,8 @@ class Start:
 
         start = await hub.locate(["news"], last_event_id=event.last_event_id)
         event.response_headers.update(start.headers)
+        if start.complete:
+            return  # 204: a browser doesn't come back
         async with event.start_sse() as writer:
             await hub.subscribe(writer, start)
     """
@@ -46,6 +50,12 @@ class Start:
     truncated: bool
     """Whether it begins later than `first` asked for, as the beginning was removed: for
     `"oldest"` something of these topics, for a number so many that fewer are left."""
+    closed: bool
+    """Whether all topics are closed: the stream ends behind what is left of them. Patterns and `*`
+    never are."""
+    complete: bool
+    """Whether there is nothing to send and never will be: they are closed, and no event stands
+    behind the cursor. Answer 204, or a browser's `EventSource` comes back for ever."""
     topics: Selection
     """The topics that were asked for."""
     allow: Selection

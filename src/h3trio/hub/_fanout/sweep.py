@@ -103,7 +103,7 @@ class Sweep:
         """Let the first feed go on with its pass; return the number of sends that it counts for."""
         feed = self._queue.popleft()
         sends = feed.sweep(visits)
-        if feed.window:
+        if feed.window or feed.closing is not None:
             self._queue.append(feed)
         else:
             feed.dirty = False
@@ -133,7 +133,8 @@ def sweep_single_feeds(queue: deque[Feed], state: FanoutState, visits: int) -> i
     while queue and visited < visits:
         feed = queue[0]
         window = feed.window
-        if len(window) != 1 or len(feed.ready) != 1 or feed.passing is not None:
+        is_single = len(window) == 1 and len(feed.ready) == 1
+        if not is_single or feed.passing is not None or feed.closing is not None:
             break
         queue.popleft()
         feed.dirty = False

@@ -24,14 +24,16 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, final
 
+from .selection import FORBIDDEN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MAX_EPOCHS: Final = 1000
 """Epochs kept: a start every eight hours for a year. Ids of forgotten ones are unknown."""
 
-MAX_PUBLISHER_ID_LENGTH: Final = 128
-"""Characters of an id that a publisher chose."""
+MAX_PUBLISHER_ID_BYTES: Final = 512
+"""Bytes in UTF-8 of an id that a publisher chose: a URN or a URL fits, and a header takes it."""
 
 # Without vowels, and with a letter in front: a publisher's "customer-42" or "20270101-1"
 # isn't taken for one of ours.
@@ -41,7 +43,6 @@ _NAME_LENGTH: Final = 8
 
 # Eighteen digits stay below 2**63, which is where SQLite's integers end.
 _OWN: Final = re.compile(rf"([{_LETTERS}][{_ALPHABET}]{{7}})-(0|[1-9][0-9]{{0,17}})")
-_PUBLISHERS: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_PUBLISHER_ID_LENGTH}}}")
 
 
 def is_own_syntax(id: str) -> bool:
@@ -53,11 +54,16 @@ def check_publisher_id(id: str) -> None:
     """Check an id that a publisher chose.
 
     Raises:
-        ValueError: it isn't 1 to 128 visible ASCII characters, or it looks like one of
-            the hub's own.
+        ValueError: it isn't 1 to 512 bytes of UTF-8, holds a control character, begins or ends
+            with a space, or looks like one of the hub's own.
     """
-    if _PUBLISHERS.fullmatch(id) is None:
-        raise ValueError(f"id must be 1 to {MAX_PUBLISHER_ID_LENGTH} visible ASCII characters")
+    if FORBIDDEN.search(id):
+        raise ValueError("id must not hold control characters or surrogates")
+    if not 0 < len(id.encode()) <= MAX_PUBLISHER_ID_BYTES:
+        raise ValueError(f"id must have 1 to {MAX_PUBLISHER_ID_BYTES} bytes in UTF-8")
+    # No header brings it back: whitespace there is none of the value (RFC 9110 section 5.5).
+    if id != id.strip():
+        raise ValueError("id must not begin or end with a space")
     if is_own_syntax(id):
         raise ValueError(f"id must not look like one of the hub's own, as {id} does")
 

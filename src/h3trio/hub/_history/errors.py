@@ -15,6 +15,18 @@ class HistoryFullError(HistoryError):
     """The store has no room, and trimming made none. Nothing was stored; try later."""
 
 
+class PinnedFullError(HistoryFullError):
+    """The topic is pinned, or was to be, and those that are have no room left.
+
+    Nothing was stored; try again when some topic is pinned no more.
+    """
+
+    def __init__(self, message: str, *, limit: str = "max_pinned_events") -> None:
+        super().__init__(message)
+        self.limit: str = limit
+        """The limit of the history that was met: `max_pinned_events` or `max_pinned_bytes`."""
+
+
 class OutcomeUnknownError(HistoryError):
     """The store was asked, and its answer is missing.
 
@@ -24,6 +36,10 @@ class OutcomeUnknownError(HistoryError):
 
 class KeyReusedError(ValueError):
     """A `dedup` key came with another event for the same topics. Nothing was stored."""
+
+
+class TopicClosedError(ValueError):
+    """A topic of the update is closed: its last event was published. Nothing was stored."""
 
 
 class OverloadedError(Exception):

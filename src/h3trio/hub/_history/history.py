@@ -17,13 +17,16 @@ between.
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, final
 
 import trio
 
+from .selection import EVERYTHING
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
 
     from .epochs import Epochs
     from .gaps import Gaps
@@ -54,6 +57,12 @@ class HistoryStatistics:
     """The last given position, 0 if none."""
     trimmed: int
     """Records removed by retention or purge since the history was opened."""
+    pinned_topics: int = 0
+    """Topics that are pinned."""
+    pinned_events: int = 0
+    """Records of those, which the limits in all pass over; they are among `events`."""
+    pinned_bytes: int = 0
+    """Bytes of their frames."""
 
 
 class History(trio.abc.AsyncResource):
@@ -104,7 +113,8 @@ class History(trio.abc.AsyncResource):
 
         All are stored but for repetitions, and those that are refused for a reason of their own:
         a `dedup` key that came with another event for the same topics, in whatever order these
-        are, is a `KeyReusedError`.
+        are, is a `KeyReusedError`; a topic that is closed, also by one in front of it, is a
+        `TopicClosedError`, but not for a repetition.
 
         Whatever has to be one with the order of the log is decided in the store's own step: the
         position and the id, repetitions, refusals. If the store `is_shared`, the answers have a
@@ -147,9 +157,21 @@ class History(trio.abc.AsyncResource):
         """
 
     @abstractmethod
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed.
+
+        A topic is closed while it has a record with `last`, up to the head of `log`; but a private
+        one counts only with a topic that is allowed, or it would tell that it exists.
+
+        Checkpoints only where a store has to be asked.
+        """
+
+    @abstractmethod
     async def purge(self, topic: str) -> int:
         """Remove a topic's records, from `log` too; return how many.
 
+        One that closed the topic is among them: then it, and any other that the record closed, is
+        open again. A record without an event leaves no gap, however it goes.
         If the store `is_shared` it is the follower that removes them from `log`, and the purge has
         a place in the order: who followed up to the `head` behind it has removed them.
         """
@@ -157,6 +179,35 @@ class History(trio.abc.AsyncResource):
     @abstractmethod
     async def trim(self) -> int:
         """Remove records beyond the age limit; return how many. Other limits hold always."""
+
+    def pin(self, topic: str) -> None:
+        """Pass over a topic's records by the limits in all: number, bytes and age; `unpin` ends it.
+
+        They are counted apart, and have limits of their own, beyond which an update for the topic
+        is answered by a `PinnedFullError`, unless it closes the topic. A record is pinned while one
+        of its topics is. Several pins of one topic are undone one by one. They don't outlive the
+        process.
+
+        If the store `is_shared`, a topic is pinned while any hub pins it. There this only declares
+        what this hub wants, as it may not wait. The history tells its store all topics that it
+        pins: with each `append`, in the same step and in front of the updates, so that what a hub
+        publishes to a topic that it pinned is pinned; and by its follower, soon after this and at
+        intervals. The latest state counts, whichever message comes last. The store lets go of what
+        a hub has told once it hasn't told it for a time (a lease): so a hub that died pins nothing
+        for ever, and one that lost its connection for a moment loses no pin. What was removed
+        before the store was told stays removed. A topic for which the store has no room, as many
+        hubs pin many, isn't pinned yet: then the hub's updates for it are answered by the
+        `PinnedFullError`, as above.
+
+        Raises:
+            PinnedFullError: too many topics are pinned; of those of this hub, if it `is_shared`.
+            NotImplementedError: this history can't, as any that doesn't override this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't pin {topic!r}, or any topic")
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`; if the store `is_shared`, that is told like a pin."""
+        raise NotImplementedError(f"{type(self).__name__} has pinned no {topic!r}, and no topic")
 
     async def follow(
         self,
@@ -206,3 +257,20 @@ class History(trio.abc.AsyncResource):
     @abstractmethod
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""
+
+
+@contextmanager
+def pinned(history: History, topic: str) -> Generator[None]:
+    """Pin a topic while a block runs.
+
+    Raises:
+        ValueError: it is `*`.
+        PinnedFullError, NotImplementedError: as of `History.pin`.
+    """
+    if topic == EVERYTHING:
+        raise ValueError("the topic * means every topic, and those can't all be pinned")
+    history.pin(topic)
+    try:
+        yield
+    finally:
+        history.unpin(topic)

@@ -13,7 +13,6 @@ is told. Otherwise the store still has it; then the log is complete only above `
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from heapq import merge
 from sys import getsizeof
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from .pins import PinnedRecords
 from .record import page_of
 from .retention import KIB, MIB
 from .selection import Turn
@@ -28,6 +28,7 @@ from .selection import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from .pins import PinnedTopics
     from .record import Page, Record
     from .retention import Retention
     from .selection import Selection
@@ -66,8 +67,7 @@ class Log:
         retention: the limits; those of one topic are for whole logs only, and age is not looked
             at.
         forget: is told of each record that goes. If there is none, a store has the rest.
-        quiet_first: beyond the limits in all, records of the topic that was published to longest
-            ago go, and not the oldest of all. For whole logs.
+        pinned: the topics whose records the limits in all pass over. For whole logs.
         floor: the last position that is not in here. For logs with a store.
         head: the last position given.
     """
@@ -77,7 +77,7 @@ class Log:
         retention: Retention,
         *,
         forget: Callable[[Record], None] | None = None,
-        quiet_first: bool = False,
+        pinned: PinnedTopics | None = None,
         floor: int = 0,
         head: int = 0,
     ) -> None:
@@ -85,7 +85,7 @@ class Log:
         self._limits_topics = retention.limits_topics
         self._forget = forget
         self._max_topic_bytes = max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * retention.max_events)
-        self._quiet_first = quiet_first
+        self._pinned = pinned
         self.floor: int = floor
         """All that is kept behind this position is in here."""
         self.head: int = head
@@ -97,8 +97,14 @@ class Log:
         self._index = _PositionIndex()
         self._place_bytes = 0
         self._topics: dict[str, _PositionIndex] = {}
-        # In the order of the last append. `OrderedDict`, as it gives up its first in constant time.
-        self._quiet: OrderedDict[str, None] | None = OrderedDict() if self._quiet_first else None
+        self.pins: PinnedRecords = PinnedRecords(self._retention)
+        """The records of pinned topics."""
+        if self._pinned is not None:
+            self.pins.places = _INDEX_BYTES * len(self._pinned.names)
+        self._passed = 0
+        """Up to this position, all that is here is passed over by the limits in all."""
+        self._closing: dict[str, Record] = {}
+        """The closing record of each topic that is closed by one in here."""
         # Publishers may use an id again, each in topics of their own.
         self._own_ids: dict[str, dict[str, _PositionIndex]] = {}
 
@@ -134,6 +140,19 @@ class Log:
         """The first record, if there is one."""
         return self._records[self._first(self._index)] if self._records else None
 
+    @property
+    def first_to_go(self) -> Record | None:
+        """The first record that isn't pinned, if there is one."""
+        if not self.pins.events:
+            return self.oldest
+        for position in self._after(self._index, self._passed):
+            record = self._records[position]
+            if position not in self.pins and not self._closes_others(record):
+                self._passed = position - 1
+                return record
+            self._passed = position
+        return None
+
     # -- writing
 
     def append(self, record: Record) -> None:
@@ -148,22 +167,25 @@ class Log:
         index.live += 1
         index.bytes += size
         _enter_indexes(self._topics, record)
-        if self._quiet is not None:
-            for topic in record.topics:
-                self._quiet[topic] = None
-                self._quiet.move_to_end(topic)
         if record.has_own_id:
             _enter_indexes(self._own_ids.setdefault(record.id, {}), record)
+        if record.last:
+            self._closing |= dict.fromkeys(record.topics, record)
         self._place_bytes += _size_of_places(record)
-        while self._retention.is_exceeded(index.live, index.bytes) or (
-            self.topic_bytes > self._max_topic_bytes and index.live > 1
+        if self._pinned is not None and self._pinned.names:
+            self._pin_new(record, self._pinned.names)
+        pins = self.pins
+        while self._retention.is_exceeded(index.live - pins.events, index.bytes - pins.bytes) or (
+            self.topic_bytes - pins.places > self._max_topic_bytes and index.live > pins.events + 1
         ):
-            going = self._first_to_go()
-            self.remove(going)
+            going = self.first_to_go
+            if going is None or going is record:
+                break  # the rest is pinned, or closes what is
+            self.remove(going.position)
             if self._forget is None:
-                self.floor = going
+                self.floor = going.position
         if self._limits_topics:
-            self._limit_topics(record.topics)
+            self._limit_topics(record)
 
     def remove(self, position: int) -> Record | None:
         """Take a record out, wherever it stands; return it if it was there."""
@@ -186,30 +208,53 @@ class Log:
             self.append(record)
         self.floor, self.head = floor, position
 
-    def _first_to_go(self) -> int:
-        """Choose the record that goes next, but not the newest."""
-        if self._quiet is not None:
-            position = self._first(self._topics[next(iter(self._quiet))])
-            if position != self.head:
-                return position
-            # All topics are the newest's, which may be in one of them alone.
-        return self._first(self._index)
+    def pin(self, topic: str) -> None:
+        """Pass over the records of a topic, which is pinned now."""
+        self.pins.places += _INDEX_BYTES
+        for position in self.positions(topic):
+            record = self._records[position]
+            self.pins.pin(position, len(record.frame), places=_size_of_places(record))
 
-    def _limit_topics(self, topics: Iterable[str]) -> None:
-        for topic in topics:
+    def unpin(self, topic: str) -> None:
+        """Count the records of a topic in all again, as far as no other topic is pinned.
+
+        Those that are too many go with the next append.
+        """
+        self.pins.places -= _INDEX_BYTES
+        positions = self.positions(topic)
+        for position in positions:
+            self.pins.unpin(position)
+        if positions:
+            self._passed = min(self._passed, positions[0] - 1)
+
+    def _pin_new(self, record: Record, names: frozenset[str]) -> None:
+        topics = sum(topic in names for topic in record.topics)
+        if topics:
+            size, places = len(record.frame), _size_of_places(record)
+            self.pins.pin(record.position, size, topics=topics, places=places)
+
+    def _closes_others(self, record: Record) -> bool:
+        """Whether it closes a topic that has another record: that one is pinned, by its others."""
+        return record.last and any(self._topics[topic].live > 1 for topic in record.topics)
+
+    def _limit_topics(self, record: Record) -> None:
+        # One without an event takes no event's place.
+        more = 0 if record.frame else 1
+        for topic in record.topics:
             # Each still has its newest record, the one just appended.
             index = self._topics[topic]
-            while self._retention.is_topic_exceeded(index.live, index.bytes):
+            while self._retention.is_topic_exceeded(index.live - more, index.bytes):
                 self.remove(self._first(index))
 
     def _leave_indexes(self, record: Record) -> None:
         self._place_bytes -= _size_of_places(record)
         self._leave_topics(self._topics, record)
-        if self._quiet is not None:
-            for topic in record.topics:
-                if topic not in self._topics:
-                    del self._quiet[topic]
+        if self.pins.events:
+            self.pins.remove(record.position)
         self._leave(self._index, len(record.frame))
+        if record.last:
+            for topic in record.topics:
+                self._closing.pop(topic, None)
         if record.has_own_id:
             of_id = self._own_ids[record.id]
             self._leave_topics(of_id, record)
@@ -265,6 +310,16 @@ class Log:
                 newest += [] if found is None else [found]
         return min(newest, default=None)
 
+    def is_closed(self, topic: str, *, allow: Selection) -> bool | None:
+        """Whether a topic is closed by a record that may be seen.
+
+        `None` if none of its records is in here, and a store may have some.
+        """
+        record = self._closing.get(topic)
+        if record is not None:
+            return record.is_visible(allow)
+        return None if self.floor and topic not in self._topics else False
+
     def positions(self, topic: str) -> list[int]:
         """Return the positions of a topic's records, in order."""
         index = self._topics.get(topic)
@@ -301,7 +356,7 @@ class Log:
         known: dict[tuple[str, ...], bool] = {}
         for position in positions:
             record = self._records.get(position)
-            if record is None:
+            if record is None or not record.frame:
                 continue
             topics = record.topics
             is_new = topics not in known

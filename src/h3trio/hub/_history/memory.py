@@ -15,12 +15,13 @@ from .epochs import Epochs
 from .gaps import Gaps
 from .history import Durability, History, HistoryStatistics
 from .log import Log
-from .record import Appended, Record, answer_repetition
-from .retention import MIB, Retention
+from .pins import PinnedTopics
+from .record import Appended, Record, answer_repetition, refuse_closed
+from .retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, MIB, Retention
 from .selection import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from .record import Page, Update
     from .selection import Selection
@@ -43,10 +44,10 @@ class MemoryHistory(History):
         max_topic_events: updates kept of one topic. Off by default: a hub with many
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
-        quiet_first: what goes beyond the limits in all. Off: the oldest update, so a busy topic
-            takes from the others. On: the oldest of the topic that was published to longest
-            ago, so no topic that is still published to loses its beginning to another, as long
-            as there is one that isn't.
+        max_pinned_events: updates of pinned topics, which the limits in all pass over, and pinned
+            topics. 50,000 are fifty answers of a thousand tokens at once.
+        max_pinned_bytes: bytes of the frames of those updates and of their topics: as much as of
+            all others.
         clock: gives Unix time in seconds.
 
     Raises:
@@ -63,7 +64,8 @@ class MemoryHistory(History):
         max_age: float | None = None,
         max_topic_events: int | None = None,
         max_topic_bytes: int | None = None,
-        quiet_first: bool = False,
+        max_pinned_events: int = MAX_PINNED_EVENTS,
+        max_pinned_bytes: int = MAX_PINNED_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         retention = Retention(
@@ -72,16 +74,22 @@ class MemoryHistory(History):
             max_age=max_age,
             max_topic_events=max_topic_events,
             max_topic_bytes=max_topic_bytes,
+            max_pinned_events=max_pinned_events,
+            max_pinned_bytes=max_pinned_bytes,
         )
         self.max_age: float | None = max_age
         self._clock = clock
-        self.log: Log = Log(retention, forget=self._forget, quiet_first=quiet_first)
+        self._pinned = PinnedTopics(max_pinned_events)
+        self.log: Log = Log(retention, forget=self._forget, pinned=self._pinned)
         self.gaps: Gaps = Gaps()
         self.epochs: Epochs = Epochs()
         self._is_open = False
         self._last = 0
         self._trimmed = 0
         self._dedup: dict[tuple[str, ...], Record] = {}
+        # The topics that are closed, and the position of the record that closed each: also of those
+        # that aren't in the log yet.
+        self._closed: dict[str, int] = {}
         # The key of each position that has one.
         self._keys: dict[int, tuple[str, ...]] = {}
 
@@ -116,11 +124,20 @@ class MemoryHistory(History):
         key = update.scoped_key
         if key is not None and (first := self._dedup.get(key)) is not None:
             return answer_repetition(first, update)
+        if self._closed:
+            for topic in update.topics:
+                if topic in self._closed:
+                    return refuse_closed(topic)
+        names = self._pinned.names
+        if names and (refusal := self.log.pins.refusal(update, names)) is not None:
+            return Appended("", None, refusal)
         position = self._last + 1
         record = Record.from_update(
             update, position=position, epoch=self.epochs.current, published=published
         )
         self._last = position
+        if update.last:
+            self._closed |= dict.fromkeys(update.topics, position)
         if key is not None:
             self._dedup[key] = record
             self._keys[position] = key
@@ -155,6 +172,13 @@ class MemoryHistory(History):
         assert position is not None, "the log is whole"
         return position
 
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed, by records that may be seen. No checkpoint."""
+        # Most hubs have no topic that ends.
+        return bool(self._closed) and all(
+            self.log.is_closed(topic, allow=allow) for topic in topics
+        )
+
     async def purge(self, topic: str) -> int:
         """Remove a topic's records; return how many."""
         await trio.lowlevel.checkpoint()
@@ -168,7 +192,7 @@ class MemoryHistory(History):
 
     def _outdated(self, max_age: float) -> Iterator[int]:
         limit = self._clock() - max_age
-        while (oldest := self.log.oldest) is not None and oldest.published < limit:
+        while (oldest := self.log.first_to_go) is not None and oldest.published < limit:
             yield oldest.position
 
     async def _remove(self, positions: Iterable[int]) -> int:
@@ -183,6 +207,16 @@ class MemoryHistory(History):
                     await trio.lowlevel.checkpoint()
         return removed
 
+    def pin(self, topic: str) -> None:
+        """Pass over a topic's records by the limits in all; see `History.pin`."""
+        if self._pinned.pin(topic):
+            self.log.pin(topic)
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`."""
+        if self._pinned.unpin(topic):
+            self.log.unpin(topic)
+
     def statistics(self) -> HistoryStatistics:
         """Return a snapshot; cheap."""
         oldest = self.log.oldest
@@ -194,15 +228,21 @@ class MemoryHistory(History):
             oldest=0 if oldest is None else oldest.position,
             newest=self._last,
             trimmed=self._trimmed,
+            pinned_topics=len(self._pinned.names),
+            pinned_events=self.log.pins.events,
+            pinned_bytes=self.log.pins.bytes,
         )
 
     def _forget(self, record: Record) -> None:
         """Note that a record is gone for good."""
         self._trimmed += 1
-        if record.private:
+        if record.private and record.frame:
             self.gaps.note_private(record.topics, record.position)
-        else:
+        elif record.frame:  # without an event nobody misses anything
             for topic in record.topics:
                 self.gaps.note(topic, record.position)
+        if record.last:
+            for topic in record.topics:
+                del self._closed[topic]
         if self._keys and (key := self._keys.pop(record.position, None)) is not None:
             del self._dedup[key]

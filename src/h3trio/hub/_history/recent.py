@@ -85,7 +85,7 @@ async def read_recent(
         for record in page.records:
             if record.private and turn.spend(allowed.cost(len(record.topics))):
                 await trio.lowlevel.checkpoint()
-            if record.private and not allowed.matches(record.topics):
+            if not record.frame or (record.private and not allowed.matches(record.topics)):
                 continue
             records.append(record)
             size += len(record.frame)
@@ -95,7 +95,7 @@ async def read_recent(
     cursor = history.epochs.format(position)
     if after is None:
         return Recent(tuple(records), cursor, None if last_event_id is None else "unknown")
-    gap = history.gaps.has_gap(selection, after)
+    gap = history.gaps.has_gap(selection, after, allowed)
     return Recent(tuple(records), cursor, "trimmed" if gap else "skipped" if has_skipped else None)
 
 

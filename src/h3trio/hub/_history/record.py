@@ -10,7 +10,7 @@ from sys import getsizeof
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from .epochs import check_publisher_id, is_own_syntax
-from .errors import KeyReusedError
+from .errors import KeyReusedError, TopicClosedError
 from .selection import EVERYTHING, check_several, check_topic
 
 if TYPE_CHECKING:
@@ -38,30 +38,34 @@ class Update:
     """One event for one or more topics, as a publisher asks for it: good for any history.
 
     Args:
-        event: what to send. Its `id`, if any, becomes the id on the wire.
+        event: what to send. Its `id`, if any, becomes the id on the wire. `None` sends nothing,
+            for an update that only closes its topics.
         topics: at least one; the first is the canonical one. One given twice counts once.
         private: whether only subscribers with the right for a topic may see it.
         dedup: a key under which a repeated publish is the same publish, for these topics: 1 to
             255 printable characters.
+        last: whether it closes its topics: nothing can be published to them behind it.
 
     Raises:
         ValueError: there is no topic, or one is empty, `*`, or holds a control character or a
             surrogate; the event has the type `reset` or `cursor`, or neither data nor id nor
-            retry; its id isn't 1 to 128 visible ASCII characters, or looks like one of the hub's
-            own; or the `dedup` key isn't allowed.
+            retry; its id isn't 1 to 512 bytes of UTF-8, holds a control character, begins or ends
+            with a space, or looks like one of the hub's own; there is no event, and `last` isn't
+            set; or the `dedup` key isn't allowed.
         TypeError: topics is a single string.
     """
 
     # No frozen dataclass: that sets each field by a call, on the path of every publish.
-    __slots__ = ("dedup", "encoded", "event", "private", "topics")
+    __slots__ = ("dedup", "encoded", "event", "last", "own_id", "private", "topics")
 
     def __init__(
         self,
-        event: SSEEvent,
+        event: SSEEvent | None,
         topics: Iterable[str],
         *,
         private: bool = False,
         dedup: str | None = None,
+        last: bool = False,
     ) -> None:
         check_several(topics)
         self.topics: Final[tuple[str, ...]] = tuple(dict.fromkeys(topics))
@@ -76,15 +80,22 @@ class Update:
             )
         if dedup is not None and not (0 < len(dedup) <= MAX_DEDUP_LENGTH and dedup.isprintable()):
             raise ValueError(f"dedup must be 1 to {MAX_DEDUP_LENGTH} printable characters")
-        _check_event(event)
-        self.event: Final[SSEEvent] = event
-        """The event to send."""
-        self.encoded: Final[bytes] = event.encode()
+        if event is not None:
+            _check_event(event)
+        elif not last:
+            raise ValueError("an update without an event has to be the last of its topics")
+        self.event: Final[SSEEvent | None] = event
+        """The event to send, if there is one."""
+        self.encoded: Final[bytes] = b"" if event is None else event.encode()
         """The event as bytes, without an id of the hub's."""
+        self.own_id: Final[str | None] = None if event is None else event.id
+        """The id that its publisher chose."""
         self.private: Final[bool] = private
         """Whether only subscribers with the right for a topic may see it."""
         self.dedup: Final[str | None] = dedup
         """A key under which a repeated publish is the same publish."""
+        self.last: Final[bool] = last
+        """Whether it closes its topics."""
 
     def __repr__(self) -> str:
         return f"<Update of {', '.join(self.topics)}: {self.event!r}>"
@@ -124,6 +135,7 @@ class Record:
         "frame",
         "has_own_id",
         "id",
+        "last",
         "position",
         "private",
         "published",
@@ -140,6 +152,7 @@ class Record:
         published: float,
         frame: bytes,
         has_own_id: bool | None = None,
+        last: bool = False,
     ) -> None:
         self.position: int = position
         """Its place: 1 for the first, and each later one higher."""
@@ -152,9 +165,11 @@ class Record:
         self.published: float = published
         """Unix time in seconds."""
         self.frame: bytes = frame
-        """The event as it is sent, with its id."""
+        """The event as it is sent, with its id; `b""` if there is none, as it only closes."""
         self.has_own_id: bool = not is_own_syntax(id) if has_own_id is None else has_own_id
         """Whether its publisher chose its id; read off the id where it isn't said."""
+        self.last: bool = last
+        """Whether it closes its topics: it is the last record of each."""
 
     @classmethod
     def from_update(cls, update: Update, *, position: int, epoch: str, published: float) -> Record:
@@ -166,7 +181,7 @@ class Record:
             epoch: the name of the current epoch, for an id of the hub's own.
             published: Unix time in seconds.
         """
-        own_id = update.event.id
+        own_id = update.own_id
         id = f"{epoch}-{position}" if own_id is None else own_id
         return cls(
             position=position,
@@ -176,6 +191,7 @@ class Record:
             published=published,
             frame=_with_id(update, id) if own_id is None else update.encoded,
             has_own_id=own_id is not None,
+            last=update.last,
         )
 
     def __repr__(self) -> str:
@@ -183,8 +199,9 @@ class Record:
 
     def repeats(self, update: Update) -> bool:
         """Whether an update for the same topics would have made the same record."""
-        own_id = update.event.id
-        if self.private != update.private or self.has_own_id != (own_id is not None):
+        own_id = update.own_id
+        mine = self.private, self.last, self.has_own_id
+        if mine != (update.private, update.last, own_id is not None):
             return False
         return self.frame == (update.encoded if own_id else _with_id(update, self.id))
 
@@ -196,6 +213,8 @@ class Record:
 def _with_id(update: Update, id: str) -> bytes:
     """Encode an event that has no id with one."""
     event = update.event
+    if event is None:
+        return b""
     if event.comment is not None or event.data is None:
         # Without data, `encode` decides by the id whether a blank line follows.
         return event.replace(id=id).encode()
@@ -230,6 +249,11 @@ def answer_repetition(first: Record, update: Update) -> Appended:
         return Appended(first.id, None)
     problem = f"the key {update.dedup!r} was used for another event of the same topics"
     return Appended("", None, KeyReusedError(problem))
+
+
+def refuse_closed(topic: str) -> Appended:
+    """Answer an update for a topic that is closed."""
+    return Appended("", None, TopicClosedError(f"the topic {topic!r} is closed"))
 
 
 @final

@@ -11,6 +11,11 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
+MAX_PINNED_EVENTS: Final = 50_000
+"""Fifty answers of a thousand tokens, all at once."""
+MAX_PINNED_BYTES: Final = 64 * MIB
+"""As much as a history in memory keeps besides."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,12 @@ class Retention:
 
     max_topic_bytes: int | None = None
     """Bytes of the frames of one topic."""
+
+    max_pinned_events: int = MAX_PINNED_EVENTS
+    """Records of pinned topics, and pinned topics: not counted in all, and refused beyond it."""
+
+    max_pinned_bytes: int = MAX_PINNED_BYTES
+    """Bytes of the frames of those records, and of their topics where they are in memory."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -23,8 +23,8 @@ MAX_SCAN: Final = 2000
 MATCH_COST: Final = 40
 """Records that could be looked at while one pattern is asked about one topic."""
 
-# C0, DEL, C1 and surrogates.
-_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What neither a topic nor an id may hold: control characters (C0, DEL, C1) and surrogates."""
 
 
 def check_topic(topic: str) -> None:
@@ -35,7 +35,7 @@ def check_topic(topic: str) -> None:
     """
     if not topic:
         raise ValueError("a topic may not be empty")
-    if _FORBIDDEN.search(topic):
+    if FORBIDDEN.search(topic):
         raise ValueError(f"a topic may not hold control characters or surrogates: {topic!r}")
 
 
@@ -80,7 +80,7 @@ class Selection:
         TypeError: a single string instead of several; what is neither a topic nor a matcher.
     """
 
-    __slots__ = ("_hash", "everything", "matchers", "patterns", "topics")
+    __slots__ = ("_hash", "everything", "is_exact", "matchers", "patterns", "topics")
 
     def __init__(self, topics: Iterable[str | TopicMatcher] = ()) -> None:
         check_several(topics)
@@ -95,6 +95,8 @@ class Selection:
         """Patterns and templates that decide beside the exact topics."""
         for matcher in self.matchers:
             _check_matcher(matcher)
+        self.is_exact: bool = not self.everything and not self.matchers
+        """Whether an index of topics is enough to find its updates."""
         self.patterns: int = sum(len(m) if isinstance(m, Sized) else 1 for m in self.matchers)
         """The number of patterns in its matchers."""
         self._hash = hash((self.everything, self.topics, self.matchers))
@@ -114,11 +116,6 @@ class Selection:
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.topics) or bool(self.matchers)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether an index of topics is enough to find its updates."""
-        return not self.everything and not self.matchers
 
     def cost(self, topics: int) -> int:
         """Return what `matches` may cost for so many topics, for `Turn.spend`."""

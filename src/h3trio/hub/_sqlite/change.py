@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -22,11 +22,13 @@ from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.retention import MIB
 
 from .rows import reading, text, whole
+from .sums import Removed, Sums
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
 
+    from h3trio.hub._history.pins import PinnedRecords
     from h3trio.hub._history.record import Record
     from h3trio.hub._history.retention import Retention
 
@@ -46,53 +48,14 @@ _COLUMNS: Final = (
     "records.position, CAST(records.topics AS BLOB), length(frame), CAST(published AS REAL),"
     " CAST(private AS INTEGER)"
 )
-_TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public"
-_OLDEST: Final = f"SELECT {_COLUMNS} FROM records WHERE position < ? ORDER BY position"  # noqa: S608 - a constant
+_TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public, closed"
+_OLDEST: Final = (
+    f"SELECT {_COLUMNS} FROM records WHERE position > ? AND position < ? ORDER BY position"  # noqa: S608 - a constant
+)
 _OF_TOPIC: Final = (
     f"SELECT {_COLUMNS} FROM placed JOIN records ON records.position = placed.position"  # noqa: S608 - a constant
     " WHERE topic = ? AND placed.position < ? ORDER BY placed.position"
 )
-
-
-@final
-@dataclass(slots=True)
-class Sums:
-    """Sums over the whole database, known without asking it; first those of its table `state`."""
-
-    last: int = 0
-    """The last position given."""
-    events: int = 0
-    """Records."""
-    bytes: int = 0
-    """Bytes of their frames."""
-    floor: int = 0
-    """Below it, something public of a topic that is no longer known may have been removed."""
-    trims: int = 0
-    """Transactions that removed something: tells whether a snapshot is ahead of `gaps`."""
-    topics: int = 0
-    """Topics with records."""
-    empty_topics: int = 0
-    """Topics that are kept for their newest removed position."""
-    oldest: int = 0
-    """The first kept position, 0 if none."""
-    private_floor: int = 0
-    """As `floor`, of what was private."""
-    private_marks: int = 0
-    """Combinations of topics of which something private was removed."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
-    """The removals of one transaction, for `log` and `gaps`."""
-
-    positions: list[int] = field(default_factory=list[int])
-    newest: dict[str, int] = field(default_factory=dict[str, int])
-    """The newest removed public position of each topic."""
-    private: dict[tuple[str, ...], int] = field(default_factory=dict[tuple[str, ...], int])
-    """The newest removed private position of each combination of topics."""
-    floor: int = 0
-    """The newest position of those removed of which nobody knows the topics."""
 
 
 class _Row(NamedTuple):
@@ -116,7 +79,13 @@ class _Topic:
     trimmed: int
     """The newest removed position; a topic without records is forgotten by it."""
     trimmed_public: int
+    """The newest public one."""
+    closed: int
+    """The position of the record that closed it, 0 while it is open."""
     was_empty: bool
+    was_closed: bool
+    silent: int = 0
+    """Records without an event that this change adds."""
 
 
 @final
@@ -126,12 +95,28 @@ class Change:
     Args:
         db: the writer's connection, in the transaction.
         sums: the current ones; left alone.
+        pins: the records of pinned topics; left alone.
+        pinned: the topics that are pinned.
         max_empty_topics: topics without records that are kept for their newest removed position.
     """
 
-    def __init__(self, db: sqlite3.Connection, sums: Sums, *, max_empty_topics: int) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        sums: Sums,
+        *,
+        pins: PinnedRecords,
+        pinned: frozenset[str],
+        max_empty_topics: int,
+    ) -> None:
         self._db = db
         self.sums = replace(sums)
+        self._pins = pins
+        self._pinned = pinned
+        # Sums of pinned records, with what this change does to them.
+        self._pinned_events, self._pinned_bytes = pins.events, pins.bytes
+        self._newly_pinned: dict[int, tuple[int, int]] = {}
+        """Added records that are pinned: their size, and how many of their topics are."""
         self._max_empty = max_empty_topics
         self._by_name: dict[str, _Topic] = {}
         self._by_number: dict[int, _Topic] = {}
@@ -152,18 +137,37 @@ class Change:
         for topic in topics:
             topic.events += 1
             topic.bytes += size
+            topic.silent += not size
+            if record.last:
+                topic.closed = record.position
         numbers = [topic.number for topic in topics]
         self._added.append((record, dedup, numbers))
+        if self._pinned and (pinned := len(self._pinned.intersection(record.topics))):
+            self._newly_pinned[record.position] = size, pinned
+            self._pinned_events += 1
+            self._pinned_bytes += size
         self.sums.last = record.position
         self.sums.events += 1
         self.sums.bytes += size
         self._records_left += len(numbers)
         self._bytes_left += size
 
+    def note_pins(self) -> None:
+        """Bring the records of pinned topics up to date, once all of this is in the database."""
+        for position, (size, topics) in self._newly_pinned.items():
+            self._pins.pin(position, size, topics=topics)
+        for position in self._removed:
+            self._pins.remove(position)
+        self.sums.pinned_events, self.sums.pinned_bytes = self._pins.events, self._pins.bytes
+
     def scoped_key(self, key: str, topics: Iterable[str]) -> str:
         """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
         numbers = sorted(self._named(name).number for name in topics)
         return f"{' '.join(map(str, numbers))}\n{key}"
+
+    def closed_topic(self, topics: Iterable[str]) -> str | None:
+        """Return the first of some topics that is closed, if one is."""
+        return next((name for name in topics if self._named(name).closed), None)
 
     def remove_excess(self, retention: Retention, *, before: int) -> None:
         """Remove records beyond the limits, of the topics that are added to and in all.
@@ -186,10 +190,12 @@ class Change:
         sums = self.sums
 
         def is_due(row: _Row) -> bool:
-            is_old = is_older(row.published, published_before)
-            return is_old or retention.is_exceeded(sums.events, sums.bytes)
+            if is_older(row.published, published_before):
+                return True
+            events, size = sums.events - self._pinned_events, sums.bytes - self._pinned_bytes
+            return retention.is_exceeded(events, size)
 
-        return self._remove(_OLDEST, (before,), is_due)
+        return self._remove(_OLDEST, (sums.passed, before), is_due, in_all=True)
 
     def remove_topic(self, name: str, *, before: int) -> bool:
         """Remove the records of a topic; return whether more may be due."""
@@ -197,10 +203,23 @@ class Change:
         row = self._db.execute(query, (name,)).fetchone()
         return row is not None and self._remove(_OF_TOPIC, (row[0], before), lambda _row: True)
 
-    def _remove(self, query: str, values: tuple[int, ...], is_due: Callable[[_Row], bool]) -> bool:
-        """Remove found records in order while they are due; return whether more may be."""
+    def _remove(
+        self,
+        query: str,
+        values: tuple[int, ...],
+        is_due: Callable[[_Row], bool],
+        *,
+        in_all: bool = False,
+    ) -> bool:
+        """Remove found records in order while they are due; return whether more may be.
+
+        By limits `in_all`, those of pinned topics are passed over, now and the next time.
+        """
         with closing(self._db.execute(query, values)) as rows:
             for row in map(_Row._make, rows):
+                if in_all and self._pins.events and self._is_kept(row):
+                    self.sums.passed = row.position
+                    continue
                 if not is_due(row):
                     break
                 if self._records_left <= 0 or self._bytes_left <= 0:
@@ -208,16 +227,27 @@ class Change:
                 self._remove_record(row)
         return False
 
+    def _is_kept(self, row: _Row) -> bool:
+        """Whether it is pinned, or closes a topic that has a pinned record, by its others."""
+        if row.position in self._pins:
+            return True
+        with suppress(DamagedError), reading(row.position):
+            topics = [self._numbered(int(number)) for number in row.topics.decode().split()]
+            return any(t.closed == row.position and t.events > 1 for t in topics)
+        return False
+
     def _remove_record(self, row: _Row) -> None:
         position, is_public = row.position, row.private == 0
         if position in self._removed:
             self._records_left -= max(len(self._removed[position]), 1)
             return
+        is_missed = True
         try:
             with reading(position):
                 numbers = text(row.topics.decode().strip())
                 topics = [self._numbered(int(number)) for number in numbers.split()]
                 size = whole(row.size)
+                is_missed = size > 0  # without an event nobody misses anything
         except DamagedError as exc:
             # It would be in the way of every removal, and is of no use to anybody.
             logger.error("%s; it is removed", exc)  # noqa: TRY400 - it says all there is
@@ -229,14 +259,20 @@ class Change:
             # Not below 0: a damaged record may have had another size.
             topic.events = max(topic.events - 1, 0)
             topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
-            topic.trimmed = max(topic.trimmed, position)
-            if is_public:
+            if topic.closed == position:
+                topic.closed = 0
+            if is_missed:
+                topic.trimmed = max(topic.trimmed, position)
+            if is_missed and is_public:
                 topic.trimmed_public = max(topic.trimmed_public, position)
-        if not is_public:
+        if is_missed and not is_public:
             self._private[numbers] = max(self._private.get(numbers, 0), position)
         self._removed[position] = [topic.number for topic in topics]
         self.sums.events = max(self.sums.events - 1, 0)
         self.sums.bytes = max(self.sums.bytes - size, 0) if self.sums.events else 0
+        if position in self._pins:
+            self._pinned_events -= 1
+            self._pinned_bytes -= size
 
     def _placed_in(self, position: int) -> list[_Topic]:
         """Look for the topics of a record whose row doesn't tell them: through all of `placed`."""
@@ -271,7 +307,7 @@ class Change:
             insert = "INSERT INTO topics (name, events, bytes, trimmed) VALUES (?, 0, 0, 0)"
             number = self._db.execute(insert, (name,)).lastrowid
             assert number is not None, "SQLite has numbered the row"
-            row = (number, name, 0, 0, 0, 0)
+            row = (number, name, 0, 0, 0, 0, 0)
             self.sums.empty_topics += 1
         return self._known(row)
 
@@ -282,8 +318,8 @@ class Change:
         query = f"SELECT {_TOPIC} FROM topics WHERE number = ?"  # noqa: S608 - a constant
         return self._known(self._db.execute(query, (number,)).fetchone())
 
-    def _known(self, row: tuple[int, str, int, int, int, int]) -> _Topic:
-        number, name, events, size, trimmed, trimmed_public = row
+    def _known(self, row: tuple[int, str, int, int, int, int, int]) -> _Topic:
+        number, name, events, size, trimmed, trimmed_public, closed = row
         topic = _Topic(
             number=whole(number),
             name=text(name),
@@ -291,7 +327,9 @@ class Change:
             bytes=whole(size),
             trimmed=whole(trimmed, most=self.sums.last),
             trimmed_public=whole(trimmed_public, most=self.sums.last),
+            closed=whole(closed, most=self.sums.last),
             was_empty=events == 0,
+            was_closed=closed > 0,
         )
         self._by_name[topic.name] = self._by_number[topic.number] = topic
         return topic
@@ -332,8 +370,8 @@ class Change:
 
     def _write_additions(self) -> None:
         self._db.executemany(
-            "INSERT INTO records (position, id, own, dedup, private, published, topics, frame)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records (position, id, own, dedup, private, published, topics, frame,"
+            " last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (_row(record, dedup, numbers) for record, dedup, numbers in self._added),
         )
         self._db.executemany(
@@ -348,14 +386,15 @@ class Change:
     def _write_topics(self) -> None:
         topics = self._by_number.values()
         self._db.executemany(
-            "UPDATE topics SET events = ?, bytes = ?, trimmed = ?, trimmed_public = ?"
-            " WHERE number = ?",
-            ((t.events, t.bytes, t.trimmed, t.trimmed_public, t.number) for t in topics),
+            "UPDATE topics SET events = ?, bytes = ?, trimmed = ?, trimmed_public = ?,"
+            " closed = ? WHERE number = ?",
+            ((t.events, t.bytes, t.trimmed, t.trimmed_public, t.closed, t.number) for t in topics),
         )
         filled = sum(t.was_empty and t.events > 0 for t in topics)
         emptied = sum(not t.was_empty and t.events == 0 for t in topics)
         self.sums.topics += filled - emptied
         self.sums.empty_topics += emptied - filled
+        self.sums.closed += sum((t.closed > 0) - t.was_closed for t in topics)
 
     def _write_private_marks(self) -> None:
         marks = [(position, numbers) for numbers, position in self._private.items()]
@@ -404,7 +443,8 @@ def is_older(published: float, than: float | None) -> bool:
 
 
 def _is_exceeded(retention: Retention, topic: _Topic, _row: _Row) -> bool:
-    return retention.is_topic_exceeded(topic.events, topic.bytes)
+    # One without an event takes no event's place.
+    return retention.is_topic_exceeded(topic.events - topic.silent, topic.bytes)
 
 
 def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object, ...]:
@@ -417,4 +457,5 @@ def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object,
         record.published,
         " ".join(map(str, numbers)),
         record.frame,
+        record.last,
     )

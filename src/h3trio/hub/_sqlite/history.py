@@ -26,21 +26,29 @@ from h3trio.hub._history.errors import HistoryFullError
 from h3trio.hub._history.gaps import Gaps
 from h3trio.hub._history.history import Durability, History, HistoryStatistics
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.retention import GIB, MIB, Retention
+from h3trio.hub._history.pins import PinnedTopics
+from h3trio.hub._history.retention import (
+    GIB,
+    MAX_PINNED_BYTES,
+    MAX_PINNED_EVENTS,
+    MIB,
+    Retention,
+)
+from h3trio.hub._history.selection import FORBIDDEN
 
 from . import pages, schema
-from .change import Sums
 from .db import Database, translated
 from .store import Store
+from .sums import Sums
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from h3trio.hub._history.record import Appended, Page, Update
     from h3trio.hub._history.selection import Selection
 
-    from .change import Removed
+    from .sums import Removed
 
 READERS: Final = 2
 """Threads that read: one more than a long search keeps busy."""
@@ -70,6 +78,9 @@ class SQLiteHistory(History):
         max_topic_events: updates kept of one topic. Off by default: a hub with many
             topics would need another number than one with few.
         max_topic_bytes: bytes of the frames of one topic; off for the same reason.
+        max_pinned_events: updates of pinned topics, which the limits in all pass over, and pinned
+            topics. 50,000 are fifty answers of a thousand tokens at once.
+        max_pinned_bytes: bytes of the frames of those updates.
         max_db_bytes: size of the file above which updates are refused. Off by default:
             `max_bytes` bounds it too, to about twice as much.
         reserve_bytes: disk space held back for removing on a full disk, 0 for none. The
@@ -92,6 +103,8 @@ class SQLiteHistory(History):
         max_age: float | None = None,
         max_topic_events: int | None = None,
         max_topic_bytes: int | None = None,
+        max_pinned_events: int = MAX_PINNED_EVENTS,
+        max_pinned_bytes: int = MAX_PINNED_BYTES,
         max_db_bytes: int | None = None,
         reserve_bytes: int = 4 * MIB,
         tail_events: int = 10_000,
@@ -102,8 +115,7 @@ class SQLiteHistory(History):
             raise ValueError(f"durability must be 'durable' or 'fast', not {durability!r}")
         if max_db_bytes is not None:
             check_limit("max_db_bytes", max_db_bytes, least=MIN_DB_BYTES)
-        if reserve_bytes != 0:
-            check_limit("reserve_bytes", reserve_bytes)
+        check_limit("reserve_bytes", reserve_bytes, least=0)
         check_limit("tail_events", tail_events)
         check_limit("tail_bytes", tail_bytes)
         self.durability: Durability = durability
@@ -118,7 +130,10 @@ class SQLiteHistory(History):
             max_age=max_age,
             max_topic_events=max_topic_events,
             max_topic_bytes=max_topic_bytes,
+            max_pinned_events=max_pinned_events,
+            max_pinned_bytes=max_pinned_bytes,
         )
+        self._pinned = PinnedTopics(max_pinned_events)
         self._max_db_bytes = max_db_bytes
         self._reserve_bytes = reserve_bytes
         self._store: Store
@@ -159,6 +174,7 @@ class SQLiteHistory(History):
         self._trimmed = 0
         self._has_failed = False
         self._is_open = True
+        self._set_pinned()
 
     def _open(self) -> None:
         database = Database(
@@ -233,6 +249,23 @@ class SQLiteHistory(History):
         """Remove records beyond the limits; return how many. Cancelling stops it half-way."""
         limits = self._trim_limits()
         return await self._remove_all(lambda store: store.trim(**limits))
+
+    def pin(self, topic: str) -> None:
+        """Pass over a topic's records by the limits in all; see `History.pin`.
+
+        It counts from the next transaction on, in which its records are looked up.
+        """
+        self._pinned.pin(topic)
+        self._set_pinned()
+
+    def unpin(self, topic: str) -> None:
+        """Undo one `pin`."""
+        self._pinned.unpin(topic)
+        self._set_pinned()
+
+    def _set_pinned(self) -> None:
+        if self._is_open:
+            self._store.pinned = self._pinned.names
 
     def _trim_limits(self) -> dict[str, Any]:
         # Not a record that is stored and isn't in the log yet: it is about to be delivered.
@@ -317,8 +350,8 @@ class SQLiteHistory(History):
 
     async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
         """Return the position that a publisher's id stands for; see `History.find`."""
-        # No publisher's id is of other characters, which SQLite may not even take.
-        if is_own_syntax(id) or not id.isascii():
+        # No publisher's id has other characters, which SQLite may not even take.
+        if is_own_syntax(id) or FORBIDDEN.search(id):
             await trio.lowlevel.checkpoint()
             return None
         # The memory doesn't tell of several topics: one of them may have it in the file alone.
@@ -328,6 +361,22 @@ class SQLiteHistory(History):
                 return position
         return await self._read(
             partial(pages.find, id=id, head=self.log.head, selection=selection, allow=allow)
+        )
+
+    async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
+        """Whether all of some topics are closed; see `History.are_closed`."""
+        unknown: list[str] = []
+        for topic in topics:
+            closed = self.log.is_closed(topic, allow=allow)
+            if closed is None:
+                unknown.append(topic)
+            elif not closed:
+                return False
+        # Most hubs have no topic that ends, and need no thread to find that out.
+        if not unknown or not self._sums.closed:
+            return not unknown
+        return await self._read(
+            partial(pages.are_closed, topics=unknown, head=self.log.head, allow=allow)
         )
 
     async def position_before_last(
@@ -383,6 +432,9 @@ class SQLiteHistory(History):
             oldest=sums.oldest,
             newest=sums.last,
             trimmed=self._trimmed,
+            pinned_topics=len(self._pinned.names),
+            pinned_events=sums.pinned_events,
+            pinned_bytes=sums.pinned_bytes,
         )
 
 

@@ -56,7 +56,7 @@ class _Snapshot:
         self._db.execute("ROLLBACK")
 
     def record(self, position: int) -> Record:
-        query = "SELECT id, private, published, topics, frame FROM records WHERE position = ?"
+        query = "SELECT id, private, published, topics, frame, last FROM records WHERE position = ?"
         with reading(position):
             row = self._db.execute(query, (position,)).fetchone()
             return record_of(position, row, self.topics)
@@ -84,11 +84,17 @@ class _Snapshot:
             return self._of_topics(selection, _BACKWARD, head)
         return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
 
-    def rights(self, position: int) -> tuple[bool, str]:
-        """Return whether a record is private, and its topics as they stand in its row."""
-        query = "SELECT private, topics FROM records WHERE position = ?"
-        private, numbers = self._db.execute(query, (position,)).fetchone()
-        return bool(private), numbers
+    def rights(self, position: int) -> tuple[bool, str, bool]:
+        """Return whether a record is private, its topics as they stand there, if it has a frame."""
+        query = "SELECT private, topics, length(frame) > 0 FROM records WHERE position = ?"
+        private, numbers, has_frame = self._db.execute(query, (position,)).fetchone()
+        return bool(private), numbers, bool(has_frame)
+
+    def closing(self, topic: str, head: int) -> int | None:
+        """Return the position of the record that closed a topic, `None` if it is open."""
+        query = "SELECT closed FROM topics WHERE name = ? AND closed > 0 AND closed <= ?"
+        row = self._db.execute(query, (topic, head)).fetchone()
+        return None if row is None else whole(row[0])
 
     def with_id(self, id: str, topic: int, head: int) -> Iterator[int]:
         """List a topic's positions that have a publisher's id lazily, the newest first."""
@@ -232,7 +238,7 @@ def find(
                 return None
             positions = snapshot.with_id(id, topic, head) if selection.matches_topic(name) else ()
             for position in positions:
-                private, numbers = snapshot.rights(position)
+                private, numbers, _has_frame = snapshot.rights(position)
                 spent += 1 + (visible.cost(numbers) if private else 0)
                 if spent > _MAX_SEARCH:
                     return None
@@ -240,6 +246,21 @@ def find(
                     newest.append(position)
                     break
     return min(newest, default=None)
+
+
+def are_closed(
+    db: sqlite3.Connection, *, topics: Iterable[str], head: int, allow: Selection
+) -> bool:
+    """Whether all of some topics are closed, as `History.are_closed` says."""
+    with _Snapshot(db) as snapshot:
+        visible = _Asked(snapshot, allow)
+        for topic in topics:
+            if (position := snapshot.closing(topic, head)) is None:
+                return False
+            private, numbers, _has_frame = snapshot.rights(position)
+            if private and not visible.ask(numbers):
+                return False
+    return True
 
 
 def look_back(
@@ -255,12 +276,12 @@ def look_back(
         selected, visible = _Asked(snapshot, selection), _Asked(snapshot, allow)
         turn, end = Turn(), head + 1
         for position in snapshot.backward(head, selection):
-            private, numbers = snapshot.rights(position)
+            private, numbers, has_frame = snapshot.rights(position)
             cost = selected.cost(numbers) + (visible.cost(numbers) if private else 0)
             if turn.spend(cost) and end <= head:
                 return count, end - 1
             end = position
-            if selected.ask(numbers) and (not private or visible.ask(numbers)):
+            if has_frame and selected.ask(numbers) and (not private or visible.ask(numbers)):
                 count -= 1
                 if not count:
                     return 0, position - 1

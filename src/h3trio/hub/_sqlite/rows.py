@@ -58,8 +58,9 @@ def seconds(value: object) -> float:
     return value
 
 
-def _frame(value: object) -> bytes:
-    if not isinstance(value, bytes) or not value.endswith(b"\n\n"):
+def _frame(value: object, *, last: bool) -> bytes:
+    is_frame = isinstance(value, bytes) and (value.endswith(b"\n\n") or (last and not value))
+    if not isinstance(value, bytes) or not is_frame:
         raise DamagedError(f"{value!r:.40} is no frame")
     value.decode()
     return value
@@ -70,13 +71,14 @@ def record_of(position: int, row: Any, topics: Callable[[str], tuple[str, ...]])
 
     Args:
         position: the record's.
-        row: id, private, published, topics and frame; `None` if there is none.
+        row: id, private, published, topics, frame and last; `None` if there is none.
         topics: gives the names of the topics by their numbers.
 
     Raises:
         DamagedError, TypeError, ValueError: a column has what it can't have; see `reading`.
     """
-    wire_id, private, published, numbers, frame = row
+    wire_id, private, published, numbers, frame, last = row
+    is_last = bool(whole(last, most=1))
     names = topics(text(numbers))
     if not names:
         raise DamagedError("it has no topic")
@@ -86,7 +88,8 @@ def record_of(position: int, row: Any, topics: Callable[[str], tuple[str, ...]])
         topics=names,
         private=bool(whole(private, most=1)),
         published=seconds(published),
-        frame=_frame(frame),
+        frame=_frame(frame, last=is_last),
+        last=is_last,
     )
 
 

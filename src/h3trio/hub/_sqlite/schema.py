@@ -98,6 +98,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX removed_private_positions ON removed_private (position)",
     ),
+    (
+        # `last`: whether the record closes its topics. `closed`: the position of the record that
+        # closed the topic, 0 while it is open. A record without an event has an empty frame.
+        "ALTER TABLE records ADD COLUMN last INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE topics ADD COLUMN closed INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

@@ -7,7 +7,7 @@ bounded, so an append stays short after limits were lowered too; `trim` does the
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, final
 
 from h3trio.hub._history.damage import DamagedError
@@ -15,15 +15,18 @@ from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.gaps import MAX_TOPICS, Gaps
 from h3trio.hub._history.log import Log
-from h3trio.hub._history.record import Appended, Record, answer_repetition
+from h3trio.hub._history.pins import PinnedRecords
+from h3trio.hub._history.record import Appended, Record, answer_repetition, refuse_closed
 from h3trio.hub._history.selection import check_topic
 
 from . import pages
-from .change import Change, Removed, Sums, is_older
+from .change import Change, is_older
 from .db import translated
 from .rows import reading, record_of, text, whole
+from .sums import Removed, Sums
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Generator, Sequence
 
     from h3trio.hub._history.record import Update
@@ -51,6 +54,11 @@ class Store:
         self._database = database
         self._retention = retention
         self._max_empty_topics = max_empty_topics
+        self.pinned: frozenset[str] = frozenset()
+        """The topics that are to be pinned from the next transaction on."""
+        self.pins = PinnedRecords(retention)
+        """The records of pinned topics, as of the last transaction."""
+        self._known_pinned: frozenset[str] = frozenset()
         with translated(database.path):
             self.sums = self._load_sums()
         self.epochs = database.despite_full(self._begin_epoch)
@@ -63,11 +71,13 @@ class Store:
             raise HistoryError(f"{self._database.path} is damaged: it has no state")
         (topics,) = db.execute("SELECT count(*) FROM topics WHERE events > 0").fetchone()
         (empty,) = db.execute("SELECT count(*) FROM topics WHERE events = 0").fetchone()
+        (closed,) = db.execute("SELECT count(*) FROM topics WHERE closed > 0").fetchone()
         (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
         (newest,) = db.execute("SELECT max(position) FROM records").fetchone()
         (marks,) = db.execute("SELECT count(*) FROM removed_private").fetchone()
         last, events, size, floor, trims, private = map(whole, row)
-        sums = Sums(last, events, size, floor, trims, topics, empty, oldest or 0, private, marks)
+        counts = topics, empty, oldest or 0, private, marks, closed
+        sums = Sums(last, events, size, floor, trims, *counts)
         if max(whole(newest or 0), sums.floor, sums.private_floor) > sums.last:
             raise DamagedError(f"it has positions above {sums.last}, its last")
         return sums
@@ -151,11 +161,15 @@ class Store:
     def _add_one(
         self, change: Change, update: Update, published: float, added: dict[str, Record]
     ) -> Appended:
-        """Add one update, unless its `dedup` key is known; `added` are those with new keys."""
+        """Add one update, unless it is known or refused; `added` are those with new keys."""
         key = update.dedup and change.scoped_key(update.dedup, update.topics)
         first = None if key is None else added.get(key) or self._first_with(key, update)
         if first is not None:
             return answer_repetition(first, update)
+        if (closed := change.closed_topic(update.topics)) is not None:
+            return refuse_closed(closed)
+        if (refusal := self.pins.refusal(update, self._known_pinned)) is not None:
+            return Appended("", None, refusal)
         record = Record.from_update(
             update,
             position=change.sums.last + 1,
@@ -168,12 +182,12 @@ class Store:
         return Appended(record.id, record)
 
     def _first_with(self, key: str, update: Update) -> Record | None:
-        query = "SELECT position, id, private, published, frame FROM records WHERE dedup = ?"
+        query = "SELECT position, id, private, published, frame, last FROM records WHERE dedup = ?"
         row = self._database.connection.execute(query, (key,)).fetchone()
         if row is None:
             return None
         with reading(row[0]):
-            return record_of(row[0], (*row[1:4], "-", row[4]), lambda _: update.topics)
+            return record_of(row[0], (*row[1:4], "-", *row[4:]), lambda _: update.topics)
 
     # -- removing
 
@@ -196,11 +210,17 @@ class Store:
         )
 
     def _is_due(self, published_before: float | None) -> bool:
-        if self._retention.is_exceeded(self.sums.events, self.sums.bytes):
+        sums, pins = self.sums, self.pins
+        if self.pinned is not self._known_pinned:
+            return True  # what is pinned is known to a transaction alone
+        if self._retention.is_exceeded(sums.events - pins.events, sums.bytes - pins.bytes):
             return True
         with translated(self._database.path):
-            query = "SELECT CAST(published AS REAL) FROM records ORDER BY position LIMIT 1"
-            oldest = self._database.connection.execute(query).fetchone()
+            query = (
+                "SELECT CAST(published AS REAL) FROM records"
+                " WHERE position > ? ORDER BY position LIMIT 1"
+            )
+            oldest = self._database.connection.execute(query, (sums.passed,)).fetchone()
         return oldest is not None and is_older(oldest[0], published_before)
 
     def purge(self, topic: str, *, before: int) -> tuple[bool, Removed]:
@@ -233,6 +253,36 @@ class Store:
     @contextmanager
     def _change(self) -> Generator[Change]:
         with self._database.transaction() as db:
-            change = Change(db, self.sums, max_empty_topics=self._max_empty_topics)
+            if self.pinned is not self._known_pinned:
+                self._change_pins(db, self.pinned)
+            change = Change(
+                db,
+                self.sums,
+                pins=self.pins,
+                pinned=self._known_pinned,
+                max_empty_topics=self._max_empty_topics,
+            )
             yield change
         self.sums = change.sums
+        change.note_pins()
+
+    def _change_pins(self, db: sqlite3.Connection, pinned: frozenset[str]) -> None:
+        """Find the records of topics that are newly pinned, and count those of others again."""
+        for topic in pinned - self._known_pinned:
+            for position, size in self._of_topic(db, topic):
+                self.pins.pin(position, size)
+        for topic in self._known_pinned - pinned:
+            for position, _size in self._of_topic(db, topic):
+                self.pins.unpin(position)
+                self.sums.passed = min(self.sums.passed, position - 1)
+        self._known_pinned = pinned
+
+    def _of_topic(self, db: sqlite3.Connection, topic: str) -> Generator[tuple[int, int]]:
+        """List a topic's records, and the bytes of their frames; but no damaged one."""
+        query = (
+            "SELECT position, length(frame) FROM topics JOIN placed ON topic = number"
+            " JOIN records USING (position) WHERE name = ?"
+        )
+        for position, size in db.execute(query, (topic,)).fetchall():
+            with suppress(DamagedError):
+                yield whole(position), whole(size)

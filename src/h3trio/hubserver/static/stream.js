@@ -163,7 +163,8 @@ export class EventStream {
 
   #headers() {
     const headers = new Headers({ Accept: "text/event-stream" })
-    if (this.lastEventId) headers.set("Last-Event-ID", this.lastEventId)
+    // A header's value is bytes here, one for each character: those of the id in UTF-8.
+    if (this.lastEventId) headers.set("Last-Event-ID", String.fromCharCode(...new TextEncoder().encode(this.lastEventId)))
     const token = this.#options.token()
     if (token) headers.set("Authorization", `Bearer ${token}`)
     return headers
