@@ -8,6 +8,7 @@ server that isn't the primary is refused, whoever named it: a sentinel may be la
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -65,25 +66,19 @@ async def open_redis(
             yield await joiner.ask_sentinels(address.sentinel_name)
 
 
+@dataclass(frozen=True, slots=True)
 class _Joiner:
     """Makes connections for an address; their tasks run in the nursery."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        address: RedisAddress,
-        limits: RedisLimits,
-        opener: Callable[[Place], Awaitable[trio.abc.Stream]],
-    ) -> None:
-        self._nursery = nursery
-        self._address = address
-        self._limits = limits
-        self._open = opener
+    nursery: trio.Nursery
+    address: RedisAddress
+    limits: RedisLimits
+    open: Callable[[Place], Awaitable[trio.abc.Stream]]
 
     async def ask_sentinels(self, name: str) -> RedisConnection:
         """Ask one sentinel after the other, until one leads to the primary."""
         failures: list[str] = []
-        for place in self._address.places:
+        for place in self.address.places:
             try:
                 found = await self._ask(place, name)
                 return await self.join_primary(found)
@@ -94,7 +89,7 @@ class _Joiner:
     async def _ask(self, place: Place, name: str) -> HostPort:
         """Ask a sentinel for the primary."""
         try:
-            sentinel = await self._join(place, self._address.sentinel_login)
+            sentinel = await self._join(place, self.address.sentinel_login)
             try:
                 reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
             finally:
@@ -109,14 +104,14 @@ class _Joiner:
 
     async def join_primary(self, place: Place) -> RedisConnection:
         """Connect to a server, and look at what it is."""
-        connection = await self._join(place, self._address.login)
+        connection = await self._join(place, self.address.login)
         with _thrown_away_on_error(connection):
             connection.server = await self._look(connection, place)
         return connection
 
     async def _look(self, connection: RedisConnection, place: Place) -> ServerInfo:
         """Choose the database and ask the server about itself."""
-        selected, *replies = await connection.pipeline([("SELECT", self._address.db), *QUESTIONS])
+        selected, *replies = await connection.pipeline([("SELECT", self.address.db), *QUESTIONS])
         for reply in (selected, replies[0]):
             if isinstance(reply, RedisReplyError):
                 raise reply
@@ -127,10 +122,10 @@ class _Joiner:
 
     async def _join(self, place: Place, login: Login) -> RedisConnection:
         """Connect and say who we are."""
-        timeout = self._limits.timeout
+        timeout = self.limits.timeout
         try:
             with trio.fail_after(timeout):
-                stream = await self._open(place)
+                stream = await self.open(place)
         except (OSError, trio.BrokenResourceError, ValueError) as exc:  # a host that is no name
             # Trio's own words name no reason: the cause does, one for each address of the host.
             causes = members(exc.__cause__ or exc) or (exc.__cause__ or exc,)
@@ -138,8 +133,8 @@ class _Joiner:
             raise NotSentError(f"{place}: {reasons}") from exc
         except trio.TooSlowError as exc:
             raise NotSentError(f"{place}: no connection within {timeout:g} s") from exc
-        connection = RedisConnection(stream, str(place), self._limits)
-        self._nursery.start_soon(connection.run)
+        connection = RedisConnection(stream, str(place), self.limits)
+        self.nursery.start_soon(connection.run)
         with _thrown_away_on_error(connection):
             try:
                 await connection.call(*_hello(login))
@@ -181,9 +176,6 @@ async def open_socket(place: Place, *, context: ssl.SSLContext | None) -> trio.a
 
 def _hello(login: Login) -> tuple[str | int, ...]:
     """Make the first command of a connection."""
-    if login.password is None and login.user is None:
-        return ("HELLO", 3, "SETNAME", CLIENT_NAME)
-    return (
-        *("HELLO", 3, "AUTH", login.user or "default", login.password or ""),
-        *("SETNAME", CLIENT_NAME),
-    )
+    has_login = login != Login()
+    auth = ("AUTH", login.user or "default", login.password or "") if has_login else ()
+    return ("HELLO", 3, *auth, "SETNAME", CLIENT_NAME)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -54,20 +55,18 @@ _MORE: Final = object()
 
 
 @final
+@dataclass(eq=False, slots=True, kw_only=True)
 class _Call:
     """Commands on their way, and their answers."""
 
-    __slots__ = ("by_push", "deadline", "done", "error", "frames", "replies", "size", "wanted")
-
-    def __init__(self, frames: bytes, wanted: int, deadline: float, *, by_push: bool) -> None:
-        self.frames = frames
-        self.size = len(frames)
-        self.wanted = wanted
-        self.deadline = deadline
-        self.by_push = by_push
-        self.replies: list[Reply] = []
-        self.error: RedisError | None = None
-        self.done = trio.Event()
+    frames: bytes
+    size: int
+    wanted: int
+    deadline: float
+    by_push: bool
+    replies: list[Reply] = field(default_factory=list["Reply"])
+    error: RedisError | None = None
+    done: trio.Event = field(default_factory=trio.Event)
 
 
 @final
@@ -262,7 +261,10 @@ class RedisConnection:
         """Put commands behind the others, and wait for all of their replies."""
         frames = b"".join(self._hiredis.pack_command(arguments) for arguments in calls)
         timeout = self.limits.timeout if timeout is None else timeout
-        call = _Call(frames, len(calls), trio.current_time() + timeout, by_push=by_push)
+        deadline = trio.current_time() + timeout
+        call = _Call(
+            frames=frames, size=len(frames), wanted=len(calls), deadline=deadline, by_push=by_push
+        )
         self._admit(call)
         try:
             with trio.move_on_at(call.deadline):
@@ -354,8 +356,7 @@ class RedisConnection:
 
         Each caller waits by itself too, but one that was cancelled doesn't.
         """
-        first = self._unanswered[0].deadline if self._unanswered else inf
-        self._silence.deadline = first
+        self._silence.deadline = self._unanswered[0].deadline if self._unanswered else inf
 
     async def _read(self) -> str:
         """Hand out answers and pushes; return what is wrong."""
