@@ -252,7 +252,7 @@ async def test_a_neighbour_version_works_beside_this_one(tmp_path: Path) -> None
         await one.recovered()
         changed = ("version", "2", "needs", "1", "new", "thing")
         await command(server.port, "HSET", "{h3trio}:state", *changed)
-        await command(server.port, "PUBLISH", "{h3trio}:0:messages", "*1\r\n$3\r\nnew\r\n")
+        await command(server.port, "PUBLISH", "{h3trio}:0:messages", '["new", {}]')
         await one.recovered()
         async with Hub(RedisHistory(server.url)) as hub:
             await hub.publish("new", topics=["a"])
