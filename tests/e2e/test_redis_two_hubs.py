@@ -43,7 +43,7 @@ class Log(NamedTuple):
     records: list[Record]
     head: int
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as a log is gone through
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.records)
 
 
@@ -70,7 +70,7 @@ class RedisStore:
         """Run commands as one step."""
         commands = (("MULTI",), *commands, ("EXEC",))
         self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
-        replies = []
+        replies: list[Any] = []
         while len(replies) < len(commands):
             reply = self._reader.gets()
             if reply is False:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,15 @@ from h3trio.hub._redis import codec
 from h3trio.hub._redis.chain import Chain
 from h3trio.hub._redis.codec import Change, Header
 
+if TYPE_CHECKING:
+    from h3trio._redis.values import Reply
+
 EPOCH = "c2345678"
 NEXT = "d2345678"
 TAIL = Retention(max_events=100, max_bytes=10**6)
 
 
-def entry(position: int, topic: str = "a") -> codec.Reply:
+def entry(position: int, topic: str = "a") -> Reply:
     """An entry of the log."""
     update = Update(SSEEvent(str(position)), [topic])
     fields = [b"e", EPOCH.encode(), b"p", b"1.5", b"t", topic.encode(), b"g", b"", b"i", b""]

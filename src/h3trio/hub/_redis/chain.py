@@ -118,13 +118,16 @@ class Chain:
         That is told as a gap, to all who may have wanted it.
         """
         records: list[Record] = []
+        damaged: list[DamagedError] = []
         for entry in entries:
             try:
                 record = record_of(entry)
             except DamagedError as exc:
-                logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
+                damaged.append(exc)
                 self.gaps.raise_floor(exc.position or self.log.head)
                 continue
             if record.position > self.log.head:
                 records.append(record)
+        if damaged:
+            logger.error("%d records are passed over, the first: %s", len(damaged), damaged[0])
         return records

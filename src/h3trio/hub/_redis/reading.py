@@ -78,8 +78,13 @@ class Reader:
         # Whoever looks at the gaps next finds there what this page lacks.
         await self._follower.wait_noted(page.note)
         records = await _selected(page.entries, selection)
+        # There is more if this hub has followed more meanwhile.
         return page_of(
-            records, end=page.reached, head=head, max_records=max_records, max_bytes=max_bytes
+            records,
+            end=page.reached,
+            head=self._log.head,
+            max_records=max_records,
+            max_bytes=max_bytes,
         )
 
     async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
