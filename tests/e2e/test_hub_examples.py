@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import trio
-from e2e.process import ServeProcess, connect, fetch
+from e2e.process import PATIENCE, ServeProcess, connect, fetch
+from tools import require_tool
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -21,6 +23,25 @@ async def test_survive_kill_loses_nothing() -> None:
     text = done.stdout.decode()
     assert done.returncode == 0, text
     assert "read back in order: True; lost: 0" in text
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+async def test_many_machines_lose_nothing() -> None:
+    """`examples/many_machines.py` kills a hub and Redis, and all readers have all there is."""
+    require_tool("redis-server")
+    require_tool("nginx")
+    script = [sys.executable, str(EXAMPLES / "many_machines.py")]
+    with trio.fail_after(PATIENCE):
+        done = await trio.run_process(script, capture_stdout=True, check=False)
+    text = done.stdout.decode()
+    assert done.returncode == 0, text
+    assert re.search(r"missing, twice +0, 0\n", text), text
+    assert "the same order for all: True; twice: 0; gaps told: 0; lost: 0" in text
+    acknowledged = re.search(r"(\d+) events acknowledged; (\d+) attempts weren't", text)
+    assert acknowledged is not None
+    assert int(acknowledged[1]) >= 600
+    assert int(acknowledged[2]) > 0
 
 
 @pytest.mark.slow
