@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import hiredis
 import trio
 from hub_helpers import FakeSink
 
@@ -41,6 +42,14 @@ EVERYTHING = Selection(["*"])
 PATIENCE = 20.0
 STEP = 0.02
 SETTINGS = HubSettings(follow_timeout=2.0)
+
+
+async def command(port: int, *arguments: str) -> str:
+    """Send one command on a connection of its own; return what comes."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        packed = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes several
+        await stream.send_all(packed)
+        return bytes(await stream.receive_some()).decode()
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

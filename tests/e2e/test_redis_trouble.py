@@ -11,10 +11,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import hiredis
 import pytest
 import trio
-from e2e.redis_load import EVERYTHING, load, read_all, tell, until
+from e2e.redis_load import EVERYTHING, command, load, read_all, tell, until
 from e2e.redis_server import redis_sentinel, redis_server
 from hub_helpers import FakeSink
 
@@ -57,23 +56,24 @@ async def test_kill_9_under_load(tmp_path: Path, mode: str) -> None:
 
 async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
     """Publishers are answered in time, with what is known; nothing is missing afterwards."""
-    async with (
-        redis_server(tmp_path) as server,
-        load(server.url, timeout=0.5) as one,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(one.run, 4)
-        await trio.sleep(0.5)
-        server.freeze()
-        await trio.sleep(2)
-        assert not any(history.is_connected for history in one.histories)
-        server.thaw()
-        await trio.sleep(1.5)
+    async with redis_server(tmp_path) as server, load(server.url, timeout=0.5) as one:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run, 20)
+            await trio.sleep(0.5)
+            server.freeze()
+
+            async def is_noticed() -> bool:
+                return not any(history.is_connected for history in one.histories)
+
+            await until(is_noticed)
+            await trio.sleep(0.5)
+            server.thaw()
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
         await one.recovered()
         report = await one.report()
         tell("frozen", report, f"slowest {one.slowest:.1f} s")
         assert (report.missing, report.told) == (set(), 0)
-        assert report.unknown > 0
         assert one.slowest < 4
 
 
@@ -105,13 +105,12 @@ async def test_a_replica_takes_over(tmp_path: Path) -> None:
         redis_server(tmp_path / "b", replica_of=primary),
         redis_sentinel(tmp_path / "s", "main", primary) as sentinel,
         load(sentinel.url) as one,
-        trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(one.run, 2.0)
-        await trio.sleep(1)
-        await primary.kill()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run, 2.0)
+            await trio.sleep(1)
+            await primary.kill()
         await one.recovered()
-        nursery.cancel_scope.cancel()
         report = await one.report()
         tell("failover", report)
         assert report.acknowledged > 100
@@ -190,20 +189,18 @@ async def test_the_memory_is_full(tmp_path: Path) -> None:
 
 async def test_a_hub_starts_while_others_publish(tmp_path: Path) -> None:
     """Nothing falls between what it loads, what it reads behind that, and what it hears."""
-    async with (
-        redis_server(tmp_path) as server,
-        load(server.url) as one,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(one.run, 3)
-        for _ in range(6):
-            await trio.sleep(0.1)
-            history = RedisHistory(server.url, tail_events=50)
-            async with Hub(history):
-                await trio.sleep(0.2)
-                places = [record.position for record in history.log]
-                assert places == list(range(places[0], places[-1] + 1))
-        nursery.cancel_scope.cancel()
+    async with redis_server(tmp_path) as server, load(server.url) as one:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run, 20)
+            for _ in range(6):
+                await trio.sleep(0.1)
+                history = RedisHistory(server.url, tail_events=50)
+                async with Hub(history):
+                    await trio.sleep(0.2)
+                    places = [record.position for record in history.log]
+                    assert places == list(range(places[0], places[-1] + 1))
+            nursery.cancel_scope.cancel()
+        await one.recovered()
         report = await one.report()
         tell("started", report)
         assert (report.missing, report.told) == (set(), 0)
@@ -338,14 +335,6 @@ async def test_old_events_go_by_age(tmp_path: Path) -> None:
                 await until(has_trimmed)
                 assert (await read_all(history))[0][0] == "2"
                 assert history.gaps.newest(EVERYTHING) > 0
-
-
-async def command(port: int, *arguments: str) -> str:
-    """Send one command on a connection of its own; return what comes."""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        packed = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes several
-        await stream.send_all(packed)
-        return bytes(await stream.receive_some()).decode()
 
 
 async def resumed(hub: Hub, cursor: str) -> list[str]:
