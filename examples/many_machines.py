@@ -5,7 +5,8 @@
 It needs `pip install '.[redis]'` and the programs `redis-server` and `nginx`. It starts Redis with
 an append-only file, `python -m h3trio serve --store redis://…` twice, and nginx in front, all on
 free ports of this machine, measures that with `bench`, and then publishes and reads through nginx
-while a hub and Redis are killed and started again.
+while a hub and Redis are killed and started again. Redis keeps the newest 100,000 events
+(`--max-events`); who wants older ones is told by `reset`.
 """
 
 from __future__ import annotations

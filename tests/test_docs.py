@@ -26,7 +26,7 @@ import h3trio
 from h3trio._cli.main import COMMANDS, load
 from h3trio._cli.options import Options
 from h3trio._extras import SOURCE, install
-from h3trio.hub import MemoryHistory, SQLiteHistory
+from h3trio.hub import MemoryHistory, RedisHistory, SQLiteHistory
 from h3trio.hub._history.record import CURSOR, RESET
 from h3trio.hubserver import Retention, create_app
 from h3trio.testing import connect
@@ -273,7 +273,7 @@ def test_defaults_of_retention_are_true() -> None:
     """The page on resuming says how much each history keeps, and every flag for more."""
     text = (DOCS / "how-to" / "resume.md").read_text(encoding="utf-8")
     told = text.partition("## What is kept")[2].partition("\n## ")[0]
-    for history in (MemoryHistory, SQLiteHistory):
+    for history in (MemoryHistory, SQLiteHistory, RedisHistory):
         defaults = inspect.signature(history).parameters
         events, size = (defaults[name].default for name in ("max_events", "max_bytes"))
         unit = "GiB" if size >= 2**30 else "MiB"

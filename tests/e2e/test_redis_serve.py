@@ -9,6 +9,7 @@ import json
 import re
 import signal
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +19,10 @@ from e2e.cable import plugged_cable
 from e2e.process import PATIENCE, Connection, ServeProcess, connect, fetch
 from e2e.redis_server import redis_server
 from e2e.roaming import Publishers, Site, check_logs, read_all
+from e2e.test_redis_rights import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from e2e.cable import Cable
 
@@ -122,6 +123,29 @@ async def test_a_server_that_comes_later_is_waited_for(
         said = await refused(nursery, *url, "--store-wait", "0")
         assert said.startswith(f"can't use {server.url}/0: ")
         assert said.endswith("Connection refused")
+
+
+RULE = re.compile(r"^ACL SETUSER (h3trio on >PASSWORD .+)$", re.MULTILINE)
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "many-machines.md"
+
+
+async def test_the_rule_of_the_how_to_is_all_that_a_node_needs(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """A user with these rights publishes, reads and purges; they are those that are tried whole."""
+    rules = RULE.findall(HOW_TO.read_text(encoding="utf-8"))
+    assert len(rules) == 1
+    assert rules[0].split()[5:] == COMMANDS.split()
+    async with redis_server(tmp_path / "redis", user=rules[0]) as server:
+        url = server.url.replace("redis://", "redis://h3trio@")
+        environ = {"H3TRIO_STORE": url, "H3TRIO_STORE_PASSWORD": "PASSWORD"}
+        node = await ServeProcess.start(nursery, environ=environ)
+        assert await publish(node, b"x") == 200
+        async with await connect(node.port) as stream:
+            await stream.ask("GET", "/events/news?first=oldest")
+            await stream.until(b"data: x\n\n")
+        assert (await fetch(node.port, "DELETE", "/events/news")).body == b'{"purged":1}'
+        assert await node.stop() == 0
 
 
 # -- trouble
