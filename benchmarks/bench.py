@@ -71,6 +71,8 @@ class Measured:
     received: Received
     cpu: float
     """Processor seconds that the server used."""
+    seconds: float
+    """From the first request to the last delivery."""
 
     @property
     def cpu_per_delivery(self) -> float:
@@ -115,16 +117,17 @@ class Bench:
         path: str,
         *,
         grace: float = 5.0,
+        port: int | None = None,
         **options: object,
     ) -> Measured:
-        """Publish to a group of subscribers until it has everything."""
+        """Publish to a group of subscribers until it has everything; at their server, or a port."""
         await subscribers.mark()
-        before = server.cpu_seconds()
-        published = await self.load.publish(server.port, path, **options)
+        before, began = server.cpu_seconds(), trio.current_time()
+        published = await self.load.publish(port or server.port, path, **options)
         events = published.acked * subscribers.count
         received = await subscribers.wait(events, seconds=grace, published=published)
-        cpu = server.cpu_seconds() - before
-        return Measured(published=published, received=received, cpu=cpu)
+        cpu, took = server.cpu_seconds() - before, trio.current_time() - began
+        return Measured(published=published, received=received, cpu=cpu, seconds=took)
 
     @asynccontextmanager
     async def subscribed(

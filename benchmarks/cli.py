@@ -25,6 +25,7 @@ from . import (
     one_by_one,
     own_topic,
     publish,
+    redis,
     replay,
     slow_clients,
     stream,
@@ -60,6 +61,7 @@ WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[Report]]]] = {
     "topic_latency": topic_latency.run,
     "slow_clients": slow_clients.run,
     "history_commit": history_commit.run,
+    "redis": redis.run,
 }
 
 

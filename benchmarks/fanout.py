@@ -105,7 +105,7 @@ async def _run(bench: Bench, case: _Case) -> Report:
         for recipe in hubs:
             start = max(1, best[recipe.name] // 2)
             async with bench.subscribed(recipe, TOPIC, count) as (server, group):
-                held = await _search(bench, this, server, group, p99_ms=case.p99_ms, start=start)
+                held = await search(bench, this, server, group, p99_ms=case.p99_ms, start=start)
             best[recipe.name] = held
         if rate := best.get("nchan"):
             flushed = servers.hub("--flush-interval", "0.01", name=_FLUSHED)
@@ -130,7 +130,7 @@ def _judge(report: Report, case: _Case) -> None:
     report.check(f"CPU/delivery {_BEST}, {_FLUSHED} ÷ nchan", ratios, most=_MOST_FLUSHED_CPU)
 
 
-async def _search(
+async def search(
     bench: Bench, this: Round, server: Server, group: Subscribers, *, p99_ms: float, start: int
 ) -> int:
     """Find the highest held rate within a tenth; 0 if not even the lowest is."""

@@ -133,10 +133,10 @@ class Load:
 
     def __init__(self, programs: Path, core: int) -> None:
         self._programs = programs
-        self._core = core
+        self.core = core
 
     def _argv(self, program: str, options: dict[str, object]) -> list[str]:
-        argv = ["taskset", "-c", str(self._core), str(self._programs / program)]
+        argv = ["taskset", "-c", str(self.core), str(self._programs / program)]
         for name, value in options.items():
             if value is not None:
                 argv += [f"--{name.replace('_', '-')}", str(value)]

@@ -101,6 +101,23 @@ def _ours(name: str, target: Sequence[str], flags: Sequence[str]) -> Recipe:
     return Recipe(name=name, argv=argv)
 
 
+def redis() -> Recipe:
+    """Debian's Redis, which keeps nothing on a disk.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    found = shutil.which("redis-server")
+    if found is None:
+        raise MissingError("redis-server is not installed")
+
+    def argv(port: int, scratch: Path) -> Sequence[str]:
+        quiet = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        return [found, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(scratch), *quiet]
+
+    return Recipe(name="Redis", argv=argv)
+
+
 def floor(programs: Path) -> Recipe:
     """`floor.c`, a loop of bare sends."""
     argv = [str(programs / "floor"), "--port"]
@@ -258,8 +275,8 @@ class Servers:
         return share
 
     @asynccontextmanager
-    async def start(self, recipe: Recipe) -> AsyncGenerator[Server]:
-        """Run a server for the length of the block.
+    async def start(self, recipe: Recipe, *, core: int | None = None) -> AsyncGenerator[Server]:
+        """Run a server for the length of the block, on another core if one is given.
 
         Raises:
             FailedError: it ended, or did not listen in time. What it said last is added to this
@@ -269,7 +286,8 @@ class Servers:
         folder = self._scratch / f"{self._count}"
         folder.mkdir()
         port = _free_port()
-        argv = ["taskset", "-c", str(self._core), *recipe.argv(port, folder)]
+        place = self._core if core is None else core
+        argv = ["taskset", "-c", str(place), *recipe.argv(port, folder)]
         with (folder / "output").open("wb") as output:
             process = await trio.lowlevel.open_process(
                 argv,
@@ -286,8 +304,9 @@ class Servers:
             exc.add_note(f"{recipe.name} said: {_end_of(folder / 'output')!r}")
             raise
         finally:
-            self._seconds += time.monotonic() - began
-            self._foreign += core_seconds(self._core) - busy - cpu_seconds(process.pid)
+            if core is None:
+                self._seconds += time.monotonic() - began
+                self._foreign += core_seconds(self._core) - busy - cpu_seconds(process.pid)
             _kill(process)
             # They were killed: this ends at once, and leaves no child behind.
             with trio.CancelScope(shield=True):

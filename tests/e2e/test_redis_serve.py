@@ -17,7 +17,7 @@ import trio
 import trustme
 from e2e.cable import plugged_cable
 from e2e.process import PATIENCE, Connection, ServeProcess, connect, fetch
-from e2e.redis_server import redis_server
+from e2e.redis_server import redis_sentinel, redis_server
 from e2e.roaming import Publishers, Site, check_logs, read_all
 from e2e.test_redis_rights import COMMANDS
 
@@ -71,6 +71,24 @@ async def test_the_ready_line_names_the_server(nursery: trio.Nursery, tmp_path: 
             assert history["durability"] == "durable"
             assert await node.stop() == 0
             assert SECRET not in "\n".join(node.log) + statistics.body.decode()
+
+
+async def test_each_way_to_a_server(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """By a path, by sentinels, in a database, under a prefix: the store is that which is named."""
+    async with (
+        redis_server(tmp_path / "unix", unix=True) as local,
+        redis_server(tmp_path / "redis") as server,
+        redis_sentinel(tmp_path / "sentinel", "main", server) as sentinel,
+    ):
+        for url, shown in {
+            local.url: f"unix://{tmp_path}/unix/redis.sock?db=0",
+            f"{server.url}/3?prefix=news": f"{server.url}/3",
+            sentinel.url: f"{sentinel.url}/0",
+        }.items():
+            node = await ServeProcess.start(nursery, "--store", url)
+            assert f"(store: {shown}, memory: events are lost when" in node.ready_line
+            assert await publish(node, b"x") == 200
+            assert await node.stop() == 0
 
 
 async def test_what_no_waiting_mends_is_one_line(nursery: trio.Nursery, tmp_path: Path) -> None:
