@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import count
+import itertools
+import random
 from typing import TYPE_CHECKING, Any
 
 from e2e.redis_server import redis_server
 
-from h3trio.hub import History, RedisHistory
+from h3trio import SSEEvent
+from h3trio.hub import History, Hub, RedisHistory, Selection, Update
 from h3trio.testing import check_history
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ class Histories:
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._numbers = count(1)
+        self._numbers = itertools.count(1)
         self._urls: dict[int, str] = {}
 
     def make(self, **options: Any) -> RedisHistory:  # noqa: ANN401 - those of the history
@@ -40,6 +42,36 @@ class Histories:
         history = RedisHistory(url, **options)
         self._urls[id(history)] = url
         return history
+
+
+async def test_topics_are_merged_as_if_all_was_gone_through(tmp_path: Path) -> None:
+    """Forward and backward, in pages of any size, whichever topics share records."""
+    chance = random.Random(1)  # noqa: S311 - the same each time
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url, tail_events=1)
+        names = [f"t{number}" for number in range(40)]
+        weights = [chance.choice([1, 1, 20, 300]) for _ in names]
+        chosen = [set(chance.choices(names, weights, k=chance.randint(1, 3))) for _ in range(600)]
+        async with Hub(history) as hub:
+            for topics in chosen:
+                await history.append([Update(SSEEvent("x"), topics)])
+            await hub.publish("end", topics=["end"])
+            for _ in range(20):
+                selection = Selection(chance.sample(names, chance.randint(1, len(names))))
+                wanted = [at for at, topics in enumerate(chosen, 1) if selection.matches([*topics])]
+                found: list[int] = []
+                after, more = 0, True
+                while more:
+                    sizes = {"max_records": chance.choice([1, 7, 99]), "max_bytes": 999}
+                    page = await history.read(after, selection=selection, **sizes)
+                    found += [record.position for record in page.records]
+                    after, more = page.last, page.more
+                assert found == wanted
+                for count in (1, 5, 50, 400):
+                    before = await history.position_before_last(
+                        count, selection=selection, allow=Selection()
+                    )
+                    assert before == (wanted[-count] - 1 if len(wanted) >= count else 0)
 
 
 async def test_it_passes_the_suite(tmp_path: Path) -> None:

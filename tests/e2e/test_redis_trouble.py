@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from e2e.redis_load import EVERYTHING, command, load, read_all, tell, until
+from e2e.redis_relay import Relay
 from e2e.redis_server import redis_sentinel, redis_server
 from hub_helpers import FakeSink
 
@@ -75,6 +76,33 @@ async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
         tell("frozen", report, f"slowest {one.slowest:.1f} s")
         assert (report.missing, report.told) == (set(), 0)
         assert one.slowest < 4
+
+
+async def test_a_hub_that_hears_nothing_connects_again(tmp_path: Path) -> None:
+    """Though its calls are answered: it publishes a word now and then, and waits for that."""
+    async with redis_server(tmp_path) as server, trio.open_nursery() as nursery:
+        relay = Relay(nursery, server.port)
+        await relay.start()
+        deaf, other = RedisHistory(relay.url, timeout=0.3), RedisHistory(server.url)
+        async with Hub(deaf), Hub(other) as hub:
+            await hub.publish("1", topics=["a"])
+            relay.hold()
+            await hub.publish("2", topics=["a"])
+            await deaf.health()
+
+            async def is_noticed() -> bool:
+                return not deaf.is_connected
+
+            await until(is_noticed)
+            relay.release()
+
+            async def has_followed() -> bool:
+                return deaf.log.head == other.log.head
+
+            await until(has_followed)
+            tell("deaf: acknowledged 2, missing", 2 - len(deaf.log))
+            assert len(deaf.log) == 2
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_lost_tail_is_told_to_who_was_offline(tmp_path: Path) -> None:

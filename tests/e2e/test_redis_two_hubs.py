@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hiredis
 import trio
+from e2e.redis_relay import Relay
 from e2e.redis_server import redis_server
 from hypothesis import Phase, given, settings
 from properties.test_shared_histories import TAIL, Play, actions
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from h3trio.hub import Record
 
-EXAMPLES = 25
+EXAMPLES = 20
 STEP = 0.01
 END = 10
 # In real time a failure isn't made smaller.
@@ -120,60 +121,6 @@ class RedisStore:
         return self._memory(replies)
 
 
-class Relay:
-    """Lets a hub's connections through."""
-
-    def __init__(self, nursery: trio.Nursery, port: int) -> None:
-        self._nursery = nursery
-        self._port = port
-        self._streams: set[trio.SocketStream] = set()
-        self._gate = trio.Event()
-        self.release()
-        self.url = ""
-
-    async def start(self) -> None:
-        """Listen."""
-        serve = partial(trio.serve_tcp, self._pass, 0, host="127.0.0.1")
-        listeners: list[trio.SocketListener] = await self._nursery.start(serve)
-        self.url = f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}?prefix=test"
-
-    async def _pass(self, near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream("127.0.0.1", self._port)
-        self._streams |= {near, far}
-        ears: list[bool] = []
-        async with near, far, trio.open_nursery() as nursery:
-
-            async def forward(source: trio.SocketStream, target: trio.SocketStream) -> None:
-                try:
-                    async for data in source:
-                        if b"SUBSCRIBE" in data:
-                            ears.append(True)
-                        elif ears and source is far:
-                            await self._gate.wait()
-                        await target.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(forward, near, far)
-            nursery.start_soon(forward, far, near)
-        self._streams -= {near, far}
-
-    def hold(self) -> None:
-        """Let messages wait."""
-        if self._gate.is_set():
-            self._gate = trio.Event()
-
-    def release(self) -> None:
-        """Let them through."""
-        self._gate.set()
-
-    def cut(self) -> None:
-        """Cut all connections."""
-        for stream in self._streams:
-            stream.socket.close()
-
-
 class RedisPlay(Play):
     """Plays the actions against a server."""
 
@@ -193,7 +140,9 @@ class RedisPlay(Play):
 
     def history(self, number: int) -> RedisHistory:
         """A connection of a new node."""
-        return RedisHistory(self._relays[number].url, tail_events=TAIL, **self._limits)
+        return RedisHistory(
+            f"{self._relays[number].url}?prefix=test", tail_events=TAIL, **self._limits
+        )
 
     async def rest(self, seconds: float) -> None:
         """Wait until both hubs are where the store is, for as long as that may take."""
@@ -212,8 +161,10 @@ class RedisPlay(Play):
         self.look()
         head = self.store.memory.log.head
         return all(
-            hub is None or (one.is_connected and one.log.head == head)
-            for hub, one in zip(self.hubs, self.histories, strict=True)
+            self.hubs[number] is None
+            or self._relays[number].is_held
+            or (one.is_connected and one.log.head == head)
+            for number, one in enumerate(self.histories)
         )
 
     async def publish(self, number: int, names: list[str], **options: Any) -> None:  # noqa: ANN401 - as of `Play`

@@ -220,13 +220,14 @@ class Follower:
         """Connect, and deliver what the store gets; connect again whenever that ends."""
         pause, said = FIRST_PAUSE, ""
         while True:
+            began = trio.current_time()
             try:
                 await self._follow(deliver, lost)
             except HistoryError as exc:
                 self._failure = str(exc)
             finally:
                 self._unlink(self._link, self._failure)
-            if self._lost_at - self._linked_at > MAX_PAUSE:
+            if self._linked_at >= began and trio.current_time() - self._linked_at > MAX_PAUSE:
                 pause, said = FIRST_PAUSE, ""
             if self._failure != said:
                 logger.error("the store is away, and is connected to again: %s", self._failure)

@@ -31,8 +31,8 @@ LEVELS: Final[tuple[Durability, ...]] = ("memory", "fast", "durable")
 
 # Refused before anything is written. Inside a script Redis 6 puts words in front of the code.
 _REFUSED: Final = re.compile(
-    r"(?:^|-)(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|NOSCRIPT|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN"
-    r"|NOAUTH|WRONGPASS|TRYAGAIN|MOVED|WRONGTYPE)\b"
+    r"(?:^|-)(OOM|MISCONF|READONLY|NOREPLICAS|NOSCRIPT|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN"
+    r"|NOAUTH|WRONGPASS|TRYAGAIN|MOVED)\b"
 )
 _PASSING: Final = frozenset(
     {"LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOREPLICAS", "MISCONF", "CLUSTERDOWN"}

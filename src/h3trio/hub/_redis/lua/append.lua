@@ -55,8 +55,9 @@ local function add(record, digest)
     'f', record.f,
   }
   redis.call('XADD', log_key, id, unpack(fields))
-  local pinned = 0
+  local pinned, topics = 0, 0
   for topic in lines(record.t) do
+    topics = topics + 1
     redis.call('ZADD', topic_key(topic), whole(position), place)
     redis.call('HINCRBY', sizes_key, topic, size)
     if redis.call('ZCARD', topic_key(topic)) == 1 then state.topics = state.topics + 1 end
@@ -80,7 +81,7 @@ local function add(record, digest)
   state.last = position
   state.events = state.events + 1
   state.bytes = state.bytes + size
-  state.places = state.places + size_of_places(record)
+  state.places = state.places + size_of_places(record, topics)
   first_added = first_added or position
   added[#added + 1] = {id, fields}
   return position

@@ -45,52 +45,50 @@ local function all()
   end
 end
 
--- From the index of each topic the next few; what comes behind the least of those that may have more
--- isn't known to be next.
-local function next_of_topics(each)
-  local known, positions, edge = {}, {}, nil
-  for i = 8, #ARGV do
-    local places
-    if forward then
-      places = redis.call(
-        'ZRANGEBYSCORE', topic_key(ARGV[i]), '(' .. whole(reached), whole(bound), 'LIMIT', 0, each
-      )
-    else
-      places = redis.call(
-        'ZREVRANGEBYSCORE', topic_key(ARGV[i]), '(' .. whole(reached), '-inf', 'LIMIT', 0, each
-      )
-    end
-    local position
-    for _, place in ipairs(places) do
-      position = read_place(place)
-      if not known[position] then
-        known[position] = true
-        positions[#positions + 1] = position
-      end
-    end
-    if #places == each then
-      if not edge then edge = position end
-      edge = forward and math.min(edge, position) or math.max(edge, position)
-    end
-  end
-  table.sort(positions, forward and function(a, b) return a < b end
-    or function(a, b) return a > b end)
-  return positions, edge
+-- What the index of one topic has behind `reached`: first a few places, then twice as many each time.
+local function refill(topic)
+  topic.places, topic.at = redis.call(
+    forward and 'ZRANGEBYSCORE' or 'ZREVRANGEBYSCORE', topic.key, '(' .. whole(reached),
+    forward and whole(bound) or '-inf', 'LIMIT', 0, topic.count
+  ), 0
+  topic.is_last = #topic.places < topic.count
+  topic.count = math.min(2 * topic.count, 1000)
 end
 
-local function of_topics()
-  local each = math.max(math.ceil(2 * most / (#ARGV - 7)), 4)
-  while true do
-    local positions, edge = next_of_topics(each)
-    for _, position in ipairs(positions) do
-      local is_behind = forward and edge and position > edge
-      local is_before = not forward and edge and position < edge
-      if is_behind or is_before then break end
-      local entry = entry_at(position)
-      if entry and not take(entry) then return end
-      reached = position
+-- Go to the next place of a topic behind `reached`; tell whether there is one.
+local function next_of(topic)
+  repeat
+    topic.at = topic.at + 1
+    if topic.at > #topic.places then
+      if topic.is_last then return false end
+      refill(topic)
+      topic.at = 1
+      if #topic.places == 0 then return false end
     end
-    if not edge then return end
+    topic.position = read_place(topic.places[topic.at])
+  until forward and topic.position > reached or not forward and topic.position < reached
+  return true
+end
+
+-- Merge the indexes of topics, of which the same record may be in several.
+local function of_topics()
+  local topics, few = {}, math.max(math.ceil(most / (#ARGV - 7)), 4)
+  for i = 8, #ARGV do
+    local topic = {key = topic_key(ARGV[i]), count = math.min(few, 1000)}
+    refill(topic)
+    if next_of(topic) then topics[#topics + 1] = topic end
+  end
+  while #topics > 0 do
+    local position = topics[1].position
+    for _, topic in ipairs(topics) do
+      position = (forward and math.min or math.max)(position, topic.position)
+    end
+    local entry = entry_at(position)
+    if entry and not take(entry) then return end
+    reached = position
+    for i = #topics, 1, -1 do
+      if topics[i].position == position and not next_of(topics[i]) then table.remove(topics, i) end
+    end
   end
 end
 
