@@ -35,10 +35,10 @@ SECRET = "a-secret"  # noqa: S105 - one for a test
 # -- the start
 
 
-async def refused(nursery: trio.Nursery, *args: str, **environ: str) -> str:
+async def refused(nursery: trio.Nursery, *args: str, status: int = 1, **environ: str) -> str:
     """Start a node that can't; return the one line that it says."""
     node = await ServeProcess.launch(nursery, "--port", "0", *args, environ=environ)
-    assert await node.wait() == 1
+    assert await node.wait() == status
     (line,) = node.log
     assert SECRET not in line
     return line.removeprefix("h3trio: error: can't start: ")
@@ -121,7 +121,8 @@ async def test_a_wrong_authority_or_name_is_one_line(nursery: trio.Nursery, tmp_
         assert "certificate verify failed" in await refused(nursery, "--store", wrong)
         wrong = server.url.replace("localhost", "127.0.0.1")
         assert "IP address mismatch" in await refused(nursery, "--store", wrong)
-        said = await refused(nursery, "--store", f"rediss://localhost:{server.port}?ca=/none.pem")
+        absent = f"rediss://localhost:{server.port}?ca=/none.pem"
+        said = await refused(nursery, "--store", absent, status=2)
         assert "can't use /none.pem for TLS" in said
 
 
