@@ -76,6 +76,7 @@ async def test_a_server_says_what_it_is(nursery: trio.Nursery) -> None:
         maxmemory_policy="allkeys-lru",
         has_aof=True,
         appendfsync="always",
+        skips_fsync=None,
         save=None,
     )
     bare = await connect(ScriptedRedis(nursery, {"up": good_answers()}), "redis://up")

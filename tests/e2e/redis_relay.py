@@ -17,6 +17,8 @@ class Relay:
         self._gate = trio.Event()
         self.release()
         self.url = ""
+        self.connections = 0
+        """Connections that the hub has made, or tried to."""
 
     async def start(self) -> None:
         """Listen."""
@@ -25,7 +27,12 @@ class Relay:
         self.url = f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
 
     async def _pass(self, near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream("127.0.0.1", self._port)
+        self.connections += 1
+        try:
+            far = await trio.open_tcp_stream("127.0.0.1", self._port)
+        except OSError:
+            await near.aclose()
+            return
         self._streams |= {near, far}
         ears: list[bool] = []
         async with near, far, trio.open_nursery() as nursery:

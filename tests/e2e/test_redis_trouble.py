@@ -18,15 +18,18 @@ from e2e.redis_relay import Relay
 from e2e.redis_server import redis_sentinel, redis_server
 from hub_helpers import FakeSink
 
+from h3trio import SSEParser
 from h3trio.hub import HistoryError, HistoryFullError, Hub, RedisHistory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from h3trio._wire.batch import Batch
     from h3trio.hub import Record
 
 SECONDS = 0.7
+CLIENTS = 500
 KILLS = 2
 MODES: dict[str, dict[str, Any]] = {
     "memory": {},
@@ -346,6 +349,66 @@ async def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
         assert report.told == len(one.sinks)
 
 
+async def test_a_server_is_tried_again_at_growing_intervals(tmp_path: Path) -> None:
+    """And at once where a connection was lost that had lasted."""
+    async with redis_server(tmp_path) as server, trio.open_nursery() as nursery:
+        relay = Relay(nursery, server.port)
+        await relay.start()
+        async with Hub(RedisHistory(relay.url)) as hub:
+            await hub.publish("1", topics=["a"])
+            await server.stop()
+            before = relay.connections
+            await trio.sleep(4)
+            tries = relay.connections - before
+            assert 4 <= tries <= 10, tries
+            assert await published(hub, "2", 1, HistoryError) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_go_from_hub_to_hub(tmp_path: Path) -> None:
+    """Hubs end in turn while others publish; each client has the whole log, in order, once."""
+    async with redis_server(tmp_path) as server, trio.open_nursery() as nursery:
+        running: dict[int, Hub] = {}
+        published_ids: list[str] = []
+        sinks = [Wanderer() for _ in range(CLIENTS)]
+
+        async def run_hub(number: int, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            with trio.CancelScope() as scope:
+                async with Hub(RedisHistory(server.url)) as hub:
+                    running[number] = hub
+                    task_status.started(scope)
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        del running[number]
+
+        async def publish(hub: Hub) -> None:
+            while True:
+                published_ids.append(await hub.publish("x", topics=["a"]))
+                await trio.sleep(0.005)
+
+        scopes = [await nursery.start(run_hub, number) for number in range(2)]
+        async with Hub(RedisHistory(server.url)) as always, trio.open_nursery() as publishers:
+            publishers.start_soon(publish, always)
+            for number, sink in enumerate(sinks):
+                nursery.start_soon(sink.wander, running, number % 2)
+            for turn in range(4):
+                await trio.sleep(0.5)
+                scopes[turn % 2].cancel()
+                await trio.sleep(0.2)
+                scopes[turn % 2] = await nursery.start(run_hub, turn % 2)
+            publishers.cancel_scope.cancel()
+
+        async def has_all() -> bool:
+            return all(len(sink.ids) >= len(published_ids) for sink in sinks)
+
+        await until(has_all)
+        assert len({tuple(sink.ids) for sink in sinks}) == 1
+        tell(f"wandered: acknowledged {len(published_ids)}, {CLIENTS} clients, missing 0")
+        assert sinks[0].ids[: len(published_ids)] == published_ids
+        nursery.cancel_scope.cancel()
+
+
 async def test_old_events_go_by_age(tmp_path: Path) -> None:
     """By the server's clock, whichever hub trims; pinned ones stay."""
     async with redis_server(tmp_path) as server:
@@ -363,6 +426,43 @@ async def test_old_events_go_by_age(tmp_path: Path) -> None:
                 await until(has_trimmed)
                 assert (await read_all(history))[0][0] == "2"
                 assert history.gaps.newest(EVERYTHING) > 0
+
+
+class Wanderer:
+    """A client that comes back to another hub when its own ends."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    async def wander(self, hubs: dict[int, Hub], number: int) -> None:
+        """Subscribe wherever there is a hub, behind the last event."""
+        while True:
+            number = number if number in hubs else 1 - number
+            if number not in hubs:
+                await trio.sleep(0.01)
+                continue
+            sink = Collector(self.ids)
+            options = {"last_event_id": self.ids[-1]} if self.ids else {"first": "oldest"}
+            with contextlib.suppress(trio.ClosedResourceError, HistoryError):
+                hub = hubs[number]
+                await hub.subscribe(sink, await hub.locate(["a"], **options))
+            await trio.lowlevel.checkpoint()
+
+
+class Collector(FakeSink):
+    """Keeps the ids only."""
+
+    def __init__(self, ids: list[str]) -> None:
+        super().__init__()
+        self._ids = ids
+        self._parser = SSEParser()
+
+    def send_batch_nowait(self, batch: Batch) -> bool:
+        """Take it."""
+        for event in self._parser.feed(batch.payload):
+            assert event.event != "reset", "nothing is lost, and nobody lags"
+            self._ids.append(event.id or "")
+        return True
 
 
 async def resumed(hub: Hub, cursor: str) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .values import Argument, Reply
 
-_SETTINGS: Final = ("appendfsync", "save", "maxmemory-policy")
+_SETTINGS: Final = ("appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory-policy")
 
 QUESTIONS: Final[Sequence[tuple[Argument, ...]]] = (
     ("INFO",),
@@ -48,6 +48,9 @@ class ServerInfo:
     """Whether each write goes to the append-only file, as `appendfsync` says."""
     appendfsync: str | None
     """`always`, `everysec` or `no`."""
+    skips_fsync: bool | None
+    """Whether `appendfsync` doesn't hold while a child process writes a file
+    (`no-appendfsync-on-rewrite`)."""
     save: str | None
     """The times of snapshots, such as `3600 1 300 100`; empty without any."""
 
@@ -64,6 +67,7 @@ class ServerInfo:
         fields = _fields(text)
         known = dict(_setting(reply) for reply in settings)
         ids = (fields.get("master_replid", ""), fields.get("master_replid2", ""))
+        skips = known.get("no-appendfsync-on-rewrite")
         is_valkey = fields.get("server_name") == "valkey"
         return cls(
             software="valkey" if is_valkey else "redis",
@@ -76,6 +80,7 @@ class ServerInfo:
             maxmemory_policy=fields.get("maxmemory_policy", known.get("maxmemory-policy")),
             has_aof=fields.get("aof_enabled") == "1",
             appendfsync=known.get("appendfsync"),
+            skips_fsync=None if skips is None else skips == "yes",
             save=known.get("save"),
         )
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def server(
-    *, aof: bool = False, appendfsync: str | None = None, policy: str | None = "noeviction"
+    *,
+    aof: bool = False,
+    appendfsync: str | None = None,
+    policy: str | None = "noeviction",
+    skips_fsync: bool | None = False,
 ) -> ServerInfo:
     """A server, as it said at the beginning."""
     return ServerInfo(
@@ -31,6 +35,7 @@ def server(
         maxmemory_policy=policy,
         has_aof=aof,
         appendfsync=appendfsync,
+        skips_fsync=skips_fsync,
         save="3600 1",
     )
 
@@ -44,6 +49,8 @@ def server(
         (server(aof=True, appendfsync="everysec"), "fast"),
         (server(aof=True), "fast"),
         (server(aof=True, appendfsync="always"), "durable"),
+        (server(aof=True, appendfsync="always", skips_fsync=True), "fast"),
+        (server(aof=True, appendfsync="always", skips_fsync=None), "fast"),
     ],
 )
 def test_a_server_keeps_what_its_file_keeps(one: ServerInfo, level: Durability) -> None:
@@ -67,6 +74,7 @@ def test_a_server_that_may_evict_is_refused(policy: str | None) -> None:
 def test_a_server_is_described() -> None:
     """In words for a log: what it is, and how it keeps what it has."""
     said = describe(server(aof=True, appendfsync="always"))
+    assert "but on rewrite" in describe(server(aof=True, appendfsync="always", skips_fsync=True))
     assert said == "valkey 8.0.1, appendfsync always, snapshots 3600 1, 1 replicas"
 
 

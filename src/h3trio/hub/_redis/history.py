@@ -62,7 +62,8 @@ class RedisHistory(History):
         password: the password, instead of one in the URL.
         durability: refuse a server that keeps less: `"fast"` needs `appendonly yes`, `"durable"`
             `appendfsync always` too. By default any server will do; what it keeps is known once
-            the history is open.
+            the history is open. It is the server's own: a replica that takes its place may lack
+            what was just acknowledged, which is told.
         max_events: updates kept in all: some megabytes of the server's memory for each 10,000.
         max_bytes: bytes of their frames.
         max_age: seconds after which an update is removed. Off by default.
