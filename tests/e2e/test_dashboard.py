@@ -17,6 +17,7 @@ import pytest
 import trio
 from e2e.browser import Browser, Visit
 from e2e.process import ServeProcess, connect, fetch
+from e2e.redis_server import redis_server
 from e2e.shop import run_shop
 
 if TYPE_CHECKING:
@@ -174,6 +175,27 @@ async def test_pause_and_a_burst(browser: Browser, nursery: trio.Nursery) -> Non
         assert json.loads(answer.body)["published"] == 3000
 
     await browser.visit(look, f"{served.url}/")
+
+
+async def test_a_store_on_a_server_is_named(
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """The page says what the server keeps, and when it is away and back."""
+    async with redis_server(tmp_path / "redis", appendonly="yes") as server:
+        served = await ServeProcess.start(nursery, "--store", server.url)
+
+        def look(visit: Visit) -> None:
+            visit.wait_texts("#store", ["fast"])
+            visit.wait_text("#history", "appendfsync everysec")
+            take(visit.page, "redis")
+            visit.run(server.kill)
+            visit.wait_texts("#store", ["fast, away"])
+            visit.run(server.start)
+            visit.wait_texts("#store", ["fast"])
+            visit.wait_text("#history", "Connections lost1")
+
+        await browser.visit(look, served.url)
+        assert await served.stop() == 0
 
 
 async def test_it_comes_back_without_a_gap(
