@@ -7,12 +7,14 @@
 
 Keyword arguments are the directives of `redis.conf`, with `_` for `-`; a list is one line for each.
 Its log is read all the time, as that of `ServeProcess`, and everything has a deadline. Without
-options nothing is kept, and nothing waits for a disk.
+options nothing is kept, and nothing waits for a disk. The variable `REDIS_SERVER` names another
+program to be tried.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -215,7 +217,7 @@ async def _running(
     ]
     config = _write(folder, "".join(lines))
     options = ["--sentinel"] if is_sentinel else []
-    command = [require_tool("redis-server"), str(config), *options]
+    command = [require_tool(os.environ.get("REDIS_SERVER", "redis-server")), str(config), *options]
     async with OwnedNursery() as nursery:
         server = RedisServer(nursery, folder, command)
         await server.start()

@@ -162,7 +162,7 @@ async def test_a_demoted_primary_is_left(tmp_path: Path) -> None:
             return "OK" in await command(sentinel.port, "SENTINEL", "FAILOVER", "main")
 
         await until(begins)
-        await replica.wait_line("MASTER MODE enabled")
+        await replica.wait_line("(MASTER|PRIMARY) MODE enabled")
         await one.recovered()
         report = await one.report()
         tell("demoted", report)
