@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from e2e.redis_load import EVERYTHING, command, read_all, until
+from e2e.redis_load import EVERYTHING, command, count, read_all, until
 from e2e.redis_server import redis_server
 
 from h3trio.hub import Hub, PinnedFullError, RedisHistory
@@ -14,11 +14,6 @@ from h3trio.hub import Hub, PinnedFullError, RedisHistory
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-
-async def count(port: int, *arguments: str) -> int:
-    """Send a command, and return the number that it answers."""
-    return int((await command(port, *arguments)).strip().removeprefix(":"))
 
 
 async def test_noise_takes_nothing_of_a_pinned_topic(tmp_path: Path) -> None:

@@ -138,12 +138,14 @@ if limits.topic_events > 0 or limits.topic_bytes > 0 then
     end
   end
 end
-remove_oldest(function()
-  local events = state.events - state.pinned_events
-  return events > 1 and (events > limits.events
-    or state.bytes - state.pinned_bytes > limits.bytes or state.places > limits.places)
-end, budget)
-if #added > 0 or #removed > 0 or has_pinned then
+if #added > 0 then
+  remove_oldest(function()
+    local events = state.events - state.pinned_events
+    return events > 1 and (events > limits.events
+      or state.bytes - state.pinned_bytes > limits.bytes or state.places > limits.places)
+  end, budget)
+end
+if #added > 0 or has_pinned then
   finish()
 elseif version ~= '' then
   -- Nobody has anything to hear but that the pins go on.

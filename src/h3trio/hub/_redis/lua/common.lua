@@ -16,6 +16,7 @@ local marks_key, noted_key = base .. 'marks', base .. 'noted'
 local pins_key, pinned_key, kept_key = base .. 'pins', base .. 'pinned', base .. 'kept'
 
 local MAX_MARKS, MAX_MARK_BYTES = 65536, 16 * 1024 * 1024
+local MARK_BYTES = 300 -- of memory, for a mark without its name
 local MAX_REMOVED = 500 -- records that one step removes, beyond as many as it adds
 local PLACE_BYTES = 100 -- of memory, for a record's place in the index of one topic
 
@@ -242,7 +243,7 @@ local function write_marks()
   for _, name in ipairs(mark_order) do
     local position = marks[name]
     local known = redis.call('HGET', marks_key, name)
-    if not known then state.mark_bytes = state.mark_bytes + #name end
+    if not known then state.mark_bytes = state.mark_bytes + #name + MARK_BYTES end
     position = math.max(position, tonumber(known or 0))
     state.note = state.note + 1
     redis.call('HSET', marks_key, name, whole(position))
@@ -256,7 +257,7 @@ local function write_marks()
     local name = redis.call('ZPOPMIN', noted_key)[1]
     local position = tonumber(redis.call('HGET', marks_key, name))
     redis.call('HDEL', marks_key, name)
-    state.mark_bytes = state.mark_bytes - #name
+    state.mark_bytes = state.mark_bytes - #name - MARK_BYTES
     local kind = string.sub(name, 1, 1)
     if kind == '+' then state.floor = math.max(state.floor, position) end
     if kind == '-' then state.private_floor = math.max(state.private_floor, position) end
