@@ -16,6 +16,7 @@ NONE = ("", "no advisory published")
 # The first version without a known vulnerability that a server or client meets, and why.
 ADVISORIES = {
     "h11": ("0.16", "GHSA-vqfr-h8mv-ghfj: chunk endings that smuggle a request"),
+    "hiredis": NONE,
     "httpx2": NONE,
     "prometheus-client": NONE,
     "pyjwt": ("2.14", "GHSA-r6x4-923q-g947: a public key taken for the secret of an HMAC"),

@@ -28,6 +28,7 @@ PACKAGE = "h3trio"
 # its room's, and from its own row as long as the imports make no circle.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "_facade", "_extras", "_limits", "_nursery", "_tasks"),
+    ("_redis",),  # a client that knows nothing of events
     ("_wire",),
     ("_http",),
     ("_server.logs",),
@@ -48,7 +49,7 @@ H11_DOOR = {"_http.http1"}
 WITHOUT_TRIO = ("_wire", "_http", "_server.peers", "_app.routing")
 
 # Publish/subscribe knows the wire format and nothing of HTTP ...
-HUB_MAY_IMPORT = ("_version", "_facade", "_limits", "_tasks", "_wire", "hub")
+HUB_MAY_IMPORT = ("_version", "_facade", "_limits", "_tasks", "_redis", "_wire", "hub")
 
 # ... nor HTTP of publish/subscribe: these are the rows below the package's own door.
 HTTP_ROOMS = tuple(name for row in LAYERS[: LAYERS.index(("__init__",))] for name in row)

@@ -33,6 +33,7 @@ from ._history.selection import Selection as Selection
 from ._history.selection import TopicMatcher as TopicMatcher
 from ._hub import Hub as Hub
 from ._nodes import Kicked as Kicked
+from ._redis.history import RedisHistory as RedisHistory
 from ._settings import HubSettings as HubSettings
 from ._snapshots import HubStatistics as HubStatistics
 from ._snapshots import NodeStatistics as NodeStatistics

@@ -107,7 +107,7 @@ class Epochs:
     def begin(self, first: int) -> str:
         """Begin an epoch with the next record's position; return its random name."""
         assert not self._known or first >= self._known[-1][1], "positions never go back"
-        while (name := _random_name()) in self._number:
+        while (name := new_name()) in self._number:
             pass
         known = [*self, (name, first)]
         while len(known) > self._max_epochs:
@@ -164,7 +164,8 @@ class Epochs:
         return position if self._known[number][1] - 1 <= position <= last else None
 
 
-def _random_name() -> str:
+def new_name() -> str:
+    """Return a random name for an epoch."""
     rest = "".join(secrets.choice(_ALPHABET) for _ in range(_NAME_LENGTH - 1))
     return secrets.choice(_LETTERS) + rest
 

@@ -1,0 +1,1 @@
+"""`RedisHistory`: a history that several hubs on several machines share, in Redis or Valkey."""

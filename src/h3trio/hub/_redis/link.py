@@ -1,0 +1,193 @@
+"""`Link`: a connection to the store by which a history asks, once it is known to be right.
+
+A server that evicts keys, or keeps a promise that was asked for less well, is refused when it is
+connected to. Errors say by their kind whether something is stored: what wasn't sent isn't, what was
+refused at the first write isn't, and of all else nobody knows.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, final
+
+from h3trio._redis.values import NoAnswerError, NotSentError, RedisError, RedisReplyError
+from h3trio.hub._history.epochs import MAX_EPOCHS, new_name
+from h3trio.hub._history.errors import HistoryError, HistoryFullError, OutcomeUnknownError
+
+from . import codec, scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from h3trio._redis.connection import RedisConnection
+    from h3trio._redis.server_info import ServerInfo
+    from h3trio._redis.values import Argument, Reply, Script
+    from h3trio.hub._history.history import Durability
+
+LEVELS: Final[tuple[Durability, ...]] = ("memory", "fast", "durable")
+
+# Refused before anything is written. Inside a script Redis 6 puts words in front of the code.
+_REFUSED: Final = re.compile(
+    r"(?:^|-)(OOM|MISCONF|READONLY|NOREPLICAS|NOPERM|NOSCRIPT|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN"
+    r"|NOAUTH|WRONGPASS|TRYAGAIN|MOVED|WRONGTYPE)\b"
+)
+_FULL: Final = "OOM"
+_REPLICA: Final = "READONLY"
+
+
+class StaleError(HistoryError):
+    """The store is in another epoch than this hub: nothing was done, and it has to look anew."""
+
+
+def durability_of(server: ServerInfo) -> Durability:
+    """Return how much survives at a server: by its append-only file, the only one of each write.
+
+    A snapshot is minutes old, and a replica may be behind by what it was just told.
+    """
+    if not server.has_aof:
+        return "memory"
+    return "durable" if server.appendfsync == "always" else "fast"
+
+
+def check_server(server: ServerInfo, wanted: Durability | None) -> Durability:
+    """Return the durability of a server, if it may be used.
+
+    Raises:
+        HistoryError: it may not.
+    """
+    policy = server.maxmemory_policy
+    if policy != "noeviction":
+        raise HistoryError(
+            f"the server's maxmemory-policy is {policy}: it would remove events, and nobody could"
+            " be told; set noeviction"
+        )
+    found = durability_of(server)
+    if wanted is not None and LEVELS.index(found) < LEVELS.index(wanted):
+        how = {"fast": "appendonly yes", "durable": "appendonly yes and appendfsync always"}
+        raise HistoryError(
+            f"the server keeps events only as {found!r}, not as {wanted!r}: set {how[wanted]}"
+        )
+    return found
+
+
+def describe(server: ServerInfo) -> str:
+    """Say what a server is, and what it keeps how."""
+    aof = (
+        f"appendfsync {server.appendfsync or 'unknown'}"
+        if server.has_aof
+        else "no append-only file"
+    )
+    save = f"snapshots {server.save}" if server.save else "no snapshots"
+    return f"{server.software} {server.version}, {aof}, {save}, {server.replicas} replicas"
+
+
+@contextmanager
+def translated(*, changes: bool = False) -> Generator[None]:
+    """Raise the client's errors as the history's.
+
+    Args:
+        changes: whether something may be stored if the answer is missing.
+    """
+    unknown = OutcomeUnknownError if changes else HistoryError
+    try:
+        yield
+    except NotSentError as exc:
+        raise HistoryError(str(exc)) from exc
+    except NoAnswerError as exc:
+        raise unknown(str(exc)) from exc
+    except RedisReplyError as exc:
+        code = refusal_of(exc)
+        if code == _FULL:
+            raise HistoryFullError(f"the server has no memory left: {exc}") from exc
+        raise (HistoryError if code else unknown)(str(exc)) from exc
+    except RedisError as exc:
+        raise HistoryError(str(exc)) from exc
+
+
+def refusal_of(error: RedisReplyError) -> str:
+    """Return the code of an error by which nothing was done; `""` if that isn't known."""
+    found = _REFUSED.search(str(error))
+    return "" if found is None else found[1]
+
+
+@final
+class Link:
+    """A connection, and the epoch that its store was in when it was made."""
+
+    def __init__(self, connection: RedisConnection, *, prefix: str, db: int) -> None:
+        self.connection: RedisConnection = connection
+        self.epoch = ""
+        self.pins: str | None = ""
+        """The version of this hub's pins that the store has, if that is known."""
+        self._key = scripts.state_key(prefix)
+        self._channel = scripts.channel_of(prefix, db)
+
+    async def begin(self, head: int) -> tuple[codec.Header, list[tuple[str, int]]]:
+        """Find out the store's past; an epoch begins if it may be another than it was.
+
+        Returns:
+            The state, and the table of epochs.
+
+        Raises:
+            HistoryError: it can't be used.
+        """
+        server = self.connection.server
+        while True:
+            reply = await self._call(
+                scripts.CONNECT,
+                scripts.VERSION,
+                server.run_id,
+                next(iter(server.replication_ids), ""),
+                new_name(),
+                head,
+                MAX_EPOCHS,
+                changes=False,
+            )
+            match reply:
+                case [b"ok", header, epochs]:
+                    found = codec.Header.read(header)
+                    self.epoch = found.epoch
+                    return found, codec.epochs_of(epochs)
+                case [b"version", bytes(version)]:
+                    raise HistoryError(
+                        f"{self._key} is of version {version.decode()}, which this one, of version"
+                        f" {scripts.VERSION}, can't work with"
+                    )
+                case [b"name"]:
+                    continue
+                case _:
+                    raise HistoryError(
+                        f"{self._key} is gone, and others of its keys aren't: remove all of"
+                        f" {self._key.removesuffix('state')}*, or take another prefix"
+                    )
+
+    async def ask(self, script: Script, *arguments: Argument, changes: bool = False) -> list[Reply]:
+        """Run a script in this link's epoch, and return its answer.
+
+        Raises:
+            StaleError: the store is in another one.
+            HistoryFullError, HistoryError, OutcomeUnknownError: as of `History.append`.
+        """
+        reply = await self._call(script, self.epoch, *arguments, changes=changes)
+        if not isinstance(reply, list) or not reply or reply[0] == b"stale":
+            self.connection.throw_away("the store is in another epoch")
+            raise StaleError("the store is in another epoch than this hub")
+        return reply
+
+    async def _call(self, script: Script, *arguments: Argument, changes: bool) -> Reply:
+        with translated(changes=changes):
+            try:
+                return await self.connection.eval_script(
+                    script, [self._key], [self._channel, *arguments]
+                )
+            except RedisReplyError as exc:
+                if refusal_of(exc) == _REPLICA:
+                    self.connection.throw_away(f"it is a replica now: {exc}")
+                raise
+
+
+def new_word() -> str:
+    """Return a word that nobody else has: a node's name, or a probe."""
+    return secrets.token_hex(8)

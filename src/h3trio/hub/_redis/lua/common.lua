@@ -1,0 +1,384 @@
+-- What all scripts share: the names of keys, the state, and how a change is made and told.
+--
+-- A script runs as one step. It reads the state, checks, changes, and `finish` writes the state back
+-- and tells every hub by one message. What is checked is checked before the first write, and where
+-- the server may be full the first write is one that it refuses then: a script that got through it
+-- isn't stopped half-way.
+--
+-- KEYS[1] is the state's key; all others have the same hash tag in braces. ARGV[1] is the channel.
+-- Numbers are doubles: positions are exact up to 2^53.
+
+local state_key, channel = KEYS[1], ARGV[1]
+local base = string.sub(state_key, 1, -6) -- without "state"
+local log_key, epochs_key = base .. 'log', base .. 'epochs'
+local sizes_key, closed_key, keys_key = base .. 'sizes', base .. 'closed', base .. 'keys'
+local marks_key, noted_key = base .. 'marks', base .. 'noted'
+local pins_key, pinned_key, kept_key = base .. 'pins', base .. 'pinned', base .. 'kept'
+
+local MAX_MARKS, MAX_MARK_BYTES = 65536, 16 * 1024 * 1024
+local MAX_REMOVED = 500 -- records that one step removes, beyond as many as it adds
+local PLACE_BYTES = 100 -- of memory, for a record's place in the index of one topic
+
+local function topic_key(topic) return base .. 'topic:' .. topic end
+local function id_key(id) return base .. 'id:' .. id end
+local function held_key(node) return base .. 'held:' .. node end
+local function full_key(node) return base .. 'full:' .. node end
+
+-- `tostring` would write 1e+15.
+local function whole(number) return string.format('%.0f', number) end
+
+local function lines(text) return string.gmatch(text, '[^\n]+') end
+
+local function clock()
+  local now = redis.call('TIME')
+  return tonumber(now[1]) + tonumber(now[2]) / 1e6
+end
+
+-- The state --------------------------------------------------------------------------------------
+
+local TEXTS = {epoch = true, run = true, replication = true}
+local COUNTERS = {
+  'serial', 'last', 'note', 'removed', 'events', 'bytes', 'places', 'topics', 'oldest', 'closed',
+  'floor', 'private_floor', 'mark_bytes', 'passed', 'pinned_topics', 'pinned_events',
+  'pinned_bytes', 'pins_due',
+}
+local TOLD = {
+  'epoch', 'serial', 'last', 'note', 'removed', 'events', 'bytes', 'topics', 'oldest', 'closed',
+  'floor', 'private_floor', 'pinned_topics', 'pinned_events', 'pinned_bytes',
+}
+
+local state = {}
+do
+  local found = redis.call('HGETALL', state_key)
+  for i = 1, #found, 2 do
+    local name, value = found[i], found[i + 1]
+    state[name] = TEXTS[name] and value or tonumber(value) or value
+  end
+  for _, name in ipairs(COUNTERS) do state[name] = state[name] or 0 end
+end
+
+local function header()
+  local told = {}
+  for _, name in ipairs(TOLD) do
+    local value = state[name] or ''
+    told[#told + 1] = name
+    told[#told + 1] = type(value) == 'number' and whole(value) or value
+  end
+  return told
+end
+
+-- Messages are written as Redis writes a reply, so that the parser of replies reads them.
+local function write(value, out)
+  if type(value) == 'table' then
+    out[#out + 1] = '*' .. #value .. '\r\n'
+    for _, part in ipairs(value) do write(part, out) end
+  else
+    out[#out + 1] = '$' .. #value .. '\r\n'
+    out[#out + 1] = value
+    out[#out + 1] = '\r\n'
+  end
+end
+
+local function tell(message)
+  local out = {}
+  write(message, out)
+  redis.call('PUBLISH', channel, table.concat(out))
+end
+
+-- Records ----------------------------------------------------------------------------------------
+-- An entry of the log: p(ublished), t(opics), g: flags, i: its publisher's id, k: its key as it
+-- stands in `keys`, f(rame). Flags are p(rivate) and l(ast).
+
+local function fields_of(entry)
+  local record, fields = {}, entry[2]
+  for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
+  record.position = tonumber(string.match(entry[1], '^%d+'))
+  record.private = string.find(record.g, 'p', 1, true) ~= nil
+  record.last = string.find(record.g, 'l', 1, true) ~= nil
+  return record
+end
+
+local function entries_of(first, last, count)
+  return redis.call('XRANGE', log_key, first, last, 'COUNT', count)
+end
+
+local function entry_at(position)
+  local id = whole(position) .. '-0'
+  return entries_of(id, id, 1)[1]
+end
+
+-- A record's member of a topic's index: its position, bytes of its frame, and whether it is private.
+local function place_of(position, size, private)
+  return whole(position) .. ' ' .. size .. (private and ' p' or '')
+end
+
+local function read_place(place)
+  local position, size, private = string.match(place, '^(%d+) (%d+)( ?p?)$')
+  return tonumber(position), tonumber(size), private ~= ''
+end
+
+-- A record's member of the index of a publisher's id: sorted by topic, then by position.
+local function id_place_of(topic, position)
+  return topic .. '\n' .. string.format('%018.0f', position)
+end
+
+local function size_of_places(record)
+  local size, _, topics = 0, string.gsub(record.t, '\n', '\n')
+  size = #record.t + PLACE_BYTES * (topics + 1)
+  if record.i ~= '' then size = 2 * size + #record.i end
+  return size
+end
+
+-- Changes ----------------------------------------------------------------------------------------
+
+local removed = {} -- positions
+local marks, mark_order = {}, {} -- the newest removed position of each, and in which order
+local added, first_added = {}, nil -- entries, and the first of their positions
+local has_pinned = false -- whether a topic was pinned or unpinned
+
+local function mark(name, position)
+  if not marks[name] then mark_order[#mark_order + 1] = name end
+  marks[name] = math.max(marks[name] or 0, position)
+end
+
+local function unkeep(position, size)
+  redis.call('ZREM', kept_key, whole(position))
+  state.pinned_events = state.pinned_events - 1
+  state.pinned_bytes = state.pinned_bytes - size
+  if state.pinned_events == 0 then state.passed = 0 end
+end
+
+local function is_kept(position)
+  return state.pinned_events > 0 and redis.call('ZSCORE', kept_key, whole(position))
+end
+
+local function remove(entry)
+  local record = fields_of(entry)
+  local position, size = record.position, #record.f
+  local place = place_of(position, size, record.private)
+  for topic in lines(record.t) do
+    local index = topic_key(topic)
+    redis.call('ZREM', index, place)
+    if redis.call('EXISTS', index) == 0 then
+      redis.call('HDEL', sizes_key, topic)
+      state.topics = state.topics - 1
+    else
+      redis.call('HINCRBY', sizes_key, topic, 0 - size) -- -0 is no number there
+    end
+    if record.last and redis.call('HGET', closed_key, topic) == whole(position) then
+      redis.call('HDEL', closed_key, topic)
+      state.closed = state.closed - 1
+    end
+    if record.i ~= '' then
+      redis.call('ZREM', id_key(record.i), id_place_of(topic, position))
+    end
+    -- Without an event nobody misses anything.
+    if size > 0 and not record.private then mark('+' .. topic, position) end
+  end
+  if size > 0 and record.private then mark('-' .. record.t, position) end
+  if record.k ~= '' then redis.call('HDEL', keys_key, record.k) end
+  if is_kept(position) then unkeep(position, size) end
+  redis.call('XDEL', log_key, entry[1])
+  state.events = state.events - 1
+  state.bytes = state.bytes - size
+  state.places = state.places - size_of_places(record)
+  state.removed = state.removed + 1
+  removed[#removed + 1] = whole(position)
+end
+
+-- Remove the record that stands at a place of a topic's index.
+local function remove_place(topic, place)
+  local entry = entry_at(read_place(place))
+  -- Without it somebody else has deleted keys, and this would be found again and again.
+  if entry then remove(entry) else redis.call('ZREM', topic_key(topic), place) end
+end
+
+-- Whether it closes a topic that has another record: that one is pinned, by its others.
+local function closes_others(record)
+  if not record.last then return false end
+  for topic in lines(record.t) do
+    if redis.call('ZCARD', topic_key(topic)) > 1 then return true end
+  end
+  return false
+end
+
+-- Remove the oldest records while they are due, but for those of pinned topics, and not the newest.
+local function remove_oldest(is_due, budget)
+  while #removed < budget do
+    -- Up to `passed` all is pinned, if anything is.
+    local from = state.pinned_events > 0 and state.passed + 1 or 0
+    local entry = entries_of(whole(from), '+', 1)[1]
+    if not entry then return false end
+    local record = fields_of(entry)
+    if record.position == state.last then return false end
+    if state.pinned_events > 0 and (is_kept(record.position) or closes_others(record)) then
+      state.passed = record.position
+    elseif is_due(record) then
+      remove(entry)
+    else
+      return false
+    end
+  end
+  return true
+end
+
+local function write_marks()
+  local told = {}
+  for _, name in ipairs(mark_order) do
+    local position = marks[name]
+    local known = redis.call('HGET', marks_key, name)
+    if not known then state.mark_bytes = state.mark_bytes + #name end
+    position = math.max(position, tonumber(known or 0))
+    state.note = state.note + 1
+    redis.call('HSET', marks_key, name, whole(position))
+    redis.call('ZADD', noted_key, whole(state.note), name)
+    told[#told + 1] = name
+    told[#told + 1] = whole(position)
+  end
+  local count = redis.call('ZCARD', noted_key)
+  while count > MAX_MARKS or (state.mark_bytes > MAX_MARK_BYTES and count > 1) do
+    -- The one that was noted longest ago becomes the floor of all.
+    local name = redis.call('ZPOPMIN', noted_key)[1]
+    local position = tonumber(redis.call('HGET', marks_key, name))
+    redis.call('HDEL', marks_key, name)
+    state.mark_bytes = state.mark_bytes - #name
+    local kind = string.sub(name, 1, 1)
+    if kind == '+' then state.floor = math.max(state.floor, position) end
+    if kind == '-' then state.private_floor = math.max(state.private_floor, position) end
+    count = count - 1
+  end
+  return told
+end
+
+-- Write the state back, and tell all hubs what was changed.
+local function finish()
+  local told = write_marks()
+  if #removed > 0 or state.events == #added then
+    local first = entries_of('-', '+', 1)[1]
+    state.oldest = first and tonumber(string.match(first[1], '^%d+')) or 0
+  end
+  state.serial = state.serial + 1
+  local values = {}
+  for _, name in ipairs(COUNTERS) do
+    values[#values + 1] = name
+    values[#values + 1] = type(state[name]) == 'number' and string.format('%.17g', state[name])
+      or state[name]
+  end
+  redis.call('HSET', state_key, unpack(values))
+  local left = {}
+  if first_added then
+    local gone = {}
+    for _, position in ipairs(removed) do gone[position] = true end
+    for _, entry in ipairs(added) do
+      if not gone[string.match(entry[1], '^%d+')] then left[#left + 1] = entry end
+    end
+  end
+  tell({'log', header(), removed, told, left})
+end
+
+-- Commands that are refused on a full server come behind this one, which isn't: what makes room, or
+-- has to be known in any case, is done there too.
+local function begin_on_full_server() redis.call('DEL', base .. 'none') end
+
+-- Pins -------------------------------------------------------------------------------------------
+-- `pins`: the version of what each node has told, and until when it holds. `held:NODE`: its topics
+-- that are pinned, `full:NODE`: those for which there was no room. `pinned`: the number of nodes that
+-- pin each topic. `kept`: the positions of their records, with the number of their pinned topics.
+
+local function pin(topic)
+  if redis.call('HINCRBY', pinned_key, topic, 1) > 1 then return end
+  has_pinned = true
+  state.pinned_topics = state.pinned_topics + 1
+  for _, place in ipairs(redis.call('ZRANGE', topic_key(topic), 0, -1)) do
+    local position, size = read_place(place)
+    if tonumber(redis.call('ZINCRBY', kept_key, 1, whole(position))) == 1 then
+      state.pinned_events = state.pinned_events + 1
+      state.pinned_bytes = state.pinned_bytes + size
+    end
+  end
+end
+
+local function unpin(topic)
+  if redis.call('HINCRBY', pinned_key, topic, -1) > 0 then return end
+  has_pinned = true
+  redis.call('HDEL', pinned_key, topic)
+  state.pinned_topics = state.pinned_topics - 1
+  local places = redis.call('ZRANGE', topic_key(topic), 0, -1)
+  for _, place in ipairs(places) do
+    local position, size = read_place(place)
+    if tonumber(redis.call('ZINCRBY', kept_key, -1, whole(position))) <= 0 then
+      unkeep(position, size)
+    end
+  end
+  if places[1] then state.passed = math.min(state.passed, read_place(places[1]) - 1) end
+end
+
+local function forget_node(node)
+  for _, topic in ipairs(redis.call('SMEMBERS', held_key(node))) do unpin(topic) end
+  redis.call('DEL', held_key(node), full_key(node))
+  redis.call('HDEL', pins_key, node)
+end
+
+local function end_late_pins(now)
+  if state.pins_due == 0 or now < state.pins_due then return end
+  local known = redis.call('HGETALL', pins_key)
+  state.pins_due = 0
+  for i = 1, #known, 2 do
+    local due = tonumber(string.match(known[i + 1], ' (.*)$'))
+    if due < now then
+      forget_node(known[i])
+    elseif state.pins_due == 0 or due < state.pins_due then
+      state.pins_due = due
+    end
+  end
+end
+
+-- Whether the store has what a node pins. A node without any has the version ''.
+local function knows_pins(node, version)
+  if version == '' then return true end
+  local known = redis.call('HGET', pins_key, node)
+  return known and string.match(known, '^(%S+) ') == version
+end
+
+-- Take over what a node pins now: `topics` joined by lines, or nil if that is what it was. Return
+-- those for which there is no room, as keys, or nil if there is room for all.
+local function take_pins(node, version, topics, lease, most)
+  local now = clock()
+  end_late_pins(now)
+  if version == '' then
+    if state.pins_due > 0 and redis.call('HEXISTS', pins_key, node) == 1 then forget_node(node) end
+    return nil
+  end
+  if topics then
+    local wanted = {}
+    for topic in lines(topics) do wanted[topic] = true end
+    for _, topic in ipairs(redis.call('SMEMBERS', held_key(node))) do
+      if wanted[topic] then
+        wanted[topic] = nil
+      else
+        redis.call('SREM', held_key(node), topic)
+        unpin(topic)
+      end
+    end
+    redis.call('DEL', full_key(node))
+    for topic in pairs(wanted) do redis.call('SADD', full_key(node), topic) end
+  end
+  local full = nil
+  for _, topic in ipairs(redis.call('SMEMBERS', full_key(node))) do
+    if state.pinned_topics < most or redis.call('HEXISTS', pinned_key, topic) == 1 then
+      redis.call('SREM', full_key(node), topic)
+      redis.call('SADD', held_key(node), topic)
+      pin(topic)
+    else
+      full = full or {}
+      full[topic] = true
+    end
+  end
+  local due = now + lease
+  redis.call('HSET', pins_key, node, version .. ' ' .. string.format('%.3f', due))
+  if state.pins_due == 0 or due < state.pins_due then state.pins_due = due end
+  return full
+end
+
+-- What is asked for by a hub of another past is of no use to it.
+local function is_stale(epoch) return state.epoch ~= epoch end

@@ -1,0 +1,11 @@
+-- Take over what a node pins now, and keep that for a time.
+--
+-- ARGV: channel, epoch, node, version, its topics, seconds, topics at most.
+-- Returns {'stale'} or {'ok'}.
+
+if is_stale(ARGV[2]) then return {'stale'} end
+begin_on_full_server()
+local before = state.pinned_topics
+take_pins(ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
+finish()
+return {'ok'}
