@@ -97,7 +97,7 @@ class Hub:
             max_waiting_bytes=limits.max_waiting_bytes,
         )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
-        self._nodes = HubNodes(limits, self._history, subscribers, self._snapshots)
+        self._nodes = HubNodes(limits, self._committer, subscribers, self._snapshots)
         self._stack = AsyncExitStack()
         self._running = False
 

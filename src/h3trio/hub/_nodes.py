@@ -29,6 +29,7 @@ from h3trio._tasks import own_error
 from h3trio._version import __version__
 
 from ._fanout.subscription import EndReason
+from ._history.errors import HistoryError
 from ._history.nodes import MAX_NODES, MAX_QUESTION_BYTES, MAX_SUMMARY_BYTES
 from ._history.selection import EVERYTHING, Turn
 from ._snapshots import NodeStatistics, SlowStatistics, TopicStatistics
@@ -36,8 +37,8 @@ from ._snapshots import NodeStatistics, SlowStatistics, TopicStatistics
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from ._committer import Committer
     from ._fanout.feed import Subscriber
-    from ._history.history import History
     from ._history.nodes import NodeNote, Nodes
     from ._history.selection import Selection
     from ._settings import HubSettings
@@ -101,7 +102,7 @@ class HubNodes:
 
     Args:
         settings: has its name and times.
-        history: may have a way to the others.
+        committer: has the history, and counts failures of the hub's tasks.
         subscribers: of this hub.
         snapshots: of this hub, and the count of those that were kicked.
     """
@@ -109,16 +110,17 @@ class HubNodes:
     def __init__(
         self,
         settings: HubSettings,
-        history: History,
+        committer: Committer,
         subscribers: Collection[Subscriber],
         snapshots: Snapshots,
     ) -> None:
         self.name: str = settings.node or _make_name()
         """The name of this hub."""
         self._interval, self._timeout = settings.node_interval, settings.node_timeout
-        self._history = history
+        self._history = committer.history
         self._subscribers = subscribers
         self._snapshots = snapshots
+        self._failures = committer.task_failures
         self._nodes: Nodes | None = None
         self._turns = trio.CapacityLimiter(MAX_ASKING)
         self._met: tuple[NodeStatistics, ...] = ()
@@ -136,10 +138,23 @@ class HubNodes:
         async with trio.open_nursery() as nursery:
             # Who can be asked listens.
             await nursery.start(nodes.listen, self._answer)
-            while True:
-                lease = LEASE_INTERVALS * self._interval
-                await self._note(await nodes.meet(self._summary(), lease=lease))
-                await trio.sleep(self._interval)
+            await self._meet(nodes)
+
+    async def _meet(self, nodes: Nodes) -> None:
+        """Tell of this hub and hear of the others, again and again; an error is for the next."""
+        said = ""
+        while True:
+            try:
+                notes = await nodes.meet(self._summary(), lease=LEASE_INTERVALS * self._interval)
+            except HistoryError as exc:
+                self._failures["nodes"] += 1
+                if str(exc) != said:
+                    logger.error("the other hubs aren't met: %s", exc)  # noqa: TRY400 - it says all there is
+                said = str(exc)
+            else:
+                said = ""
+                await self._note(notes)
+            await trio.sleep(self._interval)
 
     def statistics(self) -> tuple[NodeStatistics, ...]:
         """Return the nodes as they were heard last, by name; none if no history is shared."""

@@ -16,6 +16,7 @@ from h3trio.hub._history.selection import NOTHING, Selection
 
 from ._check_closing import CLOSING_CHECKS, close_goes_last, close_outlives_closing
 from ._check_ids import ID_CHECKS
+from ._check_nodes import nodes_meet_and_answer
 from ._check_sharing import hubs_share_one_log
 from ._drive_history import (
     ALL,
@@ -82,6 +83,7 @@ async def check_history(
         await close_outlives_closing(make_history(), reopen)
     if share is not None:
         await hubs_share_one_log(make_history, share)
+        await nodes_meet_and_answer(make_history, share)
 
 
 # -- the rules

@@ -93,8 +93,8 @@ class Connection:
     """One connection of a history to the store."""
 
     def __init__(self) -> None:
-        self.questions: trio.MemorySendChannel[Question] | None = None
-        """The way of questions to a node that listens."""
+        self.questions: list[trio.MemorySendChannel[Question]] = []
+        """The way of questions to each node that listens."""
         self.is_cut: bool = False
         self.has_news: bool = True
         self._lot = trio.lowlevel.ParkingLot()
@@ -102,18 +102,19 @@ class Connection:
     def wake(self, *, cut: bool = False) -> None:
         self.has_news = True
         self.is_cut = self.is_cut or cut
-        if self.is_cut and self.questions is not None:
-            self.questions.close()
+        for questions in self.questions if self.is_cut else ():
+            questions.close()
         self._lot.unpark_all()
 
     @contextmanager
     def listening(self) -> Generator[trio.MemoryReceiveChannel[Question]]:
         """Get the questions that come within the block; they end when the connection is cut."""
-        self.questions, questions = trio.open_memory_channel[Question](MAX_QUESTIONS)
+        sender, questions = trio.open_memory_channel[Question](MAX_QUESTIONS)
+        self.questions.append(sender)
         try:
             yield questions
         finally:
-            self.questions = None
+            self.questions.remove(sender)
 
     async def wait_for_news(self) -> None:
         while not (self.has_news or self.is_cut):
@@ -292,9 +293,9 @@ class SharedMemoryStore:
         if not question.expected:
             question.is_answered.set()
         for connection in self._connections - {asker}:
-            if connection.questions is not None:
+            for questions in connection.questions:
                 with suppress(trio.WouldBlock):
-                    connection.questions.send_nowait(question)
+                    questions.send_nowait(question)
         return bool(question.expected)
 
     def append(

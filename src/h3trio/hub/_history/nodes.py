@@ -88,8 +88,8 @@ class Nodes(ABC):
     ) -> None:
         """Answer what others ask, one after the other, until cancelled.
 
-        Started once no question is missed any more: a node is asked only what it can hear, so the
-        hub meets the others behind that. It runs this again behind an error.
+        Started once no question is missed any more: the hub meets the others behind that, so who is
+        asked can hear it. The hub runs it again behind an error.
 
         Args:
             answer: returns the answer to a question; it raises nothing.
@@ -109,7 +109,7 @@ class Nodes(ABC):
 
         Raises:
             HistoryError: the store can't be reached; another took the name; or there are
-                `MAX_NODES` nodes without this one.
+                `MAX_NODES` nodes without this one. The hub tries again next time.
         """
 
     @abstractmethod
@@ -125,5 +125,5 @@ class Nodes(ABC):
             only: the one node whose answer is of interest. It is silent if it isn't there.
 
         Raises:
-            HistoryError: the store can't be reached, so nobody was asked.
+            HistoryError: the store can't be reached; nobody knows whether others were asked.
         """
