@@ -46,8 +46,8 @@ def check_node(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"the name of a node has 1 to 64 letters, digits, '.', '_' and '-', and begins "
-            f"with one of the first two, not {name!r}"
+            f"the name of a node has 1 to 64 letters, digits, '.', '_' and '-', and begins with a "
+            f"letter or a digit, not {name!r}"
         )
     return name
 
