@@ -428,13 +428,16 @@ async def test_a_summary_of_any_kind_is_read(autojump_clock: MockClock) -> None:
             "slow": [{"client": None, "topics": "abc", "since": 5}, {"topics": [1, "a", "b", "c"]}],
             "later": {},
         }
-        texts = [b"", b"[]", b"{", json.dumps(told).encode()]
+        long = json.dumps({"delivered": 7, "later": "x" * MAX_SUMMARY_BYTES}).encode()
+        texts = [b"", b"[]", b"{", json.dumps(told).encode(), long]
         nodes.notes = [NodeNote(f"n{n}", text, 1.5) for n, text in enumerate(texts)]
+        nodes.notes += [NodeNote(name, b"", 0) for name in ("", "a b", "\n")]
         nodes.notes += [NodeNote(f"z{n}", b"", 0) for n in range(2 * MAX_NODES)]
         await trio.sleep(INTERVAL + 1)
         found = hub.statistics().nodes
-        assert len(found) == MAX_NODES + 1
+        assert len(found) == MAX_NODES + 1 - 3
         first, last = found[0], found[3]
+        assert (found[4].name, found[4].delivered) == ("n4", 0)
         assert (first.name, first.version, first.topics, first.slow) == ("n0", "", (), ())
         assert first.heard >= 1.5
         assert (last.subscribers, last.ready, last.publishes, last.delivered) == (0, 0, 0, 7)

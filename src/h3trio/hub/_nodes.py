@@ -30,7 +30,7 @@ from h3trio._version import __version__
 
 from ._fanout.subscription import EndReason
 from ._history.errors import HistoryError
-from ._history.nodes import MAX_NODES, MAX_QUESTION_BYTES, MAX_SUMMARY_BYTES
+from ._history.nodes import MAX_NODES, MAX_QUESTION_BYTES, MAX_SUMMARY_BYTES, is_node
 from ._history.selection import EVERYTHING, Turn
 from ._snapshots import NodeStatistics, SlowStatistics, TopicStatistics
 
@@ -263,7 +263,8 @@ class HubNodes:
         read: dict[str, NodeStatistics] = {}
         # Beside this one, whatever a store lets in.
         for note in notes[: MAX_NODES + 1]:
-            read[note.name] = _read_summary(note)
+            if is_node(note.name):
+                read[note.name] = _read_summary(note)
             await trio.lowlevel.checkpoint()
         self._met = tuple(read[name] for name in sorted(read))
         self._met_at = time.monotonic()
@@ -330,7 +331,7 @@ def _kicked(answer: bytes) -> int | None:
 
 def _read_summary(note: NodeNote) -> NodeStatistics:
     """Read a summary of any version: a field that is missing or of another kind counts as zero."""
-    told = _object(note.summary)
+    told = _object(note.summary if len(note.summary) <= MAX_SUMMARY_BYTES else b"")
     counts = {name: int(_number(told.get(name))) for name in _COUNTS}
     return NodeStatistics(
         name=note.name,

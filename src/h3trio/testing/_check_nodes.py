@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from h3trio.hub._history.errors import HistoryError
-from h3trio.hub._history.nodes import MAX_NODES, MAX_QUESTION_BYTES, MAX_SUMMARY_BYTES
+from h3trio.hub._history.nodes import (
+    MAX_NODES,
+    MAX_QUESTION_BYTES,
+    MAX_QUESTIONS,
+    MAX_SUMMARY_BYTES,
+)
 
 from ._drive_history import driven, expect
 
@@ -21,7 +26,8 @@ if TYPE_CHECKING:
 _LONG: Final = 60.0
 _SHORT: Final = 0.01
 _PATIENCE: Final = 10.0
-"""Seconds for a lease that lasts, for one that is over soon, and for who answers at once."""
+"""Seconds for a lease that lasts and for many answers, for a lease that is over soon, and for an
+answer."""
 
 
 @final
@@ -34,6 +40,8 @@ class _Two:
         self.one = one
         self.other = other
         self.heard: list[bytes] = []
+        self.may_answer = trio.Event()
+        self.may_answer.set()
         self._join = join
         self._nursery = nursery
 
@@ -46,7 +54,7 @@ class _Two:
     async def answer(self, question: bytes) -> bytes:
         """Answer with the question, turned round."""
         self.heard.append(question)
-        await trio.lowlevel.checkpoint()
+        await self.may_answer.wait()
         return question[::-1]
 
     async def meet(self) -> None:
@@ -163,6 +171,24 @@ async def _who_does_not_answer_is_silent(both: _Two) -> None:
     expect(list(found.answers) == [("one", b"21")], "and the others count", found)
 
 
+async def _so_many_questions_wait(both: _Two) -> None:
+    await both.meet()
+    both.may_answer = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * MAX_QUESTIONS):
+            nursery.start_soon(partial(both.one.ask, b"1", wait=_SHORT))
+    both.may_answer.set()
+    # While the others wait it may not be heard, and then it stands behind them.
+    found, wait = await both.one.ask(b"12", wait=_SHORT), _SHORT
+    while not found.answers and wait < _LONG:
+        wait *= 2
+        found = await both.one.ask(b"12", wait=wait)
+    expect(list(found.answers) == [("two", b"21")], "who was asked too much goes on", found)
+    heard = both.heard.count(b"1")
+    # One is being answered, and one on its way to that.
+    expect(heard <= MAX_QUESTIONS + 2, "a node takes only so many questions at once", heard)
+
+
 async def _a_name_is_of_who_came_last(both: _Two) -> None:
     await both.meet()
     newer = await both.later("two")
@@ -217,6 +243,7 @@ _RULES: Final[tuple[Callable[[_Two], Awaitable[None]], ...]] = (
     _questions_at_once_have_their_own_answers,
     _one_alone_is_waited_for,
     _who_does_not_answer_is_silent,
+    _so_many_questions_wait,
     _a_name_is_of_who_came_last,
     _there_are_not_too_many,
 )

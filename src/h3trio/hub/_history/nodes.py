@@ -37,6 +37,11 @@ MAX_QUESTIONS: Final = 64
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def is_node(name: str) -> bool:
+    """Whether this can be the name of a node."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_node(name: str) -> str:
     """Return the name of a node.
 
@@ -44,7 +49,7 @@ def check_node(name: str) -> str:
         ValueError: it isn't 1 to 64 letters, digits, `.`, `_` and `-` of ASCII, or begins with one
             of the last three: it is a label in metrics and logs, and a part of keys in a store.
     """
-    if not _NAME.fullmatch(name):
+    if not is_node(name):
         raise ValueError(
             f"the name of a node has 1 to 64 letters, digits, '.', '_' and '-', and begins with a "
             f"letter or a digit, not {name!r}"
