@@ -221,7 +221,15 @@ async def test_sentinel_leads_to_the_primary_before_and_after_a_failover(tmp_pat
         async with open_redis(address) as connection:
             assert connection.server.run_id != run_id
             assert await connection.call("GET", "a") == b"1"
-        await first.start()
-        await first.wait_line("sync: Finished with success")
+
+
+async def test_a_demoted_primary_is_refused(tmp_path: Path) -> None:
+    """It refuses writes to those that are connected, and isn't connected to again."""
+    async with redis_server(tmp_path / "redis") as server:
+        async with open_redis(parse_address(server.url)) as connection:
+            assert await connection.call("REPLICAOF", "127.0.0.1", 1) == b"OK"
+            with pytest.raises(RedisReplyError) as caught:
+                await connection.eval_script(COUNT, ["n"])
+            assert caught.value.code == "READONLY"
         with pytest.raises(NotSentError, match="no primary, but a slave"):
-            await connect(first.url)
+            await connect(server.url)

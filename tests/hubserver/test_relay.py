@@ -148,6 +148,7 @@ async def test_a_record_is_json_and_its_id_a_cursor() -> None:
             assert fields == {
                 "topics": ["a", "b"],
                 "private": True,
+                "last": False,
                 "frame": "event: note\nid: own\ndata: é\ndata: b\n\n",
             }
 
@@ -165,6 +166,26 @@ async def test_a_reader_goes_on_behind_its_id() -> None:
             assert await reader.records(3) == list("345")
             await hub.publish("6")
             assert await reader.records(1) == ["6"]
+
+
+async def test_a_close_is_told() -> None:
+    """Behind the record that says it too, which may have no event; not to who comes behind it."""
+    async with served() as hub:
+        await hub.hub.publish("end", topics=["a", "b"], private=True, last=True)
+        await hub.hub.close("c")
+        async with hub.read("?first=oldest") as reader:
+            await reader.notice("trimmed")
+            told = [await reader.next() for _ in range(4)]
+            kinds, fields, ids = zip(*told, strict=True)
+            assert kinds == ("message", "closed", "message", "closed")
+            assert [record["last"] for record in fields[::2]] == [True, True]
+            assert fields[2]["frame"] == ""
+            assert fields[1] == {"topics": ["a", "b"], "private": True}
+            assert fields[3] == {"topics": ["c"], "private": False}
+            assert ids[::2] == ids[1::2]
+        async with hub.read(last_event_id=ids[0]) as reader:
+            await reader.notice("trimmed")
+            assert [await reader.next() for _ in range(2)] == told[2:]
 
 
 async def test_an_unknown_id_is_told() -> None:

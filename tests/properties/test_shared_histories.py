@@ -23,6 +23,7 @@ from trio.testing import MockClock
 
 from h3trio import SSEEvent, SSEParser
 from h3trio.hub import (
+    History,
     HistoryError,
     Hub,
     HubSettings,
@@ -134,14 +135,14 @@ class Play:
 
     def __init__(self, nursery: trio.Nursery, **limits: Any) -> None:  # noqa: ANN401 - those of the store
         self.nursery = nursery
-        self.store = SharedMemoryStore(**limits)
+        self.store: Any = SharedMemoryStore(**limits)
         self.is_bounded = bool(limits)
         self.has_removed = False
         self.life = 0
         self.lives: dict[str, int] = {}
         """The life in which each epoch began."""
         self.hubs: list[Hub | None] = [None, None]
-        self.histories: list[SharedMemoryHistory] = []
+        self.histories: list[Any] = []
         self.scopes = [trio.CancelScope(), trio.CancelScope()]
         self.sessions: list[Session] = []
         self.stored: list[Stored] = []
@@ -153,7 +154,7 @@ class Play:
 
     async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
         """Play all, let everybody come to rest, and compare."""
-        self.histories = [self.history(), self.history()]
+        self.histories = [self.history(number) for number in range(2)]
         for number in range(2):
             await self.nursery.start(self.run_hub, number)
             self.start(number, ["*"] if number else ["a", "b"], {"first": "oldest"}, None)
@@ -164,13 +165,17 @@ class Play:
             await self.do_release(number, None)
         for session in self.sessions:
             session.sink.resume()
-        await trio.sleep(10)
+        await self.rest(10)
         assert not any(session.is_busy for session in self.sessions)
         for session in self.sessions:
             assert self.check(session, is_end=True) == [], "the end is missing"
         assert self.tails() == [], "a node has another end of the log"
 
-    def history(self) -> SharedMemoryHistory:
+    async def rest(self, seconds: float) -> None:
+        """Let time pass."""
+        await trio.sleep(seconds)
+
+    def history(self, _number: int) -> History:
         """A connection of a new node."""
         return SharedMemoryHistory(self.store, delay=DELAY, tail_events=TAIL)
 
@@ -196,11 +201,12 @@ class Play:
         """Where the store is."""
         return self.life, self.store.memory.log.head
 
-    def look(self) -> None:
+    def look(self, memory: Any = None) -> None:  # noqa: ANN401 - what a store has
         """Note what the store got: after each action, before it could remove that."""
-        for name, _first in self.store.memory.epochs:
+        memory = memory or self.store.memory
+        for name, _first in memory.epochs:
             self.lives.setdefault(name, self.life)
-        for record in self.store.memory.log:
+        for record in memory.log:
             if record.position > self.seen:
                 (event,) = SSEParser().feed(record.frame)
                 assert record.id not in self.given, "an id was given twice"
@@ -210,7 +216,7 @@ class Play:
                 )
                 self.stored.append(stored)
                 self.ids[record.id] = stored
-        self.seen = self.store.memory.log.head
+        self.seen = memory.log.head
 
     def place_of(self, cursor: str) -> Place | None:
         """The place that a cursor means; `None` if it is none of ours."""
@@ -219,11 +225,12 @@ class Play:
 
     def tails(self) -> list[object]:
         """What the nodes have in memory and the store doesn't, or they lack at the end of it."""
-        kept = {record.position: record.frame for record in self.store.memory.log}
+        log = self.store.memory.log
+        kept = {record.position: record.frame for record in log}
         wrong: list[object] = []
         for history in self.histories:
             wrong += [r for r in history.log if kept.get(r.position) != r.frame]
-            if history.log.head != self.store.memory.log.head:
+            if history.log.head != log.head:
                 wrong.append(history)
         return wrong
 
@@ -252,8 +259,8 @@ class Play:
         async with trio.open_nursery() as publishers:
             for node in range(2):
                 publishers.start_soon(self.publish, node, names)
-            await trio.sleep(1.5 * DELAY)
-            self.histories[number].cut()
+            await self.rest(1.5 * DELAY)
+            await self.do_cut(number, None)
 
     async def do_repeat(self, number: int, names: list[str]) -> None:
         """Publish under a key, of which the first event counts."""
@@ -271,7 +278,7 @@ class Play:
         else:
             # From the node's own head on, which may lag.
             await self.do_release(number, None)
-            await trio.sleep(1)
+            await self.rest(1)
             self.start(number, selection, {}, self.head())
 
     def start(
@@ -295,7 +302,7 @@ class Play:
                         hub = self.hub(session.node)
                         start = await hub.locate(selection, **options)
                     except (HistoryError, AssertionError, trio.ClosedResourceError):
-                        await trio.sleep(1)
+                        await self.rest(1)
                         continue
                     if after is None:
                         session.told_at = self.head()
@@ -369,10 +376,10 @@ class Play:
 
     async def do_restart(self, number: int, _: None) -> None:
         """A node starts again, and its clients come back to it."""
-        self.histories[number].release()
+        await self.do_release(number, None)
         self.scopes[number].cancel()
-        await trio.sleep(1)
-        self.histories[number] = self.history()
+        await self.rest(1)
+        self.histories[number] = self.history(number)
         await self.nursery.start(self.run_hub, number)
         for session in [one for one in self.sessions if one.node == number]:
             await self.come_back(session, number)
@@ -392,9 +399,14 @@ class Play:
             return
         self.has_removed = True
         self.store.fail_over()
+        self.begin_life()
+
+    def begin_life(self) -> None:
+        """Note what the store that took over doesn't have."""
+        log = self.store.memory.log
         self.life += 1
-        self.seen = self.store.memory.log.head
-        kept = {record.id for record in self.store.memory.log}
+        self.seen = log.head
+        kept = {record.id for record in log}
         for id, stored in self.ids.items():
             if stored.place[1] > self.seen and id not in kept and stored.lost is None:
                 stored.lost = self.life
@@ -413,7 +425,7 @@ class Play:
 
     async def do_settle(self, _a: None, _b: None) -> None:
         """Let every task do what it can."""
-        await trio.sleep(3)
+        await self.rest(3)
 
     # -- what must hold
 

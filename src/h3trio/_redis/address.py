@@ -113,10 +113,6 @@ class RedisAddress:
             return f"unix://{user}{places}?db={self.db}"
         return f"{'rediss' if self.tls else 'redis'}://{user}{places}/{self.db}"
 
-    def at(self, place: Place) -> str:
-        """Name one of the servers that this address leads to."""
-        return f"unix://{place}" if isinstance(place, str) else str(place)
-
 
 def parse_address(
     url: str, *, password: str | None = None, sentinel_password: str | None = None
@@ -283,4 +279,7 @@ def _prefix(prefix: str) -> str:
 def _tls(options: Mapping[str, str]) -> TLSFiles:
     if ("cert" in options) != ("key" in options):
         raise ValueError("?cert= and ?key= are given together")
-    return TLSFiles(**{name: options[name] for name in _TLS_OPTIONS if name in options})
+    files = TLSFiles(**{name: options[name] for name in _TLS_OPTIONS if name in options})
+    if files != TLSFiles():
+        files.context()  # they are read again with each connection, as certificates are renewed
+    return files

@@ -7,21 +7,23 @@ server that isn't the primary is refused, whoever named it: a sentinel may be la
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from h3trio._nursery import OwnedNursery, bare
+from h3trio._nursery import OwnedNursery, members
 
 from .address import HostPort, Login
-from .connection import RedisConnection
+from .connection import RedisConnection, require_hiredis
 from .server_info import QUESTIONS, ServerInfo
 from .values import NoAnswerError, NotSentError, RedisLimits, RedisReplyError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from .address import Place, RedisAddress
 
@@ -32,7 +34,10 @@ NO_LIMITS: Final = RedisLimits()
 
 @asynccontextmanager
 async def open_redis(
-    address: RedisAddress, *, limits: RedisLimits = NO_LIMITS
+    address: RedisAddress,
+    *,
+    limits: RedisLimits = NO_LIMITS,
+    opener: Callable[[Place], Awaitable[trio.abc.Stream]] | None = None,
 ) -> AsyncGenerator[RedisConnection]:
     """Connect to the primary at an address; the connection ends with the block.
 
@@ -41,6 +46,7 @@ async def open_redis(
     Args:
         address: the server, or sentinels that know it.
         limits: bounds of the connection. Each server that is asked has `timeout` seconds.
+        opener: makes the stream to a server, instead of a socket.
 
     Raises:
         ImportError: hiredis isn't installed.
@@ -48,34 +54,31 @@ async def open_redis(
         NotSentError: there is no such server, or it isn't the primary.
         RedisReplyError: it refuses us: the code is `WRONGPASS`, `NOPERM`, `LOADING` …
     """
-    context = address.tls.context() if address.tls is not None else None
+    require_hiredis()
+    if opener is None:
+        context = address.tls.context() if address.tls is not None else None
+        opener = partial(open_socket, context=context)
     async with OwnedNursery() as nursery:
-        joiner = _Joiner(nursery, address, limits, context)
+        joiner = _Joiner(nursery, address, limits, opener)
         if address.sentinel_name is None:
             yield await joiner.join_primary(address.places[0])
         else:
             yield await joiner.ask_sentinels(address.sentinel_name)
 
 
+@dataclass(frozen=True, slots=True)
 class _Joiner:
     """Makes connections for an address; their tasks run in the nursery."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        address: RedisAddress,
-        limits: RedisLimits,
-        context: ssl.SSLContext | None,
-    ) -> None:
-        self._nursery = nursery
-        self._address = address
-        self._limits = limits
-        self._context = context
+    nursery: trio.Nursery
+    address: RedisAddress
+    limits: RedisLimits
+    open: Callable[[Place], Awaitable[trio.abc.Stream]]
 
     async def ask_sentinels(self, name: str) -> RedisConnection:
         """Ask one sentinel after the other, until one leads to the primary."""
         failures: list[str] = []
-        for place in self._address.places:
+        for place in self.address.places:
             try:
                 found = await self._ask(place, name)
                 return await self.join_primary(found)
@@ -86,7 +89,7 @@ class _Joiner:
     async def _ask(self, place: Place, name: str) -> HostPort:
         """Ask a sentinel for the primary."""
         try:
-            sentinel = await self._join(place, self._address.sentinel_login)
+            sentinel = await self._join(place, self.address.sentinel_login)
             try:
                 reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
             finally:
@@ -101,17 +104,14 @@ class _Joiner:
 
     async def join_primary(self, place: Place) -> RedisConnection:
         """Connect to a server, and look at what it is."""
-        connection = await self._join(place, self._address.login)
-        try:
+        connection = await self._join(place, self.address.login)
+        with _thrown_away_on_error(connection):
             connection.server = await self._look(connection, place)
-        except BaseException:
-            connection.throw_away("closed")
-            raise
         return connection
 
     async def _look(self, connection: RedisConnection, place: Place) -> ServerInfo:
         """Choose the database and ask the server about itself."""
-        selected, *replies = await connection.pipeline([("SELECT", self._address.db), *QUESTIONS])
+        selected, *replies = await connection.pipeline([("SELECT", self.address.db), *QUESTIONS])
         for reply in (selected, replies[0]):
             if isinstance(reply, RedisReplyError):
                 raise reply
@@ -122,50 +122,60 @@ class _Joiner:
 
     async def _join(self, place: Place, login: Login) -> RedisConnection:
         """Connect and say who we are."""
-        timeout = self._limits.timeout
+        timeout = self.limits.timeout
         try:
             with trio.fail_after(timeout):
-                stream = await self._open(place)
-        except (OSError, trio.BrokenResourceError) as exc:
-            # Trio's own words tell of all addresses of a host, or of none.
-            raise NotSentError(f"{place}: {bare(exc.__cause__ or exc)}") from exc
+                stream = await self.open(place)
+        except (OSError, trio.BrokenResourceError, ValueError) as exc:  # a host that is no name
+            # Trio's own words name no reason: the cause does, one for each address of the host.
+            causes = members(exc.__cause__ or exc) or (exc.__cause__ or exc,)
+            reasons = "; ".join(dict.fromkeys(map(str, causes)))
+            raise NotSentError(f"{place}: {reasons}") from exc
         except trio.TooSlowError as exc:
             raise NotSentError(f"{place}: no connection within {timeout:g} s") from exc
-        connection = RedisConnection(stream, str(place), self._limits)
-        self._nursery.start_soon(connection.run)
-        try:
-            await connection.call(*_hello(login))
-        except BaseException as exc:
-            connection.throw_away("closed")
-            if isinstance(exc, NoAnswerError):
-                raise NotSentError(str(exc)) from exc
-            if isinstance(exc, RedisReplyError) and exc.code == "ERR" and "HELLO" in str(exc):
+        connection = RedisConnection(stream, str(place), self.limits)
+        self.nursery.start_soon(connection.run)
+        with _thrown_away_on_error(connection):
+            try:
+                await connection.call(*_hello(login))
+            except RedisReplyError as exc:
+                if exc.code != "ERR" or "HELLO" not in str(exc):
+                    raise
                 # Before Redis 6 the error repeats the arguments, the password among them.
                 raise RedisReplyError(f"ERR {place}: Redis 6 or newer is needed") from None
-            raise
         return connection
 
-    async def _open(self, place: Place) -> trio.abc.Stream:
-        """Open a stream; with TLS, check the certificate and the name in it."""
-        if isinstance(place, str):
-            return await trio.open_unix_socket(place)
-        plain = await trio.open_tcp_stream(place.host, place.port)
-        if self._context is None:
-            return plain
-        stream = trio.SSLStream(plain, self._context, server_hostname=place.host)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream
+
+@contextmanager
+def _thrown_away_on_error(connection: RedisConnection) -> Generator[None]:
+    """Don't leave a connection behind that isn't of use; nobody's call was sent on it."""
+    try:
+        yield
+    except NoAnswerError as exc:
+        raise NotSentError(str(exc)) from exc
+    except BaseException:
+        connection.throw_away("closed")
+        raise
+
+
+async def open_socket(place: Place, *, context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """Open a stream; with TLS, check the certificate and the name in it."""
+    if isinstance(place, str):
+        return await trio.open_unix_socket(place)
+    plain = await trio.open_tcp_stream(place.host, place.port)
+    if context is None:
+        return plain
+    stream = trio.SSLStream(plain, context, server_hostname=place.host)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
 
 
 def _hello(login: Login) -> tuple[str | int, ...]:
     """Make the first command of a connection."""
-    if login.password is None and login.user is None:
-        return ("HELLO", 3, "SETNAME", CLIENT_NAME)
-    return (
-        *("HELLO", 3, "AUTH", login.user or "default", login.password or ""),
-        *("SETNAME", CLIENT_NAME),
-    )
+    has_login = login != Login()
+    auth = ("AUTH", login.user or "default", login.password or "") if has_login else ()
+    return ("HELLO", 3, *auth, "SETNAME", CLIENT_NAME)

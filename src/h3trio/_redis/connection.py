@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -54,20 +55,18 @@ _MORE: Final = object()
 
 
 @final
+@dataclass(eq=False, slots=True, kw_only=True)
 class _Call:
     """Commands on their way, and their answers."""
 
-    __slots__ = ("by_push", "deadline", "done", "error", "frames", "replies", "size", "wanted")
-
-    def __init__(self, frames: bytes, wanted: int, deadline: float, *, by_push: bool) -> None:
-        self.frames = frames
-        self.size = len(frames)
-        self.wanted = wanted
-        self.deadline = deadline
-        self.by_push = by_push
-        self.replies: list[Reply] = []
-        self.error: RedisError | None = None
-        self.done = trio.Event()
+    frames: bytes
+    size: int
+    wanted: int
+    deadline: float
+    by_push: bool
+    replies: list[Reply] = field(default_factory=list["Reply"])
+    error: RedisError | None = None
+    done: trio.Event = field(default_factory=trio.Event)
 
 
 @final
@@ -185,14 +184,20 @@ class RedisConnection:
 
     # -- calls
 
-    async def call(self, *arguments: Argument, timeout: float | None = None) -> Reply:  # noqa: ASYNC109 - its end throws the connection away
+    async def call(
+        self,
+        command: Argument,
+        *arguments: Argument,
+        timeout: float | None = None,  # noqa: ASYNC109 - its end throws the connection away
+    ) -> Reply:
         """Send a command and return its reply.
 
         A subscription names one channel, and returns the push that confirms it; `pushes` has it
         too.
 
         Args:
-            arguments: the command's name, and what belongs to it.
+            command: its name.
+            arguments: what belongs to it.
             timeout: seconds to answer; the limits' own if not given.
 
         Raises:
@@ -200,10 +205,10 @@ class RedisConnection:
             NotSentError: it wasn't executed.
             NoAnswerError: it may have been executed.
         """
-        by_push = is_subscription(arguments)
-        if by_push and len(arguments) != 2:  # noqa: PLR2004 - a command and a channel
+        by_push = is_subscription([command])
+        if by_push and len(arguments) != 1:
             raise ValueError("a subscription names one channel, as each is answered by itself")
-        (reply,) = await self._exchange([arguments], timeout, by_push=by_push)
+        (reply,) = await self._exchange([(command, *arguments)], timeout, by_push=by_push)
         if isinstance(reply, RedisReplyError):
             raise reply
         return reply
@@ -218,8 +223,8 @@ class RedisConnection:
 
         Others' commands may be executed in between. Raises as `call`, but no `RedisReplyError`.
         """
-        if any(map(is_subscription, calls)):
-            raise ValueError("a subscription is a call by itself")
+        if not all(calls) or any(map(is_subscription, calls)):
+            raise ValueError("each call has a name, and a subscription is a call by itself")
         if not calls:
             await trio.lowlevel.checkpoint()
             return []
@@ -256,7 +261,10 @@ class RedisConnection:
         """Put commands behind the others, and wait for all of their replies."""
         frames = b"".join(self._hiredis.pack_command(arguments) for arguments in calls)
         timeout = self.limits.timeout if timeout is None else timeout
-        call = _Call(frames, len(calls), trio.current_time() + timeout, by_push=by_push)
+        deadline = trio.current_time() + timeout
+        call = _Call(
+            frames=frames, size=len(frames), wanted=len(calls), deadline=deadline, by_push=by_push
+        )
         self._admit(call)
         try:
             with trio.move_on_at(call.deadline):
@@ -321,7 +329,7 @@ class RedisConnection:
             reason = await work()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
             reason = f"connection lost: {exc.__cause__ or exc}"
-        except self._hiredis.HiredisError as exc:
+        except (self._hiredis.ProtocolError, TypeError) as exc:  # such as a list for a map's key
             reason = f"not Redis' protocol: {exc}"
         self.throw_away(reason)
 
@@ -348,8 +356,7 @@ class RedisConnection:
 
         Each caller waits by itself too, but one that was cancelled doesn't.
         """
-        first = self._unanswered[0].deadline if self._unanswered else inf
-        self._silence.deadline = first
+        self._silence.deadline = self._unanswered[0].deadline if self._unanswered else inf
 
     async def _read(self) -> str:
         """Hand out answers and pushes; return what is wrong."""
@@ -397,7 +404,7 @@ class RedisConnection:
 
 def is_subscription(parts: Sequence[object]) -> bool:
     """Whether a command, or a push, is about a subscription."""
-    name = parts[0]
+    name = parts[0] if parts else b""
     return (name if isinstance(name, bytes) else str(name).encode()).upper() in _SUBSCRIBING
 
 

@@ -10,6 +10,7 @@ chose. An event without a type has one record as JSON. The others are notices:
 
     epoch      the table of epochs: at the beginning, and when one has begun
     trimmed    the newest removed positions of topics: all at the beginning, then those that are new
+    closed     a topic has ended: behind the record that closed it
     purged     all records of a topic up to a position were removed, as somebody asked
     reset      the cursor isn't good: an unknown id, or something was lost
 
@@ -93,7 +94,9 @@ class _Reader:
             # a gap would be missed; what is removed later is told with the next page.
             notices = self._removed()
             events = [
-                _event(_fields(r), id=history.epochs.format(r.position)) for r in page.records
+                event
+                for record in page.records
+                for event in _events(record, id=history.epochs.format(record.position))
             ]
             self._go_to(page.last)
             for notice in notices:
@@ -156,13 +159,16 @@ def _event(fields: dict[str, object], *, kind: str | None = None, id: str) -> SS
     return SSEEvent(data, event=kind, id=id)
 
 
-def _fields(record: Record) -> dict[str, object]:
-    return {
-        "topics": record.topics,
-        "private": record.private,
-        "published": record.published,
-        "frame": record.frame.decode(),
-    }
+def _events(record: Record, *, id: str) -> Iterator[SSEEvent]:
+    """Give a record, and the notice that it closed its topics.
+
+    Both have the record's id: a reader that drops between them knows it by the record.
+    """
+    fields: dict[str, object] = {"topics": record.topics, "private": record.private}
+    rest = {"published": record.published, "last": record.last, "frame": record.frame.decode()}
+    yield _event(fields | rest, id=id)
+    if record.last:
+        yield _event(fields, kind="closed", id=id)
 
 
 def _parts(marks: Iterator[Mark]) -> Iterator[list[dict[str, object]]]:

@@ -6,6 +6,7 @@ its follower. A broken rule raises `AssertionError` with the rule and what was s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -82,7 +83,8 @@ async def check_history(
         await _no_id_is_given_twice(make_history(), reopen)
         await close_outlives_closing(make_history(), reopen)
     if share is not None:
-        await hubs_share_one_log(make_history, share)
+        small = None if make_small is None else partial(make_small, _SMALL)
+        await hubs_share_one_log(make_history, share, small, _SMALL)
         await nodes_meet_and_answer(make_history, share)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from h3trio.hub._history.errors import TopicClosedError
 from h3trio.hub._history.selection import NOTHING, Selection
 
+from ._check_closing import closed_topics, silent
 from ._drive_history import (
     ALL,
     Followed,
@@ -20,24 +23,38 @@ from ._drive_history import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from h3trio.hub._history.history import History
 
 _A: Final = Selection(["a"])
 
 
+@asynccontextmanager
+async def _two(
+    history: History, share: Callable[[History], History]
+) -> AsyncGenerator[tuple[Followed, Followed]]:
+    async with driven(history) as one:
+        expect(one.is_shared, "a history that several hubs share says so", one)
+        assert isinstance(one, Followed), "made of a shared one"
+        async with driven(share(one.shared)) as other:
+            assert isinstance(other, Followed), "as above"
+            yield one, other
+
+
 async def hubs_share_one_log(
-    make_history: Callable[[], History], share: Callable[[History], History]
+    make_history: Callable[[], History],
+    share: Callable[[History], History],
+    make_small: Callable[[], History] | None,
+    room: int,
 ) -> None:
     """Run the rules, each with hubs on a store of their own."""
     for rule in _RULES:
-        async with driven(make_history()) as one:
-            expect(one.is_shared, "a history that several hubs share says so", one)
-            assert isinstance(one, Followed), "made of a shared one"
-            async with driven(share(one.shared)) as other:
-                assert isinstance(other, Followed), "as above"
-                await rule(one, other)
+        async with _two(make_history(), share) as (one, other):
+            await rule(one, other)
+    if make_small is not None:
+        async with _two(make_small(), share) as (one, other):
+            await _pins_of_all_count(one, other, room)
     async with driven(make_history()) as one:
         assert isinstance(one, Followed), "as above"
         await _who_comes_later_has_all(one, share)
@@ -100,6 +117,51 @@ async def _purging_reaches_all(one: Followed, other: Followed) -> None:
     expect("a" in noted, "a purge is noted as one by all", noted)
 
 
+async def _closing_reaches_all(one: Followed, other: Followed) -> None:
+    await fill(one, 4, "a", "b")
+    await _follow(other)
+    await publish(one, update("end", "a", last=True), silent("b", private=True))
+    for answer in await publish(other, update("late", "a"), silent("b")):
+        expect(isinstance(answer.error, TopicClosedError), "closed by one is closed by all", answer)
+        expect(not answer.cursor, "what is refused has no place", answer)
+    await _follow(other)
+    for node in (one, other):
+        closed = await closed_topics(node, "a", "b", "c")
+        expect(closed == ["a", "b"], "all know it by their follower", closed)
+        closed = await closed_topics(node, "a", "b", allow=NOTHING)
+        expect(closed == ["a"], "a private one by right only", closed)
+        last = [record.last for record in await read_all(node, _A)]
+        expect(last == [False, False, True], "the record says that it is the last", last)
+    await other.purge("a")
+    await _follow(one)
+    for node in (one, other):
+        closed = await closed_topics(node, "a", "b")
+        expect(closed == ["b"], "purged by one it is as new for all", closed)
+    (again,) = await publish(one, update("again", "a"))
+    expect(again.error is None, "and may be published to", again)
+
+
+async def _pins_of_all_count(one: Followed, other: Followed, room: int) -> None:
+    """Check two hubs on a store with room for a number of records: a pin of either counts."""
+    try:
+        one.pin("a")
+    except NotImplementedError:
+        return
+    other.pin("a")
+    pinned = positions(await fill(one, 1, "a") + await fill(other, 1, "a"))
+    await fill(one, 2 * room, "noise")
+    one.unpin("a")
+    await fill(one, 2 * room, "noise")
+    left = positions(await read_all(other, _A))
+    expect(left == pinned, "a topic is pinned while any hub pins it", left)
+    other.unpin("a")
+    await fill(other, 1, "noise")
+    await fill(one, room, "noise")
+    await _follow(other)
+    left = positions(await read_all(other, _A))
+    expect(left == [], "unpinned by all, its records count in all again", left)
+
+
 async def _who_comes_later_has_all(one: Followed, share: Callable[[History], History]) -> None:
     await fill(one, 8, "a", "b")
     await one.purge("b")
@@ -116,4 +178,5 @@ _RULES: Final[tuple[Callable[[Followed, Followed], Awaitable[None]], ...]] = (
     _there_is_one_order,
     _keys_and_ids_are_known_to_all,
     _purging_reaches_all,
+    _closing_reaches_all,
 )

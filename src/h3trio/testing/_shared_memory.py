@@ -327,24 +327,19 @@ class SharedMemoryHistory(History):
 
     async def are_closed(self, topics: Collection[str], *, allow: Selection) -> bool:
         """Whether all of some topics are closed; see `History.are_closed`."""
-        while True:
-            head, epoch = self.log.head, self.epochs.current
-            unknown: list[str] = []
-            for topic in topics:
-                closed = self.log.is_closed(topic, allow=allow)
-                if closed is None:
-                    unknown.append(topic)
-                elif not closed:
-                    return False
-            if not unknown:
-                return True
-            log = (await self._of_one_past()).log
-            if epoch == self.epochs.current:
-                # Not by a record that this hub has yet to get: that would be its topic's last.
-                return all(
-                    log.is_closed(topic, allow=allow) and log.positions(topic)[-1] <= head
-                    for topic in unknown
-                )
+        head = self.log.head
+        answers = {topic: self.log.is_closed(topic, allow=allow) for topic in topics}
+        unknown = [topic for topic, answer in answers.items() if answer is None]
+        if not unknown or False in answers.values():
+            return not unknown and all(answers.values())
+        log = (await self._of_one_past()).log
+        # Not by a record that this hub has yet to get, or had yet to when it was asked: it would be
+        # the topic's last.
+        head = min(head, self.log.head)
+        return all(
+            log.is_closed(topic, allow=allow) and log.positions(topic)[-1] <= head
+            for topic in unknown
+        )
 
     async def position_before_last(
         self, count: int, *, selection: Selection, allow: Selection

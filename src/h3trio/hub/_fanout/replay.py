@@ -120,7 +120,19 @@ class Replay:
         first: int | str | None,
     ) -> Start:
         """Find the place where a stream begins; checkpoints only where that takes long."""
-        losses = self._losses
+        while True:
+            losses = self._losses
+            start = await self._locate(topics, allow, last_event_id, first)
+            if losses == self._losses:  # else it is of another past
+                return start
+
+    async def _locate(
+        self,
+        topics: Selection,
+        allow: Selection,
+        last_event_id: str | None,
+        first: int | str | None,
+    ) -> Start:
         await self._history.gaps.learn(topics, allow)
         # Before the store is asked: what is removed meanwhile is a gap.
         gap_seen = self._history.gaps.newest(topics, allow)
@@ -150,8 +162,7 @@ class Replay:
             cursor=self._history.epochs.format(position),
             truncated=truncated,
             closed=closed,
-            # Else what was found may be lost: that is told.
-            complete=complete and losses == self._losses,
+            complete=complete,
             topics=topics,
             allow=allow,
             position=position,

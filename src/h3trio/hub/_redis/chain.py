@@ -66,8 +66,8 @@ class Chain:
             lost(same)
         if known.epoch == header.epoch:
             return
-        # Another server may have made other marks under these numbers, or none.
-        self.note = 0
+        # Another server may have told something else under these numbers, or nothing.
+        self.serial = self.note = 0
         if header.serial < known.serial or header.removed < self.removed:
             self._forget()
 
@@ -118,13 +118,16 @@ class Chain:
         That is told as a gap, to all who may have wanted it.
         """
         records: list[Record] = []
+        damaged: list[DamagedError] = []
         for entry in entries:
             try:
                 record = record_of(entry)
             except DamagedError as exc:
-                logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
+                damaged.append(exc)
                 self.gaps.raise_floor(exc.position or self.log.head)
                 continue
             if record.position > self.log.head:
                 records.append(record)
+        if damaged:
+            logger.error("%d records are passed over, the first: %s", len(damaged), damaged[0])
         return records

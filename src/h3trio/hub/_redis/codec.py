@@ -1,5 +1,7 @@
 """Updates as arguments of a script; records, headers and messages as they come from Redis.
 
+Messages are JSON: the server writes it fast, and people can read it.
+
 What comes is another process's, and may be a newer version's: names that aren't known are passed
 over, and what can't stand where it stands is a `DamagedError`, not an error of whoever works with
 it later.
@@ -13,7 +15,6 @@ from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from h3trio._redis.connection import require_hiredis
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.record import Record
 
@@ -67,7 +68,7 @@ def record_of(entry: Reply) -> Record:
     try:
         id, values = _listed(entry)
         position = int(_bytes(id).partition(b"-")[0])
-        found = dict(pairs(values))
+        found = {_bytes(name): value for name, value in pairs(values)}
         epoch, topics, flags, own, frame = (
             _bytes(found[name]) for name in (b"e", b"t", b"g", b"i", b"f")
         )
@@ -202,19 +203,16 @@ def message_of(data: Reply) -> Change | bytes:
     Raises:
         DamagedError: it is none of ours.
     """
-    hiredis = require_hiredis()
-    reader = hiredis.Reader()
     try:
-        reader.feed(_bytes(data))
-        kind, *parts = _listed(reader.gets())
+        kind, *parts = _listed(json.loads(_bytes(data)))
         match kind, parts:
-            case b"log", [header, gone, marks, entries, *_]:
+            case "log", [header, gone, marks, entries, *_]:
                 return _change_of(header, gone, marks, entries)
-            case b"probe", [bytes(word), *_]:
-                return word
+            case "probe", [str(word), *_]:
+                return word.encode()
             case _:
                 return b""
-    except (hiredis.HiredisError, TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise DamagedError(f"a message is none of a hub's: {data!r:.80}") from exc
 
 
@@ -330,7 +328,9 @@ def text(reply: Reply) -> str:
     return _bytes(reply).decode()
 
 
-def _bytes(reply: Reply) -> bytes:
+def _bytes(reply: object) -> bytes:
+    if isinstance(reply, str):  # messages are JSON, and hold text only
+        return reply.encode()
     if not isinstance(reply, bytes):
         raise TypeError(f"{reply!r} is no text")
     return reply

@@ -20,7 +20,6 @@ import trio
 
 from h3trio._redis.connect import open_redis
 from h3trio._redis.values import RedisReplyError
-from h3trio._tasks import own_error
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.errors import HistoryError
 from h3trio.hub._history.retention import MIB
@@ -30,7 +29,7 @@ from .chain import Chain
 from .link import Link, StaleError, check_server, describe, new_word, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from h3trio._redis.address import RedisAddress
     from h3trio._redis.connection import RedisConnection
@@ -249,14 +248,24 @@ class Follower:
                 self.chain.learn(header, epochs, lost)
                 self._set_link(link)
                 await self._catch_up(link, header, deliver)
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._hear, link, ears, deliver)
-                        nursery.start_soon(self._probe, link)
-                        nursery.start_soon(self._pins.tell, link)
-                        nursery.start_soon(_end_with, connection)
-                except BaseExceptionGroup as group:
-                    raise own_error(group) from None
+                async with trio.open_nursery() as nursery:
+                    for work in (
+                        partial(self._hear, link, ears, deliver),
+                        partial(self._probe, link),
+                        partial(self._pins.tell, link),
+                        partial(_end_with, connection),
+                    ):
+                        nursery.start_soon(self._guard, work, nursery.cancel_scope)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        """Do a part of the work; that it can't be done ends the others, for the same reason."""
+        try:
+            with translated():
+                await work()
+        except HistoryError as exc:
+            if not scope.cancel_called:
+                self._failure = str(exc)
+            scope.cancel(self._failure)
 
     def _set_link(self, link: Link) -> None:
         logger.info("connected to the store %s: %s", self._address, self.server)

@@ -134,6 +134,7 @@ class Link:
             HistoryError: it can't be used.
         """
         server = self.connection.server
+        await self._check_rights()
         while True:
             reply = await self._call(
                 scripts.CONNECT,
@@ -162,6 +163,15 @@ class Link:
                         f"{self._key} is gone, and others of its keys aren't: remove all of"
                         f" {self._key.removesuffix('state')}*, or take another prefix"
                     )
+
+    async def _check_rights(self) -> None:
+        """Refuse a server where a script would be stopped half-way, as a command is forbidden."""
+        reply = await self._call(scripts.RIGHTS, changes=False)
+        if isinstance(reply, list) and reply[0] == b"missing":
+            raise HistoryError(
+                f"the server's ACL forbids this user {codec.text(reply[1])}, on keys or a channel"
+                f" that begin with {self._key.removesuffix('state')}"
+            )
 
     async def ask(self, script: Script, *arguments: Argument, changes: bool = False) -> list[Reply]:
         """Run a script in this link's epoch, and return its answer.

@@ -78,8 +78,13 @@ class Reader:
         # Whoever looks at the gaps next finds there what this page lacks.
         await self._follower.wait_noted(page.note)
         records = await _selected(page.entries, selection)
+        # There is more if this hub has followed more meanwhile.
         return page_of(
-            records, end=page.reached, head=head, max_records=max_records, max_bytes=max_bytes
+            records,
+            end=page.reached,
+            head=self._log.head,
+            max_records=max_records,
+            max_bytes=max_bytes,
         )
 
     async def find(self, id: str, *, selection: Selection, allow: Selection) -> int | None:
@@ -119,6 +124,8 @@ class Reader:
         if not unknown or not self._follower.chain.header.closed:
             return not unknown
         places, _behind = codec.places_of(await self._ask(scripts.FIND, "closed", *unknown))
+        # Not by a record that this hub has yet to get, or had yet to when it was asked.
+        head = min(head, self._log.head)
         found = {p.topic for p in places if p.position <= head and p.is_visible(allow)}
         return found.issuperset(unknown)
 

@@ -23,6 +23,7 @@ def _script(name: str) -> Script:
     return Script(b"\n".join(path.read_bytes() for path in parts))
 
 
+RIGHTS: Final = _script("rights")
 CONNECT: Final = _script("connect")
 APPEND: Final = _script("append")
 REMOVE: Final = _script("remove")

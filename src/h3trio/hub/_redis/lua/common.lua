@@ -47,14 +47,17 @@ local TOLD = {
   'floor', 'private_floor', 'pinned_topics', 'pinned_events', 'pinned_bytes',
 }
 
-local state = {}
+local state, before = {}, {} -- as it is, and as it was found
 do
   local found = redis.call('HGETALL', state_key)
   for i = 1, #found, 2 do
     local name, value = found[i], found[i + 1]
     state[name] = TEXTS[name] and value or tonumber(value) or value
   end
-  for _, name in ipairs(COUNTERS) do state[name] = state[name] or 0 end
+  for _, name in ipairs(COUNTERS) do
+    before[name] = state[name]
+    state[name] = state[name] or 0
+  end
 end
 
 local function header()
@@ -67,22 +70,11 @@ local function header()
   return told
 end
 
--- Messages are written as Redis writes a reply, so that the parser of replies reads them.
-local function write(value, out)
-  if type(value) == 'table' then
-    out[#out + 1] = '*' .. #value .. '\r\n'
-    for _, part in ipairs(value) do write(part, out) end
-  else
-    out[#out + 1] = '$' .. #value .. '\r\n'
-    out[#out + 1] = value
-    out[#out + 1] = '\r\n'
-  end
-end
+-- Without an item cjson can't tell a list from an object.
+local function list(items) return #items > 0 and cjson.encode(items) or '[]' end
 
-local function tell(message)
-  local out = {}
-  write(message, out)
-  redis.call('PUBLISH', channel, table.concat(out))
+local function tell(kind, ...)
+  redis.call('PUBLISH', channel, '["' .. kind .. '",' .. table.concat({...}, ',') .. ']')
 end
 
 -- Records ----------------------------------------------------------------------------------------
@@ -90,7 +82,7 @@ end
 -- stands in `keys`, f(rame). Flags are p(rivate) and l(ast).
 
 local function fields_of(entry)
-  local record, fields = {}, entry[2]
+  local record, fields = {t = '', g = '', i = '', k = '', f = ''}, entry[2]
   for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
   record.position = tonumber(string.match(entry[1], '^%d+'))
   record.private = string.find(record.g, 'p', 1, true) ~= nil
@@ -152,8 +144,7 @@ local function is_kept(position)
   return state.pinned_events > 0 and redis.call('ZSCORE', kept_key, whole(position))
 end
 
-local function remove(entry)
-  local record = fields_of(entry)
+local function remove(record)
   local position, size = record.position, #record.f
   local place = place_of(position, size, record.private)
   for topic in lines(record.t) do
@@ -178,7 +169,6 @@ local function remove(entry)
   if size > 0 and record.private then mark('-' .. record.t, position) end
   if record.k ~= '' then redis.call('HDEL', keys_key, record.k) end
   if is_kept(position) then unkeep(position, size) end
-  redis.call('XDEL', log_key, entry[1])
   state.events = state.events - 1
   state.bytes = state.bytes - size
   state.places = state.places - size_of_places(record)
@@ -186,11 +176,17 @@ local function remove(entry)
   removed[#removed + 1] = whole(position)
 end
 
+local function remove_at(position, record)
+  remove(record)
+  redis.call('XDEL', log_key, whole(position) .. '-0')
+end
+
 -- Remove the record that stands at a place of a topic's index.
 local function remove_place(topic, place)
-  local entry = entry_at(read_place(place))
+  local position = read_place(place)
+  local entry = entry_at(position)
   -- Without it somebody else has deleted keys, and this would be found again and again.
-  if entry then remove(entry) else redis.call('ZREM', topic_key(topic), place) end
+  if entry then remove_at(position, fields_of(entry)) else redis.call('ZREM', topic_key(topic), place) end
 end
 
 -- Whether it closes a topic that has another record: that one is pinned, by its others.
@@ -203,23 +199,41 @@ local function closes_others(record)
 end
 
 -- Remove the oldest records while they are due, but for those of pinned topics, and not the newest.
+-- Return whether more may be due.
 local function remove_oldest(is_due, budget)
-  while #removed < budget do
+  -- If nothing is pinned they are taken off the front together: to delete one entry, Redis goes
+  -- over those of its node that are deleted already.
+  local from, count, front, over = 0, 1, 0, false
+  while not over do
     -- Up to `passed` all is pinned, if anything is.
-    local from = state.pinned_events > 0 and state.passed + 1 or 0
-    local entry = entries_of(whole(from), '+', 1)[1]
-    if not entry then return false end
-    local record = fields_of(entry)
-    if record.position == state.last then return false end
-    if state.pinned_events > 0 and (is_kept(record.position) or closes_others(record)) then
-      state.passed = record.position
-    elseif is_due(record) then
-      remove(entry)
-    else
-      return false
+    if state.pinned_events > 0 then from = math.max(from, state.passed + 1) end
+    local entries = entries_of(whole(from), '+', count)
+    over = #entries == 0
+    for _, entry in ipairs(entries) do
+      local record = fields_of(entry)
+      local position = record.position
+      if position == state.last or #removed >= budget then
+        over = true
+      elseif state.pinned_events > 0 and (is_kept(position) or closes_others(record)) then
+        state.passed = position
+      elseif not is_due(record) then
+        over = true
+      elseif state.pinned_events > 0 or front < 0 then
+        front = -1
+        remove_at(position, record)
+      else
+        remove(record)
+        front = front + 1
+      end
+      if over then break end
+      from = position + 1
     end
+    count = math.min(2 * count, 20)
   end
-  return true
+  if front > 0 then
+    redis.call('XTRIM', log_key, 'MAXLEN', whole(redis.call('XLEN', log_key) - front))
+  end
+  return #removed >= budget
 end
 
 local function write_marks()
@@ -260,9 +274,10 @@ local function finish()
   state.serial = state.serial + 1
   local values = {}
   for _, name in ipairs(COUNTERS) do
-    values[#values + 1] = name
-    values[#values + 1] = type(state[name]) == 'number' and string.format('%.17g', state[name])
-      or state[name]
+    if state[name] ~= before[name] then
+      values[#values + 1] = name
+      values[#values + 1] = string.format('%.17g', state[name])
+    end
   end
   redis.call('HSET', state_key, unpack(values))
   local left = {}
@@ -273,7 +288,7 @@ local function finish()
       if not gone[string.match(entry[1], '^%d+')] then left[#left + 1] = entry end
     end
   end
-  tell({'log', header(), removed, told, left})
+  tell('log', list(header()), list(removed), list(told), list(left))
 end
 
 -- Commands that are refused on a full server come behind this one, which isn't: what makes room, or

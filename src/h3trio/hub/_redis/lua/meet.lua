@@ -8,7 +8,6 @@
 
 local nodes_key = base .. 'nodes'
 local name, node, since, lease, summary = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
-local KEPT = 3600 -- seconds for which the key stays where no node is left
 
 begin_on_full_server()
 local now, count, told = clock(), 0, {}
@@ -33,7 +32,6 @@ if lease > 0 then
   if count >= tonumber(ARGV[7]) then return {'full'} end
   local parts = {since, node, string.format('%.3f', now + lease), string.format('%.3f', now), summary}
   redis.call('HSET', nodes_key, name, table.concat(parts, ' '))
-  redis.call('EXPIRE', nodes_key, whole(math.max(KEPT, math.ceil(2 * lease))))
   told[#told + 1] = name
   told[#told + 1] = '0'
   told[#told + 1] = summary

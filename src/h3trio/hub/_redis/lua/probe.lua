@@ -6,7 +6,7 @@
 -- Returns {'stale'} or {'ok', epoch, last}.
 
 local epoch, kind, word = ARGV[2], ARGV[3], ARGV[4]
-if kind == 'hear' then tell({'probe', word}) end
+if kind == 'hear' then tell('probe', cjson.encode(word)) end
 if kind == 'head' and state.epoch then return {'ok', state.epoch, whole(state.last)} end
 if is_stale(epoch) then return {'stale'} end
 if kind == 'store' then redis.call('HSET', state_key, 'epoch', epoch) end

@@ -1,0 +1,116 @@
+"""Pins of several hubs on one server: which records stay, who may have more, and for how long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from e2e.redis_load import EVERYTHING, command, read_all, until
+from e2e.redis_server import redis_server
+
+from h3trio.hub import Hub, PinnedFullError, RedisHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+
+async def count(port: int, *arguments: str) -> int:
+    """Send a command, and return the number that it answers."""
+    return int((await command(port, *arguments)).strip().removeprefix(":"))
+
+
+async def test_noise_takes_nothing_of_a_pinned_topic(tmp_path: Path) -> None:
+    """Whoever publishes the noise; without the pin it goes with the rest."""
+    async with redis_server(tmp_path) as server:
+        one, other = (RedisHistory(server.url, max_events=50) for _ in range(2))
+        async with Hub(one) as hub, Hub(other) as noisy:
+            with hub.pin("answer"):
+                ids = [await hub.publish(str(n), topics=["answer"]) for n in range(10)]
+                for _ in range(5):
+                    await noisy.publish_all(["noise"] * 100, topics=["noise"])
+                assert [id for _data, id in await read_all(one)][:10] == ids
+                counted = other.statistics()
+                pinned = (counted.pinned_topics, counted.pinned_events, counted.events)
+                assert pinned == (1, 10, 60)
+            await hub.publish("end", topics=["noise"])
+            assert one.statistics().pinned_events == 0
+            kept = [data for data, _id in await read_all(one)]
+            assert len(kept) == 50
+            assert "0" not in kept
+
+
+async def test_pinned_topics_have_limits_of_their_own(tmp_path: Path) -> None:
+    """Of all hubs together: neither more events nor more topics are taken, but a close is."""
+    async with redis_server(tmp_path) as server:
+        one, other = (RedisHistory(server.url, max_pinned_events=3) for _ in range(2))
+        async with Hub(one) as hub, Hub(other) as second:
+            with hub.pin("a"), hub.pin("b"), second.pin("c"), second.pin("d"):
+                await hub.publish("1", topics=["a"])
+                await second.publish("2", topics=["c"])
+                with pytest.raises(PinnedFullError):
+                    await second.publish("3", topics=["d"])
+                await hub.publish("4", topics=["b"])
+                for topic, publisher in (("a", hub), ("c", second), ("a", second)):
+                    with pytest.raises(PinnedFullError):
+                        await publisher.publish("5", topics=[topic])
+                await second.publish("6", topics=["other"])
+                await hub.close("a")
+            await second.publish("7", topics=["d"])
+            assert [data for data, _id in await read_all(one) if data] == ["1", "2", "4", "6", "7"]
+
+
+async def test_pins_of_a_hub_that_died_end(tmp_path: Path) -> None:
+    """They hold while they are told again; what a hub that lost its connection pins, holds."""
+    async with redis_server(tmp_path) as server:
+        dead, alive = (RedisHistory(server.url, max_events=5) for _ in range(2))
+        async with Hub(alive) as hub, trio.open_nursery() as nursery:
+            other = await nursery.start(Hub(dead).run)
+            dead.pin("a")
+            await other.publish("1", topics=["a"])
+            await command(server.port, "CLIENT", "KILL", "TYPE", "normal")
+            await until(is_told(server.port, 1))
+            nursery.cancel_scope.cancel()
+        async with Hub(alive) as hub:
+            await hub.publish_all(["noise"] * 10, topics=["noise"])
+            assert alive.statistics().pinned_events == 1
+            (node,) = [
+                line
+                for line in (await command(server.port, "HKEYS", "{h3trio}:pins")).split()
+                if line[0].isalnum()
+            ]
+            await command(server.port, "HSET", "{h3trio}:pins", node, "1 1.0")
+            await command(server.port, "HSET", "{h3trio}:state", "pins_due", "1")
+            await hub.publish_all(["noise"] * 10, topics=["noise"])
+            assert alive.statistics().pinned_topics == 0
+            assert alive.gaps.newest(EVERYTHING) > 0
+            left = await count(server.port, "EXISTS", f"{{h3trio}}:held:{node}", "{h3trio}:kept")
+            assert left == 0
+
+
+def is_told(port: int, hubs: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many hubs have told what they pin."""
+
+    async def condition() -> bool:
+        return await count(port, "HLEN", "{h3trio}:pins") == hubs
+
+    return condition
+
+
+async def test_nothing_is_left_when_all_is_gone(tmp_path: Path) -> None:
+    """Indexes, keys, closes and pins go with their records."""
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url)
+        async with Hub(history) as hub:
+            with hub.pin("a"):
+                await hub.publish("1", topics=["a", "b"], dedup="k")
+                await hub.close("a")
+            for topic in ("a", "b"):
+                await hub.purge(topic)
+            await hub.publish("end", topics=["c"])
+            await hub.purge("c")
+            left = sorted((await command(server.port, "KEYS", "*")).split()[2::2])
+            assert left == [
+                f"{{h3trio}}:{name}" for name in ("epochs", "log", "marks", "noted", "state")
+            ]
