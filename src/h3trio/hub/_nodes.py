@@ -128,6 +128,7 @@ class HubNodes:
 
     def join(self) -> bool:
         """Take a place among the nodes, the history is open; return whether there is one."""
+        self._met = ()
         self._nodes = self._history.join(self.name) if self._history.is_shared else None
         return self._nodes is not None
 
