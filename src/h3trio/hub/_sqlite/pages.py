@@ -17,7 +17,7 @@ from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
 from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
 
-from .rows import reading, record_of, text, whole
+from .rows import MAX_SPAN, reading, record_of, text, whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,7 +31,12 @@ _AFTER: Final = "position > ? AND position <= ? ORDER BY position"
 _BACKWARD: Final = "position <= ? ORDER BY position DESC"
 _POSITIONS: Final = "SELECT position FROM records WHERE "
 _SCAN: Final = "SELECT position, topics FROM records WHERE "
-_OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
+_SPANS: Final = (
+    "SELECT position, coalesce((SELECT min(records.position) FROM records"
+    " WHERE records.position BETWEEN placed.position - earlier AND placed.position), position)"
+    " FROM placed WHERE topic = ? AND position > ? AND position < ? ORDER BY position"
+)
+"""The last position of each of a topic's spans, and the first that is left of it."""
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
 """The cost of looking for an id, in records that could be looked at."""
@@ -64,7 +69,7 @@ class _Snapshot:
     def after(self, after: int, head: int, selection: Selection) -> tuple[Iterator[int], int]:
         """List selected positions lazily, and say up to which position the list answers."""
         if selection.is_exact:
-            return self._of_topics(selection, _AFTER, after, head), head
+            return self._of_topics(selection, after, head), head
         if selection.everything:
             return (row[0] for row in self._rows(_POSITIONS + _AFTER, after, head)), head
         found: list[int] = []
@@ -81,7 +86,7 @@ class _Snapshot:
     def backward(self, head: int, selection: Selection) -> Iterator[int]:
         """List positions lazily, the newest first; with matchers, those that may match."""
         if selection.is_exact:
-            return self._of_topics(selection, _BACKWARD, head)
+            return self._of_topics(selection, 0, head, backward=True)
         return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
 
     def rights(self, position: int) -> tuple[bool, str, bool]:
@@ -117,14 +122,19 @@ class _Snapshot:
             yield topic, self._name(topic)
             (topic,) = self._db.execute(following, (id, topic)).fetchone()
 
-    def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
+    def _of_topics(
+        self, selection: Selection, after: int, head: int, *, backward: bool = False
+    ) -> Iterator[int]:
         """Merge the positions of several topics, one under more than one of them once."""
         known = "SELECT number FROM topics WHERE name = ? AND events > 0"
         found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
-        rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
+        query = _SPANS + " DESC" if backward else _SPANS
+        bounds = after, head + MAX_SPAN
+        spans = [self._rows(query, number, *bounds) for (number,) in filter(None, found)]
+        rows = (_positions(rows, after, head, backward=backward) for rows in spans)
         # It is closed before its cursors: an error that is kept keeps it too.
-        merged = self._cursors.enter_context(closing(merge(*rows, reverse=where is _BACKWARD)))
-        return distinct(row[0] for row in merged)
+        merged = self._cursors.enter_context(closing(merge(*rows, reverse=backward)))
+        return distinct(merged)
 
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
         return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))
@@ -140,6 +150,17 @@ class _Snapshot:
             check_topic(name)
             self._names[number] = name
         return name
+
+
+def _positions(
+    spans: Iterator[tuple[int, int]], after: int, head: int, *, backward: bool
+) -> Iterator[int]:
+    """List the positions of spans; a record that is missing behind a span's first is damage."""
+    for last, first in spans:
+        with reading(last):
+            least = whole(first, least=last - MAX_SPAN + 1, most=last)
+        found = range(max(least, after + 1), min(last, head) + 1)
+        yield from reversed(found) if backward else found
 
 
 @final
