@@ -129,6 +129,12 @@ async def test_a_span_is_bounded(history: Opened) -> None:
         ends = [(1, MAX_SPAN), (MAX_SPAN + 1, 2 * MAX_SPAN), (last, last), (last + 1, last + 1)]
         assert spans(one) == ends
         await check(one)
+    with closing(sqlite3.connect(one.path, isolation_level=None)) as db:
+        for head in (1, MAX_SPAN, MAX_SPAN + 1):
+            page, _trims = pages.read_page(
+                db, after=0, head=head, selection=Selection(["a"]), max_records=999, max_bytes=AMPLE
+            )
+            assert len(page.records) == head
 
 
 async def test_other_records_have_rows_of_their_own(history: Opened) -> None:
