@@ -19,7 +19,7 @@ from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.selection import NOTHING
 from h3trio.hub._sqlite import pages
 from h3trio.hub._sqlite.change import MAX_REMOVED_RECORDS
-from h3trio.hub._sqlite.rows import MAX_SPAN
+from h3trio.hub._sqlite.spans import MAX_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,10 +5,6 @@ the change has its fill of them: no transaction gets long, and it has a place in
 even on a full disk. Removals are written before additions, so that on a full disk the new records
 find the pages of the old.
 
-A topic's records are found by spans; see the schema. The row of a span goes with its last record.
-The others have gone before: limits, age and purges take the records of a span in order, as a topic
-that is pinned is so with all its records, damaged ones too.
-
 Sums per topic and in all are kept along, so that a limit is checked without counting. A change is
 thrown away if its transaction fails: it works on a copy of the sums.
 """
@@ -25,7 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.retention import MIB
 
-from .rows import MAX_SPAN, reading, text, whole
+from .rows import reading, text, whole
+from .spans import OF_TOPIC, Spans
 from .sums import Removed, Sums
 
 if TYPE_CHECKING:
@@ -55,9 +52,6 @@ _COLUMNS: Final = (
 _TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public, closed"
 _IN_ORDER: Final = (
     f"SELECT {_COLUMNS} FROM records WHERE position >= ? AND position < ? ORDER BY position"  # noqa: S608 - a constant
-)
-_SPANS: Final = (
-    "SELECT position - earlier, position + 1 FROM placed WHERE topic = ? ORDER BY position"
 )
 
 
@@ -89,20 +83,6 @@ class _Topic:
     was_closed: bool
     silent: int = 0
     """Records without an event that this change adds."""
-
-
-@final
-@dataclass(slots=True)
-class _Span:
-    """A row of `placed`."""
-
-    topic: int
-    position: int
-    """Of its last record."""
-    earlier: int = 0
-    """Records in front of that one."""
-    id: str | None = None
-    """The record's, where its publisher chose it."""
 
 
 @final
@@ -140,9 +120,7 @@ class Change:
         self._by_names: dict[tuple[str, ...], tuple[list[_Topic], str]] = {}
         self._added: list[tuple[object, ...]] = []
         """The rows of added records."""
-        self._placed: list[_Span] = []
-        self._open_span: _Span | None = None
-        """The span that the next record may belong to."""
+        self._spans = Spans()
         self._removed: dict[int, list[int]] = {}
         self._private: dict[str, int] = {}
         self._damaged: list[int] = []
@@ -176,7 +154,7 @@ class Change:
                 1 if record.last else 0,
             )
         )
-        self._place(record, topics)
+        self._spans.add(record, [topic.number for topic in topics])
         if self._pinned and (pinned := len(self._pinned.intersection(record.topics))):
             self._newly_pinned[record.position] = size, pinned
             self._pinned_events += 1
@@ -186,20 +164,6 @@ class Change:
         self.sums.bytes += size
         self._records_left += len(topics)
         self._bytes_left += size
-
-    def _place(self, record: Record, topics: list[_Topic]) -> None:
-        """Place a record in its topics: in the span before it, if both are of one topic alone."""
-        position, span = record.position, self._open_span
-        if len(topics) > 1 or record.has_own_id:
-            id = record.id if record.has_own_id else None
-            self._placed += (_Span(topic.number, position, id=id) for topic in topics)
-            self._open_span = None
-        elif span is None or span.topic != topics[0].number or span.earlier + 1 >= MAX_SPAN:
-            self._open_span = _Span(topics[0].number, position)
-            self._placed.append(self._open_span)
-        else:
-            span.position = position
-            span.earlier += 1
 
     def note_pins(self) -> None:
         """Bring the records of pinned topics up to date, once all of this is in the database."""
@@ -229,8 +193,7 @@ class Change:
             before: the first position that stays, as in the methods below.
         """
         if retention.limits_topics:
-            added = dict.fromkeys(span.topic for span in self._placed)
-            for topic in [self._by_number[number] for number in added]:
+            for topic in [self._by_number[number] for number in self._spans.topics]:
                 is_due = partial(_is_exceeded, retention, topic)
                 self._remove(self._of_topic(topic.number, before), is_due)
         self.remove_oldest(retention, before=before)
@@ -259,7 +222,7 @@ class Change:
 
     def _of_topic(self, number: int, before: int) -> Generator[_Row]:
         """List a topic's records in order."""
-        with closing(self._db.execute(_SPANS, (number,))) as spans:
+        with closing(self._db.execute(OF_TOPIC, (number,))) as spans:
             for first, end in spans:
                 yield from self._in_order(first, min(end, before))
 
@@ -443,10 +406,7 @@ class Change:
             " last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self._added,
         )
-        self._db.executemany(
-            "INSERT INTO placed (topic, position, earlier, id) VALUES (?, ?, ?, ?)",
-            ((s.topic, s.position, s.earlier, s.id) for s in self._placed),
-        )
+        self._spans.write(self._db)
 
     def _write_topics(self) -> None:
         topics = self._by_number.values()

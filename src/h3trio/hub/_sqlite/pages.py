@@ -17,7 +17,8 @@ from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
 from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
 
-from .rows import MAX_SPAN, reading, record_of, text, whole
+from . import spans
+from .rows import reading, record_of, text, whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,12 +32,6 @@ _AFTER: Final = "position > ? AND position <= ? ORDER BY position"
 _BACKWARD: Final = "position <= ? ORDER BY position DESC"
 _POSITIONS: Final = "SELECT position FROM records WHERE "
 _SCAN: Final = "SELECT position, topics FROM records WHERE "
-_SPANS: Final = (
-    "SELECT position, coalesce((SELECT min(records.position) FROM records"
-    " WHERE records.position BETWEEN placed.position - earlier AND placed.position), position)"
-    " FROM placed WHERE topic = ? AND position > ? AND position < ? ORDER BY position"
-)
-"""The last position of each of a topic's spans, and the first that is left of it."""
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
 """The cost of looking for an id, in records that could be looked at."""
@@ -128,12 +123,11 @@ class _Snapshot:
         """Merge the positions of several topics, one under more than one of them once."""
         known = "SELECT number FROM topics WHERE name = ? AND events > 0"
         found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
-        query = _SPANS + " DESC" if backward else _SPANS
-        bounds = after, head + MAX_SPAN
-        spans = [self._rows(query, number, *bounds) for (number,) in filter(None, found)]
-        rows = (_positions(rows, after, head, backward=backward) for rows in spans)
+        query, bounds = spans.query(after, head, backward=backward)
+        rows = [self._rows(query, number, *bounds) for (number,) in filter(None, found)]
+        listed = (spans.positions(each, after, head, backward=backward) for each in rows)
         # It is closed before its cursors: an error that is kept keeps it too.
-        merged = self._cursors.enter_context(closing(merge(*rows, reverse=backward)))
+        merged = self._cursors.enter_context(closing(merge(*listed, reverse=backward)))
         return distinct(merged)
 
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
@@ -150,17 +144,6 @@ class _Snapshot:
             check_topic(name)
             self._names[number] = name
         return name
-
-
-def _positions(
-    spans: Iterator[tuple[int, int]], after: int, head: int, *, backward: bool
-) -> Iterator[int]:
-    """List the positions of spans; a record that is missing behind a span's first is damage."""
-    for last, first in spans:
-        with reading(last):
-            least = whole(first, least=last - MAX_SPAN + 1, most=last)
-        found = range(max(least, after + 1), min(last, head) + 1)
-        yield from reversed(found) if backward else found
 
 
 @final

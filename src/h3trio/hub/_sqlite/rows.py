@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 MAX_POSITION: Final = 10**18 - 1
 """What fits into an id of the hub's own."""
 
-MAX_SPAN: Final = 256
-"""Records that one row of `placed` may stand for: a group commit of a busy publisher has half."""
-
 _MISREAD: Final = (
     TypeError,
     ValueError,

@@ -103,9 +103,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # closed the topic, 0 while it is open. A record without an event has an empty frame.
         "ALTER TABLE records ADD COLUMN last INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE topics ADD COLUMN closed INTEGER NOT NULL DEFAULT 0",
-        # A row is a span: records of its topic alone, without ids of their publishers, that one
-        # transaction stored one after the other. `position` is the last of them, and `earlier` the
-        # number of those in front of it. Other records have a row for each of their topics.
+        # A row of `placed` is a span: `position` is its last record's, and `earlier` the number of
+        # those directly in front, which it stands for too.
         "ALTER TABLE placed ADD COLUMN earlier INTEGER NOT NULL DEFAULT 0",
     ),
 )
