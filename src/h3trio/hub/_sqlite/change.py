@@ -85,6 +85,15 @@ class _Topic:
     """Records without an event that this change adds."""
 
 
+class _Topics(NamedTuple):
+    """The topics of a record."""
+
+    topics: list[_Topic]
+    numbers: list[int]
+    column: str
+    """The numbers, as they stand in the record's row."""
+
+
 @final
 class Change:
     """Additions and removals of one transaction.
@@ -117,7 +126,7 @@ class Change:
         self._max_empty = max_empty_topics
         self._by_name: dict[str, _Topic] = {}
         self._by_number: dict[int, _Topic] = {}
-        self._by_names: dict[tuple[str, ...], tuple[list[_Topic], str]] = {}
+        self._by_names: dict[tuple[str, ...], _Topics] = {}
         self._added: list[tuple[object, ...]] = []
         """The rows of added records."""
         self._spans = Spans()
@@ -133,7 +142,7 @@ class Change:
         """Add a record, at the next position."""
         size = len(record.frame)
         # All of them first: one may be damaged.
-        topics, numbers = self._topics_of(record.topics)
+        topics, numbers, column = self._topics_of(record.topics)
         for topic in topics:
             topic.events += 1
             topic.bytes += size
@@ -149,12 +158,12 @@ class Change:
                 dedup,
                 1 if record.private else 0,
                 record.published,
-                numbers,
+                column,
                 record.frame,
                 1 if record.last else 0,
             )
         )
-        self._spans.add(record, [topic.number for topic in topics])
+        self._spans.add(record, numbers)
         if self._pinned and (pinned := len(self._pinned.intersection(record.topics))):
             self._newly_pinned[record.position] = size, pinned
             self._pinned_events += 1
@@ -175,12 +184,12 @@ class Change:
 
     def scoped_key(self, key: str, topics: tuple[str, ...]) -> str:
         """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
-        numbers = sorted(topic.number for topic in self._topics_of(topics)[0])
+        numbers = sorted(self._topics_of(topics).numbers)
         return f"{' '.join(map(str, numbers))}\n{key}"
 
     def closed_topic(self, topics: tuple[str, ...]) -> str | None:
         """Return the first of some topics that is closed, if one is."""
-        for topic in self._topics_of(topics)[0]:
+        for topic in self._topics_of(topics).topics:
             if topic.closed:
                 return topic.name
         return None
@@ -320,12 +329,12 @@ class Change:
             floor=max(self._damaged, default=0),
         )
 
-    def _topics_of(self, names: tuple[str, ...]) -> tuple[list[_Topic], str]:
-        """Return the topics of a record, and their numbers as they stand in its row."""
+    def _topics_of(self, names: tuple[str, ...]) -> _Topics:
         known = self._by_names.get(names)
         if known is None:
             topics = [self._named(name) for name in names]
-            known = topics, " ".join(str(topic.number) for topic in topics)
+            numbers = [topic.number for topic in topics]
+            known = _Topics(topics, numbers, " ".join(map(str, numbers)))
             self._by_names[names] = known
         return known
 
