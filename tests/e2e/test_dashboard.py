@@ -118,7 +118,7 @@ async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) ->
         visit.wait_texts(DATA, ["second"])
         assert visit.complaints == []
 
-        publish_by_form(page, "news", "x", id="no\u00a0id", type="")
+        publish_by_form(page, "news", "x", id="fkwr2m7x-41", type="")
         visit.wait_text("#published", "Refused (400)")
         assert "400" in visit.take_complaints()[0]
         assert page.locator("#publish [name=data]").input_value() == "x"
