@@ -6,7 +6,6 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never
 from urllib.parse import quote
 
@@ -635,7 +634,8 @@ async def test_a_full_queue_is_counted_by_the_limit_that_was_met(
     nursery: trio.Nursery, limit: str
 ) -> None:
     """One publish waits for the disk; the next is refused."""
-    running = Hub(StuckHistory(), settings=replace(HubSettings(), **{limit: 1}))
+    setting: dict[str, Any] = {limit: 1}
+    running = Hub(StuckHistory(), settings=HubSettings(**setting))
     app = create_app(running)
     async with app.lifespan():
         waiting, refused = connect(nursery, app), connect(nursery, app)

@@ -298,3 +298,23 @@ async def test_a_cut_leaves_the_outcome_open(autojump_clock: MockClock) -> None:
         assert id.endswith("-1")
         assert both.hubs[0].last_event_id == id
         assert both.hubs[0].statistics().task_failures["follower"] == 1
+
+
+async def test_a_browser_behind_a_gap_that_isnt_followed_yet_is_sent_one_cursor(
+    autojump_clock: MockClock,
+) -> None:
+    """The gap is known with what was read of the store, and no id of this hub stands behind it."""
+    store = SharedMemoryStore(max_events=2, clock=autojump_clock.current_time)
+    histories = [SharedMemoryHistory(store, tail_events=1) for _ in range(2)]
+    async with Hub(histories[0]) as one, Hub(histories[1]) as other:
+        for number in range(3):
+            await one.publish(str(number), topics=["a"])
+        await trio.sleep(1)
+        histories[1].hold()
+        for number in range(3, 6):
+            await one.publish(str(number), topics=["a"])
+        await other.locate(["a"], first=2)
+        sink = FakeSink()
+        with trio.move_on_after(1):
+            await other.subscribe(sink, ["a"], first="oldest", cursor=True)
+        assert [e.event for e in sink.events].count("cursor") <= 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, final
 
 from h3trio._cli.common import counted, duration, duration_or_zero, one_of, size
 from h3trio._cli.options import fail, fields_from, refuse
-from h3trio.hub import Hub
+from h3trio.hub import Hub, HubSettings
 from h3trio.hubserver import (
     AnonymousAccess,
     Retention,
@@ -48,6 +48,8 @@ def add_arguments(parser: Options) -> None:
         parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
         what = "how long a publish or an unknown id waits for the hub to follow a shared store"
         parser.add_option("--follow-timeout", default=5.0, type=duration_or_zero, help=what)
+        what = "name of this hub among those that share its store"
+        parser.add_option("--node", default="", type=_node, metavar="NAME", help=what)
         what = "open streams with an event that has their cursor: auto, for browsers, on or off"
         parser.add_option("--cursor", default="auto", type=one_of("auto", "on", "off"), help=what)
     with parser.group("the hub: who may do what"):
@@ -81,6 +83,12 @@ def add_arguments(parser: Options) -> None:
             help="more request headers that those pages may send, by commas or repeated",
         )
         access_options.add_arguments(parser)
+
+
+def _node(text: str) -> str:
+    if text:
+        HubSettings(node=text)
+    return text
 
 
 def _origins(text: str) -> list[str]:
@@ -149,6 +157,8 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
         history = make_history(arguments.store, durability=durability, retention=kept)
     except ValueError as exc:
         fail(str(exc))
+    if not history.is_shared:
+        refuse(arguments, ["node"], "is for a store that several hubs share: give one with --store")
     if "lease" not in arguments.given:
         settings = dataclasses.replace(settings, lease=LEASE)
     limits = access.limits.hub_settings(
@@ -156,6 +166,7 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
         flush_interval=arguments.flush_interval,
         follow_timeout=arguments.follow_timeout,
         reconnect_delay=settings.reconnect_delay,
+        node=arguments.node,
     )
     hub = Hub(history, settings=limits)
     store = describe(arguments.store, history)

@@ -28,6 +28,7 @@ from h3trio.hub._history.retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, M
 
 from . import codec, scripts
 from .follower import Follower
+from .nodes import RedisNodes
 from .pins import Pins
 from .reading import Reader
 
@@ -111,9 +112,11 @@ class RedisHistory(History):
             max_pinned_bytes=max_pinned_bytes,
         )
         self._pins = Pins(max_pinned_events)
+        self._limits = RedisLimits(timeout=timeout)
+        self._nodes: RedisNodes | None = None
         self._follower = Follower(
             self._address,
-            RedisLimits(timeout=timeout),
+            self._limits,
             wanted=durability,
             pins=self._pins,
             tail=Retention(max_events=tail_events, max_bytes=tail_bytes),
@@ -173,8 +176,11 @@ class RedisHistory(History):
         self._is_open = True
 
     async def aclose(self) -> None:
-        """Take no more updates. The connections end with the follower."""
+        """Take no more updates, and be no node. The connections end with the follower."""
         self._is_open = False
+        nodes, self._nodes = self._nodes, None
+        if nodes is not None:
+            await nodes.leave()
         await trio.lowlevel.checkpoint()
 
     def _check_open(self) -> None:
@@ -281,6 +287,11 @@ class RedisHistory(History):
         """
         self._check_open()
         await self._follower.follow(deliver, lost)
+
+    def join(self, name: str) -> RedisNodes:
+        """Return this hub's place among those that share the store; see `History.join`."""
+        self._nodes = RedisNodes(self._address, self._limits, name)
+        return self._nodes
 
     async def head(self) -> str:
         """Return the cursor at the store's head."""
