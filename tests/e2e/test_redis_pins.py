@@ -107,5 +107,6 @@ async def test_nothing_is_left_when_all_is_gone(tmp_path: Path) -> None:
             await hub.purge("c")
             left = sorted((await command(server.port, "KEYS", "*")).split()[2::2])
             assert left == [
-                f"{{h3trio}}:{name}" for name in ("epochs", "log", "marks", "noted", "state")
+                f"{{h3trio}}:{name}"
+                for name in ("epochs", "log", "marks", "nodes", "noted", "state")
             ]
