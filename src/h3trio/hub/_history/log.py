@@ -249,12 +249,16 @@ class Log:
     def _leave_indexes(self, record: Record) -> None:
         self._place_bytes -= _size_of_places(record)
         self._leave_topics(self._topics, record)
-        if self.pins.events:
-            self.pins.remove(record.position)
         self._leave(self._index, len(record.frame))
         if record.last:
             for topic in record.topics:
                 self._closing.pop(topic, None)
+        if self.pins.events:
+            self.pins.remove(record.position)
+            for topic in record.topics:
+                if (closing := self._closing.get(topic)) is not None:
+                    # It is passed over no more if this was the last other one of its topics.
+                    self._passed = min(self._passed, closing.position - 1)
         if record.has_own_id:
             of_id = self._own_ids[record.id]
             self._leave_topics(of_id, record)

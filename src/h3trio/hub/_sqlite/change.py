@@ -292,6 +292,9 @@ class Change:
             topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
             if topic.closed == position:
                 topic.closed = 0
+            elif topic.closed:
+                # That record is passed over no more if this was the last other one of its topics.
+                self.sums.passed = min(self.sums.passed, topic.closed - 1)
             if is_missed:
                 topic.trimmed = max(topic.trimmed, position)
             if is_missed and is_public:
