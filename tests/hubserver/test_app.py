@@ -404,6 +404,8 @@ BAD_REQUESTS = [
     (post(b"", "/events/a%0Ab", "Content-Type: text/event-stream"), 400),
     (post(b"\xff", "/events/news"), 400),
     (post(b"x", "/events/news?id=a%0Ab"), 400),
+    (post(b"x", "/events/news?id=%E9"), 400),
+    (post(b"x", "/events/news?event=%E9"), 400),
     (post(b"x", "/events/news?event=reset"), 400),
     (post(b"x", "/events/news?event=cursor"), 400),
     (request("/events/news?cursor=yes"), 400),

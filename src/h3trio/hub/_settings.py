@@ -57,9 +57,9 @@ class HubSettings:
     sends, and each event comes up to 10 ms later."""
 
     follow_timeout: float = 5.0
-    """Seconds for which a publish, or a subscriber's id that isn't known here yet, waits until this
-    hub has followed a history that it shares with others: longer than a follower lags that works,
-    shorter than clients wait for an answer."""
+    """Seconds for which a publish, or a subscriber whose place isn't known here yet, waits until
+    this hub has followed a history that it shares with others: longer than a follower lags that
+    works, shorter than clients wait for an answer."""
 
     reconnect_delay: float = 2.0
     """Seconds after which clients reconnect: the `retry:` that opens a stream is half to one and a

@@ -46,7 +46,7 @@ def add_arguments(parser: Options) -> None:
         parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
         what = "how long an event waits for others to go with it in one send"
         parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
-        what = "how long a publish or an unknown id waits for the hub to follow a shared store"
+        what = "how long a publish or a new stream waits for the hub to follow a shared store"
         parser.add_option("--follow-timeout", default=5.0, type=duration_or_zero, help=what)
         what = "name of this hub among those that share its store"
         parser.add_option("--node", default="", type=_node, metavar="NAME", help=what)

@@ -23,7 +23,7 @@ from h3trio.hub._history.retention import MIB
 
 from .rows import reading, text, whole
 from .spans import OF_TOPIC, Spans
-from .sums import Removed, Sums
+from .sums import PinChange, Removed, Sums
 
 if TYPE_CHECKING:
     import sqlite3
@@ -117,12 +117,8 @@ class Change:
     ) -> None:
         self._db = db
         self.sums = replace(sums)
-        self._pins = pins
+        self._pins = PinChange(pins)
         self._pinned = pinned
-        # Sums of pinned records, with what this change does to them.
-        self._pinned_events, self._pinned_bytes = pins.events, pins.bytes
-        self._newly_pinned: dict[int, tuple[int, int]] = {}
-        """Added records that are pinned: their size, and how many of their topics are."""
         self._max_empty = max_empty_topics
         self._by_name: dict[str, _Topic] = {}
         self._by_number: dict[int, _Topic] = {}
@@ -165,9 +161,7 @@ class Change:
         )
         self._spans.add(record, numbers)
         if self._pinned and (pinned := len(self._pinned.intersection(record.topics))):
-            self._newly_pinned[record.position] = size, pinned
-            self._pinned_events += 1
-            self._pinned_bytes += size
+            self._pins.add(record.position, size, topics=pinned)
         self.sums.last = record.position
         self.sums.events += 1
         self.sums.bytes += size
@@ -176,11 +170,8 @@ class Change:
 
     def note_pins(self) -> None:
         """Bring the records of pinned topics up to date, once all of this is in the database."""
-        for position, (size, topics) in self._newly_pinned.items():
-            self._pins.pin(position, size, topics=topics)
-        for position in self._removed:
-            self._pins.remove(position)
-        self.sums.pinned_events, self.sums.pinned_bytes = self._pins.events, self._pins.bytes
+        pins = self._pins.write(removed=self._removed)
+        self.sums.pinned_events, self.sums.pinned_bytes = pins.events, pins.bytes
 
     def scoped_key(self, key: str, topics: tuple[str, ...]) -> str:
         """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
@@ -216,7 +207,7 @@ class Change:
         def is_due(row: _Row) -> bool:
             if is_older(row.published, published_before):
                 return True
-            events, size = sums.events - self._pinned_events, sums.bytes - self._pinned_bytes
+            events, size = sums.events - self._pins.events, sums.bytes - self._pins.bytes
             return retention.is_exceeded(events, size)
 
         return self._remove(self._in_order(sums.passed + 1, before), is_due, in_all=True)
@@ -259,12 +250,16 @@ class Change:
         return False
 
     def _is_kept(self, row: _Row) -> bool:
-        """Whether it is pinned, or closes a topic that has a pinned record, by its others."""
+        """Whether it is pinned, or to be spared: it closes a topic that has a pinned record."""
         if row.position in self._pins:
             return True
+        if self._pins.is_full:
+            return False
         with suppress(DamagedError), reading(row.position):
             topics = [self._numbered(int(number)) for number in row.topics.decode().split()]
-            return any(t.closed == row.position and t.events > 1 for t in topics)
+            if any(t.closed == row.position and t.events > 1 for t in topics):
+                self._pins.add(row.position, whole(row.size), topics=0)
+                return True
         return False
 
     def _remove_record(self, row: _Row) -> None:
@@ -292,6 +287,10 @@ class Change:
             topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
             if topic.closed == position:
                 topic.closed = 0
+            elif topic.closed:
+                # This may be why that was spared.
+                self._pins.unspare(topic.closed)
+                self.sums.passed = min(self.sums.passed, topic.closed - 1)
             if is_missed:
                 topic.trimmed = max(topic.trimmed, position)
             if is_missed and is_public:
@@ -301,9 +300,7 @@ class Change:
         self._removed[position] = [topic.number for topic in topics]
         self.sums.events = max(self.sums.events - 1, 0)
         self.sums.bytes = max(self.sums.bytes - size, 0) if self.sums.events else 0
-        if position in self._pins:
-            self._pinned_events -= 1
-            self._pinned_bytes -= size
+        self._pins.remove(position, size)
 
     def _placed_in(self, position: int) -> list[_Topic]:
         """Look for the topics of a record whose row doesn't tell them: through all of `placed`."""

@@ -275,6 +275,8 @@ class Store:
             for position, _size in self._of_topic(db, topic):
                 self.pins.unpin(position)
                 self.sums.passed = min(self.sums.passed, position - 1)
+            # Some of them may be why others are spared.
+            self.sums.passed = self.pins.unspare_all(self.sums.passed)
         self._known_pinned = pinned
 
     def _of_topic(self, db: sqlite3.Connection, topic: str) -> list[tuple[int, int]]:
