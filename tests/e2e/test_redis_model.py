@@ -25,7 +25,7 @@ from h3trio.testing._drive_history import driven
 if TYPE_CHECKING:
     from h3trio.hub import History, Record
 
-EXAMPLES = 25
+EXAMPLES = 15
 # A failure isn't made smaller: each try takes as long as an example.
 PHASES = (Phase.explicit, Phase.generate)
 
@@ -201,12 +201,19 @@ async def compare(folder: Path, script: list[tuple[str, Any]], options: dict[str
 
 EVENT = ("publish", (["a"], None, None, False, ""))
 OTHER = ("publish", (["b"], None, None, False, ""))
+BOTH = ("publish", (["a", "b"], None, None, False, ""))
+CLOSE_B = ("publish", (["b"], None, None, False, "event"))
+NOISE = [("publish", (["c/1"], None, None, False, ""))] * 3
 CLOSE = ("publish", (["a"], None, None, False, "silence"))
 
 
 @settings(max_examples=EXAMPLES, phases=PHASES)
 @example([EVENT, EVENT, CLOSE], {"max_topic_events": 2})
 @example([("pin", "a"), EVENT, CLOSE, ("unpin", "a"), OTHER], {"max_events": 1})
+@example([("pin", "a"), BOTH, CLOSE_B, *NOISE, ("unpin", "a"), *NOISE], {"max_events": 2})
+@example([("pin", "a"), BOTH, CLOSE_B, *NOISE, ("purge", "a"), *NOISE], {"max_events": 2})
+@example([("pin", "a"), BOTH, CLOSE_B, *NOISE], {"max_events": 2, "max_pinned_events": 1})
+@example([("pin", "a"), BOTH, CLOSE_B, *NOISE, ("pin", "b"), *NOISE], {"max_events": 2})
 @given(steps, limits)
 def test_a_history_in_redis_is_as_one_in_memory(
     script: list[tuple[str, Any]], options: dict[str, Any]

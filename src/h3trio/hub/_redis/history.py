@@ -258,9 +258,11 @@ class RedisHistory(History):
             await trio.lowlevel.checkpoint()
             return 0
         removed, more = 0, True
+        limits = self._retention
+        pinned = limits.max_pinned_events, limits.max_pinned_bytes
         while more:
             reply = await self._follower.ask(
-                scripts.REMOVE, "age", repr(self.max_age), changes=True
+                scripts.REMOVE, "age", repr(self.max_age), *pinned, changes=True
             )
             removed += codec.whole(reply[1])
             more = bool(reply[2])
