@@ -41,17 +41,19 @@ async def test_pinned_topics_have_limits_of_their_own(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
         one, other = (RedisHistory(server.url, max_pinned_events=3) for _ in range(2))
         async with Hub(one) as hub, Hub(other) as second:
-            with hub.pin("a"), hub.pin("b"), second.pin("c"), second.pin("d"):
+            with hub.pin("a"), hub.pin("b"):
                 await hub.publish("1", topics=["a"])
-                await second.publish("2", topics=["c"])
-                with pytest.raises(PinnedFullError):
-                    await second.publish("3", topics=["d"])
-                await hub.publish("4", topics=["b"])
-                for topic, publisher in (("a", hub), ("c", second), ("a", second)):
-                    with pytest.raises(PinnedFullError):
-                        await publisher.publish("5", topics=[topic])
-                await second.publish("6", topics=["other"])
-                await hub.close("a")
+                with second.pin("c"):
+                    await second.publish("2", topics=["c"])
+                    with second.pin("d"):
+                        with pytest.raises(PinnedFullError):
+                            await second.publish("3", topics=["d"])
+                        await hub.publish("4", topics=["b"])
+                        for topic, publisher in (("a", hub), ("c", second), ("a", second)):
+                            with pytest.raises(PinnedFullError):
+                                await publisher.publish("5", topics=[topic])
+                        await second.publish("6", topics=["other"])
+                        await hub.close("a")
             await second.publish("7", topics=["d"])
             assert [data for data, _id in await read_all(one) if data] == ["1", "2", "4", "6", "7"]
 
