@@ -65,6 +65,7 @@ REASONS = {
     "_server.body_stream": "stands above the responder, and the buffer that it reads from below it",
     "_server.handler_errors": "whose an error is, is decided beside the course of an exchange",
     "_server.logs.json_log": "a formatter of logs, which has nothing of the command that uses it",
+    "hub._serving": "the course of one subscription; `_hub` has what callers see, and is full",
     "hubserver._access.uri_template": "a grammar of its own, RFC 6570",
     "hubserver._monitoring.routes": "the routes of this room, as `_app` has the others",
 }

@@ -13,9 +13,9 @@ what was acknowledged, and with what the store has in the end.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -50,6 +50,11 @@ async def command(port: int, *arguments: str) -> str:
         packed = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # it takes several
         await stream.send_all(packed)
         return bytes(await stream.receive_some()).decode()
+
+
+async def count(port: int, *arguments: str) -> int:
+    """Send a command, and return the number that it answers."""
+    return int((await command(port, *arguments)).strip().removeprefix(":"))
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -104,7 +109,7 @@ class Load:
     refused: int = 0
     slowest: float = 0.0
     """Seconds that the slowest publish took."""
-    numbers: Any = field(default_factory=count)
+    numbers: Any = field(default_factory=itertools.count)
     is_paused: bool = False
 
     async def subscribe(self, number: int) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,13 @@ from e2e.browser import Browser, Visit
 from e2e.process import ServeProcess, connect, fetch
 from e2e.redis_server import redis_server
 from e2e.shop import run_shop
+from hub_helpers import FakeSink
+from trio.testing import wait_all_tasks_blocked
+
+from h3trio import serve
+from h3trio.hub import Hub, HubSettings
+from h3trio.hubserver import create_app
+from h3trio.testing import SharedMemoryHistory, SharedMemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -111,7 +119,7 @@ async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) ->
         visit.wait_texts(DATA, ["second"])
         assert visit.complaints == []
 
-        publish_by_form(page, "news", "x", id="no\u00a0id", type="")
+        publish_by_form(page, "news", "x", id="fkwr2m7x-41", type="")
         visit.wait_text("#published", "Refused (400)")
         assert "400" in visit.take_complaints()[0]
         assert page.locator("#publish [name=data]").input_value() == "x"
@@ -532,6 +540,55 @@ async def test_no_word_is_cut_or_broken(browser: Browser, nursery: trio.Nursery)
             assert (width, visit.page.evaluate(BROKEN)) == (width, [])
 
     await browser.visit(look, f"{served.url}/", width=360, height=780)
+    nursery.cancel_scope.cancel()
+
+
+async def test_hubs_that_share_a_store_are_listed(browser: Browser, nursery: trio.Nursery) -> None:
+    """Each has a row, at every width, with counts, topics, the slowest client; one alone none."""
+    store = SharedMemoryStore()
+    one, two, three = (
+        Hub(SharedMemoryHistory(store), settings=HubSettings(node=name, node_interval=1))
+        for name in ("web-1", "web-2", "n" * 64)
+    )
+    server = await nursery.start(partial(serve, create_app(one), port=0))
+    slow = FakeSink()
+
+    async def join() -> None:
+        nursery.start_soon(two.run)
+        await nursery.start(three.run)
+        nursery.start_soon(two.subscribe, FakeSink(), ["chat/42"])
+        nursery.start_soon(partial(two.subscribe, slow, [LONG], info={"client": "192.0.2.1"}))
+        await wait_all_tasks_blocked()
+        slow.stalled = True
+        for _ in range(3):
+            await one.publish("x", topics=[LONG])
+            await wait_all_tasks_blocked()
+
+    def look(visit: Visit) -> None:
+        page, panel = visit.page, "#nodes-panel"
+        visit.wait_text("#state", "Live")
+        assert not page.locator(panel).is_visible()
+        visit.run(join)
+        visit.wait_texts("#nodes tbody th", ["n" * 64, "web-1 (this)", "web-2"])
+        visit.wait_texts("#nodes tr:nth-child(3) td:nth-child(2)", ["2"])
+        visit.wait_text("#nodes tr:nth-child(3)", "192.0.2.1, by 2")
+        visit.wait_text("#nodes tr:nth-child(3)", f"{'x' * 40}…, chat/42")
+        visit.wait_texts("#nodes-count", ["3, with 2 subscribers"])
+        page.locator(panel).scroll_into_view_if_needed()
+        take(page, "nodes")
+        page.emulate_media(color_scheme="dark")
+        page.locator(panel).scroll_into_view_if_needed()
+        take(page, "nodes-dark")
+        for width in WIDTHS[1:]:
+            assert measure(page, width)[0] == width
+            inner = f"document.querySelector('{panel} .scroll')"
+            assert page.evaluate(f"{inner}.scrollWidth <= {inner}.clientWidth"), width
+            broken = page.evaluate(BROKEN)
+            # Two names are longer than a line.
+            assert [word for word in broken if not re.search("nnnn|xxxx", word)] == [], width
+        assert visit.complaints == []
+
+    await browser.visit(look, f"{server.addresses[0]}/")
     nursery.cancel_scope.cancel()
 
 

@@ -6,6 +6,7 @@ import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
+from e2e.redis_load import count
 from e2e.redis_server import redis_server
 
 from h3trio import SSEEvent
@@ -67,11 +68,45 @@ async def test_topics_are_merged_as_if_all_was_gone_through(tmp_path: Path) -> N
                     found += [record.position for record in page.records]
                     after, more = page.last, page.more
                 assert found == wanted
-                for count in (1, 5, 50, 400):
+                for last in (1, 5, 50, 400):
                     before = await history.position_before_last(
-                        count, selection=selection, allow=Selection()
+                        last, selection=selection, allow=Selection()
                     )
-                    assert before == (wanted[-count] - 1 if len(wanted) >= count else 0)
+                    assert before == (wanted[-last] - 1 if len(wanted) >= last else 0)
+
+
+async def test_marks_are_bounded(tmp_path: Path) -> None:
+    """Beyond 16 MiB of memory those noted longest ago are folded into a floor, for all topics."""
+    async with redis_server(tmp_path) as server:
+        history, other = (RedisHistory(server.url, max_events=10) for _ in range(2))
+        async with Hub(history):
+            topics = (f"{'x' * 990}{number}" for number in range(18_000))
+            while batch := list(itertools.islice(topics, 500)):
+                await history.append([Update(SSEEvent("x"), [topic]) for topic in batch])
+            assert await count(server.port, "HLEN", "{h3trio}:marks") < 13_500
+        async with other:
+            assert 4000 < other.gaps.floor < 6000
+            assert other.gaps.has_gap(Selection(["any"]), other.gaps.floor - 1)
+            assert not other.gaps.has_gap(Selection(["any"]), other.gaps.floor)
+
+
+async def test_bytes_are_bounded(tmp_path: Path) -> None:
+    """In all and of one topic; the newest stays, however large."""
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url, max_bytes=1000, max_topic_bytes=500)
+        async with Hub(history) as hub:
+            for number in range(30):
+                await hub.publish("x" * 100, topics=[f"t{number % 3}"])
+            kept = history.statistics()
+            assert 700 < kept.bytes <= 1000
+            for _ in range(9):
+                await hub.publish("x" * 100, topics=["t0"])
+            of_topic = await history.read(
+                0, selection=Selection(["t0"]), max_records=99, max_bytes=99_999
+            )
+            assert 300 < sum(len(record.frame) for record in of_topic.records) <= 500
+            await hub.publish("x" * 5000, topics=["t0"])
+            assert history.statistics().events == 1
 
 
 async def test_it_passes_the_suite(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from e2e.redis_load import EVERYTHING, command, read_all, until
+from e2e.redis_load import EVERYTHING, command, count, read_all, until
 from e2e.redis_server import redis_server
 
 from h3trio.hub import Hub, PinnedFullError, RedisHistory
@@ -14,11 +14,6 @@ from h3trio.hub import Hub, PinnedFullError, RedisHistory
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-
-async def count(port: int, *arguments: str) -> int:
-    """Send a command, and return the number that it answers."""
-    return int((await command(port, *arguments)).strip().removeprefix(":"))
 
 
 async def test_noise_takes_nothing_of_a_pinned_topic(tmp_path: Path) -> None:
@@ -46,17 +41,19 @@ async def test_pinned_topics_have_limits_of_their_own(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
         one, other = (RedisHistory(server.url, max_pinned_events=3) for _ in range(2))
         async with Hub(one) as hub, Hub(other) as second:
-            with hub.pin("a"), hub.pin("b"), second.pin("c"), second.pin("d"):
+            with hub.pin("a"), hub.pin("b"):
                 await hub.publish("1", topics=["a"])
-                await second.publish("2", topics=["c"])
-                with pytest.raises(PinnedFullError):
-                    await second.publish("3", topics=["d"])
-                await hub.publish("4", topics=["b"])
-                for topic, publisher in (("a", hub), ("c", second), ("a", second)):
-                    with pytest.raises(PinnedFullError):
-                        await publisher.publish("5", topics=[topic])
-                await second.publish("6", topics=["other"])
-                await hub.close("a")
+                with second.pin("c"):
+                    await second.publish("2", topics=["c"])
+                    with second.pin("d"):
+                        with pytest.raises(PinnedFullError):
+                            await second.publish("3", topics=["d"])
+                        await hub.publish("4", topics=["b"])
+                        for topic, publisher in (("a", hub), ("c", second), ("a", second)):
+                            with pytest.raises(PinnedFullError):
+                                await publisher.publish("5", topics=[topic])
+                        await second.publish("6", topics=["other"])
+                        await hub.close("a")
             await second.publish("7", topics=["d"])
             assert [data for data, _id in await read_all(one) if data] == ["1", "2", "4", "6", "7"]
 
@@ -112,5 +109,6 @@ async def test_nothing_is_left_when_all_is_gone(tmp_path: Path) -> None:
             await hub.purge("c")
             left = sorted((await command(server.port, "KEYS", "*")).split()[2::2])
             assert left == [
-                f"{{h3trio}}:{name}" for name in ("epochs", "log", "marks", "noted", "state")
+                f"{{h3trio}}:{name}"
+                for name in ("epochs", "log", "marks", "nodes", "noted", "state")
             ]

@@ -22,7 +22,7 @@ from e2e.redis_server import redis_server
 from hypothesis import Phase, given, settings
 from properties.test_shared_histories import TAIL, Play, actions
 
-from h3trio.hub import HistoryError, KeyReusedError, RedisHistory
+from h3trio.hub import HistoryError, KeyReusedError, RedisHistory, TopicClosedError
 from h3trio.hub._redis.codec import epochs_of, record_of
 
 if TYPE_CHECKING:
@@ -170,10 +170,15 @@ class RedisPlay(Play):
     async def publish(self, number: int, names: list[str], **options: Any) -> None:  # noqa: ANN401 - as of `Play`
         """Publish; what is acknowledged has to be there, or to be told as lost."""
         self.published += 1
+        closed = self.closed().intersection(names)
         try:
             id = await self.hub(number).publish(str(self.published), topics=names, **options)
+        except TopicClosedError:
+            assert self.closed().intersection(names) or closed, "an open topic is refused"
+            return
         except (HistoryError, KeyReusedError):
             return
+        assert not closed or "dedup" in options, "a closed topic isn't refused"
         self.acknowledged.add(id)
 
     async def do_hold(self, number: int, _: None) -> None:

@@ -58,6 +58,49 @@ async def test_from_mint_to_stream(nursery: trio.Nursery, tmp_path: Path, algori
         assert f"the server answered {status}" in await refused.err.rest()
         assert await refused.wait() == 1
     assert await served.stop() == 0
+
+
+async def test_the_relay_is_printed(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """With the right for it `tail --relay` prints records and notices, a close among them."""
+    key = tmp_path / "key"
+    key.write_bytes(private_pem("HS256"))
+    served = await ServeProcess.start(nursery, "--jwt-key-file", str(key))
+    options = ("--key-file", str(key))
+    writer = await mint(nursery, *options, "--publish", "*", "--subscribe", "*")
+    reader = await mint(nursery, *options, "--relay")
+    url = {"H3TRIO_URL": served.url}
+
+    async def publish(*argv: str) -> str:
+        command = await Command.start(nursery, "publish", *argv, H3TRIO_TOKEN=writer, **url)
+        id, status = await command.out.rest(), await command.wait()
+        assert status == 0
+        return id.strip()
+
+    first = await publish("run", "1")
+    relay = ("--relay", "--first", "oldest")
+    tail = await Command.tail(nursery, *relay, H3TRIO_TOKEN=reader, **url)
+    last = await publish("run", "2", "--last")
+    epoch = first.partition("-")[0]
+    assert await tail.out.next() == f'epoch {{"epochs":[["{epoch}",1]]}}'
+    assert await tail.out.next() == 'trimmed {"floor":0,"private_floor":0,"marks":[]}'
+    for id, data, is_last in ((first, "1", False), (last, "2", True)):
+        record = json.loads(await tail.out.next())
+        assert record.pop("published") > 0
+        frame = f"id: {id}\ndata: {data}\n\n"
+        wanted = {"topics": ["run"], "private": False, "last": is_last, "frame": frame}
+        assert record == wanted
+    assert await tail.out.next() == 'closed {"topics":["run"],"private":false}'
+
+    again = ("--relay", "--since", first, "--json", "--count", "4", "--quiet")
+    command = await Command.start(nursery, "tail", *again, H3TRIO_TOKEN=reader, **url)
+    printed = [json.loads(line) for line in (await command.out.rest()).splitlines()]
+    assert [event["event"] for event in printed] == ["epoch", "trimmed", "message", "closed"]
+    assert [event["id"] for event in printed] == [first, first, last, last]
+
+    refused = await Command.start(nursery, "tail", "--relay", H3TRIO_TOKEN=writer, **url)
+    assert "the server answered 403" in await refused.err.rest()
+    assert await refused.wait() == 1
+    assert await served.stop() == 0
     assert not any(token in line for line in served.log for token in (writer, reader))
 
 

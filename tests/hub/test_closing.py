@@ -335,6 +335,22 @@ async def test_a_slow_client_gets_all_before_the_end(hub: Hub, nursery: trio.Nur
     assert client.has_ended
 
 
+async def test_a_client_that_fell_behind_the_close_ends_too(nursery: trio.Nursery) -> None:
+    """It is told of the gap, goes on at the head, and doesn't come by the close any more."""
+    async with Hub(MemoryHistory(max_events=2)) as hub:
+        client = Client(nursery, hub, ["a"])
+        await settle(hub)
+        client.sink.stalled = True
+        for number in range(5):
+            await hub.publish(str(number), topics=["a"])
+            await wait_all_tasks_blocked()
+        await hub.close("a")
+        client.sink.resume()
+        await wait_all_tasks_blocked()
+        assert client.data == ["0", "reset"]
+        assert client.has_ended
+
+
 async def test_a_client_that_takes_the_last_slowly_ends_too(
     hub: Hub, nursery: trio.Nursery
 ) -> None:

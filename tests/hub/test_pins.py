@@ -117,6 +117,53 @@ async def test_topics_keep_their_own_limits(make: Make) -> None:
             assert hub.statistics().history.pinned_events == 0
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_topic_events": 3}])
+async def test_a_close_that_was_kept_for_a_pinned_event_goes(
+    make: Make, limits: dict[str, int]
+) -> None:
+    """It stays for an event of its topic that is pinned by another, and not longer than that."""
+    topics = [f"{number}" for number in range(10)]
+    async with Hub(history := make(max_events=5, **limits)) as hub:
+        with hub.pin("run"), hub.pin("other"):
+            await publish(hub, "other", 1)
+            for topic in topics:
+                await hub.publish("x", topics=[topic, "run"])
+                await hub.publish("end", topics=[topic], last=True)
+                await publish(hub, f"noise {topic}", 5)
+            kept = topics[-limits.get("max_topic_events", 10) :]
+            assert [t for t in topics if (await hub.locate([t])).closed] == kept
+            await hub.purge("run")
+            for topic in topics:
+                await publish(hub, f"noise {topic}", 1)
+            assert not [t for t in topics if (await hub.locate([t])).closed]
+            assert history.statistics().events == 6
+
+
+@pytest.mark.parametrize("limits", [{"max_pinned_events": 40}, {"max_pinned_bytes": 50_000}])
+async def test_closes_that_are_kept_for_pinned_events_are_bounded(
+    make: Make, limits: dict[str, int]
+) -> None:
+    """They have the room of pinned events; for which there is none go as all others do."""
+    topics = [f"{number}" for number in range(30)]
+    async with Hub(history := make(max_events=10, max_bytes=50_000, **limits)) as hub:
+        with hub.pin("run"):
+            for topic in topics:
+                await hub.publish("x", topics=[topic, "run"])
+            for topic in topics:
+                await hub.publish("end" * 1000, topics=[topic], last=True)
+            await publish(hub, "noise", 10)
+            assert len(await left(hub, "noise")) == 10
+            assert len(await left(hub, "run")) == 30
+            counted = history.statistics()
+            assert counted.pinned_events == counted.events - 10
+            assert counted.pinned_events <= limits.get("max_pinned_events", 60)
+            assert counted.pinned_bytes <= limits.get("max_pinned_bytes", 60_000) + 3100
+            assert 0 < len([t for t in topics if (await hub.locate([t])).closed]) < 30
+        await publish(hub, "noise", 1)
+        counted = history.statistics()
+        assert (counted.pinned_events, counted.events) == (0, 10)
+
+
 @pytest.mark.parametrize("limit", ["max_pinned_events", "max_pinned_bytes"])
 async def test_what_there_is_no_room_for_is_refused(make: Make, limit: str) -> None:
     """Each publisher for itself; others, and the last of the topic, are taken all the same."""

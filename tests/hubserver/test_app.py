@@ -6,7 +6,6 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never
 from urllib.parse import quote
 
@@ -405,6 +404,8 @@ BAD_REQUESTS = [
     (post(b"", "/events/a%0Ab", "Content-Type: text/event-stream"), 400),
     (post(b"\xff", "/events/news"), 400),
     (post(b"x", "/events/news?id=a%0Ab"), 400),
+    (post(b"x", "/events/news?id=%E9"), 400),
+    (post(b"x", "/events/news?event=%E9"), 400),
     (post(b"x", "/events/news?event=reset"), 400),
     (post(b"x", "/events/news?event=cursor"), 400),
     (request("/events/news?cursor=yes"), 400),
@@ -635,7 +636,8 @@ async def test_a_full_queue_is_counted_by_the_limit_that_was_met(
     nursery: trio.Nursery, limit: str
 ) -> None:
     """One publish waits for the disk; the next is refused."""
-    running = Hub(StuckHistory(), settings=replace(HubSettings(), **{limit: 1}))
+    setting: dict[str, Any] = {limit: 1}
+    running = Hub(StuckHistory(), settings=HubSettings(**setting))
     app = create_app(running)
     async with app.lifespan():
         waiting, refused = connect(nursery, app), connect(nursery, app)

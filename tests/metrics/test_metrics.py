@@ -18,12 +18,19 @@ from test_examples import load
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import App, ServerStatistics, __version__
-from h3trio.hub import HistoryStatistics, Hub, HubStatistics, LatencyStatistics
+from h3trio.hub import (
+    HistoryStatistics,
+    Hub,
+    HubSettings,
+    HubStatistics,
+    LatencyStatistics,
+    NodeStatistics,
+)
 from h3trio.hubserver import AccessStatistics, create_app
 from h3trio.hubserver._monitoring.metrics import ACCESS_FIELDS
 from h3trio.metrics import Collector, Metrics
-from h3trio.metrics._families import HISTORY, HUB, SERVER, Family, Kind
-from h3trio.testing import connect
+from h3trio.metrics._families import HISTORY, HUB, NODE, SERVER, Family, Kind
+from h3trio.testing import SharedMemoryHistory, SharedMemoryStore, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,21 +79,24 @@ def of(kind: type[object]) -> set[str]:
 def test_every_field_has_a_metric() -> None:
     """Metrics tell all that a snapshot tells: whoever adds a field names its metric."""
     assert SERVER.keys() == of(ServerStatistics)
-    assert HUB.keys() == of(HubStatistics) - {"history"}
+    assert HUB.keys() == of(HubStatistics) - {"history", "node", "nodes"}
+    assert NODE.keys() == of(NodeStatistics) - {"name", "version", "topics", "slow"}
     assert HISTORY.keys() == of(HistoryStatistics)
     assert of(AccessStatistics) == ACCESS_FIELDS
 
 
 async def test_every_metric_is_documented() -> None:
     """The page on monitoring names each one that is scraped, but those of the process."""
-    app = create_app()
+    app = create_app(Hub(SharedMemoryHistory(SharedMemoryStore())))
     documented = set(re.findall(r"`(h3trio_\w+)", MONITORING.read_text(encoding="utf-8")))
-    _, text = await scrape(app, accept=OPENMETRICS, lifespan=True)
+    async with app.lifespan():
+        await wait_all_tasks_blocked()
+        _, text = await scrape(app, accept=OPENMETRICS)
     found = {metric.name for metric in openmetrics(text) if metric.name.startswith("h3trio_")}
     assert {name.removesuffix("_total") for name in documented} == found
 
 
-@pytest.mark.parametrize("table", [SERVER, HUB, HISTORY])
+@pytest.mark.parametrize("table", [SERVER, HUB, NODE, HISTORY])
 def test_names_are_as_prometheus_wants_them(table: Mapping[str, Family]) -> None:
     """Snake case, no `_total` of our own, a unit where there is one, a sentence of help."""
     for field, family in table.items():
@@ -96,7 +106,7 @@ def test_names_are_as_prometheus_wants_them(table: Mapping[str, Family]) -> None
         assert "bytes" not in field or family.name.endswith("_bytes")
         assert (family.kind is not Kind.HISTOGRAM) or family.name.endswith("_seconds")
         assert bool(family.label) is (family.kind in (Kind.LABELLED, Kind.INFO))
-    names = [family.name for each in (SERVER, HUB, HISTORY) for family in each.values()]
+    names = [family.name for each in (SERVER, HUB, NODE, HISTORY) for family in each.values()]
     assert len(set(names)) == len(names)
 
 
@@ -169,6 +179,29 @@ async def test_metrics_of_a_program_of_ones_own() -> None:
     # Collected in another way than by a request, there is no server to tell of.
     assert ("h3trio_connections", frozenset[tuple[str, str]]()) not in apart
     assert value(apart, "h3trio_published_events_total", hub="chat") == 1
+
+
+async def test_each_node_tells_of_all() -> None:
+    """Of hubs that share a history, by names of their own, so that no sum counts any twice."""
+    store = SharedMemoryStore()
+    one, two = (
+        Hub(SharedMemoryHistory(store), settings=HubSettings(node=name)) for name in ("one", "two")
+    )
+    app, registry = create_app(two), CollectorRegistry()
+    registry.register(Collector(hubs={"x": one}))
+    async with one, app.lifespan(), connect(app, "/events/a", lifespan=False):
+        await one.publish("x", topics=["a"])
+        await wait_all_tasks_blocked()
+        found = samples(parse_text((await scrape(app))[1]))
+        apart = samples(registry.collect())
+    assert value(found, "h3trio_subscribers") == 1
+    for node in ("one", "two"):
+        assert value(found, "h3trio_node_subscribers", node=node) == 0  # as they were heard
+        assert value(found, "h3trio_node_newest_position", node=node) == 0
+        assert 0 <= value(found, "h3trio_node_heard_seconds", node=node) < 60
+    assert value(apart, "h3trio_node_publishes_total", node="one", hub="x") == 0
+    alone = samples(Collector(hub=Hub()).collect())
+    assert not [name for name, _ in alone if name.startswith("h3trio_node_")]
 
 
 async def test_the_example() -> None:

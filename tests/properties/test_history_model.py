@@ -9,8 +9,10 @@ good and which topics closed, after restarts and restored copies too.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -146,9 +148,29 @@ UPDATES = st.builds(
     size=st.sampled_from([0, 1, 50]),
     ends=st.sampled_from(["", "", "", "", "with an event", "silently"]),
 )
+
+
+def _chained(runs: list[list[Asked]]) -> list[Asked]:
+    return [update for run in runs for update in run]
+
+
+RUNS = st.builds(
+    lambda update, count: [update] * count,
+    st.builds(
+        Asked,
+        st.sampled_from(TOPICS).map(lambda topic: (topic,)),
+        id=st.none(),
+        dedup=st.none(),
+        private=st.booleans(),
+        size=st.just(1),
+    ),
+    st.integers(2, 6),
+)
+"""Updates of one topic alone, one after the other."""
 STEPS = st.lists(
     st.one_of(
         st.builds(Publish, st.lists(UPDATES, min_size=1, max_size=4)),
+        st.builds(Publish, st.lists(RUNS, min_size=1, max_size=3).map(_chained)),
         st.builds(
             Read,
             st.integers(0, 40),
@@ -523,6 +545,9 @@ async def run_sqlite(limits: Limits, steps: list[Step], tail_events: int) -> Non
             )
 
         await Driver(make, Model(limits, batchwise=True), Path(folder)).run(steps)
+        with closing(sqlite3.connect(Path(folder) / "hub.db")) as db:
+            query = "SELECT * FROM placed WHERE position NOT IN (SELECT position FROM records)"
+            assert db.execute(query).fetchall() == []
 
 
 @settings(max_examples=4)

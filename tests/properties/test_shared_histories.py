@@ -5,12 +5,17 @@ clients move to the other one, followers stand still or lose their connection, t
 again, and a replica that lags takes its place, by which the newest events are lost. Then every
 stream is compared with what the store had: read from the store itself behind each action.
 
+Topics are closed at either hub, and refused at both as long as the store has the record of that.
+Whose topics all are closed is ended behind all that stood in front, comes back, and is stopped by
+what stands for a 204. What a hub has pinned, and told the store in time, is kept.
+
 What the store gives places is in one order over all of its lives: that of pairs of a *life*, which
 begins when a replica takes over, and a position.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,14 +28,18 @@ from trio.testing import MockClock
 
 from h3trio import SSEEvent, SSEParser
 from h3trio.hub import (
+    EndReason,
     History,
     HistoryError,
     Hub,
     HubSettings,
     KeyReusedError,
     OutcomeUnknownError,
+    Start,
+    TopicClosedError,
 )
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore
+from h3trio.testing._shared_store import PIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +50,12 @@ TOPICS = ("a", "b", "c")
 SETTINGS = HubSettings(follow_timeout=0.5)
 DELAY = 0.01
 TAIL = 3
+REST = 100.0
+"""Seconds in which a follower that failed again and again comes back, and its clients with it."""
+TOPIC_EVENTS = 4
+MOST_ENDS = 4
+"""Times that a client may be told of the end before it is stopped: it may be told of a loss, of a
+gap, and of what it was sent no id for."""
 
 # A life of the store, and a position in it.
 Place: TypeAlias = tuple[int, int]
@@ -56,7 +71,8 @@ actions = st.lists(
         st.tuples(st.just("publish"), node, topics),
         st.tuples(st.just("burst"), topics, st.integers(min_value=2, max_value=4)),
         st.tuples(st.just("cut_burst"), topics, node),
-        st.tuples(st.just("repeat"), node, topics),
+        st.tuples(st.sampled_from(["repeat", "end", "close"]), node, topics),
+        st.tuples(st.just("pin"), node, st.sampled_from(TOPICS)),
         st.tuples(
             st.just("subscribe"),
             st.tuples(node, selections),
@@ -102,6 +118,8 @@ class Session:
     truncated: bool = False
     told_at: Place = START
     """Up to there what is missing is no hole, as the client asked for what is left."""
+    ends: int = 0
+    """Times that it was told of the end, without an event since."""
     is_busy: bool = True
     """Whether its begin has yet to be found."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -151,6 +169,12 @@ class Play:
         """All ids there were."""
         self.published = 0
         self.seen = 0
+        self.closes: list[tuple[Place, frozenset[str]]] = []
+        """All closes there were."""
+        self.pins: dict[tuple[int, str], Place | None] = {}
+        """What each node pins, and where the store was once it was told."""
+        self.told = [0.0, 0.0]
+        """When each node last told it."""
 
     async def run(self, script: Sequence[tuple[str, Any, Any]]) -> None:
         """Play all, let everybody come to rest, and compare."""
@@ -165,11 +189,14 @@ class Play:
             await self.do_release(number, None)
         for session in self.sessions:
             session.sink.resume()
-        await self.rest(10)
+        await self.rest(REST)
         assert not any(session.is_busy for session in self.sessions)
         for session in self.sessions:
             assert self.check(session, is_end=True) == [], "the end is missing"
         assert self.tails() == [], "a node has another end of the log"
+        closed = self.closed()
+        open_ = [one for one in self.sessions if not closed.issuperset(one.selection)]
+        assert open_ == self.sessions, "a subscription to closed topics goes on"
 
     async def rest(self, seconds: float) -> None:
         """Let time pass."""
@@ -208,15 +235,39 @@ class Play:
             self.lives.setdefault(name, self.life)
         for record in memory.log:
             if record.position > self.seen:
-                (event,) = SSEParser().feed(record.frame)
                 assert record.id not in self.given, "an id was given twice"
                 self.given.add(record.id)
+                if record.last:
+                    place = self.life, record.position
+                    self.closes.append((place, frozenset(record.topics)))
+                if not record.frame:
+                    continue
+                (event,) = SSEParser().feed(record.frame)
                 stored = Stored(
                     int(event.data or ""), frozenset(record.topics), (self.life, record.position)
                 )
                 self.stored.append(stored)
                 self.ids[record.id] = stored
         self.seen = memory.log.head
+        for (number, topic), since in self.pins.items():
+            if since is not None and self.is_told(number):
+                self.check_pinned(topic, since)
+
+    def closed(self) -> set[str]:
+        """The topics that are closed in the store."""
+        return {t for record in self.store.memory.log if record.last for t in record.topics}
+
+    def is_told(self, number: int) -> bool:
+        """Whether the store knows for sure what a node pins."""
+        return trio.current_time() < self.told[number] + PIN_SECONDS
+
+    def check_pinned(self, topic: str, since: Place) -> None:
+        """What is of one pinned topic alone is kept, but for the limit of that."""
+        kept = {record.id for record in self.store.memory.log}
+        newest = [(id, one) for id, one in self.ids.items() if topic in one.topics]
+        for id, stored in newest[-TOPIC_EVENTS:]:
+            if stored.topics == {topic} and stored.place > since and stored.lost is None:
+                assert id in kept, "a pinned event is gone"
 
     def place_of(self, cursor: str) -> Place | None:
         """The place that a cursor means; `None` if it is none of ours."""
@@ -239,10 +290,20 @@ class Play:
     async def publish(self, number: int, names: list[str], **options: Any) -> None:  # noqa: ANN401 - those of `publish`
         """Publish one event, numbered."""
         self.published += 1
+        closed = self.closed().intersection(names)
+        was_told = self.is_told(number)
         try:
             await self.hub(number).publish(str(self.published), topics=names, **options)
+        except TopicClosedError:
+            assert closed, "an open topic is refused"
+            return
         except (OutcomeUnknownError, KeyReusedError):
             return
+        assert not closed or "dedup" in options, "a closed topic isn't refused"
+        self.told[number] = trio.current_time()
+        for pin, since in self.pins.items():
+            if pin[0] == number and (since is None or not was_told):
+                self.pins[pin] = self.head()
 
     async def do_publish(self, number: int, names: list[str]) -> None:
         """Publish at a node."""
@@ -265,6 +326,31 @@ class Play:
     async def do_repeat(self, number: int, names: list[str]) -> None:
         """Publish under a key, of which the first event counts."""
         await self.publish(number, names, dedup="k")
+
+    async def do_end(self, number: int, names: list[str]) -> None:
+        """Publish the last event of some topics."""
+        await self.publish(number, names, last=True)
+
+    async def do_close(self, number: int, names: list[str]) -> None:
+        """Close topics without an event."""
+        with contextlib.suppress(OutcomeUnknownError):
+            await self.hub(number).close(*names)
+            assert self.closed().issuperset(names)
+
+    async def do_pin(self, number: int, topic: str) -> None:
+        """Pin a topic at a node, or undo that."""
+        if (number, topic) in self.pins:
+            del self.pins[number, topic]
+            self.histories[number].unpin(topic)
+        else:
+            self.pins[number, topic] = None
+            self.histories[number].pin(topic)
+
+    def forget_pins(self, topic: str | None = None) -> None:
+        """The store may lack what was pinned until now, of one topic or of all."""
+        for pin in self.pins:
+            if topic in (None, pin[1]):
+                self.pins[pin] = None
 
     async def do_subscribe(self, where: tuple[int, list[str]], start: str) -> None:
         """Subscribe with one of the kinds of ids."""
@@ -289,9 +375,10 @@ class Play:
         after: Place | None,
         *,
         cursor: str = "",
+        ends: int = 0,
     ) -> None:
         """Run a session in a task; a client whose hub lags or is away tries again."""
-        session = Session(number, selection, Sink(self), options, after, cursor)
+        session = Session(number, selection, Sink(self), options, after, cursor, ends=ends)
         is_browser = len(self.sessions) % 2 == 0
         self.sessions.append(session)
 
@@ -304,20 +391,35 @@ class Play:
                     except (HistoryError, AssertionError, trio.ClosedResourceError):
                         await self.rest(1)
                         continue
-                    if after is None:
-                        session.told_at = self.head()
-                    if "first" in options and not start.truncated:
-                        session.after, session.told_at = START, START
-                    session.truncated, session.is_busy = start.truncated, False
+                    self.note_start(session, start, after)
                     session.cursor = session.cursor or ("" if is_browser else start.cursor)
+                    if start.complete:  # 204: it doesn't come back
+                        self.check_end(session)
+                        self.sessions.remove(session)
+                        return
                     try:
-                        await hub.subscribe(session.sink, start, cursor=is_browser)
+                        reason = await hub.subscribe(session.sink, start, cursor=is_browser)
+                        if reason == EndReason.COMPLETE:
+                            self.check_end(session)
+                            session.ends += 1
+                            self.nursery.start_soon(self.come_back, session, session.node)
                     except trio.BrokenResourceError:
                         return
                     except (HistoryError, trio.ClosedResourceError):
                         self.nursery.start_soon(self.come_back, session, session.node)
 
         self.nursery.start_soon(run)
+
+    def note_start(self, session: Session, start: Start, after: Place | None) -> None:
+        """Note where a stream begins."""
+        if after is None:
+            session.told_at = self.head()
+        if not session.options and after is not None:
+            # Its hub may lag, or couldn't be asked until now.
+            session.after = self.place_of(start.cursor) or START
+        if "first" in session.options and not start.truncated:
+            session.after, session.told_at = START, START
+        session.truncated, session.is_busy = start.truncated, False
 
     def one(self, index: int) -> Session | None:
         """One of the sessions, if there are any."""
@@ -339,10 +441,11 @@ class Play:
         self.sessions.remove(session)
         cursor = session.sink.last_event_id or session.cursor
         if cursor:
-            options = {"last_event_id": cursor}
-            self.start(number, session.selection, options, self.place_of(cursor), cursor=cursor)
+            options, after = {"last_event_id": cursor}, self.place_of(cursor)
         else:
-            self.start(number, session.selection, session.options, session.after)
+            options, after = session.options, session.after
+        ends = session.ends
+        self.start(number, session.selection, options, after, cursor=cursor, ends=ends)
 
     async def do_stall(self, index: int, _: None) -> None:
         """A client stops reading."""
@@ -380,6 +483,7 @@ class Play:
         self.scopes[number].cancel()
         await self.rest(1)
         self.histories[number] = self.history(number)
+        self.pins = {pin: since for pin, since in self.pins.items() if pin[0] != number}
         await self.nursery.start(self.run_hub, number)
         for session in [one for one in self.sessions if one.node == number]:
             await self.come_back(session, number)
@@ -388,6 +492,7 @@ class Play:
         """Remove a topic."""
         self.has_removed = True
         await self.hub(number).purge(topic)
+        self.forget_pins(topic)
 
     async def do_replicate(self, _a: None, _b: None) -> None:
         """The replica gets everything."""
@@ -398,6 +503,7 @@ class Play:
         if self.store._replica is None:  # noqa: SLF001 - else it is refused
             return
         self.has_removed = True
+        self.forget_pins()
         self.store.fail_over()
         self.begin_life()
 
@@ -443,6 +549,10 @@ class Play:
         ]
         last = START if session.after is None else session.after
         told_at, had = session.told_at, list[Stored]()
+        first = next(session.sink.received(), None)
+        if session.truncated and first is not None:
+            # Its head said that it gets what is left: when that is sent, which may take a while.
+            told_at = max(told_at, first[1])
 
         def missed(before: Place) -> list[int]:
             return [
@@ -476,6 +586,17 @@ class Play:
         assert not is_end or all(one.lost is None for one in had), "a loss at the end"
         return missed((self.life + 1, 0))
 
+    def check_end(self, session: Session) -> None:
+        """Who is told of the end has all that was in front of the closes of its topics."""
+        self.look()
+        missing = self.check(session)
+        assert session.ends < MOST_ENDS, "it is told of the end for ever"
+        assert "*" not in session.selection, "a subscription to * has no end"
+        for stored in self.stored:
+            topics = stored.topics.intersection(session.selection)
+            behind = any(place < stored.place and topics & of for place, of in self.closes)
+            assert behind or stored.number not in missing, "an event that came before the end"
+
     def check_no_false_gap(self, session: Session) -> None:
         """No gap is told where nothing was ever removed."""
         if session.after is not None and not self.is_bounded:
@@ -504,6 +625,6 @@ def test_two_hubs_on_a_small_store_do_the_same(script: list[tuple[str, Any, Any]
     """With room for six events in all and two a topic."""
 
     async def run() -> None:
-        await play(script, max_events=6, max_topic_events=4)
+        await play(script, max_events=6, max_topic_events=TOPIC_EVENTS)
 
     trio.run(run, clock=MockClock(autojump_threshold=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from h3trio.hub import (
     EndReason,
     HistoryError,
     Hub,
+    HubSettings,
     OutcomeUnknownError,
 )
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore, check_history
@@ -106,6 +107,33 @@ async def test_the_wait_for_a_newer_id_is_bounded(autojump_clock: MockClock) -> 
             await both.hubs[1].locate(["a"], last_event_id=id)
         assert autojump_clock.current_time() - began == pytest.approx(TIMEOUT)
         assert both.hubs[1].statistics().follow_timeouts == {"locate": 1}
+
+
+@table(
+    "asked",
+    [
+        {"last_event_id": "mine"},
+        {"first": 2},
+        {},  # whether the topic is closed is asked
+    ],
+)
+async def test_no_start_waits_for_ever(autojump_clock: MockClock, asked: dict[str, Any]) -> None:
+    """Where a store began anew and a hub doesn't learn of it, nobody waits beyond the limit."""
+    store = SharedMemoryStore(clock=autojump_clock.current_time)
+    history = SharedMemoryHistory(store, tail_events=1)
+    async with Hub(history, settings=HubSettings(follow_timeout=TIMEOUT)) as hub:
+        for topic in "aab":
+            await hub.publish("1", topics=[topic])
+        history.hold()
+        store.restart()
+        began = autojump_clock.current_time()
+        with pytest.raises(HistoryError, match="lags behind"):
+            await hub.locate(["a"], **asked)
+        assert autojump_clock.current_time() - began == pytest.approx(TIMEOUT)
+        assert hub.statistics().follow_timeouts == {"locate": 1}
+        history.release()
+        await trio.sleep(1)
+        assert not (await hub.locate(["a"], **asked)).closed
 
 
 async def test_an_id_that_was_never_given_is_unknown(autojump_clock: MockClock) -> None:
@@ -298,3 +326,23 @@ async def test_a_cut_leaves_the_outcome_open(autojump_clock: MockClock) -> None:
         assert id.endswith("-1")
         assert both.hubs[0].last_event_id == id
         assert both.hubs[0].statistics().task_failures["follower"] == 1
+
+
+async def test_a_browser_behind_a_gap_that_isnt_followed_yet_is_sent_one_cursor(
+    autojump_clock: MockClock,
+) -> None:
+    """The gap is known with what was read of the store, and no id of this hub stands behind it."""
+    store = SharedMemoryStore(max_events=2, clock=autojump_clock.current_time)
+    histories = [SharedMemoryHistory(store, tail_events=1) for _ in range(2)]
+    async with Hub(histories[0]) as one, Hub(histories[1]) as other:
+        for number in range(3):
+            await one.publish(str(number), topics=["a"])
+        await trio.sleep(1)
+        histories[1].hold()
+        for number in range(3, 6):
+            await one.publish(str(number), topics=["a"])
+        await other.locate(["a"], first=2)
+        sink = FakeSink()
+        with trio.move_on_after(1):
+            await other.subscribe(sink, ["a"], first="oldest", cursor=True)
+        assert [e.event for e in sink.events].count("cursor") <= 2

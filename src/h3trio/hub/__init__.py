@@ -20,6 +20,9 @@ from ._history.history import Durability as Durability
 from ._history.history import History as History
 from ._history.history import HistoryStatistics as HistoryStatistics
 from ._history.memory import MemoryHistory as MemoryHistory
+from ._history.nodes import NodeAnswers as NodeAnswers
+from ._history.nodes import NodeNote as NodeNote
+from ._history.nodes import Nodes as Nodes
 from ._history.recent import Recent as Recent
 from ._history.recent import read_recent as read_recent
 from ._history.record import Appended as Appended
@@ -29,9 +32,12 @@ from ._history.record import Update as Update
 from ._history.selection import Selection as Selection
 from ._history.selection import TopicMatcher as TopicMatcher
 from ._hub import Hub as Hub
+from ._nodes import Kicked as Kicked
 from ._redis.history import RedisHistory as RedisHistory
 from ._settings import HubSettings as HubSettings
 from ._snapshots import HubStatistics as HubStatistics
+from ._snapshots import NodeStatistics as NodeStatistics
+from ._snapshots import SlowStatistics as SlowStatistics
 from ._snapshots import TopicStatistics as TopicStatistics
 from ._sqlite.history import SQLiteHistory as SQLiteHistory
 

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
@@ -40,6 +39,8 @@ from ._history.history import pinned
 from ._history.memory import MemoryHistory
 from ._history.selection import ALL
 from ._inflow import Inflow
+from ._nodes import HubNodes
+from ._serving import Serving
 from ._settings import HubSettings
 from ._snapshots import Snapshots
 
@@ -56,10 +57,8 @@ if TYPE_CHECKING:
     from ._history.history import History
     from ._history.record import Page
     from ._history.selection import TopicMatcher
+    from ._nodes import Kicked
     from ._snapshots import HubStatistics, TopicStatistics
-
-    _Asked: TypeAlias = tuple[str | None, int | str | None]
-    """A last event id, and where to begin without one."""
 
 logger = logging.getLogger("h3trio.hub")
 
@@ -90,6 +89,7 @@ class Hub:
         self._subscribers: dict[FrameSink, Subscriber] = {}
         subscribers, timeout = self._subscribers.values(), limits.follow_timeout
         self._inflow = Inflow(self._history, self._feeds, self._replay, subscribers, timeout)
+        self._serving = Serving(self._inflow, limits.reconnect_delay)
         self._committer = Committer(
             self._history,
             self._inflow,
@@ -98,7 +98,7 @@ class Hub:
             unready_after=limits.unready_after if self._history.is_shared else 0.0,
         )
         self._snapshots = Snapshots(self._history, self._feeds, self._replay, self._committer)
-        self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
+        self._nodes = HubNodes(limits, self._committer, subscribers, self._snapshots)
         self._stack = AsyncExitStack()
         self._running = False
 
@@ -144,6 +144,8 @@ class Hub:
                 tasks = {"sweep": self._sweep.run, "committer": self._committer.run}
                 if self._history.is_shared:
                     tasks["follower"] = self._inflow.follow
+                if self._nodes.join():
+                    tasks["nodes"] = self._nodes.run
                 if self._history.max_age is not None:
                     tasks["trim"] = self._inflow.trim
                 failures = self._committer.task_failures
@@ -281,10 +283,7 @@ class Hub:
     def pin(self, topic: str) -> AbstractContextManager[None]:
         """Keep a topic's events while the block runs, beside any others; see `History.pin`.
 
-        Raises:
-            ValueError: the topic isn't valid, or `*`.
-            PinnedFullError: too many topics are pinned.
-            NotImplementedError: the history can't.
+        Raises its errors, and `ValueError` if the topic isn't valid, or `*`.
         """
         self.check_topics([topic])
         return pinned(self._history, topic)
@@ -374,7 +373,7 @@ class Hub:
         )
         self._subscribers[writer] = subscriber
         try:
-            await self._serve(subscriber, policy, start or (last_event_id, first))
+            await self._serving.serve(subscriber, policy, start or (last_event_id, first))
         finally:
             del self._subscribers[writer]
             self._snapshots.count_ended(subscriber.end_reason)
@@ -406,36 +405,6 @@ class Hub:
         subscribe = partial(self.subscribe, policy=policy, info=info)
         return subscribed(locate, subscribe, max_event_size=self._settings.max_event_bytes)
 
-    async def _begin(self, subscriber: Subscriber, asked: Start | _Asked) -> Start:
-        """Find the start, if it isn't found yet, and open the stream there."""
-        if not isinstance(asked, Start):
-            asked = await self._inflow.locate(subscriber.selection, subscriber.allow, *asked)
-        retry = round(1000 * self._settings.reconnect_delay * self._random.uniform(0.5, 1.5))
-        await self._replay.begin(subscriber, asked, retry=retry)
-        return asked
-
-    async def _serve(
-        self, subscriber: Subscriber, policy: Policy, asked: Start | _Asked | None
-    ) -> None:
-        """Catch up, be ready, and again whenever the sweep gives the subscriber back."""
-        while subscriber.end_reason is None:
-            is_up = False
-            with trio.CancelScope() as scope:
-                subscriber.interrupt_by(scope)
-                start = None if asked is None else await self._begin(subscriber, asked)
-                is_up = await self._replay.catch_up(subscriber, start)
-                if not is_up and policy == "disconnect":
-                    subscriber.end(EndReason.LAGGED)
-                elif not is_up:
-                    await self._replay.resync(subscriber)
-            subscriber.interrupt_by(None)
-            asked = start = None
-            del scope  # or it is held for as long as the stream is idle, as the start would be
-            if is_up and subscriber.end_reason is None:
-                subscriber.position = self._history.log.head
-                self._feeds.join(subscriber)
-                await subscriber.park()
-
     # -- looking and steering
 
     def kick(
@@ -443,7 +412,7 @@ class Hub:
         predicate: Callable[[Subscription], bool],
         reason: EndReason = EndReason.KICKED,
     ) -> int:
-        """End the subscriptions that a predicate chooses; return how many.
+        """End the subscriptions of this hub that a predicate chooses; return how many.
 
         Raises:
             TypeError: the predicate is async: what it returns isn't awaited, and would choose all.
@@ -458,8 +427,36 @@ class Hub:
         self._snapshots.kicked += len(chosen)
         return len(chosen)
 
+    async def kick_where(
+        self,
+        *,
+        subject: str | None = None,
+        topic: str | None = None,
+        client: str | None = None,
+        node: str | None = None,
+    ) -> Kicked:
+        """End the subscriptions that fit, on all hubs that share the history; say how many.
+
+        All that is given has to fit. No form of `kick`, as it waits for the other hubs, up to
+        `HubSettings.node_timeout`. Clients come back unless they have lost the right before.
+
+        Args:
+            subject: the `"subject"` of the subscription's `info`: the `sub` of a token.
+            topic: one whose events it gets, however it asked for it; `"*"`: it asked for all.
+            client: the `"client"` of its `info`: an IP address.
+            node: the name of the one hub that is to do it.
+
+        Raises:
+            TypeError, ValueError: nothing is given, or no string, or more than 16 KiB.
+            HistoryError: the store can't be reached: it was done on this hub alone.
+            NotImplementedError: the history is shared and has no way to the other hubs.
+            trio.ClosedResourceError: the hub isn't running.
+        """
+        self._committer.check_open()
+        return await self._nodes.kick(subject=subject, topic=topic, client=client, node=node)
+
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """Return a snapshot of each subscription."""
+        """Return a snapshot of each subscription of this hub."""
         return tuple(map(self._snapshots.subscription, self._subscribers.values()))
 
     def slow_subscriptions(self, limit: int) -> tuple[Subscription, ...]:
@@ -491,10 +488,12 @@ class Hub:
     async def check_history(self) -> str | None:
         """Return why the history can't store updates now, `None` if it can: for readiness probes.
 
-        It is asked once a second at most. One that hubs share may fail for `unready_after` first.
+        It is asked once a second at most; between, the last answer counts. One that hubs share may
+        fail for `HubSettings.unready_after` before that is told here; `statistics` has it at once.
         """
         return await self._committer.check()
 
     def statistics(self) -> HubStatistics:
         """Return a snapshot; its cost grows with neither subscribers nor topics nor feeds."""
-        return self._snapshots.statistics(len(self._subscribers))
+        name, nodes = self._nodes.name, self._nodes.statistics()
+        return self._snapshots.statistics(len(self._subscribers), node=name, nodes=nodes)

@@ -211,18 +211,26 @@ class Inflow:
     ) -> Start:
         """Find where a stream begins, as `Replay.locate` does; wait for an id that is newer.
 
+        If hubs share the store, all of it is bounded by `timeout`: whatever the store is asked may
+        have to wait for the follower, or a past that this hub doesn't know yet would answer.
+
         Raises:
             HistoryError: this hub doesn't come up to its store.
         """
         locate = partial(
             self.replay.locate, topics, allow, last_event_id=last_event_id, first=first
         )
-        start = await locate()
-        if start.unknown and self.history.is_shared:
-            if not await self.catch_up("locate"):
-                raise HistoryError("this hub lags behind its store: the id isn't known here yet")
+        if not self.history.is_shared:
+            return await locate()
+        with trio.move_on_after(self.timeout) as scope:
             start = await locate()
-        return start
+            if not start.unknown:
+                return start
+            if await self._wait(await self.history.head()):
+                return await locate()
+        if scope.cancelled_caught:
+            self.timeouts["locate"] += 1
+        raise HistoryError("this hub lags behind its store: it can't tell yet where to begin")
 
     async def _wait(self, cursor: str) -> bool:
         await trio.lowlevel.checkpoint()

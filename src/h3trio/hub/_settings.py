@@ -1,4 +1,4 @@
-"""`HubSettings`: every limit of a hub."""
+"""`HubSettings`: every limit of a hub, and its name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final, final
 
+from ._history.nodes import check_node
+
 _MAY_BE_ZERO: Final = frozenset(
-    {"flush_interval", "follow_timeout", "reconnect_delay", "unready_after"}
+    {"flush_interval", "follow_timeout", "node_timeout", "reconnect_delay", "unready_after"}
 )
 
 
@@ -17,7 +19,8 @@ class HubSettings:
     """Limits of one hub.
 
     Raises:
-        ValueError: a limit is less than 1, a time is negative, or one has no end.
+        ValueError: a limit is less than 1, a time is negative, or one has no end; or `node` can't
+            be a name.
     """
 
     max_topic_length: int = 1024
@@ -54,9 +57,9 @@ class HubSettings:
     sends, and each event comes up to 10 ms later."""
 
     follow_timeout: float = 5.0
-    """Seconds for which a publish, or a subscriber's id that isn't known here yet, waits until this
-    hub has followed a history that it shares with others: longer than a follower lags that works,
-    shorter than clients wait for an answer."""
+    """Seconds for which a publish, or a subscriber whose place isn't known here yet, waits until
+    this hub has followed a history that it shares with others: longer than a follower lags that
+    works, shorter than clients wait for an answer."""
 
     reconnect_delay: float = 2.0
     """Seconds after which clients reconnect: the `retry:` that opens a stream is half to one and a
@@ -67,8 +70,26 @@ class HubSettings:
     says so. It fails for all of them at once: a balancer that takes all nodes out has none to send
     subscribers to, who can wait here. As long as a failover or a restart takes, and then some."""
 
+    node: str = ""
+    """The name of this hub among those that share its history: 1 to 64 letters, digits, `.`, `_`
+    and `-`. If not given: the machine's name, the process's number and four random digits, as two
+    containers may have the first two in common. Give one that stays over a restart if metrics are
+    kept by it; of two hubs with one name the newer has it."""
+
+    node_interval: float = 5.0
+    """Seconds from one summary that is told to these to the next: their counts are for people, and
+    each node is sent those of all. One that isn't heard six times is no node any more."""
+
+    node_timeout: float = 2.0
+    """Seconds for which `Hub.kick_where` waits for the answers of these: many times what one takes
+    that works, and little for who waits for the outcome."""
+
     def __post_init__(self) -> None:
+        if self.node:
+            check_node(self.node)
         for field in fields(self):
+            if field.name == "node":
+                continue
             least = 0 if field.name in _MAY_BE_ZERO else 1
             if not least <= getattr(self, field.name) < math.inf:
                 raise ValueError(f"{field.name} must be a number from {least} on")

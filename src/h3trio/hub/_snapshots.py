@@ -63,7 +63,7 @@ class HubStatistics:
     """Waits for the follower of a history that several hubs share which ended without it, after
     `HubSettings.follow_timeout`, by what waited: `publish`, `locate`, `purge`."""
     kicked: int
-    """Subscriptions ended by `kick` in total."""
+    """Subscriptions ended by `kick` and `kick_where` in total."""
     ended: Mapping[str, int]
     """Subscriptions ended, by `EndReason`; `left` where the client or its handler went."""
     topics: int
@@ -82,6 +82,58 @@ class HubStatistics:
     are commits that failed."""
     history: HistoryStatistics
     """The snapshot of its history."""
+    node: str = ""
+    """The name of this hub among those that share its history."""
+    nodes: tuple[NodeStatistics, ...] = ()
+    """All hubs that share its history, this one among them, by name, as they were heard last; empty
+    if it isn't shared. The other fields are of this hub alone."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatistics:
+    """One of the hubs that share a history, as it told of itself; totals count since it was made.
+
+    Not an exact sum of anything: each is as old as `heard` says.
+    """
+
+    name: str
+    """Its name; see `HubSettings.node`."""
+    version: str
+    """Its version of h3trio."""
+    heard: float
+    """Seconds since the store got this from it."""
+    subscribers: int
+    """Subscriptions."""
+    ready: int
+    """Subscriptions fed live; the others are catching up."""
+    publishes: int
+    """Publishes that it acknowledged: of its own publishers, so that no other counts them."""
+    delivered: int
+    """Events given to its subscribers, live or replayed."""
+    delivered_bytes: int
+    """Bytes of their frames."""
+    newest: int
+    """The position up to which it has followed the store: less than others' if it lags."""
+    topics: tuple[TopicStatistics, ...]
+    """Its busiest topics, up to 10."""
+    slow: tuple[SlowStatistics, ...]
+    """Its slowest subscriptions, up to 5."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowStatistics:
+    """A subscription of some node that is catching up."""
+
+    client: str
+    """Its client, if its `info` says so; else empty."""
+    topics: tuple[str, ...]
+    """Up to 3 of its topics; `*` for all, a pattern as it writes itself."""
+    behind: int
+    """Events published since its cursor, whatever their topics."""
+    since: float
+    """Unix time in seconds at which it began, by its node's clock."""
 
 
 @final
@@ -109,13 +161,15 @@ class Snapshots:
     _committer: Committer
     _ended: Counter[str] = field(default_factory=Counter[str])
     kicked: int = 0
-    """Subscriptions ended by `kick` in total."""
+    """Subscriptions ended by `kick` and `kick_where` in total."""
 
     def count_ended(self, reason: EndReason | None) -> None:
         """Count the end of a subscription; `None` is for its client's or its handler's doing."""
         self._ended["left" if reason is None else reason.value] += 1
 
-    def statistics(self, subscribers: int) -> HubStatistics:
+    def statistics(
+        self, subscribers: int, *, node: str = "", nodes: tuple[NodeStatistics, ...] = ()
+    ) -> HubStatistics:
         """Return the statistics of the hub as a whole, at a bounded cost."""
         fanout, replay, committer = self._feeds.state, self._replay, self._committer
         inflow = committer.inflow
@@ -140,6 +194,8 @@ class Snapshots:
             failure=committer.failure,
             task_failures=MappingProxyType(dict(committer.task_failures)),
             history=self._history.statistics(),
+            node=node,
+            nodes=nodes,
         )
 
     def topics(self, limit: int) -> tuple[TopicStatistics, ...]:

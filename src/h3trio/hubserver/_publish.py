@@ -21,7 +21,7 @@ import trio
 from h3trio import EventTooLargeError, H3Event, HTTPError, Response, SSEEvent, SSEParser
 
 from ._errors import HUB_ERRORS, http_error, hub_errors
-from ._query import check_query, topic_parameter
+from ._query import check_query, check_utf8, topic_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +89,8 @@ def _is_on(event: H3Event, name: str) -> bool:
 
 async def _single(event: H3Event) -> SSEEvent:
     query = event.query
-    retry = query.get("retry")
+    kind, own_id, retry = query.get("event"), query.get("id"), query.get("retry")
+    check_utf8(event, kind, own_id)  # ids of other bytes would become the same one
     if retry is not None and not (retry.isascii() and retry.isdigit()):
         raise HTTPError(400, f"retry must be a number of milliseconds, not {retry!r}")
     body = await event.body(decode=True)
@@ -97,8 +98,8 @@ async def _single(event: H3Event) -> SSEEvent:
         raise EventTooLargeError(f"an event may have {event.max_event_bytes} bytes")
     return SSEEvent(
         body,
-        event=query.get("event"),
-        id=query.get("id"),
+        event=kind,
+        id=own_id,
         retry=None if retry is None else int(retry),
     )
 

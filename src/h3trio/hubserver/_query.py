@@ -62,13 +62,22 @@ def found_topics(event: H3Event) -> list[str]:
     if "*" in event.params:
         return [event.params["*"]]
     topics = list(dict.fromkeys(event.query.get_list(_TOPIC)))
-    # What isn't UTF-8 becomes this character in `query`, and is refused in a path.
-    if any("\ufffd" in topic for topic in topics):
+    check_utf8(event, *topics)
+    return topics
+
+
+def check_utf8(event: H3Event, *values: str | None) -> None:
+    """See that some values of the query were UTF-8.
+
+    Raises:
+        HTTPError: 400, the query isn't.
+    """
+    # `query` has this character for all other bytes.
+    if any("\ufffd" in value for value in values if value is not None):
         try:
             unquote_to_bytes(event.raw_query).decode()
         except UnicodeDecodeError:
             raise HTTPError(400, "The query is not UTF-8.") from None
-    return topics
 
 
 def named_topics(event: H3Event) -> list[str]:

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector as BaseCollector
 from h3trio import Response
 from h3trio._version import __version__
 
-from ._families import HISTORY, HUB, PREFIX, SERVER, Family, Kind
+from ._families import HISTORY, HUB, NODE, PREFIX, SERVER, Family, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from h3trio import H3Event, ServerStatistics
     from h3trio.hub import Hub
 
-# The label that tells several hubs apart.
+# The label that tells several hubs apart, and that of those that share a history with one.
 _HUB: Final = "hub"
+_NODE: Final = "node"
 
 
 @final
@@ -75,6 +76,11 @@ class Collector(BaseCollector):
             yield from families(HUB, found, labels=self._labels)
             histories = [(values, hub.history) for values, hub in found]
             yield from families(HISTORY, histories, labels=self._labels)
+            # By names of their own: each node tells of all, so a sum over nodes would count them
+            # as often as there are nodes.
+            nodes = [((*values, node.name), node) for values, hub in found for node in hub.nodes]
+            if nodes:
+                yield from families(NODE, nodes, labels=(*self._labels, _NODE))
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: otherwise a registry would collect once to learn the names."""

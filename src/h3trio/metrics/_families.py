@@ -141,7 +141,22 @@ HUB: Final = {
         "task",
     ),
 }
-"""The fields of `HubStatistics`, but `history`."""
+"""The fields of `HubStatistics`, but `history`, `node` and `nodes`."""
+
+NODE: Final = {
+    "subscribers": Family("node_subscribers", Kind.GAUGE, "Subscriptions of a node."),
+    "ready": Family("node_ready_subscribers", Kind.GAUGE, "Those of them that are fed live."),
+    "publishes": Family("node_publishes", Kind.COUNTER, "Publishes that a node acknowledged."),
+    "delivered": Family(
+        "node_delivered_events", Kind.COUNTER, "Events that a node gave to its subscribers."
+    ),
+    "delivered_bytes": Family("node_delivered_bytes", Kind.COUNTER, "Bytes of their frames."),
+    "newest": Family(
+        "node_newest_position", Kind.GAUGE, "Position up to which a node has followed the store."
+    ),
+    "heard": Family("node_heard_seconds", Kind.GAUGE, "Seconds since a node told of itself."),
+}
+"""The numbers of `NodeStatistics`. Metrics name no topics and no clients, so not its texts."""
 
 HISTORY: Final = {
     "durability": Family(

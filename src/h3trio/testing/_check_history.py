@@ -17,6 +17,7 @@ from h3trio.hub._history.selection import NOTHING, Selection
 
 from ._check_closing import CLOSING_CHECKS, close_goes_last, close_outlives_closing
 from ._check_ids import ID_CHECKS
+from ._check_nodes import nodes_meet_and_answer
 from ._check_sharing import hubs_share_one_log
 from ._drive_history import (
     ALL,
@@ -84,6 +85,7 @@ async def check_history(
     if share is not None:
         small = None if make_small is None else partial(make_small, _SMALL)
         await hubs_share_one_log(make_history, share, small, _SMALL)
+        await nodes_meet_and_answer(make_history, share)
 
 
 # -- the rules

@@ -6,7 +6,7 @@ stands still; a connection is lost; a replica that lags takes the place of the s
 
 It is the reference for shared stores. `_ask` is the way to the store and back, `_take` is the whole
 of a follower. What this hub pins goes to the store with each append, and by the follower, which
-wakes for it.
+wakes for it. The way to the other hubs stands in `_shared_nodes`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from h3trio.hub._history.record import Page
 from h3trio.hub._history.retention import MIB, Retention
 from h3trio.hub._history.selection import ALL
 
+from ._shared_nodes import SharedMemoryNodes
 from ._shared_store import PIN_SECONDS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class SharedMemoryHistory(History):
         self._connection: Connection | None = None
         self._pinned = PinnedTopics(store.max_pinned_events)
         self._number = store.new_number()
+        self._nodes: SharedMemoryNodes | None = None
         self._gate = trio.Event()
         self._gate.set()
         self._followed = trio.lowlevel.ParkingLot()
@@ -104,7 +106,10 @@ class SharedMemoryHistory(History):
     # -- trouble
 
     def hold(self) -> None:
-        """Let the follower stand still; what is published comes to the store, and not to here."""
+        """Let the follower stand still: what is published comes to the store, and not to here.
+
+        Nor does this hub answer others, or tell of itself.
+        """
         if self._gate.is_set():
             self._gate = trio.Event()
 
@@ -141,9 +146,11 @@ class SharedMemoryHistory(History):
         self._is_open = True
 
     async def aclose(self) -> None:
-        """Disconnect, and pin nothing any more."""
+        """Disconnect, pin nothing any more, and be no node."""
         if self._is_open:
             self._store.pin(self._number, frozenset())
+            if self._nodes is not None:
+                self._nodes.leave(self._store)
         self._is_open = False
         self.cut()
         await trio.lowlevel.checkpoint()
@@ -266,6 +273,21 @@ class SharedMemoryHistory(History):
     async def head(self) -> str:
         """Return the cursor at the store's head."""
         return await self._ask(lambda store: store.memory.epochs.format(store.memory.log.head))
+
+    def join(self, name: str) -> SharedMemoryNodes:
+        """Return this hub's place among those that share the store; see `History.join`."""
+        self._nodes = SharedMemoryNodes(
+            name,
+            self._store.new_number(),
+            ask=self._ask,
+            connect=self._connected,
+            released=self._released,
+        )
+        return self._nodes
+
+    async def _released(self) -> None:
+        # Each `hold` brings a new gate.
+        await self._gate.wait()
 
     # -- reading
 

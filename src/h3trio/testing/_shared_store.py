@@ -4,12 +4,13 @@ What the store does in one step is a function without a checkpoint. Trouble is t
 that nobody foresaw, and a replica that lags and takes the store's place.
 
 A topic is pinned while a history pins it. Each tells all that it pins, again and again; what it
-doesn't tell in time ends, as a hub may have died.
+doesn't tell in time ends, as a hub may have died. A hub is a node for as long as it said.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,13 +20,14 @@ from uuid import uuid4
 import trio
 
 from h3trio._wire.event import SSEEvent
-from h3trio.hub._history.errors import PinnedFullError
+from h3trio.hub._history.errors import HistoryError, PinnedFullError
 from h3trio.hub._history.memory import MemoryHistory
+from h3trio.hub._history.nodes import MAX_NODES, MAX_QUESTIONS, NodeNote
 from h3trio.hub._history.record import Appended, Update
 from h3trio.hub._history.retention import MAX_PINNED_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 # Under a topic that nobody knows, so that nobody closes or pins it.
 _PURGE: Final = Update(SSEEvent("purge"), [str(uuid4())])
@@ -56,11 +58,43 @@ class _Copy:
     """Those of each history, by its number."""
 
 
+class _Presence(NamedTuple):
+    """One node, until a time on Trio's clock."""
+
+    number: int
+    summary: bytes
+    told: float
+    until: float
+
+
+@final
+class Question:
+    """A question on its way to some nodes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data: bytes = data
+        self.expected: dict[int, str] = {}
+        """The nodes that haven't answered yet, by number: two may have come with one name."""
+        self.answers: list[tuple[str, bytes]] = []
+        self.is_answered: trio.Event = trio.Event()
+        self.asker: Connection | None = None
+
+    def take(self, name: str, number: int, answer: bytes) -> None:
+        """Take an answer, unless the asker's connection is lost."""
+        if self.asker is None or not self.asker.is_cut:
+            self.answers.append((name, answer))
+            self.expected.pop(number, None)
+            if not self.expected:
+                self.is_answered.set()
+
+
 @final
 class Connection:
     """One connection of a history to the store."""
 
     def __init__(self) -> None:
+        self.questions: list[trio.MemorySendChannel[Question]] = []
+        """The way of questions to each node that listens."""
         self.is_cut: bool = False
         self.has_news: bool = True
         self._lot = trio.lowlevel.ParkingLot()
@@ -68,7 +102,19 @@ class Connection:
     def wake(self, *, cut: bool = False) -> None:
         self.has_news = True
         self.is_cut = self.is_cut or cut
+        for questions in self.questions if self.is_cut else ():
+            questions.close()
         self._lot.unpark_all()
+
+    @contextmanager
+    def listening(self) -> Generator[trio.MemoryReceiveChannel[Question]]:
+        """Get the questions that come within the block; they end when the connection is cut."""
+        sender, questions = trio.open_memory_channel[Question](MAX_QUESTIONS)
+        self.questions.append(sender)
+        try:
+            yield questions
+        finally:
+            self.questions.remove(sender)
 
     async def wait_for_news(self) -> None:
         while not (self.has_news or self.is_cut):
@@ -127,6 +173,7 @@ class SharedMemoryStore:
         self._connections: set[Connection] = set()
         self._opening = trio.Lock()
         self._numbers = count(1)
+        self._nodes: dict[str, _Presence] = {}
 
     def __repr__(self) -> str:
         return f"<SharedMemoryStore: {self.memory!r}, {len(self._connections)} connections>"
@@ -188,7 +235,7 @@ class SharedMemoryStore:
             connection.wake()
 
     def new_number(self) -> int:
-        """Return the number of a history that comes, by which its pins are known."""
+        """Return the number of a history that comes, or of a node."""
         return next(self._numbers)
 
     def pin(self, number: int, topics: frozenset[str]) -> frozenset[str]:
@@ -215,6 +262,41 @@ class SharedMemoryStore:
     def _unpin(self, topics: frozenset[str]) -> None:
         for topic in topics:
             self.memory.unpin(topic)
+
+    # -- nodes
+
+    def meet(self, name: str, number: int, summary: bytes, *, lease: float) -> list[NodeNote]:
+        """Keep a node's summary for some seconds; return those of all."""
+        now, nodes = trio.current_time(), self._nodes
+        for gone in [known for known, presence in nodes.items() if presence.until <= now]:
+            del nodes[gone]
+        if name in nodes and nodes[name].number > number:
+            raise HistoryError(f"another hub took the name {name!r} of this node")
+        if name not in nodes and len(nodes) >= MAX_NODES:
+            raise HistoryError(f"there are {MAX_NODES} nodes, there is no room for another")
+        nodes[name] = _Presence(number, summary, now, now + lease)
+        return [NodeNote(known, node.summary, now - node.told) for known, node in nodes.items()]
+
+    def leave(self, name: str, number: int) -> None:
+        """Forget a node that goes."""
+        if name in self._nodes and self._nodes[name].number == number:
+            del self._nodes[name]
+
+    def ask(self, question: Question, asker: Connection, number: int, only: str | None) -> bool:
+        """Bring a question to all nodes but the asker; return whether an answer is expected."""
+        question.asker = asker
+        question.expected = {
+            node.number: name
+            for name, node in self._nodes.items()
+            if node.until > trio.current_time() and node.number != number and only in (None, name)
+        }
+        if not question.expected:
+            question.is_answered.set()
+        for connection in self._connections - {asker}:
+            for questions in connection.questions:
+                with suppress(trio.WouldBlock):
+                    questions.send_nowait(question)
+        return bool(question.expected)
 
     def append(
         self, updates: Sequence[Update], number: int, pins: frozenset[str]

@@ -255,6 +255,16 @@ IN_A_PROCESS = {
 }
 
 
+def test_the_name_of_a_node(refused: Callable[..., str]) -> None:
+    """It is the hub's, and checked where it enters."""
+    name = attrgetter("hub._settings.node")
+    assert name(made()) == name(made(H3TRIO_NODE="")) == ""
+    assert name(made(H3TRIO_NODE="web1")) == "web1"
+    assert refused("serve", "--node", "a b").startswith(
+        "argument --node: the name of a node has 1 to 64"
+    )
+
+
 def test_every_flag_has_a_row() -> None:
     """No flag of `serve` is forgotten here."""
     argv = [argv for argv, *_ in OF_THE_HUB] + [argv for argv, *_ in OF_LISTENING]
@@ -269,7 +279,7 @@ def test_every_flag_has_a_row() -> None:
         "--fd",
         "--cors-origin",
     }
-    tried |= {"--cors-header"}
+    tried |= {"--cors-header", "--node"}
     tried |= {"--forwarded-allow-ips", "--proxy-protocol"}
     parser = Options(prog="h3trio serve")
     command.add_arguments(parser)
@@ -290,6 +300,7 @@ IDLE = [
     (("--store-wait", "7s"), "--store-wait is about a store on a server: give one with --store"),
     (("--store-timeout", "7s"), "--store-timeout is about a store on a server"),
     (("--unready-after", "7s"), "--unready-after is about a store on a server"),
+    (("--node", "web1"), "--node is for a store that several hubs share: give one with"),
     (("--jwt-issuer", "i"), "--jwt-issuer is about tokens: give a key with"),
     (("--max-subject-streams", "7"), "--max-subject-streams is about tokens: give a key with"),
     (("--unix-mode", "660"), "--unix-mode needs --unix"),

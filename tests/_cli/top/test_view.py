@@ -107,17 +107,38 @@ def test_slow_clients_and_problems() -> None:
     ]
 
 
+def node(name: str, **others: Any) -> Snapshot:  # noqa: ANN401 - as above
+    """Return one node of a snapshot."""
+    return {"name": name, "subscribers": 5, "ready": 4, "delivered": 1234, "heard": 2.5, **others}
+
+
+def test_nodes_have_a_line_each() -> None:
+    """With their busiest topics and the slowest client; a hub alone has none."""
+    topics = [{"topic": name} for name in ("a", "b", "c", "d")]
+    slow = [{"client": "192.0.2.1", "behind": 30}, {"client": "192.0.2.2", "behind": 20}]
+    rows = [node("web1", topics=topics, slow=slow), node("web2", heard=61)]
+    lines = plain(view(snapshot(60, 120, node="web2", nodes=rows), None)).splitlines()
+    assert lines[-4:] == [
+        "nodes:",
+        "  node         subscribers  behind  delivered  heard          busiest  slowest",
+        "  web1         5            1       1,234      2 s ago        a b c    192.0.2.1 by 30",
+        "  web2 (this)  5            1       1,234      1 min 1 s ago",
+    ]
+    assert "nodes:" not in plain(view(snapshot(60, 120, nodes=rows[:1]), None))
+
+
 def test_a_terminal_is_not_steered() -> None:
     """Nothing that a client chose reaches it but printable characters, drawn or not."""
     evil = "\x1b[2J[red]\n"
     rows = [{"topic": evil, "subscribers": 1, "published": 1}]
     slow = [{"client": evil, "topics": [evil], "behind": 1, "since": 0}]
-    shown = view(snapshot(1, 1, topics=rows, slow=slow), None)
-    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    nodes = [node(evil, topics=rows, slow=slow), node("b")]
+    shown = view(snapshot(1, 1, topics=rows, slow=slow, nodes=nodes), None)
+    console = Console(file=io.StringIO(), width=150, force_terminal=False)
     console.print(draw(shown, evil.replace("\n", "").replace("\x1b", ""), height=40))
     for text in (plain(shown), console.file.getvalue()):  # type: ignore[attr-defined]  # it is a StringIO
         assert "\x1b" not in text
-        assert text.count("?[2J[red]") == 3
+        assert text.count("?[2J[red]") == 6
 
 
 def test_rows_have_a_limit() -> None:
@@ -130,14 +151,16 @@ def test_rows_have_a_limit() -> None:
 
 @pytest.mark.parametrize("height", [1, 20, 40])
 def test_tables_fit_the_terminal(height: int) -> None:
-    """No more topics and slow clients are drawn than there is room for, but one of each."""
+    """No more rows are drawn than there is room for, but one of each table."""
     rows = [{"topic": f"t{n}", "subscribers": n, "published": n} for n in range(50)]
     slow = [{"client": f"c{n}", "topics": [], "behind": n, "since": 0} for n in range(50)]
-    shown = view(snapshot(1, 1, topics=rows, slow=slow), None)
+    nodes = [node(f"n{n}") for n in range(50)]
+    shown = view(snapshot(1, 1, topics=rows, slow=slow, nodes=nodes), None)
     console = Console(file=io.StringIO(), width=100)
     console.print(draw(shown, "http://localhost:3000", height=height))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
-    assert len(text.splitlines()) <= max(height, 14)
+    assert len(text.splitlines()) <= max(height, 17)
+    assert "n0" in text
     assert "t0" in text
     assert "c0" in text
     assert "h3trio 1.2, up 1 s, http://localhost:3000" in text
@@ -146,7 +169,9 @@ def test_tables_fit_the_terminal(height: int) -> None:
 values: st.SearchStrategy[object] = st.sampled_from(
     [None, True, -1, 0, 2.5, 10**400, 1e300, float("nan"), "\n", [], [[]], [[1]], [[1, 2]], {}]
 )
-NAMES = sorted({*snapshot(1, 1), "published", "limits", "failure", "publish", "buckets", "count"})
+NAMES = sorted(
+    {*snapshot(1, 1), "published", "limits", "failure", "publish", "buckets", "count", "nodes"}
+)
 objects = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
 snapshots = st.dictionaries(
     st.sampled_from(NAMES),

@@ -553,3 +553,23 @@ async def test_a_log_that_was_cut_goes_on_from_its_new_end(end: int) -> None:
         assert read(log, selection, log.floor) == read(other, selection, log.floor)
         found = [await one.find("x", selection=selection, allow=NOTHING) for one in (log, other)]
         assert found[0] == found[1]
+
+
+def test_a_log_that_was_cut_knows_what_is_closed_and_pinned_in_it() -> None:
+    """As far as it goes on: a close behind its end isn't one, and pins are counted anew."""
+    log, _pinned, gone = pinned_log("a", "b", max_events=2)
+    log.append(record(1, "a", last=True))
+    log.append(record(2, "b", size=20))
+    places = log.pins.places
+    log.append(record(3, "a2", "b", last=True))
+    log.append(record(4, "c", last=True))
+    log.cut(2)
+    assert [log.is_closed(topic, allow=NOTHING) for topic in ("a", "b", "c")] == [
+        True,
+        False,
+        False,
+    ]
+    assert (log.pins.events, log.pins.bytes, log.pins.places) == (2, 30, places)
+    for position in (3, 4, 5):
+        log.append(record(position, "c"))
+    assert (read(log), gone) == ([1, 2, 4, 5], [3])

@@ -441,6 +441,10 @@ async def test_a_database_of_a_later_schema_is_brought_up_to_date(
             [update("a", data="1", dedup="k"), update("b", "a", data="3", id="x", dedup="l")]
         )
         assert [again, other] == [Appended(f"{epoch}-1", None), Appended("x", None)]
+        head = one.log.head
+        await put(one, update("a"), update("a"), update("b"))
+        assert await read(one, Selection(["a"])) == [1, 2, 3, head + 1, head + 2]
+        assert await read(one, Selection(["b"])) == [3, 4, head + 3]
         assert not await one.are_closed(["a"], allow=NOTHING)
         (end,) = await one.append([Update(None, ["a", "gone"], last=True)])
         assert end.record is not None
@@ -448,6 +452,8 @@ async def test_a_database_of_a_later_schema_is_brought_up_to_date(
     async with history() as one:
         assert await one.are_closed(["a", "gone"], allow=NOTHING)
         assert not await one.are_closed(["a", "b"], allow=NOTHING)
+        assert await one.purge("a") == 6
+        assert await read(one, Selection(["a", "b"])) == [4, head + 3]
 
 
 async def test_a_close_that_is_in_the_file_alone_is_known(

@@ -573,7 +573,7 @@ async def test_the_example_hub_access(nursery: trio.Nursery) -> None:
         log_out = request("/sessions/reader", method="DELETE")
         assert await server.status(log_out) == 403
         local = log_out.replace(b"Host: test", b"Host: localhost")
-        assert (await server.ask(local))[1] == {"ended": 1}
+        assert (await server.ask(local))[1] == {"ended": 1, "silent": []}
         assert await reader.events() == []
         assert await server.status(with_header(READ, "X-Session: reader")) == 401
         nursery.cancel_scope.cancel()

@@ -15,11 +15,18 @@ from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import ServerStatistics, __version__
-from h3trio.hub import HistoryStatistics, Hub, HubStatistics, MemoryHistory
+from h3trio.hub import (
+    HistoryStatistics,
+    Hub,
+    HubSettings,
+    HubStatistics,
+    MemoryHistory,
+    NodeStatistics,
+)
 from h3trio.hubserver import AccessStatistics, AnonymousAccess, create_app
 from h3trio.hubserver._monitoring.samples import STEP
 from h3trio.hubserver._monitoring.statistics import MAX_NAMES, MAX_SLOW, MAX_TOPICS
-from h3trio.testing import Client, connect
+from h3trio.testing import Client, SharedMemoryHistory, SharedMemoryStore, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -73,7 +80,7 @@ async def test_a_snapshot_has_every_field(served: Served) -> None:
     assert set(found["server"]) == names(ServerStatistics)
     assert set(found["history"]) == names(HistoryStatistics)
     assert set(found["access"]) == names(AccessStatistics)
-    apart = {"history", "publish", "sweep", "topics"}
+    apart = {"history", "node", "nodes", "publish", "sweep", "topics"}
     assert set(found["hub"]) == names(HubStatistics) - apart
     assert set(found["latency"]) == {"publish", "sweep"}
     assert (found["topics"], found["topics_total"], found["slow"]) == ([], 0, [])
@@ -102,6 +109,19 @@ async def test_a_snapshot_counts(served: Served) -> None:
     assert publish["max"] <= publish["sum"]
     assert found["latency"]["sweep"]["count"] >= 2
     assert found["history"]["durability"] == "memory"
+
+
+async def test_nodes_are_told_with_topics_and_slow_clients() -> None:
+    """Each hub that shares the history has a row, with the fields of its statistics."""
+    hub = Hub(SharedMemoryHistory(SharedMemoryStore()), settings=HubSettings(node="one"))
+    served = Served(hub)
+    async with served.app.lifespan():
+        await wait_all_tasks_blocked()
+        found = await served.statistics()
+    assert found["node"] == "one"
+    (node,) = found["nodes"]
+    assert set(node) == names(NodeStatistics)
+    assert (node["name"], node["subscribers"], node["topics"], node["slow"]) == ("one", 0, [], [])
 
 
 async def test_the_end_of_a_subscription_is_counted(served: Served) -> None:

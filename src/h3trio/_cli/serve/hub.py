@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, final
 
 from h3trio._cli.common import counted, duration, duration_or_zero, one_of, size
 from h3trio._cli.options import fail, fields_from, refuse
-from h3trio.hub import Hub
+from h3trio.hub import Hub, HubSettings
 from h3trio.hubserver import (
     AnonymousAccess,
     Retention,
@@ -43,32 +43,7 @@ STORE_PASSWORD: Final = "H3TRIO_STORE_PASSWORD"  # noqa: S105 - the name of a va
 
 def add_arguments(parser: Options) -> None:
     """Add the options of the hub."""
-    with parser.group("the hub: store"):
-        what = "memory, sqlite:PATH, or a server's URL: redis://, rediss://, unix://, "
-        what += "redis+sentinel:// or rediss+sentinel://"
-        parser.add_option("--store", default="memory", help=what)
-        parser.add_variable("store_password", STORE_PASSWORD)
-        words = one_of("durable", "fast")
-        what = (
-            "durable or fast: of sqlite, durable unless given; of a server, the least that will do"
-        )
-        parser.add_option("--durability", type=words, help=what)
-        what = "how long to try at the start while the store's server can't be reached"
-        parser.add_option("--store-wait", default=30.0, type=duration_or_zero, help=what)
-        what = "how long the store's server may take to answer before it counts as away"
-        parser.add_option("--store-timeout", default=5.0, type=duration, help=what)
-        what = "how long a shared store may fail before the hub says that it isn't ready"
-        parser.add_option("--unready-after", default=30.0, type=duration_or_zero, help=what)
-        parser.add_option("--max-events", type=counted, help="events kept")
-        parser.add_option("--max-bytes", type=size, help="bytes kept")
-        parser.add_option("--max-age", type=duration, help="age of events kept")
-        parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
-        what = "how long an event waits for others to go with it in one send"
-        parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
-        what = "how long a publish or an unknown id waits for the hub to follow a shared store"
-        parser.add_option("--follow-timeout", default=5.0, type=duration_or_zero, help=what)
-        what = "open streams with an event that has their cursor: auto, for browsers, on or off"
-        parser.add_option("--cursor", default="auto", type=one_of("auto", "on", "off"), help=what)
+    _add_store(parser)
     with parser.group("the hub: who may do what"):
         what = "let anyone publish, from any machine"
         parser.add_switch("--allow-anonymous-publish", help=what)
@@ -100,6 +75,43 @@ def add_arguments(parser: Options) -> None:
             help="more request headers that those pages may send, by commas or repeated",
         )
         access_options.add_arguments(parser)
+
+
+def _node(text: str) -> str:
+    if text:
+        HubSettings(node=text)
+    return text
+
+
+def _add_store(parser: Options) -> None:
+    with parser.group("the hub: store"):
+        what = "memory, sqlite:PATH, or a server's URL: redis://, rediss://, unix://, "
+        what += "redis+sentinel:// or rediss+sentinel://"
+        parser.add_option("--store", default="memory", help=what)
+        parser.add_variable("store_password", STORE_PASSWORD)
+        words = one_of("durable", "fast")
+        what = (
+            "durable or fast: of sqlite, durable unless given; of a server, the least that will do"
+        )
+        parser.add_option("--durability", type=words, help=what)
+        what = "how long to try at the start while the store's server can't be reached"
+        parser.add_option("--store-wait", default=30.0, type=duration_or_zero, help=what)
+        what = "how long the store's server may take to answer before it counts as away"
+        parser.add_option("--store-timeout", default=5.0, type=duration, help=what)
+        what = "how long a shared store may fail before the hub says that it isn't ready"
+        parser.add_option("--unready-after", default=30.0, type=duration_or_zero, help=what)
+        parser.add_option("--max-events", type=counted, help="events kept")
+        parser.add_option("--max-bytes", type=size, help="bytes kept")
+        parser.add_option("--max-age", type=duration, help="age of events kept")
+        parser.add_option("--max-topic-events", type=counted, help="events kept of one topic")
+        what = "how long an event waits for others to go with it in one send"
+        parser.add_option("--flush-interval", default=0.0, type=duration_or_zero, help=what)
+        what = "how long a publish or a new stream waits for the hub to follow a shared store"
+        parser.add_option("--follow-timeout", default=5.0, type=duration_or_zero, help=what)
+        what = "name of this hub among those that share its store"
+        parser.add_option("--node", default="", type=_node, metavar="NAME", help=what)
+        what = "open streams with an event that has their cursor: auto, for browsers, on or off"
+        parser.add_option("--cursor", default="auto", type=one_of("auto", "on", "off"), help=what)
 
 
 def _origins(text: str) -> list[str]:
@@ -170,6 +182,7 @@ def hub_from(arguments: argparse.Namespace, settings: Settings) -> HubParts:
         follow_timeout=arguments.follow_timeout,
         unready_after=arguments.unready_after,
         reconnect_delay=settings.reconnect_delay,
+        node=arguments.node,
     )
     hub = Hub(history, settings=limits)
     store = partial(describe, arguments.store, history)
@@ -185,6 +198,7 @@ def _history_from(arguments: argparse.Namespace) -> History:
     if not is_server:
         of_server = ["store_wait", "store_timeout", "unready_after"]
         refuse(arguments, of_server, "is about a store on a server: give one with --store")
+        refuse(arguments, ["node"], "is for a store that several hubs share: give one with --store")
     elif arguments.given.get("store") == "--store" and _has_password(store):
         fail(
             "--store has a password, which any user of this machine sees in the list of processes: "

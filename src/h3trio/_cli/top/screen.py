@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from h3trio._cli.common import write_line
 
-from .view import SLOW_HEADS, TOPIC_HEADS, TopView, plain
+from .view import NODE_HEADS, SLOW_HEADS, TOPIC_HEADS, TopView, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -52,13 +52,19 @@ def draw(shown: TopView, state: str, *, height: int) -> Group:
     facts = _table(rows=shown.facts)
     problems = [Text(problem, style="bold red") for problem in shown.problems]
     title = Text(f"{shown.title}, {state}", style="bold", no_wrap=True)
-    # The title, the facts, the problems, and the heads of two tables.
-    room = max(2, height - 1 - len(shown.facts) - len(problems) - 4)
+    # The title, the facts, the problems, and the heads of the tables.
+    room = max(2, height - 1 - len(shown.facts) - len(problems) - 4 - bool(shown.nodes))
+    nodes = shown.nodes[: max(1, room // 2)]
+    room -= len(nodes)
     slow = shown.slow[: max(1, room // 3)]
     topics = shown.topics[: max(1, room - len(slow))]
     tables = [
         _table(*heads, rows=rows)
-        for heads, rows in ((TOPIC_HEADS, topics), (("slow client", *SLOW_HEADS[1:]), slow))
+        for heads, rows in (
+            (NODE_HEADS, nodes),
+            (TOPIC_HEADS, topics),
+            (("slow client", *SLOW_HEADS[1:]), slow),
+        )
         if rows
     ]
     return Group(title, *problems, facts, *tables)
@@ -70,7 +76,7 @@ def _table(*heads: str, rows: Sequence[Row]) -> Table:
 
     table = Table(box=None, show_header=bool(heads), header_style="reverse", pad_edge=False)
     for head in heads or ("", ""):
-        is_number = head in ("subscribers", "events/s", "published", "behind")
+        is_number = head in ("subscribers", "events/s", "published", "behind", "delivered")
         table.add_column(
             head, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis"
         )

@@ -22,12 +22,14 @@ Row = tuple[str, ...]
 
 TOPIC_HEADS: Final = ("topic", "subscribers", "events/s", "published")
 SLOW_HEADS: Final = ("client", "behind", "for", "topics")
+NODE_HEADS: Final = ("node", "subscribers", "behind", "delivered", "heard", "busiest", "slowest")
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LARGEST: Final = 1e18
 _WIDTH: Final = 12  # of a name in front of its facts
 MAX_ROWS: Final = 10
 """Topics, and slow clients, that plain lines show."""
+_FEW: Final = 3  # topics of a node
 _MOST_ROWS: Final = 200
 """Rows of a snapshot that are looked at: more than a terminal has, and than a hub sends."""
 
@@ -44,6 +46,8 @@ class TopView:
     """The busiest topics, under `TOPIC_HEADS`."""
     slow: list[Row]
     """The slow clients, under `SLOW_HEADS`."""
+    nodes: list[Row]
+    """The hubs that share the history, under `NODE_HEADS`; none if there is but one."""
     problems: list[str]
 
 
@@ -57,6 +61,7 @@ def view(now: Snapshot, before: Snapshot | None) -> TopView:
         facts=list(_facts(step)),
         topics=list(_topics(step)),
         slow=list(_slow(now)),
+        nodes=list(_nodes(now)),
         problems=list(_problems(now)),
     )
 
@@ -65,11 +70,12 @@ def plain(shown: TopView) -> str:
     """Return it as lines, which end in nothing but their text."""
     lines = [shown.title, *(f"{name:<{_WIDTH}}{figures}" for name, figures in shown.facts)]
     for name, head, rows in (
-        ("topics", TOPIC_HEADS, shown.topics),
-        ("slow", SLOW_HEADS, shown.slow),
+        ("topics", TOPIC_HEADS, shown.topics[:MAX_ROWS]),
+        ("slow", SLOW_HEADS, shown.slow[:MAX_ROWS]),
+        ("nodes", NODE_HEADS, shown.nodes),
     ):
         if rows:
-            lines += ["", f"{name}:", *_columns([head, *rows[:MAX_ROWS]])]
+            lines += ["", f"{name}:", *_columns([head, *rows])]
     if shown.problems:
         lines += ["", *(f"PROBLEM: {problem}" for problem in shown.problems)]
     return "\n".join(line.rstrip() for line in lines)
@@ -223,6 +229,24 @@ def _slow(now: Snapshot) -> Iterator[Row]:
             f"{number(row, 'behind'):,.0f}",
             duration(max(0, number(now, "time") - number(row, "since"))),
             one_line(" ".join(map(_text, _list(row.get("topics"))))),
+        )
+
+
+def _nodes(now: Snapshot) -> Iterator[Row]:
+    """List the hubs that share the history, and mark this one; none if it is alone."""
+    rows = _rows(now, "nodes")
+    for row in rows if len(rows) > 1 else ():
+        name, subscribers = _text(row.get("name")), number(row, "subscribers")
+        topics, slow = _rows(row, "topics")[:_FEW], _rows(row, "slow")[:1]
+        late = (f"{_text(one.get('client'))} by {number(one, 'behind'):,.0f}" for one in slow)
+        yield (
+            f"{name} (this)" if row.get("name") == now.get("node") else name,
+            f"{subscribers:,.0f}",
+            f"{max(0, subscribers - number(row, 'ready')):,.0f}",
+            f"{number(row, 'delivered'):,.0f}",
+            f"{duration(number(row, 'heard'))} ago",
+            one_line(" ".join(_text(topic.get("topic")) for topic in topics)),
+            one_line(" ".join(late)),
         )
 
 

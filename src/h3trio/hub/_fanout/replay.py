@@ -326,7 +326,9 @@ class Replay:
 
         No checkpoint if it may be made ready: then it still has everything.
         """
-        has_old_id = start is not None and subscriber.gap_seen > subscriber.last_id
+        # A gap may stand where this hub has yet to follow: it has no better id then.
+        better = min(subscriber.gap_seen, subscriber.position)
+        has_old_id = start is not None and better > subscriber.last_id
         if has_old_id and subscriber.wants_cursor:
             # The last id that it was sent isn't behind each gap that it was told of: if its topics
             # stay quiet, a browser would be told again at each reconnect.
@@ -421,6 +423,7 @@ class Replay:
     async def resync(self, subscriber: Subscriber) -> None:
         """Bring a subscriber that fell out of the history to the head, and tell it."""
         subscriber.position = self._history.log.head
+        subscriber.may_be_complete = True  # a closing record may be among what it is spared
         await self._tell_reset(subscriber, "lagged", None)
 
     # -- events of the hub's own

@@ -23,7 +23,7 @@ class EndReason(enum.StrEnum):
     COMPLETE = "complete"
     """All of its topics are closed, and it was given everything."""
     KICKED = "kicked"
-    """`Hub.kick` chose it."""
+    """`Hub.kick` or `Hub.kick_where` chose it."""
     LAGGED = "lagged"
     """It fell out of the history, under the policy `disconnect`."""
     CLOSED = "closed"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .epochs import Epochs
     from .gaps import Gaps
     from .log import Log
+    from .nodes import Nodes
     from .record import Appended, Page, Record, Update
     from .selection import Selection
 
@@ -249,6 +250,17 @@ class History(trio.abc.AsyncResource):
         """
         await trio.lowlevel.checkpoint()
         return self.epochs.format(self.log.head)
+
+    def join(self, name: str) -> Nodes | None:  # noqa: ARG002 - for those that override it
+        """Return a hub's place among those that share the store; `None` if it has no way to them.
+
+        Of a history that `is_shared`; the hub asks once it is open. Without it the hub knows of no
+        other, and `Hub.kick_where` says that it can't.
+
+        Args:
+            name: what the others call the hub, as of `HubSettings.node`.
+        """
+        return None
 
     async def health(self) -> bool:
         """Return whether it is known that an update could be stored now.

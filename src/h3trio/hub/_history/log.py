@@ -147,7 +147,7 @@ class Log:
             return self.oldest
         for position in self._after(self._index, self._passed):
             record = self._records[position]
-            if position not in self.pins and not self._closes_others(record):
+            if position not in self.pins and not self._spare(record):
                 self._passed = position - 1
                 return record
             self._passed = position
@@ -225,7 +225,8 @@ class Log:
         for position in positions:
             self.pins.unpin(position)
         if positions:
-            self._passed = min(self._passed, positions[0] - 1)
+            # Some of them may be why others are spared.
+            self._passed = self.pins.unspare_all(min(self._passed, positions[0] - 1))
 
     def _pin_new(self, record: Record, names: frozenset[str]) -> None:
         topics = sum(topic in names for topic in record.topics)
@@ -233,9 +234,15 @@ class Log:
             size, places = len(record.frame), _size_of_places(record)
             self.pins.pin(record.position, size, topics=topics, places=places)
 
-    def _closes_others(self, record: Record) -> bool:
-        """Whether it closes a topic that has another record: that one is pinned, by its others."""
-        return record.last and any(self._topics[topic].live > 1 for topic in record.topics)
+    def _spare(self, record: Record) -> bool:
+        """Spare a record that closes a topic with another one, pinned by its others, if it may."""
+        if not record.last or all(self._topics[topic].live == 1 for topic in record.topics):
+            return False
+        pins, size = self.pins, len(record.frame)
+        if pins.full_limit(pins.events, pins.bytes) is not None:
+            return False
+        pins.pin(record.position, size, topics=0, places=_size_of_places(record))
+        return True
 
     def _limit_topics(self, record: Record) -> None:
         # One without an event takes no event's place.
@@ -249,12 +256,17 @@ class Log:
     def _leave_indexes(self, record: Record) -> None:
         self._place_bytes -= _size_of_places(record)
         self._leave_topics(self._topics, record)
-        if self.pins.events:
-            self.pins.remove(record.position)
         self._leave(self._index, len(record.frame))
         if record.last:
             for topic in record.topics:
                 self._closing.pop(topic, None)
+        if self.pins.events:
+            self.pins.remove(record.position)
+            for topic in record.topics:
+                if (closing := self._closing.get(topic)) is not None:
+                    # This may be why that was spared.
+                    self.pins.unspare(closing.position)
+                    self._passed = min(self._passed, closing.position - 1)
         if record.has_own_id:
             of_id = self._own_ids[record.id]
             self._leave_topics(of_id, record)

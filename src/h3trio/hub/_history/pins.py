@@ -6,7 +6,8 @@ going on; and as nothing makes room for it, a record for which there is none is 
 one topic hold for pinned topics too.
 
 A record that closes its topic is never refused: there is one for each, and without it those who
-wait for the end would wait for ever.
+wait for the end would wait for ever. It is to go last of its topic, so it is *spared* for another
+one there that is pinned, under a second topic: it counts as pinned too, as long as there is room.
 
 Positions and not records are kept here, as a store may have the records elsewhere.
 """
@@ -64,7 +65,7 @@ class PinnedTopics:
 
 class _Pinned(NamedTuple):
     topics: int
-    """How many of its topics are pinned."""
+    """How many of its topics are pinned; 0 if it is spared."""
     size: int
     """Bytes of its frame."""
     places: int
@@ -75,11 +76,12 @@ class _Pinned(NamedTuple):
 class PinnedRecords:
     """The records of pinned topics, by position, and their sums."""
 
-    __slots__ = ("_records", "_retention", "bytes", "events", "places")
+    __slots__ = ("_records", "_retention", "_spared", "bytes", "events", "places")
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
         self._records: dict[int, _Pinned] = {}
+        self._spared: set[int] = set()
         self.events: int = 0
         """How many there are."""
         self.bytes: int = 0
@@ -100,6 +102,10 @@ class PinnedRecords:
         else:
             topics += known.topics
         self._records[position] = _Pinned(topics, size, places)
+        if topics:
+            self._spared.discard(position)
+        else:
+            self._spared.add(position)
 
     def unpin(self, position: int) -> None:
         """Count a topic less of a record that is pinned."""
@@ -116,6 +122,31 @@ class PinnedRecords:
             self.events -= 1
             self.bytes -= known.size
             self.places -= known.places
+            self._spared.discard(position)
+
+    def spared(self, position: int) -> int | None:
+        """Return the bytes of a record's frame if it is spared, and not pinned itself."""
+        return self._records[position].size if position in self._spared else None
+
+    def unspare(self, position: int) -> None:
+        """Forget a record if it is only spared."""
+        if position in self._spared:
+            self.remove(position)
+
+    def unspare_all(self, passed: int) -> int:
+        """Forget all that are only spared; return the position up to which all is passed then."""
+        for position in list(self._spared):
+            self.remove(position)
+            passed = min(passed, position - 1)
+        return passed
+
+    def full_limit(self, events: int, size: int) -> str | None:
+        """Return the limit that so many events, with so many bytes of frames, have reached."""
+        if events >= self._retention.max_pinned_events:
+            return "max_pinned_events"
+        if size + self.places >= self._retention.max_pinned_bytes:
+            return "max_pinned_bytes"
+        return None
 
     def refusal(self, update: Update, pinned: frozenset[str]) -> PinnedFullError | None:
         """Return the reason for which an update isn't taken, if it is for a pinned topic.
@@ -125,11 +156,13 @@ class PinnedRecords:
         """
         if update.last or pinned.isdisjoint(update.topics):
             return None
-        most, most_bytes = self._retention.max_pinned_events, self._retention.max_pinned_bytes
-        if self.events >= most:
+        limit = self.full_limit(self.events, self.bytes)
+        if limit is None:
+            return None
+        if limit == "max_pinned_events":
+            most = self._retention.max_pinned_events
             problem = f"{most} events of pinned topics are kept, and no more may be"
-            return PinnedFullError(problem, limit="max_pinned_events")
-        if self.bytes + self.places >= most_bytes:
-            problem = f"events of pinned topics have {most_bytes} bytes, and no more may have them"
-            return PinnedFullError(problem, limit="max_pinned_bytes")
-        return None
+        else:
+            most = self._retention.max_pinned_bytes
+            problem = f"events of pinned topics have {most} bytes, and no more may have them"
+        return PinnedFullError(problem, limit=limit)

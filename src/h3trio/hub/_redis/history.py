@@ -31,6 +31,7 @@ from h3trio.hub._history.retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, M
 from . import codec, scripts
 from .follower import FIRST_PAUSE, MAX_PAUSE, Follower
 from .link import may_pass
+from .nodes import RedisNodes
 from .pins import Pins
 from .reading import Reader
 
@@ -122,9 +123,11 @@ class RedisHistory(History):
             max_pinned_bytes=max_pinned_bytes,
         )
         self._pins = Pins(max_pinned_events)
+        self._limits = RedisLimits(timeout=timeout)
+        self._nodes: RedisNodes | None = None
         self._follower = Follower(
             self._address,
-            RedisLimits(timeout=timeout),
+            self._limits,
             wanted=durability,
             pins=self._pins,
             tail=Retention(max_events=tail_events, max_bytes=tail_bytes),
@@ -205,8 +208,11 @@ class RedisHistory(History):
             await trio.sleep(min(pause, left))
 
     async def aclose(self) -> None:
-        """Take no more updates. The connections end with the follower."""
+        """Take no more updates, and be no node. The connections end with the follower."""
         self._is_open = False
+        nodes, self._nodes = self._nodes, None
+        if nodes is not None:
+            await nodes.leave()
         await trio.lowlevel.checkpoint()
 
     def _check_open(self) -> None:
@@ -284,9 +290,11 @@ class RedisHistory(History):
             await trio.lowlevel.checkpoint()
             return 0
         removed, more = 0, True
+        limits = self._retention
+        pinned = limits.max_pinned_events, limits.max_pinned_bytes
         while more:
             reply = await self._follower.ask(
-                scripts.REMOVE, "age", repr(self.max_age), changes=True
+                scripts.REMOVE, "age", repr(self.max_age), *pinned, changes=True
             )
             removed += codec.whole(reply[1])
             more = bool(reply[2])
@@ -313,6 +321,11 @@ class RedisHistory(History):
         """
         self._check_open()
         await self._follower.follow(deliver, lost)
+
+    def join(self, name: str) -> RedisNodes:
+        """Return this hub's place among those that share the store; see `History.join`."""
+        self._nodes = RedisNodes(self._address, self._limits, name)
+        return self._nodes
 
     async def head(self) -> str:
         """Return the cursor at the store's head."""

@@ -32,6 +32,8 @@ READ: Final = _script("read")
 FIND: Final = _script("find")
 PINS: Final = _script("pins")
 PROBE: Final = _script("probe")
+MEET: Final = _script("meet")
+ASK: Final = _script("ask")
 
 
 def state_key(prefix: str) -> str:
@@ -42,3 +44,8 @@ def state_key(prefix: str) -> str:
 def channel_of(prefix: str, db: int) -> str:
     """Return the channel's name. Publishing ignores databases, so it has the number of this one."""
     return f"{{{prefix}}}:{db}:messages"
+
+
+def questions_of(prefix: str, db: int) -> str:
+    """Return the channel of nodes' questions; that of answers to a node has its word behind it."""
+    return f"{{{prefix}}}:{db}:nodes"

@@ -22,11 +22,12 @@ from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.retention import MIB
 
 from .rows import reading, text, whole
-from .sums import Removed, Sums
+from .spans import OF_TOPIC, Spans
+from .sums import PinChange, Removed, Sums
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator
 
     from h3trio.hub._history.pins import PinnedRecords
     from h3trio.hub._history.record import Record
@@ -49,12 +50,8 @@ _COLUMNS: Final = (
     " CAST(private AS INTEGER)"
 )
 _TOPIC: Final = "number, name, events, bytes, trimmed, trimmed_public, closed"
-_OLDEST: Final = (
-    f"SELECT {_COLUMNS} FROM records WHERE position > ? AND position < ? ORDER BY position"  # noqa: S608 - a constant
-)
-_OF_TOPIC: Final = (
-    f"SELECT {_COLUMNS} FROM placed JOIN records ON records.position = placed.position"  # noqa: S608 - a constant
-    " WHERE topic = ? AND placed.position < ? ORDER BY placed.position"
+_IN_ORDER: Final = (
+    f"SELECT {_COLUMNS} FROM records WHERE position >= ? AND position < ? ORDER BY position"  # noqa: S608 - a constant
 )
 
 
@@ -88,6 +85,15 @@ class _Topic:
     """Records without an event that this change adds."""
 
 
+class _Topics(NamedTuple):
+    """The topics of a record."""
+
+    topics: list[_Topic]
+    numbers: list[int]
+    column: str
+    """The numbers, as they stand in the record's row."""
+
+
 @final
 class Change:
     """Additions and removals of one transaction.
@@ -111,16 +117,15 @@ class Change:
     ) -> None:
         self._db = db
         self.sums = replace(sums)
-        self._pins = pins
+        self._pins = PinChange(pins)
         self._pinned = pinned
-        # Sums of pinned records, with what this change does to them.
-        self._pinned_events, self._pinned_bytes = pins.events, pins.bytes
-        self._newly_pinned: dict[int, tuple[int, int]] = {}
-        """Added records that are pinned: their size, and how many of their topics are."""
         self._max_empty = max_empty_topics
         self._by_name: dict[str, _Topic] = {}
         self._by_number: dict[int, _Topic] = {}
-        self._added: list[tuple[Record, str | None, list[int]]] = []
+        self._by_names: dict[tuple[str, ...], _Topics] = {}
+        self._added: list[tuple[object, ...]] = []
+        """The rows of added records."""
+        self._spans = Spans()
         self._removed: dict[int, list[int]] = {}
         self._private: dict[str, int] = {}
         self._damaged: list[int] = []
@@ -133,41 +138,52 @@ class Change:
         """Add a record, at the next position."""
         size = len(record.frame)
         # All of them first: one may be damaged.
-        topics = [self._named(name) for name in record.topics]
+        topics, numbers, column = self._topics_of(record.topics)
         for topic in topics:
             topic.events += 1
             topic.bytes += size
             topic.silent += not size
             if record.last:
                 topic.closed = record.position
-        numbers = [topic.number for topic in topics]
-        self._added.append((record, dedup, numbers))
+        # Numbers for what is true or not: Python's module takes `bool` a slower way.
+        self._added.append(
+            (
+                record.position,
+                record.id,
+                1 if record.has_own_id else 0,
+                dedup,
+                1 if record.private else 0,
+                record.published,
+                column,
+                record.frame,
+                1 if record.last else 0,
+            )
+        )
+        self._spans.add(record, numbers)
         if self._pinned and (pinned := len(self._pinned.intersection(record.topics))):
-            self._newly_pinned[record.position] = size, pinned
-            self._pinned_events += 1
-            self._pinned_bytes += size
+            self._pins.add(record.position, size, topics=pinned)
         self.sums.last = record.position
         self.sums.events += 1
         self.sums.bytes += size
-        self._records_left += len(numbers)
+        self._records_left += len(topics)
         self._bytes_left += size
 
     def note_pins(self) -> None:
         """Bring the records of pinned topics up to date, once all of this is in the database."""
-        for position, (size, topics) in self._newly_pinned.items():
-            self._pins.pin(position, size, topics=topics)
-        for position in self._removed:
-            self._pins.remove(position)
-        self.sums.pinned_events, self.sums.pinned_bytes = self._pins.events, self._pins.bytes
+        pins = self._pins.write(removed=self._removed)
+        self.sums.pinned_events, self.sums.pinned_bytes = pins.events, pins.bytes
 
-    def scoped_key(self, key: str, topics: Iterable[str]) -> str:
+    def scoped_key(self, key: str, topics: tuple[str, ...]) -> str:
         """Return a `dedup` key as it stands in the database: with the topics that it belongs to."""
-        numbers = sorted(self._named(name).number for name in topics)
+        numbers = sorted(self._topics_of(topics).numbers)
         return f"{' '.join(map(str, numbers))}\n{key}"
 
-    def closed_topic(self, topics: Iterable[str]) -> str | None:
+    def closed_topic(self, topics: tuple[str, ...]) -> str | None:
         """Return the first of some topics that is closed, if one is."""
-        return next((name for name in topics if self._named(name).closed), None)
+        for topic in self._topics_of(topics).topics:
+            if topic.closed:
+                return topic.name
+        return None
 
     def remove_excess(self, retention: Retention, *, before: int) -> None:
         """Remove records beyond the limits, of the topics that are added to and in all.
@@ -177,10 +193,9 @@ class Change:
             before: the first position that stays, as in the methods below.
         """
         if retention.limits_topics:
-            added = dict.fromkeys(n for _record, _dedup, numbers in self._added for n in numbers)
-            for topic in [self._by_number[number] for number in added]:
+            for topic in [self._by_number[number] for number in self._spans.topics]:
                 is_due = partial(_is_exceeded, retention, topic)
-                self._remove(_OF_TOPIC, (topic.number, before), is_due)
+                self._remove(self._of_topic(topic.number, before), is_due)
         self.remove_oldest(retention, before=before)
 
     def remove_oldest(
@@ -192,31 +207,38 @@ class Change:
         def is_due(row: _Row) -> bool:
             if is_older(row.published, published_before):
                 return True
-            events, size = sums.events - self._pinned_events, sums.bytes - self._pinned_bytes
+            events, size = sums.events - self._pins.events, sums.bytes - self._pins.bytes
             return retention.is_exceeded(events, size)
 
-        return self._remove(_OLDEST, (sums.passed, before), is_due, in_all=True)
+        return self._remove(self._in_order(sums.passed + 1, before), is_due, in_all=True)
 
     def remove_topic(self, name: str, *, before: int) -> bool:
         """Remove the records of a topic; return whether more may be due."""
         query = "SELECT number FROM topics WHERE name = ?"
         row = self._db.execute(query, (name,)).fetchone()
-        return row is not None and self._remove(_OF_TOPIC, (row[0], before), lambda _row: True)
+        if row is None:
+            return False
+        return self._remove(self._of_topic(row[0], before), lambda _row: True)
+
+    def _of_topic(self, number: int, before: int) -> Generator[_Row]:
+        """List a topic's records in order."""
+        with closing(self._db.execute(OF_TOPIC, (number,))) as spans:
+            for first, end in spans:
+                yield from self._in_order(first, min(end, before))
+
+    def _in_order(self, first: int, before: int) -> Generator[_Row]:
+        with closing(self._db.execute(_IN_ORDER, (first, before))) as rows:
+            yield from map(_Row._make, rows)
 
     def _remove(
-        self,
-        query: str,
-        values: tuple[int, ...],
-        is_due: Callable[[_Row], bool],
-        *,
-        in_all: bool = False,
+        self, found: Generator[_Row], is_due: Callable[[_Row], bool], *, in_all: bool = False
     ) -> bool:
         """Remove found records in order while they are due; return whether more may be.
 
         By limits `in_all`, those of pinned topics are passed over, now and the next time.
         """
-        with closing(self._db.execute(query, values)) as rows:
-            for row in map(_Row._make, rows):
+        with closing(found):
+            for row in found:
                 if in_all and self._pins.events and self._is_kept(row):
                     self.sums.passed = row.position
                     continue
@@ -228,12 +250,16 @@ class Change:
         return False
 
     def _is_kept(self, row: _Row) -> bool:
-        """Whether it is pinned, or closes a topic that has a pinned record, by its others."""
+        """Whether it is pinned, or to be spared: it closes a topic that has a pinned record."""
         if row.position in self._pins:
             return True
+        if self._pins.is_full:
+            return False
         with suppress(DamagedError), reading(row.position):
             topics = [self._numbered(int(number)) for number in row.topics.decode().split()]
-            return any(t.closed == row.position and t.events > 1 for t in topics)
+            if any(t.closed == row.position and t.events > 1 for t in topics):
+                self._pins.add(row.position, whole(row.size), topics=0)
+                return True
         return False
 
     def _remove_record(self, row: _Row) -> None:
@@ -261,6 +287,10 @@ class Change:
             topic.bytes = max(topic.bytes - size, 0) if topic.events else 0
             if topic.closed == position:
                 topic.closed = 0
+            elif topic.closed:
+                # This may be why that was spared.
+                self._pins.unspare(topic.closed)
+                self.sums.passed = min(self.sums.passed, topic.closed - 1)
             if is_missed:
                 topic.trimmed = max(topic.trimmed, position)
             if is_missed and is_public:
@@ -270,13 +300,12 @@ class Change:
         self._removed[position] = [topic.number for topic in topics]
         self.sums.events = max(self.sums.events - 1, 0)
         self.sums.bytes = max(self.sums.bytes - size, 0) if self.sums.events else 0
-        if position in self._pins:
-            self._pinned_events -= 1
-            self._pinned_bytes -= size
+        self._pins.remove(position, size)
 
     def _placed_in(self, position: int) -> list[_Topic]:
         """Look for the topics of a record whose row doesn't tell them: through all of `placed`."""
-        rows = self._db.execute("SELECT topic FROM placed WHERE position = ?", (position,))
+        query = "SELECT topic FROM placed WHERE ? BETWEEN position - earlier AND position"
+        rows = self._db.execute(query, (position,))
         found: list[_Topic] = []
         for (number,) in rows.fetchall():
             with suppress(DamagedError), reading(position):
@@ -296,6 +325,15 @@ class Change:
             private=private,
             floor=max(self._damaged, default=0),
         )
+
+    def _topics_of(self, names: tuple[str, ...]) -> _Topics:
+        known = self._by_names.get(names)
+        if known is None:
+            topics = [self._named(name) for name in names]
+            numbers = [topic.number for topic in topics]
+            known = _Topics(topics, numbers, " ".join(map(str, numbers)))
+            self._by_names[names] = known
+        return known
 
     def _named(self, name: str) -> _Topic:
         topic = self._by_name.get(name)
@@ -372,16 +410,9 @@ class Change:
         self._db.executemany(
             "INSERT INTO records (position, id, own, dedup, private, published, topics, frame,"
             " last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (_row(record, dedup, numbers) for record, dedup, numbers in self._added),
+            self._added,
         )
-        self._db.executemany(
-            "INSERT INTO placed (topic, position, id) VALUES (?, ?, ?)",
-            (
-                (n, record.position, record.id if record.has_own_id else None)
-                for record, _dedup, numbers in self._added
-                for n in numbers
-            ),
-        )
+        self._spans.write(self._db)
 
     def _write_topics(self) -> None:
         topics = self._by_number.values()
@@ -445,17 +476,3 @@ def is_older(published: float, than: float | None) -> bool:
 def _is_exceeded(retention: Retention, topic: _Topic, _row: _Row) -> bool:
     # One without an event takes no event's place.
     return retention.is_topic_exceeded(topic.events - topic.silent, topic.bytes)
-
-
-def _row(record: Record, dedup: str | None, numbers: list[int]) -> tuple[object, ...]:
-    return (
-        record.position,
-        record.id,
-        record.has_own_id,
-        dedup,
-        record.private,
-        record.published,
-        " ".join(map(str, numbers)),
-        record.frame,
-        record.last,
-    )

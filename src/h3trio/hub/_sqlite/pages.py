@@ -17,6 +17,7 @@ from h3trio.hub._history.log import distinct
 from h3trio.hub._history.record import page_of
 from h3trio.hub._history.selection import EVERYTHING, MAX_SCAN, Selection, Turn, check_topic
 
+from . import spans
 from .rows import reading, record_of, text, whole
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _AFTER: Final = "position > ? AND position <= ? ORDER BY position"
 _BACKWARD: Final = "position <= ? ORDER BY position DESC"
 _POSITIONS: Final = "SELECT position FROM records WHERE "
 _SCAN: Final = "SELECT position, topics FROM records WHERE "
-_OF_TOPIC: Final = "SELECT position FROM placed WHERE topic = ? AND "
 
 _MAX_SEARCH: Final = 20 * MAX_SCAN
 """The cost of looking for an id, in records that could be looked at."""
@@ -64,7 +64,7 @@ class _Snapshot:
     def after(self, after: int, head: int, selection: Selection) -> tuple[Iterator[int], int]:
         """List selected positions lazily, and say up to which position the list answers."""
         if selection.is_exact:
-            return self._of_topics(selection, _AFTER, after, head), head
+            return self._of_topics(selection, after, head), head
         if selection.everything:
             return (row[0] for row in self._rows(_POSITIONS + _AFTER, after, head)), head
         found: list[int] = []
@@ -81,7 +81,7 @@ class _Snapshot:
     def backward(self, head: int, selection: Selection) -> Iterator[int]:
         """List positions lazily, the newest first; with matchers, those that may match."""
         if selection.is_exact:
-            return self._of_topics(selection, _BACKWARD, head)
+            return self._of_topics(selection, 0, head, backward=True)
         return (row[0] for row in self._rows(_POSITIONS + _BACKWARD, head))
 
     def rights(self, position: int) -> tuple[bool, str, bool]:
@@ -117,14 +117,18 @@ class _Snapshot:
             yield topic, self._name(topic)
             (topic,) = self._db.execute(following, (id, topic)).fetchone()
 
-    def _of_topics(self, selection: Selection, where: str, *bounds: int) -> Iterator[int]:
+    def _of_topics(
+        self, selection: Selection, after: int, head: int, *, backward: bool = False
+    ) -> Iterator[int]:
         """Merge the positions of several topics, one under more than one of them once."""
         known = "SELECT number FROM topics WHERE name = ? AND events > 0"
         found = (self._db.execute(known, (name,)).fetchone() for name in selection.topics)
-        rows = [self._rows(_OF_TOPIC + where, number, *bounds) for (number,) in filter(None, found)]
+        query, bounds = spans.query(after, head, backward=backward)
+        rows = [self._rows(query, number, *bounds) for (number,) in filter(None, found)]
+        listed = (spans.positions(each, after, head, backward=backward) for each in rows)
         # It is closed before its cursors: an error that is kept keeps it too.
-        merged = self._cursors.enter_context(closing(merge(*rows, reverse=where is _BACKWARD)))
-        return distinct(row[0] for row in merged)
+        merged = self._cursors.enter_context(closing(merge(*listed, reverse=backward)))
+        return distinct(merged)
 
     def _rows(self, query: str, *values: int) -> Iterator[Any]:
         return iter(self._cursors.enter_context(closing(self._db.execute(query, values))))

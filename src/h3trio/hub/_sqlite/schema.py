@@ -103,6 +103,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # closed the topic, 0 while it is open. A record without an event has an empty frame.
         "ALTER TABLE records ADD COLUMN last INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE topics ADD COLUMN closed INTEGER NOT NULL DEFAULT 0",
+        # A row of `placed` is a span: `position` is its last record's, and `earlier` the number of
+        # those directly in front, which it stands for too.
+        "ALTER TABLE placed ADD COLUMN earlier INTEGER NOT NULL DEFAULT 0",
     ),
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -7,7 +7,7 @@ bounded, so an append stays short after limits were lowered too; `trim` does the
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 from h3trio.hub._history.damage import DamagedError
@@ -275,14 +275,16 @@ class Store:
             for position, _size in self._of_topic(db, topic):
                 self.pins.unpin(position)
                 self.sums.passed = min(self.sums.passed, position - 1)
+            # Some of them may be why others are spared.
+            self.sums.passed = self.pins.unspare_all(self.sums.passed)
         self._known_pinned = pinned
 
-    def _of_topic(self, db: sqlite3.Connection, topic: str) -> Generator[tuple[int, int]]:
-        """List a topic's records, and the bytes of their frames; but no damaged one."""
+    def _of_topic(self, db: sqlite3.Connection, topic: str) -> list[tuple[int, int]]:
+        """List a topic's records, whatever damage they have, and the bytes of their frames."""
         query = (
-            "SELECT position, length(frame) FROM topics JOIN placed ON topic = number"
-            " JOIN records USING (position) WHERE name = ?"
+            "SELECT records.position, coalesce(length(frame), 0)"
+            " FROM topics JOIN placed ON topic = number JOIN records"
+            " ON records.position BETWEEN placed.position - earlier AND placed.position"
+            " WHERE name = ?"
         )
-        for position, size in db.execute(query, (topic,)).fetchall():
-            with suppress(DamagedError):
-                yield whole(position), whole(size)
+        return db.execute(query, (topic,)).fetchall()

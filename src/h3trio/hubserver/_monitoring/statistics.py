@@ -66,7 +66,7 @@ class Snapshots:
     def take(self, server: ServerStatistics) -> str:
         """Take a snapshot; return its JSON."""
         hub = self._hub.statistics()
-        apart = ("history", "topics", *_LATENCIES)
+        apart = ("history", "node", "nodes", "topics", *_LATENCIES)
         snapshot = {
             "time": time.time(),
             "uptime": self._samples.uptime,
@@ -80,6 +80,8 @@ class Snapshots:
             "topics_total": hub.topics,
             "topics": self._hub.busiest_topics(MAX_TOPICS),
             "slow": self._slow(),
+            "node": hub.node,
+            "nodes": hub.nodes,
             "latency": {name: latency(getattr(hub, name)) for name in _LATENCIES},
         }
         # Escaped to ASCII: a client may ask for a topic that UTF-8 can't carry.

@@ -3,6 +3,10 @@
 import { byId, element, Rows, say } from "./dom.js"
 import { bytes, count, duration, latency, NOTHING, some } from "./format.js"
 
+/** Of the busiest topics of a node, and of a name, as much as fits beside the others. */
+const NODE_TOPICS = 3
+const LONGEST_NAME = 40
+
 /** What ended in the way it was meant to, and how that is called; the other reasons are drops. */
 const ENDS = /** @type {Record<string, string>} */ ({
   completed: "answered",
@@ -26,6 +30,7 @@ export class Tables {
   #ended = new Rows("ended")
   #history = new Rows("history")
   #latency = new Rows("latency")
+  #nodes = new Rows("nodes")
   #known = byId("known-topics", HTMLDataListElement)
   #knownNames = ""
   #choose
@@ -51,6 +56,19 @@ export class Tables {
     this.#ended.show(endings(server, hub, accessWithoutWatchers(snapshot.access ?? {}, snapshot.watchers ?? {})))
     this.#history.show(historyRows(hub, history))
     this.#latency.show(latencyRows(snapshot.latency ?? {}))
+    this.#showNodes(snapshot.nodes ?? [], snapshot.node)
+  }
+
+  /**
+   * Show the hubs that share a store, if there are some.
+   * @param {any[]} nodes
+   * @param {string | undefined} own the name of the one that is asked
+   */
+  #showNodes(nodes, own) {
+    byId("nodes-panel", HTMLElement).hidden = nodes.length < 2
+    this.#nodes.show(nodes.map((node) => nodeRow(node, own)))
+    const subscribers = nodes.reduce((sum, node) => sum + node.subscribers, 0)
+    say(byId("nodes-count", HTMLElement), `${count(nodes.length)}, with ${some(subscribers, "subscriber")}`)
   }
 
   /**
@@ -182,6 +200,28 @@ function historyRows(hub, history) {
       : []),
     ...(hub.failure ? [["Failure", hub.failure]] : []),
   ]
+}
+
+/**
+ * @param {any} node
+ * @param {string | undefined} own
+ */
+function nodeRow(node, own) {
+  const [slowest] = node.slow ?? []
+  return [
+    node.name === own ? `${node.name} (this)` : node.name,
+    count(node.subscribers),
+    count(node.subscribers - node.ready),
+    `${duration(node.heard)} ago`,
+    count(node.delivered),
+    (node.topics ?? []).slice(0, NODE_TOPICS).map((/** @type {any} */ { topic }) => shortened(topic)).join(", "),
+    slowest ? `${shortened(slowest.client)}, by ${count(slowest.behind)}` : "",
+  ]
+}
+
+/** @param {string} name of which a row of several shows the beginning */
+function shortened(name) {
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name
 }
 
 /** @param {any} latencies */

@@ -23,12 +23,8 @@ redis.call('HSET', state_key, 'epoch', epoch)
 local full = take_pins(
   node, version, told ~= '=' and string.sub(told, 2) or nil, lease, limits.pinned_events
 )
-local pinned_full = nil
-if state.pinned_events >= limits.pinned_events then
-  pinned_full = 'max_pinned_events'
-elseif state.pinned_bytes >= limits.pinned_bytes then
-  pinned_full = 'max_pinned_bytes'
-end
+pin_limits = {events = limits.pinned_events, bytes = limits.pinned_bytes}
+local pinned_full = full_pin_limit()
 
 local function refusal(topics, last)
   if state.closed > 0 then
@@ -73,11 +69,7 @@ local function add(record, digest)
   if record.k ~= '' then
     redis.call('HSET', keys_key, record.k, whole(position) .. ' ' .. digest .. ' ' .. record.id)
   end
-  if pinned > 0 then
-    redis.call('ZADD', kept_key, pinned, whole(position))
-    state.pinned_events = state.pinned_events + 1
-    state.pinned_bytes = state.pinned_bytes + size
-  end
+  if pinned > 0 then keep(position, size, pinned) end
   state.last = position
   state.events = state.events + 1
   state.bytes = state.bytes + size
@@ -138,12 +130,14 @@ if limits.topic_events > 0 or limits.topic_bytes > 0 then
     end
   end
 end
-remove_oldest(function()
-  local events = state.events - state.pinned_events
-  return events > 1 and (events > limits.events
-    or state.bytes - state.pinned_bytes > limits.bytes or state.places > limits.places)
-end, budget)
-if #added > 0 or #removed > 0 or has_pinned then
+if #added > 0 then
+  remove_oldest(function(_, owed)
+    local events = state.events - state.pinned_events
+    return owed or events > 1 and (events > limits.events
+      or state.bytes - state.pinned_bytes > limits.bytes or state.places > limits.places)
+  end, budget)
+end
+if #added > 0 or has_pinned then
   finish()
 elseif version ~= '' then
   -- Nobody has anything to hear but that the pins go on.

@@ -16,6 +16,7 @@ local marks_key, noted_key = base .. 'marks', base .. 'noted'
 local pins_key, pinned_key, kept_key = base .. 'pins', base .. 'pinned', base .. 'kept'
 
 local MAX_MARKS, MAX_MARK_BYTES = 65536, 16 * 1024 * 1024
+local MARK_BYTES = 300 -- of memory, for a mark without its name
 local MAX_REMOVED = 500 -- records that one step removes, beyond as many as it adds
 local PLACE_BYTES = 100 -- of memory, for a record's place in the index of one topic
 
@@ -127,10 +128,21 @@ local removed = {} -- positions
 local marks, mark_order = {}, {} -- the newest removed position of each, and in which order
 local added, first_added = {}, nil -- entries, and the first of their positions
 local has_pinned = false -- whether a topic was pinned or unpinned
+local pin_limits = {events = 0, bytes = 0} -- room for records of pinned topics
 
 local function mark(name, position)
   if not marks[name] then mark_order[#mark_order + 1] = name end
   marks[name] = math.max(marks[name] or 0, position)
+end
+
+-- Records that the limits in all pass over stand in `kept`, with the number of their pinned topics. One
+-- that closes a topic goes last of it: for another record there, pinned under a second topic, it is
+-- spared, and has none.
+
+local function keep(position, size, topics)
+  redis.call('ZADD', kept_key, topics, whole(position))
+  state.pinned_events = state.pinned_events + 1
+  state.pinned_bytes = state.pinned_bytes + size
 end
 
 local function unkeep(position, size)
@@ -140,13 +152,27 @@ local function unkeep(position, size)
   if state.pinned_events == 0 then state.passed = 0 end
 end
 
-local function is_kept(position)
+local function kept_for(position)
   return state.pinned_events > 0 and redis.call('ZSCORE', kept_key, whole(position))
+end
+
+local function unspare(position)
+  if kept_for(position) == '0' then
+    local entry = entry_at(position)
+    unkeep(position, entry and #fields_of(entry).f or 0)
+  end
+  state.passed = math.min(state.passed, position - 1)
+end
+
+local function full_pin_limit()
+  if state.pinned_events >= pin_limits.events then return 'max_pinned_events' end
+  if state.pinned_bytes >= pin_limits.bytes then return 'max_pinned_bytes' end
+  return nil
 end
 
 local function remove(record)
   local position, size = record.position, #record.f
-  local place, topics = place_of(position, size, record.private), 0
+  local place, topics, spared = place_of(position, size, record.private), 0, {}
   for topic in lines(record.t) do
     topics = topics + 1
     local index = topic_key(topic)
@@ -157,9 +183,12 @@ local function remove(record)
     else
       redis.call('HINCRBY', sizes_key, topic, 0 - size) -- -0 is no number there
     end
-    if record.last and redis.call('HGET', closed_key, topic) == whole(position) then
+    local closing = state.closed > 0 and redis.call('HGET', closed_key, topic)
+    if closing == whole(position) then
       redis.call('HDEL', closed_key, topic)
       state.closed = state.closed - 1
+    elseif closing and state.pinned_events > 0 then
+      spared[#spared + 1] = tonumber(closing) -- this may be why
     end
     if record.i ~= '' then
       redis.call('ZREM', id_key(record.i), id_place_of(topic, position))
@@ -169,7 +198,8 @@ local function remove(record)
   end
   if size > 0 and record.private then mark('-' .. record.t, position) end
   if record.k ~= '' then redis.call('HDEL', keys_key, record.k) end
-  if is_kept(position) then unkeep(position, size) end
+  if kept_for(position) then unkeep(position, size) end
+  for _, closing in ipairs(spared) do unspare(closing) end
   state.events = state.events - 1
   state.bytes = state.bytes - size
   state.places = state.places - size_of_places(record, topics)
@@ -190,11 +220,14 @@ local function remove_place(topic, place)
   if entry then remove_at(position, fields_of(entry)) else redis.call('ZREM', topic_key(topic), place) end
 end
 
--- Whether it closes a topic that has another record: that one is pinned, by its others.
-local function closes_others(record)
-  if not record.last then return false end
+-- Spare a record that closes a topic with another one, which is pinned, by its others; if it may be.
+local function spare(record)
+  if not record.last or full_pin_limit() then return false end
   for topic in lines(record.t) do
-    if redis.call('ZCARD', topic_key(topic)) > 1 then return true end
+    if redis.call('ZCARD', topic_key(topic)) > 1 then
+      keep(record.position, #record.f, 0)
+      return true
+    end
   end
   return false
 end
@@ -204,7 +237,7 @@ end
 local function remove_oldest(is_due, budget)
   -- If nothing is pinned they are taken off the front together: to delete one entry, Redis goes
   -- over those of its node that are deleted already.
-  local from, count, front, over = 0, 1, 0, false
+  local from, count, front, over, owed = 0, 1, 0, false, false
   while not over do
     -- Up to `passed` all is pinned, if anything is.
     if state.pinned_events > 0 then from = math.max(from, state.passed + 1) end
@@ -215,12 +248,14 @@ local function remove_oldest(is_due, budget)
       local position = record.position
       if position == state.last or #removed >= budget then
         over = true
-      elseif state.pinned_events > 0 and (is_kept(position) or closes_others(record)) then
+      elseif kept_for(position) then
         state.passed = position
-      elseif not is_due(record) then
+      elseif not is_due(record, owed) then
         over = true
+      elseif state.pinned_events > 0 and spare(record) then
+        state.passed, owed = position, true -- another one goes for it
       elseif state.pinned_events > 0 or front < 0 then
-        front = -1
+        front, owed = -1, false
         remove_at(position, record)
       else
         remove(record)
@@ -242,7 +277,7 @@ local function write_marks()
   for _, name in ipairs(mark_order) do
     local position = marks[name]
     local known = redis.call('HGET', marks_key, name)
-    if not known then state.mark_bytes = state.mark_bytes + #name end
+    if not known then state.mark_bytes = state.mark_bytes + #name + MARK_BYTES end
     position = math.max(position, tonumber(known or 0))
     state.note = state.note + 1
     redis.call('HSET', marks_key, name, whole(position))
@@ -256,7 +291,7 @@ local function write_marks()
     local name = redis.call('ZPOPMIN', noted_key)[1]
     local position = tonumber(redis.call('HGET', marks_key, name))
     redis.call('HDEL', marks_key, name)
-    state.mark_bytes = state.mark_bytes - #name
+    state.mark_bytes = state.mark_bytes - #name - MARK_BYTES
     local kind = string.sub(name, 1, 1)
     if kind == '+' then state.floor = math.max(state.floor, position) end
     if kind == '-' then state.private_floor = math.max(state.private_floor, position) end
@@ -299,7 +334,7 @@ local function begin_on_full_server() redis.call('DEL', base .. 'none') end
 -- Pins -------------------------------------------------------------------------------------------
 -- `pins`: the version of what each node has told, and until when it holds. `held:NODE`: its topics
 -- that are pinned, `full:NODE`: those for which there was no room. `pinned`: the number of nodes that
--- pin each topic. `kept`: the positions of their records, with the number of their pinned topics.
+-- pin each topic.
 
 local function pin(topic)
   if redis.call('HINCRBY', pinned_key, topic, 1) > 1 then return end
@@ -307,9 +342,10 @@ local function pin(topic)
   state.pinned_topics = state.pinned_topics + 1
   for _, place in ipairs(redis.call('ZRANGE', topic_key(topic), 0, -1)) do
     local position, size = read_place(place)
-    if tonumber(redis.call('ZINCRBY', kept_key, 1, whole(position))) == 1 then
-      state.pinned_events = state.pinned_events + 1
-      state.pinned_bytes = state.pinned_bytes + size
+    if kept_for(position) then
+      redis.call('ZINCRBY', kept_key, 1, whole(position))
+    else
+      keep(position, size, 1)
     end
   end
 end
@@ -326,7 +362,12 @@ local function unpin(topic)
       unkeep(position, size)
     end
   end
-  if places[1] then state.passed = math.min(state.passed, read_place(places[1]) - 1) end
+  if not places[1] then return end
+  state.passed = math.min(state.passed, read_place(places[1]) - 1)
+  -- Some of them may be why others are spared.
+  for _, position in ipairs(redis.call('ZRANGEBYSCORE', kept_key, 0, 0)) do
+    unspare(tonumber(position))
+  end
 end
 
 local function forget_node(node)

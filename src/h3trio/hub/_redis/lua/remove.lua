@@ -1,7 +1,7 @@
 -- Remove records that are too old, or a topic's: as many as one step may.
 --
--- ARGV: channel, epoch, 'age' and seconds; or 'topic', its name and the first position that stays, 0
--- for all that there is now.
+-- ARGV: channel, epoch, 'age', seconds, max_pinned_events and max_pinned_bytes; or 'topic', its name
+-- and the first position that stays, 0 for all that there is now.
 -- Returns {'stale'} or {'ok', removed, 'more' or '', the first position that stays}. The step that
 -- removes the last of a topic takes a place in the order, and the topic is told as purged.
 
@@ -13,6 +13,7 @@ end_late_pins(clock())
 local more, before = false, 0
 if kind == 'age' then
   local limit = clock() - tonumber(ARGV[4])
+  pin_limits = {events = tonumber(ARGV[5]), bytes = tonumber(ARGV[6])}
   more = remove_oldest(function(record) return tonumber(record.p) < limit end, MAX_REMOVED)
 else
   local topic = ARGV[4]
