@@ -164,7 +164,10 @@ async def test_the_rule_of_the_how_to_is_all_that_a_node_needs(
             await stream.ask("GET", "/events/news?first=oldest")
             await stream.until(b"data: x\n\n")
         assert (await fetch(node.port, "DELETE", "/events/news")).body == b'{"purged":1}'
+        statistics = json.loads((await fetch(node.port, "GET", "/statistics")).body)
+        assert [one["name"] for one in statistics["nodes"]] == [statistics["node"]]
         assert await node.stop() == 0
+        assert not [line for line in node.log if "NOPERM" in line]
 
 
 # -- trouble
