@@ -84,6 +84,20 @@ def test_delivery_of_what_was_published(subtests: pytest.Subtests) -> None:
             assert told[1].startswith(text)
 
 
+def test_a_hub_that_cant_store_is_told_apart() -> None:
+    """Where it says 503 no token helps: its store does, or its load."""
+    advice = {}
+    for problem in ("403: no", "503: no connection to redis://h"):
+        seen = Seen(
+            url="http://h/", wait=20, reading=reading_of(), sent=published(1, problem=problem)
+        )
+        (told,) = (one for one in diagnose(seen) if one.check == "delivery")
+        advice[problem[:3]] = told.advice
+    assert "--token" in advice["403"]
+    assert "store is away" in advice["503"]
+    assert "--token" not in advice["503"]
+
+
 UNPUBLISHED = [
     ((), INFO, "no events"),
     (((0, events(0)),), INFO, "1 events, none seen to be held"),
