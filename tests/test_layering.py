@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_app",),
     ("__init__",),
     ("hub", "client", "metrics", "testing"),
+    ("runs",),
     ("hubserver",),
     ("_cli", "__main__"),
 )

@@ -1,0 +1,90 @@
+"""`Recovery`: ends the runs of processes that are gone, and acts on what other nodes tell.
+
+Where a history has one owner, everything that runs at the start is of a process that is gone. Where
+several hubs share it, a node is gone once `Nodes` finds it so.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from ._runner import for_each
+from ._state import RunState
+
+if TYPE_CHECKING:
+    from ._ledger import About, Ledger
+    from ._nodes import Nodes
+    from ._retention import Retention
+    from ._runner import Runner
+
+
+@final
+class Recovery:
+    """Goes through the runs of other processes.
+
+    Args:
+        ledger: has all runs.
+        runner: has those of this process, and publishes how one ends.
+        retention: is told of those that have ended.
+        node: the name of this node.
+        nodes: the others, if there are any.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        runner: Runner,
+        retention: Retention,
+        *,
+        node: str,
+        nodes: Nodes | None,
+    ) -> None:
+        self._ledger = ledger
+        self._runner = runner
+        self._retention = retention
+        self._node = node
+        self._nodes = nodes
+
+    async def look_over(self, *, node: str | None, gone: bool) -> None:
+        """Go through all runs: end those of a node, or of all, and remove what has ended.
+
+        Args:
+            node: its name, or `None` for all but this one.
+            gone: whether it is known to be gone; else it is waited for.
+        """
+        runs = [
+            about
+            for about in await self._ledger.all()
+            if about.node != self._node and node in (None, about.node)
+        ]
+        await for_each(partial(self._look_at, gone=gone), runs)
+
+    async def _look_at(self, about: About, *, gone: bool) -> None:
+        status = await self._ledger.status(about)
+        if status.state is not RunState.RUNNING:
+            self._retention.add(about, ended=status.ended)
+        elif gone:
+            ended = await self._runner.publish_end(about, RunState.INTERRUPTED, "")
+            self._runner.ended[ended.state.value] += 1
+            self._retention.add(about)
+            if self._nodes is not None:
+                await self._nodes.tell_ended(about.id)
+        elif self._nodes is not None:
+            self._nodes.expect([about.node])
+
+    async def hear_of(self, nodes: Nodes) -> None:
+        """Act on what other nodes tell, until cancelled."""
+        while True:
+            kind, name = await nodes.next_news()
+            local = self._runner.running.get(name)
+            if kind == "gone":
+                try:
+                    await self.look_over(node=name, gone=True)
+                except BaseException:
+                    nodes.expect([name])  # it is found again
+                    raise
+            elif local is not None and kind == "ended":
+                local.cancel(RunState.INTERRUPTED, "")
+            elif local is not None:
+                local.seen()

@@ -1,0 +1,73 @@
+"""`Retention`: removes runs that have ended, some time after that.
+
+A run is removed in two steps. First the record of its start, so that nobody finds it; later its
+events: whoever has found it meanwhile gets all of them, and the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ._ledger import LAG_SECONDS
+
+if TYPE_CHECKING:
+    from ._ledger import About, Ledger
+
+
+@final
+class Retention:
+    """Removes runs when they are due.
+
+    Args:
+        ledger: has the runs.
+        seconds: how long one is kept behind its end.
+    """
+
+    def __init__(self, ledger: Ledger, *, seconds: float) -> None:
+        self._ledger = ledger
+        self._seconds = seconds
+        self._due: list[tuple[float, int, About, bool]] = []
+        self._serial = count()
+        self._added = trio.Event()
+
+    def clear(self) -> None:
+        """Forget all; they are found again in the history."""
+        self._due.clear()
+
+    def add(self, about: About, *, ended: float | None = None) -> None:
+        """Remove a run when its time is over.
+
+        Args:
+            about: the run.
+            ended: Unix time at which it ended; now, if not given.
+        """
+        past = 0.0 if ended is None else max(0.0, self._ledger.clock() - ended)
+        self._push(max(0.0, self._seconds - past), about, hidden=False)
+
+    def _push(self, seconds: float, about: About, *, hidden: bool) -> None:
+        due = trio.current_time() + seconds
+        heapq.heappush(self._due, (due, next(self._serial), about, hidden))
+        self._added.set()
+
+    async def run(self) -> None:
+        """Remove what is due, until cancelled."""
+        while True:
+            self._added = trio.Event()
+            due = self._due[0][0] if self._due else float("inf")
+            with trio.move_on_at(due):
+                await self._added.wait()
+                continue
+            _due, _serial, about, hidden = item = heapq.heappop(self._due)
+            try:
+                if hidden:
+                    await self._ledger.purge_hidden(about)
+                else:
+                    await self._ledger.hide(about)
+                    self._push(LAG_SECONDS, about, hidden=True)
+            except BaseException:
+                heapq.heappush(self._due, item)  # it is tried again
+                raise
