@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import trio
 
-from h3trio import SSEEvent
+from h3trio import SSEEvent, SSEParser
 from h3trio.hub import KeyReusedError, Selection, TopicClosedError, read_recent
 
 from ._state import RunState, RunStatus, event_of, read_terminal, terminal_event
@@ -41,6 +41,9 @@ LAG_SECONDS: Final = 10.0
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds until the next look for it, where nothing is published meanwhile."""
+
+_PARSED_AT_ONCE: Final = 200
+"""Events parsed between two checkpoints."""
 
 _T = TypeVar("_T")
 
@@ -269,11 +272,14 @@ class Ledger:
             self._hub.history, [topic], count=10**9, last_event_id=cursor, allow=[topic]
         )
         events: list[SSEEvent] = []
-        for record in recent.records:
+        # One parser for all: what it costs to make one is that of some events.
+        largest = max((len(record.frame) for record in recent.records), default=0)
+        parser = SSEParser(max_event_size=largest + 1)
+        for number, record in enumerate(recent.records):
             if not record.last:
-                events.append(event_of(record))
+                events += parser.feed(record.frame)
                 cursor = self._hub.history.epochs.format(record.position)
-            if not len(events) % 200:
+            if number % _PARSED_AT_ONCE == _PARSED_AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
         return events, cursor, recent.gap is None
 
