@@ -22,7 +22,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
@@ -32,20 +32,12 @@ from h3trio.hub import KeyReusedError, Selection, TopicClosedError, read_recent
 from ._state import RunState, RunStatus, event_of, read_terminal, terminal_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from h3trio.hub import Hub, Record
 
-LAG_SECONDS: Final = 10.0
-"""Seconds that a record may take from the store to this node, where hubs share a history."""
-
-_LOOK_AGAIN: Final = 1.0
-"""Seconds until the next look for it, where nothing is published meanwhile."""
-
 _PARSED_AT_ONCE: Final = 200
 """Events parsed between two checkpoints."""
-
-_T = TypeVar("_T")
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 _PAGE: Final = {"max_records": 500, "max_bytes": 1024 * 1024}
@@ -198,13 +190,12 @@ class Ledger:
         return about.status(state, detail, self.clock())
 
     async def _end_by_another(self, about: About) -> RunStatus:
-        async def find() -> RunStatus | None:
-            status = await self.status(about)
-            return None if status.state is RunState.RUNNING else status
-
-        # Closed without an event, by somebody else's hand, it has none to find.
-        closed = about.status(RunState.INTERRUPTED, ended=self.clock())
-        return await self._followed(find) or closed
+        await self._catch_up()
+        status = await self.status(about)
+        if status.state is RunState.RUNNING:
+            # Closed without an event, by somebody else's hand.
+            status = about.status(RunState.INTERRUPTED, ended=self.clock())
+        return status
 
     def end_nowait(self, about: About, state: RunState, detail: str) -> None:
         """Publish the terminal event at once.
@@ -235,16 +226,28 @@ class Ledger:
     # -- reading
 
     async def find(self, id: str) -> About | None:
-        """Return the run of an id, `None` if there is none."""
+        """Return the run of an id, `None` if there is none.
+
+        One that was just started on another node is found: this one comes up to the store first.
+
+        Raises:
+            HistoryError: the history can't be read, or this node doesn't come up to it.
+        """
         if _ID.fullmatch(id) is None:
             await trio.lowlevel.checkpoint()
             return None
-        found = await self._newest(self.start_topic(id))
+        topic = self.start_topic(id)
+        found = await self._newest(topic)
+        if found is None and self._hub.history.is_shared:
+            await self._catch_up()
+            found = await self._newest(topic)
         return None if found is None else _about(found)
 
-    async def find_other(self, id: str) -> About | None:
-        """Find a run of which the store says that it is there, once it has come to this node."""
-        return await self._followed(lambda: self.find(id))
+    async def _catch_up(self) -> None:
+        """Wait until this node has what the store has now, where hubs share it."""
+        if self._hub.history.is_shared:
+            head = await self._hub.history.head()
+            await self._hub.locate([self.index], last_event_id=head)
 
     async def status(self, about: About) -> RunStatus:
         """Return how a run stands, by its events."""
@@ -300,15 +303,6 @@ class Ledger:
             await trio.lowlevel.checkpoint()
         return found
 
-    async def _followed(self, find: Callable[[], Awaitable[_T | None]]) -> _T | None:
-        """Look for what the store has, and again whenever something comes to this node."""
-        found = None
-        with trio.move_on_after(LAG_SECONDS):
-            while (found := await find()) is None and is_shared(self._hub):
-                with trio.move_on_after(_LOOK_AGAIN):
-                    await self._hub.wait_published()
-        return found
-
 
 def _about(record: Record) -> About | None:
     """Read the record of a start; `None` if it is something else, published by somebody else."""
@@ -326,8 +320,3 @@ def _about(record: Record) -> About | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def is_shared(hub: Hub) -> bool:
-    """Whether several hubs share the history."""
-    return getattr(hub.history, "is_shared", False)

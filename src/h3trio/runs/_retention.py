@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._ledger import LAG_SECONDS
-
 if TYPE_CHECKING:
     from ._ledger import About, Ledger
+
+_GRACE: Final = 10.0
+"""Seconds between the two: nobody takes longer from a run that was found to its first event."""
 
 
 @final
@@ -67,7 +68,7 @@ class Retention:
                     await self._ledger.purge_hidden(about)
                 else:
                     await self._ledger.hide(about)
-                    self._push(LAG_SECONDS, about, hidden=True)
+                    self._push(_GRACE, about, hidden=True)
             except BaseException:
                 heapq.heappush(self._due, item)  # it is tried again
                 raise

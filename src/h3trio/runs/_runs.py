@@ -28,7 +28,7 @@ from h3trio._tasks import run_again
 from h3trio.hub import HistoryError
 
 from ._draining import Draining
-from ._ledger import Ledger, hashed, is_shared, new_id, owner_hash
+from ._ledger import Ledger, hashed, new_id, owner_hash
 from ._nodes import Nodes
 from ._recovery import Recovery
 from ._retention import Retention
@@ -190,7 +190,7 @@ class Runs:
         if self._nursery is not None:
             raise trio.BusyResourceError("these runs are entered already")
         self._begin_anew()
-        if is_shared(self._hub):
+        if self._hub.history.is_shared:
             watched = self._viewing.elsewhere
             self._nodes = Nodes(
                 self._hub,
@@ -301,7 +301,7 @@ class Runs:
                 )
                 if about is not None:
                     return self._begin(about, lambda run: function(run, *args), pins.pop_all())
-            if (known := await self._ledger.find_other(id)) is None:
+            if (known := await self._ledger.find(id)) is None:
                 raise HTTPError(503, "the run of this key can't be found")
             return await self._join(known, name, payload)
 
