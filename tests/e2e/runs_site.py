@@ -1,0 +1,55 @@
+"""A site with runs over an SQLite file, as a program of its own, for tests that kill it.
+
+`RUNS_DB` names the file, `RUNS_LOG` another one: a line is in it for each token, once `Run.send`
+has returned and before anything else happens.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from h3trio import App, H3Event, Response
+from h3trio.hub import Hub, SQLiteHistory
+from h3trio.runs import Run, Runs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+hub = Hub(SQLiteHistory(os.environ["RUNS_DB"]))
+runs = Runs(hub)
+acknowledged = os.open(os.environ["RUNS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncGenerator[None]:
+    """Run hub and runs while the app is served."""
+    async with hub, runs:
+        yield
+
+
+app = App(lifespan=lifespan)
+
+
+async def count(run: Run, last: int) -> None:
+    """Send numbers, and note each that was acknowledged."""
+    for number in range(last):
+        await run.send(f"{number}")
+        os.write(acknowledged, f"{run.id} {number}\n".encode())
+        await trio.sleep(0.05)
+
+
+@app.post("/runs")
+async def start(event: H3Event) -> Response | None:
+    """Start a run that sends as many numbers as the body says."""
+    run = await runs.start(count, int(await event.text()), key=event.headers["idempotency-key"])
+    return run.reply(event)
+
+
+@app.get("/runs/:id")
+async def watch(event: H3Event) -> None:
+    """Watch a run."""
+    await runs.watch(event, event.params["id"])
