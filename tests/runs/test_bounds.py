@@ -12,9 +12,10 @@ import trio
 from run_helpers import Site, all_events, data_of, kinds_of
 from tables import table
 
-from h3trio import HTTPError
+from h3trio import HTTPError, Settings
 from h3trio.hub import Hub, MemoryHistory
 from h3trio.runs import Run, RunsSettings, RunState
+from h3trio.testing import Ending
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -139,7 +140,7 @@ async def test_a_run_is_kept_for_a_time_and_then_404(autojump_clock: MockClock) 
         async with site.connect(f"/answers/{run.id}", user="ann") as client:
             assert client.status == 404
         assert await site.runs.list(owner="ann") == []
-        await trio.sleep(20)
+        await trio.sleep(60)
         assert site.hub.history.statistics().events == 0
 
 
@@ -155,6 +156,24 @@ async def test_a_viewer_that_came_in_time_gets_all(autojump_clock: MockClock) ->
             await trio.sleep(5)
             client.resume()
             assert data_of(await all_events(client)) == ["a", "b"]
+
+
+async def test_a_viewer_that_is_too_slow_is_cut_off(autojump_clock: MockClock) -> None:
+    """Who hasn't got all when the events go isn't left waiting for an end that is gone."""
+    site = Site(retain=10)
+    site.model.pause = 0
+    async with site.run():
+        run = await site.start(" ".join(["x" * 10_000] * 100))
+        await run.result()
+        settings = Settings(write_timeout=500)
+        async with site.connect(f"/answers/{run.id}", settings=settings) as client:
+            client.stall()
+            await trio.sleep(200)
+            assert site.hub.history.statistics().events == 0
+            client.resume()
+            assert set(kinds_of(await all_events(client))) == {"message"}
+            assert client.ending is Ending.CUT
+        assert site.runs.statistics().viewers == 0
 
 
 async def test_a_run_that_nobody_watches_is_stopped(autojump_clock: MockClock) -> None:

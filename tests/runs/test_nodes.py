@@ -12,7 +12,7 @@ import trio
 from run_helpers import Site, all_events, data_of, kinds_of
 from trio.testing import wait_all_tasks_blocked
 
-from h3trio import HTTPError
+from h3trio import HTTPError, Settings
 from h3trio.hub import Hub
 from h3trio.runs import Run, RunsSettings, RunState
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore
@@ -29,12 +29,19 @@ WORDS = "abcdefghijklmnopqrstuvwxyz"
 class Node(Site):
     """A site on a shared history."""
 
-    def __init__(self, store: SharedMemoryStore, unwatched_after: float | None = None) -> None:
+    def __init__(
+        self,
+        store: SharedMemoryStore,
+        unwatched_after: float | None = None,
+        *,
+        retain: float = 3600,
+    ) -> None:
         self.history = SharedMemoryHistory(store)
         super().__init__(
             hub=Hub(self.history),
             settings=RunsSettings(lease=LEASE, max_run_seconds=500),
             cancel_unwatched_after=unwatched_after,
+            retain=retain,
         )
 
 
@@ -211,3 +218,21 @@ async def test_viewers_of_all_nodes_keep_a_run(autojump_clock: MockClock) -> Non
             assert one.runs.statistics().viewers == 0
         await trio.sleep(2 * LEASE)
         assert (await run.result()).status.detail == "nobody watched it"
+
+
+async def test_a_removed_run_is_left_by_viewers_of_all_nodes(autojump_clock: MockClock) -> None:
+    """A viewer on another node that is too slow for the retention is cut off as well."""
+    store = SharedMemoryStore()
+    one, other = Node(store, retain=10), Node(store)
+    one.model.pause = 0
+    async with one.run(), other.run():
+        run = await one.start(" ".join(["x" * 10_000] * 100))
+        await run.result()
+        settings = Settings(write_timeout=500)
+        async with other.connect(f"/answers/{run.id}", settings=settings) as client:
+            client.stall()
+            await trio.sleep(200)
+            client.resume()
+            assert set(kinds_of(await all_events(client))) == {"message"}
+        async with other.connect(f"/answers/{run.id}") as client:
+            assert client.status == 404

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.lowlevel
 from run_helpers import Site, data_of, kinds_of
 
 from h3trio import HTTPError
-from h3trio.hub import HistoryFullError, Hub, SQLiteHistory
+from h3trio.hub import HistoryFullError, Hub, OutcomeUnknownError, SQLiteHistory
 from h3trio.runs import Run, RunsSettings, RunState
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ def site_on(path: Path, *, clock: Callable[[], float] = time.time) -> Site:
     """Make a site on a file."""
     history = SQLiteHistory(path / "hub.db", durability="fast", clock=clock)
     return Site(hub=Hub(history), clock=clock)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what a store's thread brings about."""
+    with trio.fail_after(5):
+        while not is_so():  # noqa: ASYNC110 - no event tells of it
+            await trio.sleep(0.01)
 
 
 async def leave_behind(path: Path) -> tuple[Run, Run]:
@@ -146,3 +154,51 @@ async def test_a_store_that_never_takes_the_end_doesnt_hold_up_the_process(tmp_p
     site = site_on(tmp_path)
     async with site.run():
         assert kinds_of(await site.events_of(run.id)) == ["message"] * 2 + ["interrupted"]
+
+
+async def test_a_start_outlives_who_asked(tmp_path: Path) -> None:
+    """A client that leaves before the store has answered leaves a run that goes on, and ends."""
+    site = site_on(tmp_path)
+    site.model.pause = 0
+    async with site.run():
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await site.start("a b", key="k")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(site.start, "c d")
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        joined = await site.start("a b", key="k")
+        assert (await joined.result()).text == "ab"
+        await until(lambda: site.runs.statistics().ended == {"done": 2})
+
+
+@pytest.mark.slow
+async def test_a_start_without_an_answer_is_settled(tmp_path: Path) -> None:
+    """Where the store leaves it open, the start is 503; with its key it is the same run later."""
+    history = SQLiteHistory(tmp_path / "hub.db", durability="fast")
+    site = Site(hub=Hub(history))
+    site.model.pause = 0
+    append, failures = history.append, iter([True, True, False, True])
+
+    async def lossy(updates: list[object]) -> object:
+        answers = await append(updates)  # type: ignore[arg-type]  # as it came
+        if any("/start" in str(update) for update in updates) and next(failures, False):
+            for answer in answers:
+                if answer.record is not None:
+                    history.log.append(answer.record)
+            raise OutcomeUnknownError("the answer was lost")
+        return answers
+
+    history.append = lossy  # type: ignore[method-assign, assignment]  # a connection that breaks
+    async with site.run():
+        with pytest.raises(HTTPError) as caught:
+            await site.start("a b", key="k")
+        assert caught.value.status == 503
+        await until(lambda: site.runs.statistics().ended == {"done": 1})
+        assert (await (await site.start("a b", key="k")).result()).text == "ab"
+        before = history.log.topics
+        with pytest.raises(HTTPError):
+            await site.start("c")
+        await until(lambda: history.log.topics == before)
+    assert site.model.calls == 1

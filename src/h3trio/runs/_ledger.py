@@ -136,9 +136,20 @@ class Ledger:
     # -- writing
 
     async def start(
-        self, id: str, *, function: str, owner: str, public: bool, fingerprint: str, node: str
+        self,
+        id: str,
+        *,
+        function: str,
+        owner: str,
+        public: bool,
+        fingerprint: str,
+        node: str,
+        nonce: str,
     ) -> About | None:
-        """Publish the record of a start; `None` if there is one with this id.
+        """Publish the record of a start; `None` if there is another with this id.
+
+        No two starts have the same `nonce`, so that the second is refused, and not taken for a
+        repetition of the first. A start that is tried again has the same.
 
         Raises the errors of `Hub.publish`, but for `KeyReusedError`.
         """
@@ -149,8 +160,7 @@ class Ledger:
             "public": public,
             "fingerprint": fingerprint,
             "node": node,
-            # No two starts are the same event: the second is refused, not taken for the first.
-            "nonce": secrets.token_hex(8),
+            "nonce": nonce,
         }
         topics = [self.start_topic(id), self.index, *([self.owner_topic(owner)] if owner else ())]
         event = SSEEvent(json.dumps(told), event="run")

@@ -14,8 +14,9 @@ A beat also names the runs of other nodes that have viewers here, if anybody wan
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, Literal, cast, final
 
 import trio
 
@@ -73,7 +74,7 @@ class Nodes:
         self._beats: dict[int, float] = {}
         self._serial = 0
         # Bounded by what happens while its reader is at work on one of them.
-        self._news: list[tuple[str, str]] = []
+        self._news = deque[tuple[str, str]]()
         self._arrived = trio.lowlevel.ParkingLot()
 
     def expect(self, names: Iterable[str]) -> None:
@@ -82,15 +83,19 @@ class Nodes:
             if name != self._name:
                 self._others.setdefault(name, _Node())
 
-    async def tell_ended(self, id: str) -> None:
-        """Tell the node of a run that the run was ended by another."""
-        await self._publish({"node": self._name, "ended": id})
+    async def tell(self, kind: Literal["ended", "removed"], id: str) -> None:
+        """Tell the other nodes that this one has ended a run of theirs, or removed a run."""
+        await self._publish({"node": self._name, kind: id})
 
     async def next_news(self) -> tuple[str, str]:
-        """Wait for news: `("gone", node)`, `("ended", run)` or `("watched", run)`."""
+        """Wait for news.
+
+        Returns:
+            `("gone", node)`, or `"ended"`, `"removed"` or `"watched"` and the id of a run.
+        """
         while not self._news:
             await self._arrived.park()
-        return self._news.pop(0)
+        return self._news.popleft()
 
     async def beat(self) -> None:
         """Publish beats until cancelled."""
@@ -133,8 +138,9 @@ class Nodes:
                 self._own_beat(sent)
             return
         self._others[name] = _Node()
-        if "ended" in told:
-            self._tell("ended", str(told["ended"]))
+        for kind in ("ended", "removed"):
+            if kind in told:
+                self._tell(kind, str(told[kind]))
         for id in cast("list[str]", told.get("watched", [])):
             self._tell("watched", id)
 

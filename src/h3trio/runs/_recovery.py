@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._nodes import Nodes
     from ._retention import Retention
     from ._runner import Runner
+    from ._viewing import Viewing
 
 
 @final
@@ -69,16 +70,18 @@ class Recovery:
             self._runner.ended[ended.state.value] += 1
             self._retention.add(about)
             if self._nodes is not None:
-                await self._nodes.tell_ended(about.id)
+                await self._nodes.tell("ended", about.id)
         elif self._nodes is not None:
             self._nodes.expect([about.node])
 
-    async def hear_of(self, nodes: Nodes) -> None:
+    async def hear_of(self, nodes: Nodes, viewing: Viewing) -> None:
         """Act on what other nodes tell, until cancelled."""
         while True:
             kind, name = await nodes.next_news()
             local = self._runner.running.get(name)
-            if kind == "gone":
+            if kind == "removed":
+                viewing.cut_off(name)
+            elif kind == "gone":
                 try:
                     await self.look_over(node=name, gone=True)
                 except BaseException:

@@ -1,7 +1,9 @@
 """`Retention`: removes runs that have ended, some time after that.
 
 A run is removed in two steps. First the record of its start, so that nobody finds it; later its
-events: whoever has found it meanwhile gets all of them, and the end.
+events: whoever has found it meanwhile gets all of them, and the end. Whoever hasn't by then is cut
+off, and finds nothing when it comes back. If the process ends between the two, the events are left
+to the limits of the history.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import trio
 
 if TYPE_CHECKING:
     from ._ledger import About, Ledger
+    from ._nodes import Nodes
+    from ._viewing import Viewing
 
-_GRACE: Final = 10.0
-"""Seconds between the two: nobody takes longer from a run that was found to its first event."""
+_GRACE: Final = 60.0
+"""Seconds between the two: a slow client gets a whole run in that time."""
 
 
 @final
@@ -54,8 +58,13 @@ class Retention:
         heapq.heappush(self._due, (due, next(self._serial), about, hidden))
         self._added.set()
 
-    async def run(self) -> None:
-        """Remove what is due, until cancelled."""
+    async def run(self, viewing: Viewing, nodes: Nodes | None) -> None:
+        """Remove what is due, until cancelled.
+
+        Args:
+            viewing: cuts off who still watches.
+            nodes: the others, which do the same.
+        """
         while True:
             self._added = trio.Event()
             due = self._due[0][0] if self._due else float("inf")
@@ -66,6 +75,9 @@ class Retention:
             try:
                 if hidden:
                     await self._ledger.purge_hidden(about)
+                    viewing.cut_off(about.id)
+                    if nodes is not None:
+                        await nodes.tell("removed", about.id)
                 else:
                     await self._ledger.hide(about)
                     self._push(_GRACE, about, hidden=True)

@@ -75,6 +75,8 @@ class Runner:
         """Those that ended, by how."""
         self.started: int = 0
         """Those that were started in total."""
+        self.joined: int = 0
+        """Starts with the key of a run that was there."""
         self._hub = hub
         self._ledger = ledger
         self._retention = retention

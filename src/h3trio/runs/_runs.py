@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVarTuple, Unpack, final
 
@@ -32,9 +32,9 @@ from ._ledger import Ledger, hashed, new_id, owner_hash
 from ._nodes import Nodes
 from ._recovery import Recovery
 from ._retention import Retention
-from ._run import Run
 from ._runner import Runner
 from ._settings import RunsSettings
+from ._starter import Starter, Wanted
 from ._state import RunsStatistics, RunState, RunStatus, join_texts
 from ._viewing import Viewing, store_errors
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from h3trio.hub import Hub
 
     from ._ledger import About
-    from ._local import Local
+    from ._run import Run
 
 _Args = TypeVarTuple("_Args")
 
@@ -110,7 +110,7 @@ class Runs:
             history hold too: a run is pinned while it goes on, and no longer.
         cancel_unwatched_after: seconds after which a run is stopped that nobody watches, on no
             node; also the time that its first viewer has to come. Off by default. Where hubs share
-            a history, no less than the `lease`.
+            a history, it is no less than the `lease`.
         prefix: what all topics of these runs begin with. Two `Runs` on one history at the same
             time, in one process, need two; nodes that share a history need the same.
         settings: the other limits; `RunsSettings()` if not given.
@@ -136,6 +136,9 @@ class Runs:
         hub.check_topics([f"{prefix}x"])
         self._hub = hub
         self._settings = settings or RunsSettings()
+        if cancel_unwatched_after is not None and hub.history.is_shared:
+            # Other nodes tell of their viewers by their beats.
+            cancel_unwatched_after = max(cancel_unwatched_after, self._settings.lease)
         self._unwatched_after = cancel_unwatched_after
         self._ledger = Ledger(hub, prefix=prefix, clock=clock)
         self._retention = Retention(self._ledger, seconds=retain)
@@ -148,7 +151,6 @@ class Runs:
         )
         self._running = self._runner.running
         self._limits = self._runner.limits
-        self._joined = 0
         self._failures = Counter[str]()
         self._stack = AsyncExitStack()
         self._nursery: trio.Nursery | None = None
@@ -159,6 +161,7 @@ class Runs:
         self._node = secrets.token_hex(8)
         self._draining = Draining()
         self._viewing = Viewing(self._hub, self._ledger, self._running, self._draining)
+        self._starter = Starter(self._ledger, self._runner, self._viewing, self._draining)
         self._retention.clear()
         self._nodes: Nodes | None = None
 
@@ -191,13 +194,13 @@ class Runs:
             raise trio.BusyResourceError("these runs are entered already")
         self._begin_anew()
         if self._hub.history.is_shared:
-            watched = self._viewing.elsewhere
+            is_wanted = self._unwatched_after is not None
             self._nodes = Nodes(
                 self._hub,
                 topic=self._ledger.nodes,
                 name=self._node,
                 lease=self._settings.lease,
-                watched=lambda: () if self._unwatched_after is None else watched,
+                watched=self._viewing.watched_elsewhere if is_wanted else tuple,
             )
         recovery = Recovery(
             self._ledger, self._runner, self._retention, node=self._node, nodes=self._nodes
@@ -220,11 +223,12 @@ class Runs:
 
     def _start_tasks(self, nursery: trio.Nursery, recovery: Recovery) -> None:
         nursery.start_soon(self._end_by_drain, name="h3trio runs: drain")
-        tasks: dict[str, Callable[[], Awaitable[object]]] = {"retention": self._retention.run}
+        remove = partial(self._retention.run, self._viewing, self._nodes)
+        tasks: dict[str, Callable[[], Awaitable[object]]] = {"retention": remove}
         if self._nodes is not None:
             tasks["nodes"] = self._nodes.listen
-            nursery.start_soon(self._nodes.beat, name="h3trio runs: beat")
-            tasks["news of nodes"] = partial(recovery.hear_of, self._nodes)
+            tasks["beat"] = self._nodes.beat
+            tasks["news of nodes"] = partial(recovery.hear_of, self._nodes, self._viewing)
         for name, run in tasks.items():
             task = partial(
                 run_again,
@@ -275,51 +279,21 @@ class Runs:
                 has no room or doesn't answer.
             trio.ClosedResourceError: these runs, or the hub, aren't running.
         """
-        self._open_nursery()
+        nursery = self._open_nursery()
         if key == "":
             raise HTTPError(400, "the idempotency key is empty")
-        name, payload = _name_of(function), _payload_hash(fingerprint)
-        owned_by = owner_hash(owner)
-        id = new_id() if key is None else hashed("key", owner, key)
+        wanted = Wanted(
+            id=new_id() if key is None else hashed("key", owner, key),
+            function=lambda run: function(run, *args),
+            name=_name_of(function),
+            owner=owner_hash(owner),
+            public=public,
+            payload="" if fingerprint is None else hashed("fingerprint", fingerprint),
+            has_key=key is not None,
+            node=self._node,
+        )
         with store_errors(self._limits):
-            if key is not None and (known := await self._find(id)) is not None:
-                return await self._join(known, name, payload)
-            if self._draining.begun:
-                raise HTTPError(503, "the server is going away")
-            with self._runner.place(owned_by), ExitStack() as pins:
-                self._runner.pin(pins, id)
-                if key is not None:
-                    # A run of this key may have been before, and be gone but for its rest.
-                    await self._ledger.purge_events(id)
-                about = await self._ledger.start(
-                    id,
-                    function=name,
-                    owner=owned_by,
-                    public=public,
-                    fingerprint=payload,
-                    node=self._node,
-                )
-                if about is not None:
-                    return self._begin(about, lambda run: function(run, *args), pins.pop_all())
-            if (known := await self._ledger.find(id)) is None:
-                raise HTTPError(503, "the run of this key can't be found")
-            return await self._join(known, name, payload)
-
-    async def _join(self, about: About, function: str, payload: str) -> Run:
-        """Return the run of a key that was used before, if this start is the same."""
-        if (about.function, about.fingerprint) != (function, payload):
-            raise HTTPError(422, "the idempotency key was used for something else")
-        self._joined += 1
-        return await self._make(about)
-
-    def _begin(
-        self, about: About, function: Callable[[Run], Awaitable[object]], pins: ExitStack
-    ) -> Run:
-        nursery, local = self._open_nursery(), self._runner.add(about)
-        run = self._handle(about, local, about.status(RunState.RUNNING))
-        name = f"h3trio run {about.id}"
-        nursery.start_soon(self._runner.run, run, local, function, pins, name=name)
-        return run
+            return await self._starter.start(nursery, wanted)
 
     async def _end_by_drain(self) -> None:
         await self._draining.over.wait()
@@ -376,7 +350,7 @@ class Runs:
                 answer.
         """
         with store_errors(self._limits):
-            return await self._make(await self._require(id, by))
+            return await self._starter.handle(await self._require(id, by))
 
     async def list(self, *, owner: str, limit: int = 100) -> list[RunStatus]:
         """Return the runs of an owner that go on or are still kept, the newest first.
@@ -439,7 +413,7 @@ class Runs:
             key = f"end-{secrets.token_hex(8)}"
             status = await self._ledger.end(about, RunState.STOPPED, reason, key=key)
             if self._nodes is not None:
-                await self._nodes.tell_ended(about.id)
+                await self._nodes.tell("ended", about.id)
             else:
                 self._retention.add(about)
         return status
@@ -447,22 +421,11 @@ class Runs:
     async def _require(self, id: str, by: str) -> About:
         """Find a run that somebody may watch and stop."""
         self._open_nursery()
-        about = await self._find(id)
+        about = await self._starter.find(id)
         if about is None or not about.is_for(by):
             # One answer for both: nobody learns that somebody else's run is there.
             raise HTTPError(404, "there is no such run")
         return about
-
-    async def _find(self, id: str) -> About | None:
-        local = self._running.get(id)
-        return await self._ledger.find(id) if local is None else local.about
-
-    async def _make(self, about: About) -> Run:
-        local = self._running.get(about.id)
-        return self._handle(about, local, await self._viewing.status(about))
-
-    def _handle(self, about: About, local: Local | None, status: RunStatus) -> Run:
-        return Run(self._ledger, self._viewing, about, local=local, status=status)
 
     def statistics(self) -> RunsStatistics:
         """Return a snapshot; its cost grows with the runs under way on this node."""
@@ -471,7 +434,7 @@ class Runs:
             watched=sum(local.viewers > 0 for local in self._running.values()),
             viewers=self._viewing.viewers,
             started=self._runner.started,
-            joined=self._joined,
+            joined=self._runner.joined,
             ended=dict(self._runner.ended),
             limits=dict(self._limits),
         )
@@ -481,7 +444,3 @@ def _name_of(function: object) -> str:
     inner = function.func if isinstance(function, partial) else function
     name: object = getattr(inner, "__qualname__", type(inner).__qualname__)
     return str(name)
-
-
-def _payload_hash(fingerprint: str | bytes | None) -> str:
-    return "" if fingerprint is None else hashed("fingerprint", fingerprint)

@@ -55,8 +55,7 @@ class Viewing:
         self._draining = draining
         self.viewers: int = 0
         """Viewers on this node."""
-        self.elsewhere: Counter[str] = Counter()
-        """Viewers on this node of runs that are not of this process, by the id of the run."""
+        self._watching = Counter[str]()
 
     # -- answers
 
@@ -161,13 +160,14 @@ class Viewing:
             if translate is None:
                 if isinstance(start, str):
                     start = await self._locate(about, start)
-                reason = await self._hub.subscribe(writer, start, info=info)
+                # Not `resync`: who fell out of the history comes back for what is left and the end.
+                reason = await self._hub.subscribe(writer, start, info=info, policy="disconnect")
                 is_over = reason is EndReason.COMPLETE
             else:
                 assert isinstance(start, str), "a channel is opened by an id"
                 is_over = False
                 async with self._hub.subscription(
-                    [topic], last_event_id=start, allow=[topic], info=info
+                    [topic], last_event_id=start, allow=[topic], info=info, policy="disconnect"
                 ) as events:
                     async for got in events:
                         is_over = got.event in _ENDED
@@ -182,22 +182,29 @@ class Viewing:
         """Count a viewer while the block runs."""
         local = self._running.get(id)
         self.viewers += 1
-        if local is None:
-            self.elsewhere[id] += 1
-        else:
+        self._watching[id] += 1
+        if local is not None:
             local.viewers += 1
             local.seen()
         try:
             yield
         finally:
             self.viewers -= 1
+            self._watching[id] -= 1
+            if not self._watching[id]:
+                del self._watching[id]
             if local is not None:
                 local.viewers -= 1
                 local.seen()
-            elif self.elsewhere[id] == 1:
-                del self.elsewhere[id]
-            else:
-                self.elsewhere[id] -= 1
+
+    def watched_elsewhere(self) -> list[str]:
+        """Return the ids of runs that have viewers here, and aren't of this process."""
+        return [id for id in self._watching if id not in self._running]
+
+    def cut_off(self, id: str) -> None:
+        """End the streams of a run that was removed: nothing comes any more, not even an end."""
+        if id in self._watching:
+            self._hub.kick(lambda one: one.info.get("run") == id)
 
     async def wait_ended(self, about: About, local: Local | None) -> RunStatus:
         """Wait until a run has ended; return how."""
@@ -208,13 +215,13 @@ class Viewing:
                 if local.ended is not None:
                     return local.ended
             async with self._hub.subscription(
-                [topic], last_event_id=about.cursor, allow=[topic]
+                [topic], last_event_id=about.cursor, allow=[topic], info={"run": about.id}
             ) as events:
                 async for _ in events:
                     pass
         status = await self._ledger.status(about)
         if status.state is RunState.RUNNING:
-            raise trio.ClosedResourceError("the hub was closed before the run ended")
+            raise HTTPError(404, "there is no such run")
         return status
 
 
