@@ -160,7 +160,13 @@ class Runs:
         """Forget what was of an earlier time: a lifespan may be entered again."""
         self._node = secrets.token_hex(8)
         self._draining = Draining()
-        self._viewing = Viewing(self._hub, self._ledger, self._running, self._draining)
+        self._viewing = Viewing(
+            self._hub,
+            self._ledger,
+            running=self._running,
+            draining=self._draining,
+            limits=self._limits,
+        )
         self._starter = Starter(self._ledger, self._runner, self._viewing, self._draining)
         self._retention.clear()
         self._nodes: Nodes | None = None
@@ -301,7 +307,7 @@ class Runs:
 
     # -- for handlers
 
-    async def watch(
+    def watch(
         self,
         event: H3Event,
         id: str,
@@ -309,7 +315,7 @@ class Runs:
         by: str | None = None,
         reduce: Callable[[Sequence[SSEEvent]], str] = join_texts,
         translate: Callable[[SSEEvent], Iterable[SSEEvent]] | None = None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Answer a request with a run, up to its end: `await runs.watch(event, id)`.
 
         A stream begins behind the id that the client comes back with, else with the first event. If
@@ -334,9 +340,15 @@ class Runs:
             HTTPError: 404, there is no such run, or it is somebody else's; 400, another `from`;
                 503, the store doesn't answer.
         """
-        with store_errors(self._limits):
-            about = await self._require(id, event.subject if by is None else by)
-            await self._viewing.watch(about, event, reduce=reduce, translate=translate)
+        self._open_nursery()
+        # Not `async`: its frame would last as long as the stream.
+        return self._viewing.watch(
+            event,
+            id,
+            by=event.subject if by is None else by,
+            reduce=reduce,
+            translate=translate,
+        )
 
     async def get(self, id: str, *, by: str = "") -> Run:
         """Return a run, whether it goes on here, on another node, or has ended.
@@ -349,8 +361,9 @@ class Runs:
             HTTPError: 404, there is no such run, or it is somebody else's; 503, the store doesn't
                 answer.
         """
+        self._open_nursery()
         with store_errors(self._limits):
-            return await self._starter.handle(await self._require(id, by))
+            return await self._starter.handle(await self._viewing.require(id, by))
 
     async def list(self, *, owner: str, limit: int = 100) -> list[RunStatus]:
         """Return the runs of an owner that go on or are still kept, the newest first.
@@ -390,7 +403,7 @@ class Runs:
         """
         nursery = self._open_nursery()
         with store_errors(self._limits):
-            about = await self._require(id, by)
+            about = await self._viewing.require(id, by)
             local = self._running.get(id)
             if local is None:
                 return await self._stop_elsewhere(about, reason)
@@ -417,15 +430,6 @@ class Runs:
             else:
                 self._retention.add(about)
         return status
-
-    async def _require(self, id: str, by: str) -> About:
-        """Find a run that somebody may watch and stop."""
-        self._open_nursery()
-        about = await self._starter.find(id)
-        if about is None or not about.is_for(by):
-            # One answer for both: nobody learns that somebody else's run is there.
-            raise HTTPError(404, "there is no such run")
-        return about
 
     def statistics(self) -> RunsStatistics:
         """Return a snapshot; its cost grows with the runs under way on this node."""

@@ -81,7 +81,7 @@ class Starter:
 
     async def start(self, nursery: trio.Nursery, wanted: Wanted) -> Run:
         """Start a run, or join the one of its key; the errors are those of `Runs.start`."""
-        known = await self.find(wanted.id) if wanted.has_key else None
+        known = await self._viewing.find(wanted.id) if wanted.has_key else None
         if known is None:
             if self._draining.begun:
                 raise HTTPError(503, "the server is going away")
@@ -92,18 +92,13 @@ class Starter:
                 raise wanted.error
             if wanted.run is not None:
                 return wanted.run
-            known = await self.find(wanted.id)
+            known = await self._viewing.find(wanted.id)
         if known is None:
             raise HTTPError(503, "the run of this key can't be found")
         if (known.function, known.fingerprint) != (wanted.name, wanted.payload):
             raise HTTPError(422, "the idempotency key was used for something else")
         self._runner.joined += 1
         return await self.handle(known)
-
-    async def find(self, id: str) -> About | None:
-        """Return the run of an id, `None` if there is none."""
-        local = self._runner.running.get(id)
-        return await self._ledger.find(id) if local is None else local.about
 
     async def handle(self, about: About) -> Run:
         """Make the `Run` of one that is there."""

@@ -8,8 +8,8 @@ so that it doesn't look whole.
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -20,10 +20,11 @@ from h3trio.hub import EndReason, HistoryError, HistoryFullError, OverloadedErro
 from ._state import SNAPSHOT, RunState, RunStatus
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from h3trio import H3Event, SSEWriter
-    from h3trio.hub import Hub, Start
+    from h3trio.hub import Hub, Selection, Start
 
     from ._draining import Draining
     from ._ledger import About, Ledger
@@ -44,10 +45,17 @@ class Viewing:
         ledger: tells of runs.
         running: the runs of this process, by their ids.
         draining: is told of the servers that requests come to.
+        limits: where the limits that are met are counted.
     """
 
     def __init__(
-        self, hub: Hub, ledger: Ledger, running: Mapping[str, Local], draining: Draining
+        self,
+        hub: Hub,
+        ledger: Ledger,
+        *,
+        running: Mapping[str, Local],
+        draining: Draining,
+        limits: Counter[str],
     ) -> None:
         self._hub = hub
         self._ledger = ledger
@@ -55,7 +63,8 @@ class Viewing:
         self._draining = draining
         self.viewers: int = 0
         """Viewers on this node."""
-        self._watching = Counter[str]()
+        self._watched: dict[str, _Watched] = {}
+        self._limits = limits
 
     # -- answers
 
@@ -79,7 +88,8 @@ class Viewing:
             return Response.json(told, status=code, headers=headers)
 
         async def stream(writer: SSEWriter) -> None:
-            await self._stream(event, writer, about, about.cursor, translate=translate)
+            start = await self._locate(about, about.cursor)
+            await self._stream(event, writer, start, id=about.id, translate=translate)
 
         event.response_headers["Content-Location"] = location
         event.response_headers["Last-Event-ID"] = about.cursor
@@ -88,22 +98,50 @@ class Viewing:
         return None
 
     async def watch(
-        self,
-        about: About,
-        event: H3Event,
-        *,
-        reduce: Reduce,
-        translate: Translate | None,
+        self, event: H3Event, id: str, *, by: str, reduce: Reduce, translate: Translate | None
     ) -> None:
-        """Answer with a stream of a run, or with its status; see `Runs.watch`."""
+        """Answer with a stream of a run, or with its status; see `Runs.watch`.
+
+        All that a stream needs is in this one frame: each more would last as long.
+        """
         self._draining.note(event)
+        with store_errors(self._limits):
+            about = await self.require(id, by)
+            found = await self._begin(event, about, reduce)
+        if found is None:
+            return
+        start, snapshot = found
+        del about, found
+        async with event.start_sse(drain="finish") as writer:
+            if snapshot is not None:
+                for made in [snapshot] if translate is None else translate(snapshot):
+                    await writer.send(made)
+                snapshot = None
+            if translate is not None:
+                await self._stream(event, writer, start, id=id, translate=translate)
+                return
+            start = self._enter(id, start)
+            try:
+                # Not `resync`: who fell out of the history comes back for what is left and the end.
+                reason = await self._hub.subscribe(
+                    writer, start, info={"run": id, "client": event.client}, policy="disconnect"
+                )
+            finally:
+                self._leave(id)
+            if reason is not EndReason.COMPLETE:
+                await _cut_off(event)
+
+    async def _begin(
+        self, event: H3Event, about: About, reduce: Reduce
+    ) -> tuple[Start, SSEEvent | None] | None:
+        """Find where a stream begins, and its snapshot; `None` if the answer is none."""
         accepted = _accepted(event)
         if "application/json" in accepted and "text/event-stream" not in accepted:
             event.response_headers["Cache-Control"] = "no-store"
             status = await self.status(about)
             async with event.start_stream("application/json") as writer:
                 await writer.send_json(status.to_json())
-            return
+            return None
         beginning = event.query.get("from")
         if beginning not in (None, "start", SNAPSHOT):
             raise HTTPError(400, f"from is start, {SNAPSHOT} or not given, not {beginning!r}")
@@ -118,14 +156,8 @@ class Viewing:
             event.response_headers["Last-Event-ID"] = about.cursor
         if start.complete:  # 204: an EventSource doesn't come back
             event.response_headers["Cache-Control"] = "no-store"
-            return
-        async with event.start_sse(drain="finish") as writer:
-            if snapshot is not None:
-                for made in [snapshot] if translate is None else translate(snapshot):
-                    await writer.send(made)
-            await self._stream(
-                event, writer, about, start if translate is None else after, translate=translate
-            )
+            return None
+        return start, snapshot
 
     async def _snapshot(self, about: About, reduce: Reduce) -> SSEEvent | None:
         """Make one event of all that there is; `None` if it wouldn't be all."""
@@ -143,86 +175,139 @@ class Viewing:
             return await self._ledger.status(about)
         return local.ended or about.status(RunState.RUNNING)
 
+    async def find(self, id: str) -> About | None:
+        """Return the run of an id, `None` if there is none."""
+        local = self._running.get(id)
+        return await self._ledger.find(id) if local is None else local.about
+
+    async def require(self, id: str, by: str) -> About:
+        """Return a run that somebody may watch and stop.
+
+        Raises:
+            HTTPError: 404, the same whether there is none or it is somebody else's.
+        """
+        about = await self.find(id)
+        if about is None or not about.is_for(by):
+            raise HTTPError(404, "there is no such run")
+        return about
+
     # -- streams
 
     async def _stream(
         self,
         event: H3Event,
         writer: SSEWriter,
-        about: About,
-        start: Start | str,
+        start: Start,
         *,
+        id: str,
         translate: Translate | None,
     ) -> None:
-        """Send a run's events from a start on, or behind an id, up to its terminal event."""
-        topic, info = self._ledger.topic(about.id), {"run": about.id, "client": event.client}
-        with self._counted(about.id):
+        """Send a run's events from a start on, up to its terminal event, in whatever shape."""
+        info: dict[str, object] = {"run": id, "client": event.client}
+        start = self._enter(id, start)
+        try:
             if translate is None:
-                if isinstance(start, str):
-                    start = await self._locate(about, start)
-                # Not `resync`: who fell out of the history comes back for what is left and the end.
                 reason = await self._hub.subscribe(writer, start, info=info, policy="disconnect")
                 is_over = reason is EndReason.COMPLETE
             else:
-                assert isinstance(start, str), "a channel is opened by an id"
-                is_over = False
-                async with self._hub.subscription(
-                    [topic], last_event_id=start, allow=[topic], info=info, policy="disconnect"
-                ) as events:
-                    async for got in events:
-                        is_over = got.event in _ENDED
-                        for made in translate(got):
-                            await writer.send(made)
+                is_over = await self._send_translated(writer, start, info, translate)
+        finally:
+            self._leave(id)
         if not is_over:
-            event.end(CloseReason.DRAINING if event.draining.is_set() else CloseReason.KICKED)
-            await trio.lowlevel.checkpoint()  # cancelled here, not behind an end that looks orderly
+            await _cut_off(event)
 
-    @contextmanager
-    def _counted(self, id: str) -> Generator[None]:
-        """Count a viewer while the block runs."""
-        local = self._running.get(id)
+    async def _send_translated(
+        self, writer: SSEWriter, start: Start, info: dict[str, object], translate: Translate
+    ) -> bool:
+        """Send what is made of each event; return whether the terminal one was among them."""
+        # The id that was asked for: behind one that isn't known `reset` is due.
+        after, is_over = start.last_event_id or start.cursor, False
+        async with self._hub.subscription(
+            start.topics.topics,
+            last_event_id=after,
+            allow=start.allow.topics,
+            info=info,
+            policy="disconnect",
+        ) as events:
+            async for got in events:
+                is_over = got.event in _ENDED
+                for made in translate(got):
+                    await writer.send(made)
+        return is_over
+
+    def _enter(self, id: str, start: Start) -> Start:
+        """Count a viewer; return its start, with selections that all viewers of a run share."""
+        local, watched = self._running.get(id), self._watched.get(id)
         self.viewers += 1
-        self._watching[id] += 1
+        if watched is None:
+            watched = self._watched[id] = _Watched(start.topics)
+        watched.viewers += 1
         if local is not None:
             local.viewers += 1
             local.seen()
-        try:
-            yield
-        finally:
-            self.viewers -= 1
-            self._watching[id] -= 1
-            if not self._watching[id]:
-                del self._watching[id]
-            if local is not None:
-                local.viewers -= 1
-                local.seen()
+        return replace(start, topics=watched.topics, allow=watched.topics)
+
+    def _leave(self, id: str) -> None:
+        """Count a viewer less."""
+        local, watched = self._running.get(id), self._watched[id]
+        self.viewers -= 1
+        watched.viewers -= 1
+        if not watched.viewers:
+            del self._watched[id]
+        if local is not None:
+            local.viewers -= 1
+            local.seen()
 
     def watched_elsewhere(self) -> list[str]:
         """Return the ids of runs that have viewers here, and aren't of this process."""
-        return [id for id in self._watching if id not in self._running]
+        return [id for id in self._watched if id not in self._running]
 
     def cut_off(self, id: str) -> None:
         """End the streams of a run that was removed: nothing comes any more, not even an end."""
-        if id in self._watching:
+        if id in self._watched:
             self._hub.kick(lambda one: one.info.get("run") == id)
 
     async def wait_ended(self, about: About, local: Local | None) -> RunStatus:
-        """Wait until a run has ended; return how."""
-        topic = self._ledger.topic(about.id)
-        with self._counted(about.id):
-            if local is not None:
+        """Wait until a run has ended; return how. Whoever waits counts as a viewer."""
+        self._enter(about.id, await self._locate(about, about.cursor))
+        try:
+            if local is None:
+                await self._follow(about)
+            else:
                 await local.done.wait()
-                if local.ended is not None:
-                    return local.ended
-            async with self._hub.subscription(
-                [topic], last_event_id=about.cursor, allow=[topic], info={"run": about.id}
-            ) as events:
-                async for _ in events:
-                    pass
+        finally:
+            self._leave(about.id)
+        if local is not None and local.ended is not None:
+            return local.ended
         status = await self._ledger.status(about)
         if status.state is RunState.RUNNING:
             raise HTTPError(404, "there is no such run")
         return status
+
+    async def _follow(self, about: About) -> None:
+        """Wait for the end of a run that isn't of this process."""
+        topic = self._ledger.topic(about.id)
+        async with self._hub.subscription(
+            [topic], last_event_id=about.cursor, allow=[topic], info={"run": about.id}
+        ) as events:
+            async for _ in events:
+                pass
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """A run that has viewers on this node."""
+
+    topics: Selection
+    """Its topic, as all of them select and are allowed it."""
+    viewers: int = 0
+
+
+async def _cut_off(event: H3Event) -> None:
+    """End a stream that has no terminal event, so that it doesn't look whole."""
+    event.end(CloseReason.DRAINING if event.draining.is_set() else CloseReason.KICKED)
+    await trio.lowlevel.checkpoint()  # cancelled here, not behind an end that looks orderly
 
 
 def _accepted(event: H3Event) -> set[str]:
