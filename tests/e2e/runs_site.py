@@ -7,31 +7,23 @@ has returned and before anything else happens.
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from h3trio import App, H3Event, Response
 from h3trio.hub import Hub, SQLiteHistory
+from h3trio.hubserver import create_app
 from h3trio.runs import Run, Runs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from h3trio import H3Event, Response
 
 hub = Hub(SQLiteHistory(os.environ["RUNS_DB"]))
 runs = Runs(hub)
 acknowledged = os.open(os.environ["RUNS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-@asynccontextmanager
-async def lifespan() -> AsyncGenerator[None]:
-    """Run hub and runs while the app is served."""
-    async with hub, runs:
-        yield
-
-
-app = App(lifespan=lifespan)
+app = create_app(hub, runs=runs)
 
 
 async def count(run: Run, last: int) -> None:

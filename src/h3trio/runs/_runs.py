@@ -174,6 +174,11 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs: {len(self._running)} under way>"
 
+    @property
+    def hub(self) -> Hub:
+        """The hub that has their topics."""
+        return self._hub
+
     # -- running
 
     async def __aenter__(self) -> Self:
@@ -239,7 +244,7 @@ class Runs:
             task = partial(
                 run_again,
                 run,
-                name=f"runs: {name}",
+                name=name,
                 logger=logger,
                 failures=self._failures,
                 expected=HistoryError,
@@ -433,14 +438,17 @@ class Runs:
 
     def statistics(self) -> RunsStatistics:
         """Return a snapshot; its cost grows with the runs under way on this node."""
+        watched = sum(local.viewers > 0 for local in self._running.values())
         return RunsStatistics(
             running=len(self._running),
-            watched=sum(local.viewers > 0 for local in self._running.values()),
+            watched=watched,
+            unwatched=len(self._running) - watched,
             viewers=self._viewing.viewers,
             started=self._runner.started,
             joined=self._runner.joined,
             ended=dict(self._runner.ended),
             limits=dict(self._limits),
+            task_failures=dict(self._failures),
         )
 
 

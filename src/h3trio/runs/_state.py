@@ -103,6 +103,8 @@ class RunsStatistics:
     """Runs under way."""
     watched: int
     """Those of them that have viewers on this node."""
+    unwatched: int
+    """Those of them that have none here; another node may have some."""
     viewers: int
     """Viewers on this node, of whatever runs."""
     started: int
@@ -114,11 +116,8 @@ class RunsStatistics:
     other and earlier processes that it found interrupted are among them."""
     limits: Mapping[str, int]
     """Times that a limit was met, by its name."""
-
-    @property
-    def unwatched(self) -> int:
-        """Runs under way that nobody on this node watches."""
-        return self.running - self.watched
+    task_failures: Mapping[str, int]
+    """Errors that the runs' own tasks went on from, by task."""
 
 
 def terminal_event(state: RunState, detail: str) -> SSEEvent:
