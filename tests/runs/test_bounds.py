@@ -108,7 +108,27 @@ async def test_events_of_runs_under_way_outlast_noise(autojump_clock: MockClock)
         for _ in range(1000):
             await site.hub.publish("noise", topics=["noise"])
         assert data_of(await site.events_of(run.id)) == list("abcdefgh")
+        for _ in range(1000):
+            await site.hub.publish("noise", topics=["noise"])
+        assert data_of(await site.events_of(run.id)) == list("abcdefgh")
+        await trio.sleep(30)
         assert site.hub.history.statistics().pinned_topics == 0
+        await site.hub.publish("noise", topics=["noise"])
+        async with site.connect(f"/answers/{run.id}") as client:
+            assert client.status == 404
+
+
+async def test_runs_that_go_on_take_the_room_of_those_that_have_ended(
+    autojump_clock: MockClock,
+) -> None:
+    """What is pinned of runs behind their end refuses no start and fails no run."""
+    site = Site(hub=Hub(MemoryHistory(max_events=5, max_pinned_events=8)))
+    async with site.run():
+        for _ in range(3):
+            run = await site.start("a b c d")
+            result = await run.result()
+            assert (result.status.state, result.text) == (RunState.DONE, "abcd")
+        assert site.runs.statistics().limits == {}
 
 
 async def test_a_run_without_room_is_refused_or_fails(autojump_clock: MockClock) -> None:

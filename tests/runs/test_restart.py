@@ -202,3 +202,22 @@ async def test_a_start_without_an_answer_is_settled(tmp_path: Path) -> None:
             await site.start("c")
         await until(lambda: history.log.topics == before)
     assert site.model.calls == 1
+
+
+async def test_limits_of_the_history_spare_what_was_killed(tmp_path: Path) -> None:
+    """Noise that came behind a run's beginning doesn't take it before its end is told."""
+    made = tmp_path / "made"
+    made.mkdir()
+    limits = {"max_events": 20}
+    endless = Endless()
+    site = Site(hub=Hub(SQLiteHistory(made / "hub.db", durability="fast", **limits)))  # type: ignore[arg-type]  # limits
+    async with site.run():
+        run = await site.runs.start(endless, "a b c")
+        await endless.sent.wait()
+        for _ in range(100):
+            await site.hub.publish("noise", topics=["noise"])
+        for file in made.iterdir():
+            shutil.copy(file, tmp_path)
+    site = Site(hub=Hub(SQLiteHistory(tmp_path / "hub.db", durability="fast", **limits)))  # type: ignore[arg-type]  # limits
+    async with site.run():
+        assert data_of(await site.events_of(run.id)) == ["a", "b", "c"]

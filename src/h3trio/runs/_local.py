@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from h3trio.hub import TopicClosedError
+from h3trio.hub import PinnedFullError, TopicClosedError
 
 from ._state import RESERVED, RunState
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Callable
 
     from h3trio import SSEEvent
     from h3trio.hub import Hub
@@ -36,6 +37,7 @@ class Local:
         topic: where its events are published.
         settings: the limits of all runs.
         limits: where the limits that are met are counted.
+        release: gives up room that is held for runs which have ended; says whether there was any.
         cancel_unwatched_after: seconds without a viewer after which it is cancelled.
     """
 
@@ -47,6 +49,7 @@ class Local:
         *,
         settings: RunsSettings,
         limits: Counter[str],
+        release: Callable[[], bool],
         cancel_unwatched_after: float | None,
     ) -> None:
         self.about: Final = about
@@ -63,6 +66,7 @@ class Local:
         self._topics = (topic,)
         self._settings = settings
         self._limits = limits
+        self._release = release
         self._events = 0
         self._bytes = 0
         self._unwatched_after = cancel_unwatched_after
@@ -82,6 +86,14 @@ class Local:
             await self._give_up("max_run_events", f"more than {settings.max_run_events} events")
         if self._bytes > settings.max_run_bytes:
             await self._give_up("max_run_bytes", f"more than {settings.max_run_bytes} bytes")
+        try:
+            return await self._publish(event)
+        except PinnedFullError:
+            if not self._release():
+                raise
+            return await self._publish(event)
+
+    async def _publish(self, event: SSEEvent) -> str:
         try:
             return await self._hub.publish(
                 event, topics=self._topics, private=not self.about.public

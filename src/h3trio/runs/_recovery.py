@@ -6,13 +6,17 @@ several hubs share it, a node is gone once `Nodes` finds it so.
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
+
+from h3trio.hub import PinnedFullError
 
 from ._runner import for_each
 from ._state import RunState
 
 if TYPE_CHECKING:
+    import trio
+
     from ._ledger import About, Ledger
     from ._nodes import Nodes
     from ._retention import Retention
@@ -47,34 +51,47 @@ class Recovery:
         self._node = node
         self._nodes = nodes
 
-    async def look_over(self, *, node: str | None, gone: bool) -> None:
+    async def look_over(self, nursery: trio.Nursery, *, node: str | None, gone: bool) -> None:
         """Go through all runs: end those of a node, or of all, and remove what has ended.
 
         Args:
+            nursery: keeps what was ended pinned for a while.
             node: its name, or `None` for all but this one.
             gone: whether it is known to be gone; else it is waited for.
         """
-        runs = [
+        found = [
             about
             for about in await self._ledger.all()
             if about.node != self._node and node in (None, about.node)
         ]
-        await for_each(partial(self._look_at, gone=gone), runs)
+        running: list[About] = []
 
-    async def _look_at(self, about: About, *, gone: bool) -> None:
-        status = await self._ledger.status(about)
-        if status.state is not RunState.RUNNING:
-            self._retention.add(about, ended=status.ended)
-        elif gone:
-            ended = await self._runner.publish_end(about, RunState.INTERRUPTED, "")
-            self._runner.ended[ended.state.value] += 1
-            self._retention.add(about)
+        async def look_at(about: About) -> None:
+            status = await self._ledger.status(about)
+            if status.state is RunState.RUNNING:
+                running.append(about)
+            else:
+                self._retention.add(about, ended=status.ended)
+
+        await for_each(look_at, found)
+        if not gone:
             if self._nodes is not None:
-                await self._nodes.tell("ended", about.id)
-        elif self._nodes is not None:
-            self._nodes.expect([about.node])
+                self._nodes.expect({about.node for about in running})
+            return
+        # All of them before the first event is published, with which retention goes on.
+        for about in running:
+            with suppress(PinnedFullError):
+                nursery.start_soon(self._runner.pins.keep, self._runner.pins.pin(about.id))
+        await for_each(self._interrupt, running)
 
-    async def hear_of(self, nodes: Nodes, viewing: Viewing) -> None:
+    async def _interrupt(self, about: About) -> None:
+        ended = await self._runner.publish_end(about, RunState.INTERRUPTED, "")
+        self._runner.ended[ended.state.value] += 1
+        self._retention.add(about)
+        if self._nodes is not None:
+            await self._nodes.tell("ended", about.id)
+
+    async def hear_of(self, nursery: trio.Nursery, nodes: Nodes, viewing: Viewing) -> None:
         """Act on what other nodes tell, until cancelled."""
         while True:
             kind, name = await nodes.next_news()
@@ -83,7 +100,7 @@ class Recovery:
                 viewing.cut_off(name)
             elif kind == "gone":
                 try:
-                    await self.look_over(node=name, gone=True)
+                    await self.look_over(nursery, node=name, gone=True)
                 except BaseException:
                     nodes.expect([name])  # it is found again
                     raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
@@ -22,11 +22,13 @@ from h3trio._tasks import own_error
 from h3trio.hub import HistoryError, OverloadedError
 
 from ._local import Local
+from ._pins import Pins
 from ._run import RunFailedError
 from ._state import RunState, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
+    from contextlib import ExitStack
 
     from h3trio.hub import Hub
 
@@ -73,6 +75,8 @@ class Runner:
         """Times that a limit was met, by its name."""
         self.ended: Final = Counter[str]()
         """Those that ended, by how."""
+        self.pins: Final = Pins(hub, ledger, seconds=settings.pin_after_end)
+        """Keeps their events from the limits of the history."""
         self.started: int = 0
         """Those that were started in total."""
         self.joined: int = 0
@@ -116,12 +120,6 @@ class Runner:
             if not self._owners[owner]:
                 del self._owners[owner]
 
-    def pin(self, pins: ExitStack, id: str) -> None:
-        """Pin the topics of a run, where the history can."""
-        with suppress(NotImplementedError):
-            pins.enter_context(self._hub.pin(self._ledger.topic(id)))
-            pins.enter_context(self._hub.pin(self._ledger.start_topic(id)))
-
     def add(self, about: About) -> Local:
         """Count a run as under way, whose function is started next."""
         local = Local(
@@ -130,6 +128,7 @@ class Runner:
             self._ledger.topic(about.id),
             settings=self._settings,
             limits=self.limits,
+            release=self.pins.release,
             cancel_unwatched_after=self._unwatched_after,
         )
         self.running[about.id] = local
@@ -148,11 +147,26 @@ class Runner:
     ) -> None:
         """Run a function to its end, and publish how that was: the task of a run."""
         about = local.about
+        with pins:
+            try:
+                await self._run_to_its_end(run, local, function)
+            finally:
+                del self.running[about.id]
+                self._count_owner(about.owner, -1)
+                local.done.set()
+                if local.ended is not None:
+                    self.ended[local.ended.state.value] += 1
+                    self._retention.add(about)
+            await self.pins.keep(pins)
+
+    async def _run_to_its_end(
+        self, run: Run, local: Local, function: Callable[[Run], Awaitable[object]]
+    ) -> None:
+        about = local.about
         try:
-            with pins:
-                state, detail = await self._outcome(run, local, function)
-                if local.ended is None:
-                    local.end(await self.publish_end(about, state, detail))
+            state, detail = await self._outcome(run, local, function)
+            if local.ended is None:
+                local.end(await self.publish_end(about, state, detail))
         except trio.Cancelled:
             # All tasks are. The hub may take it yet; if not, it is found at the next start.
             if local.ended is None:
@@ -160,13 +174,6 @@ class Runner:
                     self._ledger.end_nowait(about, RunState.INTERRUPTED, "")
                     local.end(about.status(RunState.INTERRUPTED, ended=self._ledger.clock()))
             raise
-        finally:
-            del self.running[about.id]
-            self._count_owner(about.owner, -1)
-            local.done.set()
-            if local.ended is not None:
-                self.ended[local.ended.state.value] += 1
-                self._retention.add(about)
 
     async def _outcome(
         self, run: Run, local: Local, function: Callable[[Run], Awaitable[object]]

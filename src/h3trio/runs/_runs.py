@@ -107,7 +107,7 @@ class Runs:
         hub: where the events go, and all that is stored of a run. Who else may publish to topics
             that begin with `prefix` can forge runs: give nobody the right to.
         retain: seconds for which a run is kept behind its end; then it is 404. The limits of the
-            history hold too: a run is pinned while it goes on, and no longer.
+            history hold too: a run is pinned while it goes on, and for `pin_after_end` seconds.
         cancel_unwatched_after: seconds after which a run is stopped that nobody watches, on no
             node; also the time that its first viewer has to come. Off by default. Where hubs share
             a history, it is no less than the `lease`.
@@ -216,9 +216,9 @@ class Runs:
         recovery = Recovery(
             self._ledger, self._runner, self._retention, node=self._node, nodes=self._nodes
         )
-        # Without other nodes, whoever ran these is gone: the history has one owner.
-        await recovery.look_over(node=None, gone=self._nodes is None)
         async with OwnedNursery() as nursery:
+            # Without other nodes, whoever ran these is gone: the history has one owner.
+            await recovery.look_over(nursery, node=None, gone=self._nodes is None)
             self._nursery = nursery
             self._draining.open(nursery)
             self._start_tasks(nursery, recovery)
@@ -239,7 +239,7 @@ class Runs:
         if self._nodes is not None:
             tasks["nodes"] = self._nodes.listen
             tasks["beat"] = self._nodes.beat
-            tasks["news of nodes"] = partial(recovery.hear_of, self._nodes, self._viewing)
+            tasks["news of nodes"] = partial(recovery.hear_of, nursery, self._nodes, self._viewing)
         for name, run in tasks.items():
             task = partial(
                 run_again,

@@ -45,6 +45,10 @@ class RunsSettings:
     hubs that share a history, where all nodes need the same. As long as two heartbeats of a stream
     that are missing in a row, long enough for a garbage collection or a slow store."""
 
+    pin_after_end: float = 30.0
+    """Seconds for which a run stays pinned behind its end, if runs that go on don't need the room.
+    Clients that have lost their connection are back by then."""
+
     close_timeout: float = 5.0
     """Seconds for which the end waits for the store to take the last events of what still runs.
     Those that it doesn't take are found at the next start."""

@@ -9,7 +9,6 @@ it is there, so that no record is left of a run which nobody runs.
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
@@ -17,13 +16,14 @@ import trio
 
 from h3trio import HTTPError
 from h3trio._tasks import own_error
-from h3trio.hub import OutcomeUnknownError
+from h3trio.hub import OutcomeUnknownError, PinnedFullError
 
 from ._run import Run
 from ._state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import ExitStack
 
     from ._draining import Draining
     from ._ledger import About, Ledger
@@ -108,12 +108,16 @@ class Starter:
 
     async def _launch(self, nursery: trio.Nursery, wanted: Wanted) -> None:
         try:
-            with self._runner.place(wanted.owner), ExitStack() as pins:
-                self._runner.pin(pins, wanted.id)
+            with self._runner.place(wanted.owner), self._runner.pins.pin(wanted.id) as pins:
                 if wanted.has_key:
                     # A run of this key may have been before, and be gone but for its rest.
                     await self._ledger.purge_events(wanted.id)
-                about = await self._publish(wanted)
+                try:
+                    about = await self._publish(wanted)
+                except PinnedFullError:
+                    if not self._runner.pins.release():
+                        raise
+                    about = await self._publish(wanted)
                 if about is not None:
                     wanted.run = self._begin(nursery, about, wanted, pins.pop_all())
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised to who asked
