@@ -22,7 +22,7 @@ from h3trio._tasks import own_error
 from h3trio.hub import HistoryError, OverloadedError
 
 from ._local import Local
-from ._pins import Pins
+from ._retention import Pins
 from ._run import RunFailedError
 from ._state import RunState, RunStatus
 
