@@ -59,6 +59,34 @@ async def test_starts_at_the_same_time_are_one_run(tmp_path: Path) -> None:
     assert site.runs.statistics().joined == 19
 
 
+async def test_a_late_start_takes_nothing_from_the_run_of_its_key() -> None:
+    """Starts that come while the run of their key begins, or ends at once, leave it whole."""
+    site = Site()
+    calls = 0
+
+    async def quick(run: Run) -> None:
+        nonlocal calls
+        calls += 1
+        await run.send("a")
+        await run.send("b")
+
+    async def start(key: str, turns: int) -> None:
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        found.add((await site.runs.start(quick, key=key)).id)
+
+    found: set[str] = set()
+    async with site.run():
+        for key in map(str, range(25)):
+            async with trio.open_nursery() as nursery:
+                for turns in range(20):
+                    nursery.start_soon(start, key, turns)
+        for id in found:
+            result = await (await site.runs.get(id)).result()
+            assert (result.text, result.whole) == ("ab", True)
+    assert (len(found), calls) == (25, 25)
+
+
 async def test_another_payload_under_a_key_is_refused(autojump_clock: MockClock) -> None:
     """The answer is 422, for another fingerprint and for another function."""
     site = Site()

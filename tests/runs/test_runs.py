@@ -14,7 +14,7 @@ from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import HTTPError, SSEEvent
-from h3trio.hub import Hub
+from h3trio.hub import Hub, MemoryHistory
 from h3trio.runs import Run, RunFailedError, Runs, RunState
 from h3trio.testing import Ending, connect
 
@@ -402,3 +402,45 @@ async def test_an_exception_of_the_block_comes_out_bare() -> None:
             async with Runs(hub) as runs:
                 await runs.start(Model(), "a b")
                 raise KeyError
+
+
+async def test_a_browser_is_given_a_stream_as_any_other(autojump_clock: MockClock) -> None:
+    """An EventSource gets the same events; what it comes back with leads to the rest, then 204."""
+    site = Site()
+    browser = {"User-Agent": "Mozilla/5.0", "Cache-Control": "no-cache"}
+    async with site.run():
+        run = await site.start("a b c")
+        async with site.connect(f"/answers/{run.id}", headers=browser) as client:
+            first = await client.next_event()
+            assert (first.event, first.data) == ("message", "a")
+            await client.reconnect()
+            assert kinds_of(await all_events(client)) == ["message", "message", "done"]
+            await client.reconnect()
+            assert client.status == 204
+
+
+async def test_a_head_tells_where_a_stream_would_begin(autojump_clock: MockClock) -> None:
+    """HEAD is answered by the head alone, and counts no viewer."""
+    site = Site()
+    async with site.run():
+        run = await site.start("a")
+        async with site.connect(f"/answers/{run.id}", method="HEAD") as client:
+            assert client.status == 200
+            assert client.headers["content-type"].startswith("text/event-stream")
+            assert client.headers["last-event-id"]
+            await client.wait_closed()
+        assert site.runs.statistics().viewers == 0
+
+
+async def test_what_is_gone_of_a_run_is_told(autojump_clock: MockClock) -> None:
+    """A run of which events were removed opens with `reset`, and gives no snapshot."""
+    site = Site(hub=Hub(MemoryHistory(max_topic_events=3)))
+    async with site.run():
+        run = await site.start("a b c d e")
+        await run.result()
+        for query in ("", "?from=snapshot"):
+            async with site.connect(f"/answers/{run.id}{query}") as client:
+                events = await all_events(client)
+            assert kinds_of(events) == ["reset", "message", "message", "done"]
+        result = await (await site.runs.get(run.id)).result()
+        assert (result.text, result.whole) == ("de", False)

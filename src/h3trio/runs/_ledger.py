@@ -228,10 +228,16 @@ class Ledger:
         if await self.find(about.id) is None:
             await self.purge_events(about.id)
 
-    async def purge_events(self, id: str) -> None:
-        """Remove what is left of the events of a run, and that its topic is closed."""
-        if await self._newest(self.topic(id)) is not None:
-            await self._hub.purge(self.topic(id))
+    async def purge_events(self, id: str) -> bool:
+        """Remove what there is of the events of a run, and that its topic is closed.
+
+        Returns:
+            Whether there was anything.
+        """
+        if await self._newest(self.topic(id)) is None:
+            return False
+        await self._hub.purge(self.topic(id))
+        return True
 
     # -- reading
 

@@ -109,14 +109,13 @@ class Starter:
     async def _launch(self, nursery: trio.Nursery, wanted: Wanted) -> None:
         try:
             with self._runner.place(wanted.owner), self._runner.pins.pin(wanted.id) as pins:
-                if wanted.has_key:
-                    # A run of this key may have been before, and be gone but for its rest.
-                    await self._ledger.purge_events(wanted.id)
                 try:
                     about = await self._publish(wanted)
                 except PinnedFullError:
                     if not self._runner.pins.release():
                         raise
+                    about = await self._publish(wanted)
+                while about is not None and wanted.has_key and await self._has_rest(about):
                     about = await self._publish(wanted)
                 if about is not None:
                     wanted.run = self._begin(nursery, about, wanted, pins.pop_all())
@@ -124,6 +123,18 @@ class Starter:
             wanted.error = own_error(exc)
         finally:
             wanted.done.set()
+
+    async def _has_rest(self, about: About) -> bool:
+        """Whether an earlier run of a key had left events; then these are gone, and the start is.
+
+        Only who has the record of the start may remove events: anybody else's may be those of the
+        run that goes on. And the record has to stand behind the removal, or viewers would be told
+        of a gap.
+        """
+        if not await self._ledger.purge_events(about.id):
+            return False
+        await self._ledger.hide(about)
+        return True
 
     async def _publish(self, wanted: Wanted) -> About | None:
         """Publish the record until the store says whether it has it; `None` if it is another's."""
