@@ -236,3 +236,27 @@ async def test_a_removed_run_is_left_by_viewers_of_all_nodes(autojump_clock: Moc
             assert set(kinds_of(await all_events(client))) == {"message"}
         async with other.connect(f"/answers/{run.id}") as client:
             assert client.status == 404
+
+
+async def test_a_run_whose_start_the_store_has_lost_is_interrupted(
+    autojump_clock: MockClock,
+) -> None:
+    """Behind a failover that lost it, its viewers are told, and its key is free for another."""
+    store = SharedMemoryStore()
+    one, other = Node(store), Node(store)
+    async with one.run(), other.run():
+        kept = await one.start(" ".join(WORDS * 2))
+        await trio.sleep(LEASE)
+        store.replicate()
+        lost = await one.start(" ".join(WORDS * 2), key="k")
+        async with one.connect(f"/answers/{lost.id}") as viewer:
+            await trio.sleep(2.5)
+            store.fail_over()
+            kinds = kinds_of(await all_events(viewer))
+            assert kinds[:3] == ["message", "message", "reset"]
+            assert kinds[-1] == "interrupted"
+        assert kept.status.state is RunState.RUNNING
+        again = await other.start("a b", key="k")
+        assert again.id == lost.id
+        assert (await again.result()).text == "ab"
+        assert data_of(await one.events_of(again.id)) == ["a", "b"]

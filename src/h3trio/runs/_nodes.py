@@ -73,6 +73,7 @@ class Nodes:
         self._others: dict[str, _Node] = {}
         self._beats: dict[int, float] = {}
         self._serial = 0
+        self._epoch = ""
         # Bounded by what happens while its reader is at work on one of them.
         self._news = deque[tuple[str, str]]()
         self._arrived = trio.lowlevel.ParkingLot()
@@ -91,7 +92,8 @@ class Nodes:
         """Wait for news.
 
         Returns:
-            `("gone", node)`, or `"ended"`, `"removed"` or `"watched"` and the id of a run.
+            `("gone", node)`; `"ended"`, `"removed"` or `"watched"` and the id of a run; or
+            `("lost", "")`, the newest records may be lost, as the store has begun an epoch.
         """
         while not self._news:
             await self._arrived.park()
@@ -145,6 +147,10 @@ class Nodes:
             self._tell("watched", id)
 
     def _own_beat(self, sent: float) -> None:
+        epoch = self._hub.last_event_id.partition("-")[0]
+        if self._epoch not in ("", epoch):
+            self._tell("lost", "")
+        self._epoch = epoch
         for name, node in list(self._others.items()):
             if node.since is None:
                 node.since = trio.current_time()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import trio
 
     from ._ledger import About, Ledger
+    from ._local import Local
     from ._nodes import Nodes
     from ._retention import Retention
     from ._runner import Runner
@@ -91,12 +92,26 @@ class Recovery:
         if self._nodes is not None:
             await self._nodes.tell("ended", about.id)
 
+    async def _look_for_start(self, local: Local) -> None:
+        """End a run of this node that the store has lost the start of.
+
+        No other node knows of it, and another run may be started with its key.
+        """
+        found = await self._ledger.find(local.about.id)
+        if found is None:
+            await self._runner.end_local(local, RunState.INTERRUPTED, "")
+        elif found.cursor != local.about.cursor:
+            # Its topic is another run's: nothing more is published there.
+            local.end(local.about.status(RunState.INTERRUPTED, ended=self._ledger.clock()))
+
     async def hear_of(self, nursery: trio.Nursery, nodes: Nodes, viewing: Viewing) -> None:
         """Act on what other nodes tell, until cancelled."""
         while True:
             kind, name = await nodes.next_news()
             local = self._runner.running.get(name)
-            if kind == "removed":
+            if kind == "lost":
+                await for_each(self._look_for_start, list(self._runner.running.values()))
+            elif kind == "removed":
                 viewing.cut_off(name)
             elif kind == "gone":
                 try:
