@@ -1,7 +1,7 @@
-"""A site with runs over an SQLite file, as a program of its own, for tests that kill it.
+"""A site with runs over SQLite or Redis, as a program of its own, for tests that kill it.
 
-`RUNS_DB` names the file, `RUNS_LOG` another one: a line is in it for each token, once `Run.send`
-has returned and before anything else happens.
+`RUNS_DB` names the file or the server. `RUNS_LOG` names another file: a line is in it for each
+token, once `Run.send` has returned and before anything else happens.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from h3trio.hub import Hub, SQLiteHistory
+from h3trio.hub import Hub, RedisHistory, SQLiteHistory
 from h3trio.hubserver import create_app
-from h3trio.runs import Run, Runs
+from h3trio.runs import Run, Runs, RunsSettings
 
 if TYPE_CHECKING:
     from h3trio import H3Event, Response
 
-hub = Hub(SQLiteHistory(os.environ["RUNS_DB"]))
-runs = Runs(hub)
+place = os.environ["RUNS_DB"]
+hub = Hub(RedisHistory(place) if "://" in place else SQLiteHistory(place))
+runs = Runs(hub, settings=RunsSettings(lease=float(os.environ.get("RUNS_LEASE", "15"))))
 acknowledged = os.open(os.environ["RUNS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
