@@ -13,7 +13,7 @@ from h3trio.runs import Run, Runs
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from h3trio.testing import Client
 
@@ -47,7 +47,6 @@ class Site:
         *,
         hub: Hub | None = None,
         runs: Runs | None = None,
-        translate: Callable[[SSEEvent], Iterable[SSEEvent]] | None = None,
         **options: Any,  # noqa: ANN401 - those of `Runs`
     ) -> None:
         self.hub = hub or Hub()
@@ -63,11 +62,11 @@ class Site:
             run = await self.runs.start(
                 self.model, body, owner=event.subject, key=key, fingerprint=body
             )
-            return run.reply(event, translate=translate)
+            return run.reply(event)
 
         @self.app.get("/answers/:id")
         async def watch(event: H3Event) -> None:
-            await self.runs.watch(event, event.params["id"], translate=translate)
+            await self.runs.watch(event, event.params["id"])
 
         @self.app.delete("/answers/:id")
         async def stop(event: H3Event) -> None:

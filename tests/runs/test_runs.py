@@ -19,8 +19,6 @@ from h3trio.runs import Run, RunFailedError, Runs, RunState
 from h3trio.testing import Ending, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from trio.testing import MockClock
 
 
@@ -320,29 +318,6 @@ async def test_a_snapshot_has_all_so_far_in_one_event(autojump_clock: MockClock)
             assert [(e.event, e.data) for e in events] == [("snapshot", "abcd"), ("done", "{}")]
         async with site.connect(f"/answers/{run.id}?from=x") as client:
             assert client.status == 400
-
-
-async def test_other_clients_are_given_their_shape(autojump_clock: MockClock) -> None:
-    """What is translated is sent in place of the events, to all the end."""
-
-    def shape(event: SSEEvent) -> Iterable[SSEEvent]:
-        if event.event == "done":
-            return [SSEEvent("[DONE]")]
-        return [SSEEvent(json.dumps({"text": event.data}), id=event.id)]
-
-    site = Site(translate=shape)
-    async with site.run():
-        async with site.connect("/answers", method="POST", content="a b") as client:
-            assert [e.data for e in await all_events(client)] == [
-                '{"text": "a"}',
-                '{"text": "b"}',
-                "[DONE]",
-            ]
-            path = client.headers["content-location"]
-            assert client.ending is Ending.COMPLETE
-        async with site.connect(f"{path}?from=snapshot") as client:
-            events = await all_events(client)
-            assert [e.data for e in events] == ['{"text": "ab"}', "[DONE]"]
 
 
 @table("method, ending", [("POST", Ending.CUT), ("GET", Ending.COMPLETE)])

@@ -9,7 +9,8 @@ from h3trio import SSEEvent
 from ._state import RunResult, join_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from h3trio import H3Event, Response
 
@@ -102,7 +103,6 @@ class Run:
         event: H3Event,
         *,
         location: str | None = None,
-        translate: Callable[[SSEEvent], Iterable[SSEEvent]] | None = None,
     ) -> Response | None:
         """Answer the request that started the run: `return run.reply(event)`.
 
@@ -114,18 +114,45 @@ class Run:
             event: the request.
             location: the path at which the run is watched; the request's own and the id if not
                 given.
-            translate: as of `Runs.watch`.
         """
-        return self._viewing.reply(
-            self._about, self.status, event, location=location, translate=translate
-        )
+        return self._viewing.reply(self._about, self.status, event, location=location)
+
+    def follow(
+        self, event: H3Event, *, last_event_id: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[SSEEvent]]:
+        """Read the run's events, for a handler that answers in a shape of its own.
+
+        ::
+
+            async with run.follow(event) as items, event.start_sse(drain="finish") as writer:
+                async for item in items:
+                    ...
+
+        The iterator gives the events from the first on, with the type `"message"` where none was
+        sent, and the terminal one last. Where the hub ends it earlier, or events are gone, the
+        request is ended as by `H3Event.end`: its handler is cancelled, and the client sees that
+        its answer isn't whole. Meanwhile the client counts as a viewer. It costs more than
+        `Runs.watch`.
+
+        Args:
+            event: the request.
+            last_event_id: begin behind this event, not at the first.
+
+        Raises:
+            HistoryError: on entering, the history can't be read.
+        """
+        return self._viewing.follow(self._about, event, last_event_id=last_event_id)
 
     async def result(
-        self, *, reduce: Callable[[Sequence[SSEEvent]], str] = join_texts
+        self,
+        *,
+        wait: bool = True,
+        reduce: Callable[[Sequence[SSEEvent]], str] = join_texts,
     ) -> RunResult:
         """Wait until the run has ended; return how, and all of its text.
 
         Args:
+            wait: whether to wait; else it is what there is now.
             reduce: makes one text of the events, the last one left out. If not given, the data of
                 those without a type of their own is joined.
 
@@ -133,6 +160,9 @@ class Run:
             HistoryError: the history can't be read.
             HTTPError: 404, it is no longer kept.
         """
-        status = await self._viewing.wait_ended(self._about, self._local)
+        if wait:
+            status = await self._viewing.wait_ended(self._about, self._local)
+        else:
+            status = await self._viewing.status(self._about)
         events, _, is_whole = await self._ledger.events(self._about)
         return RunResult(status=status, text=reduce(events), whole=is_whole)

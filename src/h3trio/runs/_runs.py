@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         AsyncGenerator,
         Awaitable,
         Callable,
-        Iterable,
         Sequence,
     )
     from types import TracebackType
@@ -67,15 +66,8 @@ class Runs:
 
     An async context manager, to be entered in the app's lifespan, inside the hub::
 
-        hub = Hub()
-        runs = Runs(hub)
-
-        @asynccontextmanager
-        async def lifespan():
-            async with hub, runs:
-                yield
-
-        app = App(lifespan=lifespan)
+        runs = Runs(Hub())
+        app = App(lifespan=runs.lifespan)
 
         @app.post("/answers")
         async def start(event):
@@ -180,6 +172,15 @@ class Runs:
         return self._hub
 
     # -- running
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Run the hub, and these runs on it: `App(lifespan=runs.lifespan)`.
+
+        Raises the errors of entering both.
+        """
+        async with self._hub, self:
+            yield
 
     async def __aenter__(self) -> Self:
         """Begin; runs of an earlier process that didn't end are told as interrupted.
@@ -319,7 +320,6 @@ class Runs:
         *,
         by: str | None = None,
         reduce: Callable[[Sequence[SSEEvent]], str] = join_texts,
-        translate: Callable[[SSEEvent], Iterable[SSEEvent]] | None = None,
     ) -> Awaitable[None]:
         """Answer a request with a run, up to its end: `await runs.watch(event, id)`.
 
@@ -337,9 +337,6 @@ class Runs:
             by: who watches; `H3Event.subject` if not given.
             reduce: makes one text of events, for a snapshot. If not given, the data of those
                 without a type of their own is joined.
-            translate: makes of each event of the stream those that are sent, for clients that
-                expect another shape. The event has its id, `reset` and the terminal one are among
-                them. A stream with it costs more than one without.
 
         Raises:
             HTTPError: 404, there is no such run, or it is somebody else's; 400, another `from`;
@@ -352,7 +349,6 @@ class Runs:
             id,
             by=event.subject if by is None else by,
             reduce=reduce,
-            translate=translate,
         )
 
     async def get(self, id: str, *, by: str = "") -> Run:

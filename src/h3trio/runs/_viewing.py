@@ -8,9 +8,9 @@ so that it doesn't look whole.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
@@ -21,16 +21,22 @@ from ._state import SNAPSHOT, RunState, RunStatus
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Generator,
+        Mapping,
+        Sequence,
+    )
 
     from h3trio import H3Event, SSEWriter
-    from h3trio.hub import Hub, Selection, Start
+    from h3trio.hub import EventChannel, Hub, Selection, Start
 
     from ._draining import Draining
     from ._ledger import About, Ledger
     from ._local import Local
 
-    Translate = Callable[[SSEEvent], Iterable[SSEEvent]]
     Reduce = Callable[[Sequence[SSEEvent]], str]
 
 _ENDED: Final = frozenset(RunState) - {RunState.RUNNING}
@@ -75,7 +81,6 @@ class Viewing:
         event: H3Event,
         *,
         location: str | None,
-        translate: Translate | None,
     ) -> Response | None:
         """Answer the request that started a run; see `Run.reply`."""
         self._draining.note(event)
@@ -88,8 +93,7 @@ class Viewing:
             return Response.json(told, status=code, headers=headers)
 
         async def stream(writer: SSEWriter) -> None:
-            start = await self._locate(about, about.cursor)
-            await self._stream(event, writer, start, id=about.id, translate=translate)
+            await self._stream(event, writer, about.id, await self._locate(about, about.cursor))
 
         event.response_headers["Content-Location"] = location
         event.response_headers["Last-Event-ID"] = about.cursor
@@ -97,9 +101,7 @@ class Viewing:
         event.set_stream_callback(stream)
         return None
 
-    async def watch(
-        self, event: H3Event, id: str, *, by: str, reduce: Reduce, translate: Translate | None
-    ) -> None:
+    async def watch(self, event: H3Event, id: str, *, by: str, reduce: Reduce) -> None:
         """Answer with a stream of a run, or with its status; see `Runs.watch`.
 
         All that a stream needs is in this one frame: each more would last as long.
@@ -114,12 +116,8 @@ class Viewing:
         del about, found
         async with event.start_sse(drain="finish") as writer:
             if snapshot is not None:
-                for made in [snapshot] if translate is None else translate(snapshot):
-                    await writer.send(made)
+                await writer.send(snapshot)
                 snapshot = None
-            if translate is not None:
-                await self._stream(event, writer, start, id=id, translate=translate)
-                return
             start = self._enter(id, start)
             try:
                 # Not `resync`: who fell out of the history comes back for what is left and the end.
@@ -193,47 +191,37 @@ class Viewing:
 
     # -- streams
 
-    async def _stream(
-        self,
-        event: H3Event,
-        writer: SSEWriter,
-        start: Start,
-        *,
-        id: str,
-        translate: Translate | None,
-    ) -> None:
-        """Send a run's events from a start on, up to its terminal event, in whatever shape."""
-        info: dict[str, object] = {"run": id, "client": event.client}
+    async def _stream(self, event: H3Event, writer: SSEWriter, id: str, start: Start) -> None:
+        """Send a run's events from a start on, up to its terminal event."""
         start = self._enter(id, start)
         try:
-            if translate is None:
-                reason = await self._hub.subscribe(writer, start, info=info, policy="disconnect")
-                is_over = reason is EndReason.COMPLETE
-            else:
-                is_over = await self._send_translated(writer, start, info, translate)
+            reason = await self._hub.subscribe(
+                writer, start, info={"run": id, "client": event.client}, policy="disconnect"
+            )
         finally:
             self._leave(id)
-        if not is_over:
+        if reason is not EndReason.COMPLETE:
             await _cut_off(event)
 
-    async def _send_translated(
-        self, writer: SSEWriter, start: Start, info: dict[str, object], translate: Translate
-    ) -> bool:
-        """Send what is made of each event; return whether the terminal one was among them."""
-        # The id that was asked for: behind one that isn't known `reset` is due.
-        after, is_over = start.last_event_id or start.cursor, False
-        async with self._hub.subscription(
-            start.topics.topics,
-            last_event_id=after,
-            allow=start.allow.topics,
-            info=info,
-            policy="disconnect",
-        ) as events:
-            async for got in events:
-                is_over = got.event in _ENDED
-                for made in translate(got):
-                    await writer.send(made)
-        return is_over
+    @asynccontextmanager
+    async def follow(
+        self, about: About, event: H3Event, *, last_event_id: str | None
+    ) -> AsyncGenerator[AsyncIterator[SSEEvent]]:
+        """Read a run's events up to its terminal event; see `Run.follow`."""
+        self._draining.note(event)
+        after = last_event_id or about.cursor
+        start = self._enter(about.id, await self._locate(about, after))
+        try:
+            async with self._hub.subscription(
+                start.topics.topics,
+                last_event_id=after,
+                allow=start.allow.topics,
+                info={"run": about.id, "client": event.client},
+                policy="disconnect",
+            ) as events:
+                yield _Following(events, event)
+        finally:
+            self._leave(about.id)
 
     def _enter(self, id: str, start: Start) -> Start:
         """Count a viewer; return its start, with selections that all viewers of a run share."""
@@ -304,8 +292,40 @@ class _Watched:
     viewers: int = 0
 
 
+@final
+class _Following:
+    """An iterator over the events of one run, up to the terminal one.
+
+    Args:
+        events: the subscription.
+        event: the request whose answer is cut off where something is missing.
+    """
+
+    def __init__(self, events: EventChannel, event: H3Event) -> None:
+        self._events = events
+        self._event = event
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SSEEvent:
+        if self._is_over:
+            await trio.lowlevel.checkpoint()
+            raise StopAsyncIteration
+        try:
+            got = await self._events.receive()
+        except trio.EndOfChannel:
+            await _cut_off(self._event)
+            raise
+        if got.event == "reset":
+            await _cut_off(self._event)
+        self._is_over = got.event in _ENDED
+        return got
+
+
 async def _cut_off(event: H3Event) -> None:
-    """End a stream that has no terminal event, so that it doesn't look whole."""
+    """End an answer that isn't whole, so that it doesn't look so: its handler is cancelled here."""
     event.end(CloseReason.DRAINING if event.draining.is_set() else CloseReason.KICKED)
     await trio.lowlevel.checkpoint()  # cancelled here, not behind an end that looks orderly
 
