@@ -110,6 +110,18 @@ async def test_a_result_so_far_waits_for_nothing(autojump_clock: MockClock) -> N
         assert (ended.status.state, ended.text) == (RunState.DONE, "abcd")
 
 
+async def test_a_start_has_one_time(autojump_clock: MockClock) -> None:
+    """Whoever asks when a run was started is told the same, also behind its end."""
+    site = Site()
+    async with site.run():
+        run = await site.start("a", owner="me")
+        started = run.status.started
+        assert (await run.result()).status.started == started
+        (listed,) = await site.runs.list(owner="me")
+        assert listed.started == started
+        assert (await site.runs.get(run.id, by="me")).status.started == started
+
+
 async def test_the_lifespan_of_an_app_runs_the_hub_too(autojump_clock: MockClock) -> None:
     """`App(lifespan=runs.lifespan)` is all that an app with one hub needs."""
     runs = Runs(Hub())

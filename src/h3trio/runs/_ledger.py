@@ -77,7 +77,7 @@ class About:
     node: str
     """The name of the node that runs it."""
     started: float
-    """Unix time in seconds, by the clock of the store."""
+    """Unix time in seconds, by the clock of that node: the record has it, so all tell the same."""
     cursor: str
     """The id behind which its events begin."""
 
@@ -145,11 +145,12 @@ class Ledger:
         fingerprint: str,
         node: str,
         nonce: str,
+        started: float,
     ) -> About | None:
         """Publish the record of a start; `None` if there is another with this id.
 
         No two starts have the same `nonce`, so that the second is refused, and not taken for a
-        repetition of the first. A start that is tried again has the same.
+        repetition of the first. A start that is tried again has the same, and the same time.
 
         Raises the errors of `Hub.publish`, but for `KeyReusedError`.
         """
@@ -161,6 +162,7 @@ class Ledger:
             "fingerprint": fingerprint,
             "node": node,
             "nonce": nonce,
+            "started": started,
         }
         topics = [self.start_topic(id), self.index, *([self.owner_topic(owner)] if owner else ())]
         event = SSEEvent(json.dumps(told), event="run")
@@ -175,7 +177,7 @@ class Ledger:
             public=public,
             fingerprint=fingerprint,
             node=node,
-            started=self.clock(),
+            started=started,
             cursor=cursor,
         )
 
@@ -331,7 +333,7 @@ def _about(record: Record) -> About | None:
             public=bool(told["public"]),
             fingerprint=told["fingerprint"],
             node=told["node"],
-            started=record.published,
+            started=float(told["started"]),
             cursor=record.id,
         )
     except (ValueError, KeyError, TypeError):

@@ -138,7 +138,7 @@ class Starter:
 
     async def _publish(self, wanted: Wanted) -> About | None:
         """Publish the record until the store says whether it has it; `None` if it is another's."""
-        nonce, (pause, longest) = secrets.token_hex(8), _RETRY
+        nonce, started, (pause, longest) = secrets.token_hex(8), self._ledger.clock(), _RETRY
         while True:
             try:
                 about = await self._ledger.start(
@@ -149,6 +149,7 @@ class Starter:
                     fingerprint=wanted.payload,
                     node=wanted.node,
                     nonce=nonce,
+                    started=started,
                 )
                 break
             except OutcomeUnknownError as exc:
