@@ -80,7 +80,8 @@ def response(result: RunResult) -> Json:
     """Make the object for an answer as it stands."""
     run = result.status
     status = STATUS.get(run.state, "failed")
-    error = {"code": "server_error", "message": run.detail} if status == "failed" else None
+    told = {"code": "server_error", "message": run.detail or run.state}
+    error = told if status == "failed" else None
     item = message(run.id, "incomplete" if status in LAST else status, result.text)
     fields = {"object": "response", "created_at": run.started, "model": "echo", "tools": []}
     fields |= {"parallel_tool_calls": False, "tool_choice": "auto", "error": error}

@@ -7,6 +7,7 @@ the event loop, and Trio warns of each.
 from __future__ import annotations
 
 import asyncio
+import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -298,6 +299,29 @@ async def test_openai_is_told_of_a_response_that_failed(nursery: trio.Nursery) -
 
     await with_openai(served, use)
     assert await served.stop() == 0
+
+
+async def test_openai_is_told_of_a_response_whose_server_goes_away(nursery: trio.Nursery) -> None:
+    """A response that isn't whole when the server must go is a failed one for those who read it."""
+    served = await ServeProcess.start(
+        nursery, f"{EXAMPLES / 'runs_openai_responses.py'}:app", "--drain-finish", "2"
+    )
+
+    async def use(client: AsyncOpenAI) -> None:
+        stream = await client.responses.create(model="echo", input=LONG * 10, stream=True)
+        seen: list[ResponseStreamEvent] = []
+        async for piece in stream:
+            if not text_of(seen) and piece.type == "response.output_text.delta":
+                served.send_signal(signal.SIGTERM)
+            seen.append(piece)
+        last = seen[-1]
+        assert last.type == "response.failed"
+        assert last.response.error is not None
+        assert last.response.error.message == "interrupted"
+        assert last.response.output_text == text_of(seen)
+
+    await with_openai(served, use)
+    assert await served.wait() == 0
 
 
 def text_of(pieces: Sequence[ResponseStreamEvent]) -> str:

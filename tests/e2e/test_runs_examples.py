@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ import pytest
 import trio
 from e2e.browser import Browser, Visit
 from e2e.packages import npm_modules
-from e2e.process import PATIENCE, ServeProcess
+from e2e.process import PATIENCE, ServeProcess, connect, fetch
 from tools import missing, require_tool
 
 if TYPE_CHECKING:
@@ -191,6 +192,34 @@ async def test_the_tutorial_leads_from_nothing_to_two_tabs(
     await browser.visit(two_tabs(relay, tmp_path), await relay.start())
     assert await served.stop() == 0
     nursery.cancel_scope.cancel()
+
+
+# -- a file
+
+
+async def test_what_was_killed_is_interrupted_for_its_owner(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """After `kill -9` and a new start the list of the owner has it, and all that there was."""
+    environ, alice = {"HUB_DB": str(tmp_path / "answers.db")}, {"X-Session": "red"}
+    app = f"{EXAMPLES / 'runs_owners.py'}:app"
+    first = await ServeProcess.start(nursery, app, environ=environ)
+    asking = alice | {"Accept": "text/event-stream"}
+    async with await connect(first.port) as connection:
+        head = await connection.ask("POST", "/answers", headers=asking, body=LONG.encode())
+        path = dict(head.headers)[b"content-location"].decode()
+        await connection.until(b"data: 3 \n\n")
+        await first.stop(signal.SIGKILL)
+    second = await ServeProcess.start(nursery, app, environ=environ)
+    (listed,) = json.loads((await fetch(second.port, "GET", "/answers", headers=alice)).body)
+    assert (listed["status"], path) == ("interrupted", f"/answers/{listed['id']}")
+    told = await fetch(second.port, "GET", path, headers=alice)
+    seen = [line for line in told.body.splitlines() if line.startswith(b"data: ")]
+    assert seen[:6] == [b"data: %s " % word for word in b"You said: 0 1 2 3".split()]
+    assert told.body.count(b"event: ") == told.body.count(b"event: interrupted\n") == 1
+    bob = {"X-Session": "blue"}
+    assert (await fetch(second.port, "GET", path, headers=bob)).status == 404
+    assert await second.stop() == 0
 
 
 # -- the AI SDK
