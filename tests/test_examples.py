@@ -28,6 +28,7 @@ from tools import require_tool
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, SSEEvent, SSEParser
+from h3trio.testing import connect as connect_app
 
 if TYPE_CHECKING:
     import types
@@ -376,6 +377,24 @@ async def test_runs_owners_shows_users_what_is_theirs(
         (kind, text), end = read(told)
         assert (kind, text[:14]) == ("snapshot", "You said: a st")
         assert end == ("stopped", '{"reason": "you stopped it"}')
+
+
+@table("prompt, last", [("hi", "[DONE]"), ("fail", "the model lost its thread")])
+@pytest.mark.usefixtures("autojump_clock")
+async def test_runs_ai_sdk_says_done_behind_a_true_end_alone(prompt: str, last: str) -> None:
+    """`[DONE]` stands behind a whole answer, and behind no other; no part of it has a type."""
+    asked = {"id": "c", "messages": [{"parts": [{"type": "text", "text": prompt}]}]}
+    app, told = load("runs_ai_sdk").app, json.dumps(asked)
+    async with connect_app(app, "/api/chat", method="POST", content=told) as client:
+        assert client.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        data: list[str] = []
+        with contextlib.suppress(trio.EndOfChannel):
+            while True:
+                event = await client.next_event()
+                assert event.event == "message"
+                data.append(event.data or "")
+    assert last in data[-1]
+    assert ("[DONE]" in data) == (last == "[DONE]")
 
 
 def request_of(text: str, **options: object) -> str:
