@@ -29,6 +29,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE = EXAMPLES / "sse_llm_openai.py"
 # More words than the lease leaves time for.
 LONG = " ".join(["word"] * 200)
+# An answer of two seconds: it goes on when its client comes back.
+RESUMED = " ".join(["word"] * 40)
 LEASE = ("--lease", "0.5", "--lease-jitter", "0")
 
 
@@ -204,24 +206,22 @@ async def test_openai_resumes_a_response_by_its_number(nursery: trio.Nursery) ->
 
     async def use(client: AsyncOpenAI) -> None:
         stream = await client.responses.create(
-            model="echo", input="one two three four", stream=True, background=True
+            model="echo", input=RESUMED, stream=True, background=True
         )
         seen: list[ResponseStreamEvent] = []
         async for piece in stream:
             seen.append(piece)
-            if piece.type == "response.output_text.delta" and piece.delta == "one ":
+            if piece.type == "response.output_text.delta" and piece.delta == "word ":
                 break
         await stream.close()
         assert seen[0].type == "response.created"
         name = seen[0].response.id
-        under_way = await client.responses.retrieve(name)
-        assert under_way.status == "in_progress"
         rest = await client.responses.retrieve(
             name, stream=True, starting_after=seen[-1].sequence_number
         )
         seen += [piece async for piece in rest]
         assert [piece.sequence_number for piece in seen] == list(range(len(seen)))
-        assert text_of(seen) == "You said: one two three four "
+        assert text_of(seen) == f"You said: {RESUMED} "
         assert seen[-1].type == "response.completed"
         whole = await client.responses.retrieve(name)
         assert (whole.status, whole.output_text) == ("completed", text_of(seen))

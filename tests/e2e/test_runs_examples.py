@@ -264,8 +264,8 @@ out.ended = await transport.reconnectToStream({ chatId: "a" })
 
 // The tab is closed amid the answer; two others come back to it.
 const leaving = new AbortController()
-const left = await read(await send("b", "one two three four five six", leaving.signal),
-  (text) => text.includes("one"))
+const left = await read(await send("b", Array(40).fill("word").join(" "), leaving.signal),
+  (text) => text.includes("word"))
 leaving.abort()
 out.left = left.text
 const [second, third] = await Promise.all([1, 2].map(async () =>
@@ -297,15 +297,15 @@ async def test_ai_sdk_comes_back_to_an_answer(
             command, cwd=folder, capture_stdout=True, capture_stderr=True, check=False
         )
     assert done.returncode == 0, done.stderr.decode()
-    six = "You said: one two three four five six "
+    long = f"You said: {'word ' * 40}"
     stopped = ["start", "text-start", "abort"]
     assert json.loads(done.stdout) == {
         "none": None,
         "whole": {"text": "You said: hello there ", "errors": [], "state": "done"},
         "ended": None,
-        "left": "You said: one ",
-        "second": {"text": six, "errors": [], "state": "done"},
-        "third": {"text": six, "errors": [], "state": "done"},
+        "left": "You said: word ",
+        "second": {"text": long, "errors": [], "state": "done"},
+        "third": {"text": long, "errors": [], "state": "done"},
         "status": 204,
         "joined": stopped,
         "told": stopped,
