@@ -193,6 +193,11 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
     kept = f"{total('history', 'events')} events of {total('history', 'topics')} topics"
     kept += f", {amount(number(now, 'history', 'bytes'))}"
     yield "history", f"{kept}, {_text(_part(now, 'history').get('durability'))}"
+    if isinstance(now.get("runs"), dict):
+        ended = _part(now, "runs", "ended")
+        ends = ", ".join(f"{one_line(how)} {number(ended, how):,.0f}" for how in sorted(ended))
+        seen = f"{total('runs', 'running')}, {total('runs', 'unwatched')} of them unwatched"
+        yield "runs", f"{seen}; ended: {ends or 'none'}"
     for name in ("publish", "sweep"):
         yield name, _latency_words(step.latency(name))
 
