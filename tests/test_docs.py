@@ -29,6 +29,7 @@ from h3trio._extras import SOURCE, install
 from h3trio.hub import MemoryHistory, RedisHistory, SQLiteHistory
 from h3trio.hub._history.record import CURSOR, RESET
 from h3trio.hubserver import Retention, create_app
+from h3trio.runs import Runs, RunsSettings, RunState
 from h3trio.testing import connect
 
 if TYPE_CHECKING:
@@ -324,6 +325,19 @@ def test_settings_are_documented_with_their_defaults() -> None:
     names = [field.name for field in fields(h3trio.Settings)]
     expected = {name: shown(name, getattr(defaults, name)) for name in names}
     assert dict(rows) == expected
+
+
+def test_limits_of_runs_are_documented_with_their_defaults() -> None:
+    """The page on runs has a row for each of their limits, with its true default."""
+    text = (DOCS / "how-to" / "runs.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+ \|$", text, re.MULTILINE)
+    arguments = inspect.signature(Runs).parameters
+    defaults: dict[str, float | None] = {
+        name: arguments[name].default for name in ("retain", "cancel_unwatched_after")
+    }
+    defaults |= {field.name: getattr(RunsSettings(), field.name) for field in fields(RunsSettings)}
+    told = {name: value for name, value in rows if name not in list(RunState)}
+    assert told == {name: shown(name, value) for name, value in defaults.items()}
 
 
 LIMIT_ROW = re.compile(r"^\| `(\w+)` \| (`--[^|]+?) \| (?:\d{3}|-) \| [^|]+ \|$", re.MULTILINE)

@@ -28,6 +28,7 @@ from tools import require_tool
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import CloseReason, H3Event, SSEEvent, SSEParser
+from h3trio.testing import connect as connect_app
 
 if TYPE_CHECKING:
     import types
@@ -116,7 +117,7 @@ def test_docstring_says_how_to_try_it(name: str) -> None:
     assert ("http://localhost:3000/ " in doc) == (name in PAGES)
 
 
-@pytest.mark.parametrize("name", ["readme/test_stream", "test_your_app"])
+@pytest.mark.parametrize("name", ["readme/test_stream", "test_your_app", "test_your_runs"])
 def test_command_of_a_test_runs_it(name: str) -> None:
     """The command that an example's docstring gives for its tests runs them, in a clone's root."""
     code = ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
@@ -319,33 +320,81 @@ async def test_a_script_that_is_missing_is_named(
     assert path.rpartition("/")[2] in detail
 
 
-async def test_hub_llm_refuses_what_is_no_text(nursery: trio.Nursery) -> None:
-    """A prompt that isn't UTF-8 is answered 400, in words; tests/e2e has the rest of it."""
-    status, detail = await ask(nursery, load("hub_llm").app, post(b"caf\xe9", "/answers"))
-    assert status == 400
-    assert "not UTF-8" in detail
-
-
-async def test_hub_llm_keeps_the_beginning_of_an_answer_that_goes_on(
+async def test_runs_minimal_has_a_first_viewer_or_says_where_it_is(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Answers that ended make room for its tokens; who asks for one of these is told."""
-    example = load("hub_llm")
-    vars(example)["answers"] = answers = example.Answers(max_events=40, kept=0.5)
-    words = [str(n) for n in range(80)]
-    async with answers.lifespan():
-        going_on = await answers.start(" ".join(words))
-        ended: list[str] = []
-        for _ in range(6):
-            ended.append(await answers.start("x " * 7))
-            await trio.sleep(0.6)
-        paths = [f"/answers/{name}" for name in (going_on, ended[0], ended[-1])]
-        bodies = [(await ask(nursery, example.app, request(path)))[1] for path in paths]
-    read = [[event.data for event in SSEParser().feed(body.encode())] for body in bodies]
-    assert autojump_clock.current_time() > 4
-    assert read[0] == [*(f"{word} " for word in ("You", "said:", *words)), ""]
-    assert read[1] == ["a part of the answer is gone"]
-    assert len(read[2]) == 10
+    """A POST is answered by the stream, or by where it is; a prompt that is no text by 400."""
+    app = load("runs_minimal").app
+    async with app.lifespan():
+        wants_events = post(b"a story", "/answers", "Accept: text/event-stream")
+        status, told = await ask(nursery, app, wants_events)
+        assert (status, read(told)) == (200, STORY)
+        status, told = await ask(nursery, app, post(b"a story", "/answers"))
+        path = f"/answers/{json.loads(told)['id']}"
+        assert (status, json.loads(told)["status"]) == (202, "running")
+        status, told = await ask(nursery, app, request(path))
+        assert (status, read(told)) == (200, STORY)
+        status, told = await ask(nursery, app, post(b"caf\xe9", "/answers"))
+        assert (status, "not UTF-8" in told) == (400, True)
+        assert (await ask(nursery, app, request("/answers/nothing")))[0] == 404
+    assert autojump_clock.current_time() == pytest.approx(0.8)
+
+
+STORY = [("message", f"{word} ") for word in ("You", "said:", "a", "story")] + [("done", "{}")]
+
+
+def read(body: str) -> list[tuple[str, str]]:
+    """Return the types and data of a stream's events."""
+    return [
+        (event.event or "message", event.data or "") for event in SSEParser().feed(body.encode())
+    ]
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_runs_owners_shows_users_what_is_theirs(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is sent again joins its answer, which its user alone finds and stops."""
+    monkeypatch.setenv("HUB_DB", str(tmp_path / "answers.db"))
+    app = load("runs_owners").app
+    red, blue = "X-Session: red", "X-Session: blue"
+    async with app.lifespan():
+        keyed = post(b"a story " * 50, "/answers", red, "Idempotency-Key: 1")
+        (_, first), (_, second) = [await ask(nursery, app, keyed) for _ in range(2)]
+        assert first == second
+        other = post(b"another", "/answers", red, "Idempotency-Key: 1")
+        assert (await ask(nursery, app, other))[0] == 422
+        path = f"/answers/{json.loads(first)['id']}"
+        _, mine = await ask(nursery, app, request("/answers", red))
+        assert [run["id"] for run in json.loads(mine)] == [json.loads(first)["id"]]
+        assert await ask(nursery, app, request("/answers", blue)) == (200, "[]")
+        assert (await ask(nursery, app, request(path, blue)))[0] == 404
+        assert (await ask(nursery, app, request(path, blue, method="DELETE")))[0] == 404
+        assert (await ask(nursery, app, request("/answers")))[0] == 401
+        await trio.sleep(1)
+        assert (await ask(nursery, app, request(path, red, method="DELETE")))[0] == 204
+        _, told = await ask(nursery, app, request(f"{path}?from=snapshot", red))
+        (kind, text), end = read(told)
+        assert (kind, text[:14]) == ("snapshot", "You said: a st")
+        assert end == ("stopped", '{"reason": "you stopped it"}')
+
+
+@table("prompt, last", [("hi", "[DONE]"), ("fail", "the model lost its thread")])
+@pytest.mark.usefixtures("autojump_clock")
+async def test_runs_ai_sdk_says_done_behind_a_true_end_alone(prompt: str, last: str) -> None:
+    """`[DONE]` stands behind a whole answer, and behind no other; no part of it has a type."""
+    asked = {"id": "c", "messages": [{"parts": [{"type": "text", "text": prompt}]}]}
+    app, told = load("runs_ai_sdk").app, json.dumps(asked)
+    async with connect_app(app, "/api/chat", method="POST", content=told) as client:
+        assert client.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        data: list[str] = []
+        with contextlib.suppress(trio.EndOfChannel):
+            while True:
+                event = await client.next_event()
+                assert event.event == "message"
+                data.append(event.data or "")
+    assert last in data[-1]
+    assert ("[DONE]" in data) == (last == "[DONE]")
 
 
 def request_of(text: str, **options: object) -> str:

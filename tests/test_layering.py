@@ -37,7 +37,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_server",),  # serves any handler: below _app, which is one
     ("_app",),
     ("__init__",),
-    ("hub", "client", "metrics", "testing"),
+    ("hub", "client", "testing"),
+    ("runs",),
+    ("metrics",),
     ("hubserver",),
     ("_cli", "__main__"),
 )
@@ -274,7 +276,7 @@ def private_names_in_hubserver(sources: Sources) -> list[str]:
         if not (imported.is_ours and is_in(module, ("hubserver",))):
             continue
         own = is_in(imported.module, ("hubserver",))
-        public = imported.module in ("__init__", "hub", "metrics", "_extras") or own
+        public = imported.module in ("__init__", "hub", "metrics", "runs", "_extras") or own
         if not public or (imported.name.startswith("_") and not own):
             offences.append(f"{module}:{imported.line} imports {imported.module} {imported.name}")
     return offences

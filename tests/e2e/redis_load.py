@@ -231,7 +231,8 @@ async def read_all(history: History) -> list[tuple[str, str]]:
 @contextlib.asynccontextmanager
 async def load(url: str, *, subscribers: int = 2, **options: Any) -> AsyncGenerator[Load]:  # noqa: ANN401 - those of the history
     """Run two hubs with subscribers; nobody publishes yet."""
-    histories = [RedisHistory(url, **({"timeout": 1.0} | options)) for _ in range(2)]
+    options = {"timeout": 1.0} | options
+    histories = [RedisHistory(url, **options) for _ in range(2)]
     async with contextlib.AsyncExitStack() as stack:
         hubs = [
             await stack.enter_async_context(Hub(history, settings=SETTINGS))

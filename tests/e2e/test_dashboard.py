@@ -130,6 +130,33 @@ async def test_publish_and_subscribe(browser: Browser, nursery: trio.Nursery) ->
     assert await served.stop() == 0
 
 
+async def test_runs_have_a_panel(browser: Browser, nursery: trio.Nursery, tmp_path: Path) -> None:
+    """An app that gives its runs to the hub's app sees them on the page; another has no panel."""
+    environ = {"RUNS_DB": str(tmp_path / "runs.db"), "RUNS_LOG": str(tmp_path / "log")}
+    site = Path(__file__).with_name("runs_site.py")
+    served = await ServeProcess.start(nursery, f"{site}:app", environ=environ)
+    for key in ("a", "b"):
+        headers = {"Idempotency-Key": key}
+        answer = await fetch(served.port, "POST", "/runs", headers=headers, body=b"100000")
+        assert answer.status == 202, answer
+    without = await ServeProcess.start(nursery)
+
+    def look(visit: Visit) -> None:
+        visit.wait_text("#runs-count", "2 under way")
+        visit.wait_text("#runs", "Unwatched")
+        take(visit.page, "runs")
+        assert visit.complaints == []
+
+    def look_without(visit: Visit) -> None:
+        visit.wait_text("#history", "memory")
+        assert not visit.page.locator("#runs-panel").is_visible()
+
+    await browser.visit(look, f"{served.url}/")
+    await browser.visit(look_without, f"{without.url}/")
+    assert await served.stop() == 0
+    assert await without.stop() == 0
+
+
 async def test_the_charts_begin_before_the_page(browser: Browser, nursery: trio.Nursery) -> None:
     """A page that opens shows what the hub did before, with times and a scale, and not itself."""
     served = await ServeProcess.start(nursery)

@@ -22,6 +22,7 @@ from tools import missing
 from h3trio import CORS, App, H3Event, HTTPError, Response, Server, Settings, serve
 from h3trio.hub import Hub, HubSettings
 from h3trio.hubserver import AnonymousAccess, create_app
+from h3trio.runs import Run, Runs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -57,6 +58,15 @@ SNIPPET: Final = next(
     for code in BROWSER_PAGE.read_text("utf-8").split("```js\n")[1:]
     if "fetchEventSource(" in code
 ).partition("```")[0]
+RUNS_PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "runs.md"
+RUN_SNIPPET: Final = RUNS_PAGE.read_text("utf-8").partition("```js\n")[2].partition("```")[0]
+RUN_PAGE: Final = f"""
+<!doctype html><p id="answer"></p><script type="module">
+import {{ fetchEventSource }} from "/lib/index"
+const url = "/answers/" + new URLSearchParams(location.search).get("run")
+{RUN_SNIPPET}
+</script>
+"""
 COMING_BACK_PAGE: Final = f"""
 <!doctype html><script type="module">
 import {{ fetchEventSource }} from "/lib/index"
@@ -305,4 +315,67 @@ async def test_an_event_source_that_drops_before_its_first_event_misses_nothing(
             assert visit.page.evaluate("[got, opened]") == [[{"n": 7}, {"n": 8}], 2]
 
         await browser.visit(look, f"{origin}/event-source?url={url}")
+    nursery.cancel_scope.cancel()
+
+
+async def test_fetch_event_source_asks_again_after_204(
+    browser: Browser, library: Path, nursery: trio.Nursery
+) -> None:
+    """It takes 204 for a failure, and comes back each second."""
+    app, asked = pages(library), 0
+
+    @app.get("/nothing")
+    async def nothing(_event: H3Event) -> None:
+        nonlocal asked
+        asked += 1
+
+    origin = await serve_app(nursery, app)
+
+    def look(visit: Visit) -> None:
+        wait_until(visit, "errors.length > 1")
+
+    await browser.visit(look, f"{origin}/fetch?url=/nothing")
+    assert asked >= 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_fetch_event_source_reads_a_run_as_the_documentation_has_it(
+    browser: Browser, library: Path, nursery: trio.Nursery
+) -> None:
+    """It comes back amid a run, has all of it once, and stays away behind its end."""
+    runs = Runs(Hub())
+    app, asked = pages(library), 0
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def answer(run: Run) -> None:
+        await run.send("one ")
+        begun.set()
+        await go_on.wait()
+        await run.send("two")
+
+    @app.get("/run")
+    async def run_page(_event: H3Event) -> Response:
+        return Response(RUN_PAGE, headers={"Content-Type": "text/html"})
+
+    @app.get("/answers/:id")
+    async def watch(event: H3Event) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            go_on.set()
+        await runs.watch(event, event.params["id"])
+
+    async with runs.lifespan():
+        origin = await serve_app(nursery, app, lease=0.5)
+        run = await runs.start(answer)
+        await begun.wait()
+
+        def look(visit: Visit) -> None:
+            visit.wait_texts("#answer", ["one two"])
+            # Longer than it takes to come back.
+            visit.page.wait_for_timeout(1500)
+            assert visit.page.inner_text("#answer") == "one two"
+
+        await browser.visit(look, f"{origin}/run?run={run.id}")
+        assert asked == 2
     nursery.cancel_scope.cancel()

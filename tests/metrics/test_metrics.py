@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -29,7 +30,8 @@ from h3trio.hub import (
 from h3trio.hubserver import AccessStatistics, create_app
 from h3trio.hubserver._monitoring.metrics import ACCESS_FIELDS
 from h3trio.metrics import Collector, Metrics
-from h3trio.metrics._families import HISTORY, HUB, NODE, SERVER, Family, Kind
+from h3trio.metrics._families import HISTORY, HUB, NODE, RUNS, SERVER, Family, Kind
+from h3trio.runs import Run, Runs, RunsStatistics
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore, connect
 
 if TYPE_CHECKING:
@@ -82,12 +84,13 @@ def test_every_field_has_a_metric() -> None:
     assert HUB.keys() == of(HubStatistics) - {"history", "node", "nodes"}
     assert NODE.keys() == of(NodeStatistics) - {"name", "version", "topics", "slow"}
     assert HISTORY.keys() == of(HistoryStatistics)
+    assert RUNS.keys() == of(RunsStatistics)
     assert of(AccessStatistics) == ACCESS_FIELDS
 
 
 async def test_every_metric_is_documented() -> None:
     """The page on monitoring names each one that is scraped, but those of the process."""
-    app = create_app(Hub(SharedMemoryHistory(SharedMemoryStore())))
+    app = create_app(runs=Runs(Hub(SharedMemoryHistory(SharedMemoryStore()))))
     documented = set(re.findall(r"`(h3trio_\w+)", MONITORING.read_text(encoding="utf-8")))
     async with app.lifespan():
         await wait_all_tasks_blocked()
@@ -96,7 +99,7 @@ async def test_every_metric_is_documented() -> None:
     assert {name.removesuffix("_total") for name in documented} == found
 
 
-@pytest.mark.parametrize("table", [SERVER, HUB, NODE, HISTORY])
+@pytest.mark.parametrize("table", [SERVER, HUB, NODE, HISTORY, RUNS])
 def test_names_are_as_prometheus_wants_them(table: Mapping[str, Family]) -> None:
     """Snake case, no `_total` of our own, a unit where there is one, a sentence of help."""
     for field, family in table.items():
@@ -106,7 +109,8 @@ def test_names_are_as_prometheus_wants_them(table: Mapping[str, Family]) -> None
         assert "bytes" not in field or family.name.endswith("_bytes")
         assert (family.kind is not Kind.HISTOGRAM) or family.name.endswith("_seconds")
         assert bool(family.label) is (family.kind in (Kind.LABELLED, Kind.INFO))
-    names = [family.name for each in (SERVER, HUB, NODE, HISTORY) for family in each.values()]
+    groups = (SERVER, HUB, NODE, HISTORY, RUNS)
+    names = [family.name for each in groups for family in each.values()]
     assert len(set(names)) == len(names)
 
 
@@ -142,6 +146,27 @@ async def test_the_hub_is_scraped() -> None:
     assert value(found, "h3trio_access_refusals_total", reason="forbidden") == 0
     assert value(found, "process_resident_memory_bytes") > 0
     assert value(after, "h3trio_subscriptions_ended_total", reason="left") == 1
+
+
+async def test_runs_are_scraped() -> None:
+    """Runs under way are there, and those that ended by how."""
+
+    async def wait(run: Run, seconds: float) -> None:
+        await run.send("x")
+        await trio.sleep(seconds)
+
+    runs = Runs(Hub())
+    app = create_app(runs=runs)
+    async with app.lifespan():
+        await (await runs.start(wait, 0)).result()
+        await runs.start(wait, 100, key="k")
+        await runs.start(wait, 100, key="k")
+        found = samples(parse_text((await scrape(app))[1]))
+    assert value(found, "h3trio_runs") == value(found, "h3trio_runs_unwatched") == 1
+    assert value(found, "h3trio_runs_watched") == value(found, "h3trio_run_viewers") == 0
+    assert value(found, "h3trio_runs_started_total") == 2
+    assert value(found, "h3trio_run_starts_joined_total") == 1
+    assert value(found, "h3trio_runs_ended_total", state="done") == 1
 
 
 async def test_what_ended_a_stream_is_a_label() -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from h3trio._http.headers import Headers, QueryParams
     from h3trio._http.request import Target
+    from h3trio._http.settings import Settings
     from h3trio._http.statistics import ServerStatistics
 
     from .responder import CloseHook, Draft, HeadHook, Responder, StreamCallback
@@ -293,6 +294,11 @@ class H3Event(SetsCookies):
         self._body.is_wanted = self._body.is_streamed = True
         decoder = None if coding is None else Decoder(coding)
         return BodyStream(self._body, self._responder, decoder)
+
+    @property
+    def settings(self) -> Settings:
+        """The limits and times of the server that the request came to."""
+        return self._server.settings
 
     def server_statistics(self) -> ServerStatistics:
         """A snapshot of the server that the request came to, as of `Server.statistics`."""

@@ -16,7 +16,7 @@ a path before it comes here, and nothing shows that: in the query all topics sta
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from h3trio.hub import Start
+    from h3trio.runs import Runs
 
     from ._access.anonymous import AnonymousAccess
     from ._access.grant import Grant
@@ -58,8 +59,9 @@ def create_app(
     access: AccessControl | None = None,
     cors: CORS | None = None,
     cursor: Literal["auto", "on", "off"] = "auto",
+    runs: Runs | None = None,
 ) -> App:
-    """Make the app of a hub; serving it runs the hub.
+    """Make the app of a hub; serving it runs the hub, and the runs on it if there are any.
 
     Routes that you add have none of its rights, security headers, CORS or refusals of other sites'
     requests; `allowed_hosts` is for them too.
@@ -73,21 +75,27 @@ def create_app(
             without tokens they need it as `AnonymousAccess.allowed_origins` too.
         cursor: whether a stream opens with an event of type `cursor`: to whom asks as a browser's
             `EventSource`, to all, or to none. `?cursor=on` and `?cursor=off` decide for one stream.
+        runs: runs on this hub, for routes that you add: the statistics, the metrics and the
+            dashboard tell of them. Nobody else should have the right to publish to their topics.
 
     Raises:
-        ValueError: both `anonymous` and `access` are given, or `cursor` is none of the three.
+        ValueError: both `anonymous` and `access` are given, `cursor` is none of the three, or the
+            runs are on another hub.
     """
     if cursor not in _CURSOR:
         raise ValueError(f"cursor is auto, on or off, not {cursor!r}")
     if anonymous is not None and access is not None:
         raise ValueError("give anonymous to AccessControl, not beside it")
     access = access or AccessControl(anonymous=anonymous)
-    hub = hub or Hub(settings=access.limits.hub_settings())
+    if hub is None:
+        hub = Hub(settings=access.limits.hub_settings()) if runs is None else runs.hub
+    elif runs is not None and runs.hub is not hub:
+        raise ValueError("the runs are on another hub")
     samples = Samples(hub)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
-        async with hub, trio.open_nursery() as nursery:
+        async with hub, runs or nullcontext(), trio.open_nursery() as nursery:
             nursery.start_soon(access.run, name="h3trio hub access")
             nursery.start_soon(samples.run, name="h3trio hub samples")
             yield
@@ -98,7 +106,7 @@ def create_app(
     add_relay(app, hub, access)
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
-    add_monitoring(app, hub, access, samples)
+    add_monitoring(app, hub, access, samples, runs=runs)
     add_browser_safety(app, access, cors=cors)
     return app
 

@@ -1,4 +1,4 @@
-"""`Collector` and `Metrics`: the statistics of a server and its hubs as Prometheus' metrics.
+"""`Collector` and `Metrics`: the statistics of a server, its hubs and runs for Prometheus.
 
 Nothing is counted twice: a scrape takes one snapshot of each and turns it into samples, so metrics
 cost the hot paths nothing.
@@ -22,13 +22,14 @@ from prometheus_client.registry import Collector as BaseCollector
 from h3trio import Response
 from h3trio._version import __version__
 
-from ._families import HISTORY, HUB, NODE, PREFIX, SERVER, Family, Kind
+from ._families import HISTORY, HUB, NODE, PREFIX, RUNS, SERVER, Family, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from h3trio import H3Event, ServerStatistics
     from h3trio.hub import Hub
+    from h3trio.runs import Runs
 
 # The label that tells several hubs apart, and that of those that share a history with one.
 _HUB: Final = "hub"
@@ -43,6 +44,7 @@ class Collector(BaseCollector):
         server: returns the server's snapshot, such as `server.statistics`, or `None` for none.
         hub: the only hub.
         hubs: several, by their names: their metrics have the label `hub`.
+        runs: the runs on a hub.
 
     Raises:
         ValueError: both `hub` and `hubs` are given.
@@ -54,10 +56,12 @@ class Collector(BaseCollector):
         server: Callable[[], ServerStatistics | None] | None = None,
         hub: Hub | None = None,
         hubs: Mapping[str, Hub] | None = None,
+        runs: Runs | None = None,
     ) -> None:
         if hub is not None and hubs is not None:
             raise ValueError("give the hub, or several by their names")
         self._server = server
+        self._runs = runs
         self._labels = () if hubs is None else (_HUB,)
         self._hubs: Mapping[str, Hub] = hubs or ({} if hub is None else {"": hub})
 
@@ -81,6 +85,8 @@ class Collector(BaseCollector):
             nodes = [((*values, node.name), node) for values, hub in found for node in hub.nodes]
             if nodes:
                 yield from families(NODE, nodes, labels=(*self._labels, _NODE))
+        if self._runs is not None:
+            yield from families(RUNS, [((), self._runs.statistics())])
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: otherwise a registry would collect once to learn the names."""
@@ -147,6 +153,7 @@ class Metrics:
     Args:
         hub: the only hub.
         hubs: several, by their names: their metrics have the label `hub`.
+        runs: the runs on a hub.
         registry: the registry to register with, beside metrics of your own: one `Metrics` for each.
             Without it, a new one that has the process's metrics.
 
@@ -159,10 +166,11 @@ class Metrics:
         *,
         hub: Hub | None = None,
         hubs: Mapping[str, Hub] | None = None,
+        runs: Runs | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._event: H3Event | None = None
-        collector = Collector(server=self._server_statistics, hub=hub, hubs=hubs)
+        collector = Collector(server=self._server_statistics, hub=hub, hubs=hubs, runs=runs)
         if registry is None:
             registry = CollectorRegistry(auto_describe=False)
             ProcessCollector(registry=registry)

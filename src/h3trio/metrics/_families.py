@@ -185,3 +185,25 @@ HISTORY: Final = {
     ),
 }
 """The fields of `HistoryStatistics`."""
+
+RUNS: Final = {
+    "running": Family("runs", Kind.GAUGE, "Runs under way."),
+    "watched": Family("runs_watched", Kind.GAUGE, "Those of them that have viewers here."),
+    "unwatched": Family("runs_unwatched", Kind.GAUGE, "Those of them that have none here."),
+    "viewers": Family("run_viewers", Kind.GAUGE, "Viewers of runs."),
+    "started": Family("runs_started", Kind.COUNTER, "Runs started."),
+    "joined": Family(
+        "run_starts_joined", Kind.COUNTER, "Starts with the key of a run that was there."
+    ),
+    "ended": Family("runs_ended", Kind.LABELLED, "Runs ended, by how.", "state"),
+    "limits": Family(
+        "run_limits_met", Kind.LABELLED, "Times a limit of runs was met, by its name.", "limit"
+    ),
+    "task_failures": Family(
+        "runs_task_failures",
+        Kind.LABELLED,
+        "Errors that the runs' own tasks went on from.",
+        "task",
+    ),
+}
+"""The fields of `RunsStatistics`."""

@@ -65,6 +65,14 @@ def test_a_store_on_a_server_has_a_line() -> None:
     assert facts["store"] == "redis 7, away; 1,000 behind, 2 reconnects"
 
 
+def test_runs_are_told_where_there_are_any() -> None:
+    """How many are under way, how many nobody watches, and how others ended."""
+    runs = {"running": 12, "unwatched": 3, "ended": {"done": 200, "failed": 1}}
+    facts = dict(view(snapshot(60, 120, runs=runs), None).facts)
+    assert facts["runs"] == "12, 3 of them unwatched; ended: done 200, failed 1"
+    assert "runs" not in dict(view(snapshot(60, 120, runs=None), None).facts)
+
+
 def test_who_watches_is_not_counted() -> None:
     """Connections and streams are without those of `top` and of dashboards."""
     watched = snapshot(60, 120, watchers={"streams": 2})

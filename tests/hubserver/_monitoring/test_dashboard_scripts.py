@@ -68,6 +68,13 @@ answer({
 })
 """
 
+RUNS = """
+const { runRows } = await import(`${given}/tables.js`)
+const counts = { watched: 1, unwatched: 2, viewers: 3, started: 9 }
+const runs = { ...counts, ended: { done: 4 }, limits: { max_runs: 5 } }
+answer([runRows(runs), runRows({})])
+"""
+
 RATES = """
 const { Rates, WINDOW } = await import(`${given}/rates.js`)
 const rates = new Rates()
@@ -334,6 +341,20 @@ def test_numbers() -> None:
         "some": ["0 events", "1 event", "2,000 events"],
         "top": [1, 1, 2, 2, 30, 50, 1000, 1000],
     }
+
+
+def test_runs_are_a_table() -> None:
+    """Runs are told by who watches, by how they ended, and by the limits that were met."""
+    some, none = run_node(RUNS, str(STATIC))
+    assert some == [
+        ["Watched", "1"],
+        ["Unwatched", "2"],
+        ["Viewers", "3"],
+        ["Started", "9"],
+        ["Ended: done", "4"],
+        ["At a limit: max_runs", "5"],
+    ]
+    assert len(none) == 4
 
 
 def test_rates_of_totals() -> None:

@@ -26,6 +26,7 @@ from h3trio.hub import (
 from h3trio.hubserver import AccessStatistics, AnonymousAccess, create_app
 from h3trio.hubserver._monitoring.samples import STEP
 from h3trio.hubserver._monitoring.statistics import MAX_NAMES, MAX_SLOW, MAX_TOPICS
+from h3trio.runs import Run, Runs, RunsStatistics
 from h3trio.testing import Client, SharedMemoryHistory, SharedMemoryStore, connect
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ PLAIN = {"accept": "application/json"}
 class Served:
     """A hub's app that runs, and requests to it as from this machine."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, runs: Runs | None = None) -> None:
         self.hub = hub
-        self.app = create_app(hub)
+        self.app = create_app(hub, runs=runs)
 
     def connect(self, target: str, **headers: str) -> Client:
         """Make a client of it."""
@@ -84,6 +85,24 @@ async def test_a_snapshot_has_every_field(served: Served) -> None:
     assert set(found["hub"]) == names(HubStatistics) - apart
     assert set(found["latency"]) == {"publish", "sweep"}
     assert (found["topics"], found["topics_total"], found["slow"]) == ([], 0, [])
+    assert found["runs"] is None
+
+
+async def test_a_snapshot_has_the_runs() -> None:
+    """A hub that was given runs tells of them, and runs them."""
+
+    async def wait(_run: Run) -> None:
+        await trio.sleep_forever()
+
+    runs = Runs(Hub())
+    served = Served(runs.hub, runs=runs)
+    async with served.app.lifespan():
+        await runs.start(wait)
+        found = (await served.statistics())["runs"]
+        assert set(found) == names(RunsStatistics)
+        assert (found["running"], found["unwatched"]) == (1, 1)
+    with pytest.raises(ValueError, match="another hub"):
+        create_app(Hub(), runs=runs)
 
 
 async def test_a_snapshot_counts(served: Served) -> None:

@@ -198,6 +198,11 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
         state = "" if history.get("connected") else ", away"
         lag = f"{total('history', 'behind')} behind, {total('history', 'reconnects')} reconnects"
         yield "store", f"{_text(history.get('server'))}{state}; {lag}"
+    if isinstance(now.get("runs"), dict):
+        ended = _part(now, "runs", "ended")
+        ends = ", ".join(f"{one_line(how)} {number(ended, how):,.0f}" for how in sorted(ended))
+        seen = f"{total('runs', 'running')}, {total('runs', 'unwatched')} of them unwatched"
+        yield "runs", f"{seen}; ended: {ends or 'none'}"
     for name in ("publish", "sweep"):
         yield name, _latency_words(step.latency(name))
 

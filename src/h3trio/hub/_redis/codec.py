@@ -13,7 +13,7 @@ import json
 import math
 from dataclasses import dataclass, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.record import Record
@@ -208,8 +208,8 @@ def message_of(data: Reply) -> Change | bytes:
         match kind, parts:
             case "log", [header, gone, marks, entries, *_]:
                 return _change_of(header, gone, marks, entries)
-            case "probe", [str(word), *_]:
-                return word.encode()
+            case "probe", [word, *_]:
+                return _bytes(word)
             case _:
                 return b""
     except (TypeError, ValueError, RecursionError) as exc:
@@ -339,4 +339,4 @@ def _bytes(reply: object) -> bytes:
 def _listed(reply: object) -> Sequence[Reply]:
     if not isinstance(reply, list):
         raise TypeError(f"{reply!r} is no list")
-    return reply
+    return cast("list[Reply]", reply)

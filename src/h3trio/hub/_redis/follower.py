@@ -92,7 +92,7 @@ class Follower:
     ) -> None:
         self._address = address
         self._limits = limits
-        self._wanted = wanted
+        self._wanted: Durability | None = wanted
         self._pins = pins
         self._tail = tail
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing

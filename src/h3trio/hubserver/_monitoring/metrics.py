@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from h3trio.hub import Hub
     from h3trio.hubserver._access.access import AccessControl
     from h3trio.metrics import Metrics
+    from h3trio.runs import Runs
 
 _REFUSALS: Final = (
     "unauthorized",
@@ -44,7 +45,7 @@ ACCESS_FIELDS: Final = frozenset({*_REFUSALS, *_COUNTERS, *_GAUGES})
 """The fields of `AccessStatistics` that have a metric."""
 
 
-def make_metrics(hub: Hub, access: AccessControl) -> Metrics:
+def make_metrics(hub: Hub, access: AccessControl, runs: Runs | None) -> Metrics:
     """Make the handler of `GET /metrics`.
 
     Raises:
@@ -62,7 +63,7 @@ def make_metrics(hub: Hub, access: AccessControl) -> Metrics:
         def collect(self) -> Iterator[Metric]:
             return access_metrics(access)
 
-    metrics = Metrics(hub=hub)
+    metrics = Metrics(hub=hub, runs=runs)
     metrics.registry.register(AccessCollector())
     return metrics
 

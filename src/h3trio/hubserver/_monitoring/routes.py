@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from h3trio.hub import Hub
     from h3trio.hubserver._access.access import AccessControl
     from h3trio.metrics import Metrics
+    from h3trio.runs import Runs
 
     from .samples import Samples
 
@@ -35,10 +36,12 @@ MAX_INTERVAL: Final = 60.0
 """Seconds between two snapshots of a stream: who wants fewer can ask for one at a time."""
 
 
-def add_monitoring(app: App, hub: Hub, access: AccessControl, samples: Samples) -> None:
+def add_monitoring(
+    app: App, hub: Hub, access: AccessControl, samples: Samples, *, runs: Runs | None
+) -> None:
     """Route `/statistics`, `/metrics` and the dashboard's list of events."""
     watchers = Watchers()
-    snapshots = Snapshots(hub, access, samples, watchers)
+    snapshots = Snapshots(hub, access, samples, watchers, runs)
     add_event_list(app, hub, access, watchers)
     metrics: Metrics | None = None
 
@@ -69,7 +72,7 @@ def add_monitoring(app: App, hub: Hub, access: AccessControl, samples: Samples) 
     async def scrape(event: H3Event) -> Response:
         nonlocal metrics
         await access.check_operate(event)
-        metrics = metrics or make_metrics(hub, access)
+        metrics = metrics or make_metrics(hub, access, runs)
         return await metrics(event)
 
 

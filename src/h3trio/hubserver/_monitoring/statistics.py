@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from h3trio import ServerStatistics
     from h3trio.hub import Hub, LatencyStatistics, Selection
     from h3trio.hubserver._access.access import AccessControl
+    from h3trio.runs import Runs
 
     from .samples import Samples
     from .watchers import Watchers
@@ -54,6 +55,7 @@ class Snapshots:
     _access: AccessControl
     _samples: Samples
     _watchers: Watchers
+    _runs: Runs | None
     _latest: str = ""
     _taken: float = -math.inf
 
@@ -77,6 +79,7 @@ class Snapshots:
             "access": self._access.statistics(),
             "takes_tokens": self._access.has_authenticator,
             "watchers": self._watchers,
+            "runs": None if self._runs is None else self._runs.statistics(),
             "topics_total": hub.topics,
             "topics": self._hub.busiest_topics(MAX_TOPICS),
             "slow": self._slow(),

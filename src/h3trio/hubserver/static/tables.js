@@ -31,6 +31,7 @@ export class Tables {
   #history = new Rows("history")
   #latency = new Rows("latency")
   #nodes = new Rows("nodes")
+  #runs = new Rows("runs")
   #known = byId("known-topics", HTMLDataListElement)
   #knownNames = ""
   #choose
@@ -56,6 +57,9 @@ export class Tables {
     this.#ended.show(endings(server, hub, accessWithoutWatchers(snapshot.access ?? {}, snapshot.watchers ?? {})))
     this.#history.show(historyRows(hub, history))
     this.#latency.show(latencyRows(snapshot.latency ?? {}))
+    byId("runs-panel", HTMLElement).hidden = snapshot.runs == null
+    say(byId("runs-count", HTMLElement), `${count(snapshot.runs?.running)} under way`)
+    this.#runs.show(runRows(snapshot.runs ?? {}))
     this.#showNodes(snapshot.nodes ?? [], snapshot.node)
   }
 
@@ -222,6 +226,20 @@ function nodeRow(node, own) {
 /** @param {string} name of which a row of several shows the beginning */
 function shortened(name) {
   return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name
+}
+
+/** @param {any} runs */
+export function runRows(runs) {
+  const by = (/** @type {string} */ what, /** @type {any} */ counts) =>
+    Object.entries(counts ?? {}).map(([why, times]) => [`${what}: ${why}`, count(times)])
+  return [
+    ["Watched", count(runs.watched)],
+    ["Unwatched", count(runs.unwatched)],
+    ["Viewers", count(runs.viewers)],
+    ["Started", count(runs.started)],
+    ...by("Ended", runs.ended),
+    ...by("At a limit", runs.limits),
+  ]
 }
 
 /** @param {any} latencies */

@@ -1,0 +1,154 @@
+"""`RunState`, `RunStatus` and the like: how runs stand, and the events that end them.
+
+The type of the terminal event is the state that the run ended in. It is never `error`, `open` or
+`message`: a browser's `EventSource` has handlers of its own for these, and calls `onerror` for an
+event of type `error`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast, final
+
+from h3trio import SSEEvent, SSEParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from h3trio.hub import Record
+
+
+@final
+class RunState(enum.StrEnum):
+    """How a run stands: it goes on, or how it ended. Its value is the type of its last event."""
+
+    RUNNING = "running"
+    """It goes on. No event has this type."""
+    DONE = "done"
+    """Its function returned. The event's data is `{}`."""
+    FAILED = "failed"
+    """Its function raised, or met a limit. Data: `{"message": …}`, made for the public."""
+    STOPPED = "stopped"
+    """Somebody stopped it, or nobody watched it. Data: `{"reason": …}`."""
+    INTERRUPTED = "interrupted"
+    """Its process ended before it did. What was acknowledged is kept. Data: `{}`."""
+
+
+SNAPSHOT: Final = "snapshot"
+"""The type of the event that has all texts so far in one."""
+
+RESERVED: Final = frozenset({*RunState, SNAPSHOT})
+"""The types that no event of a run's function may have."""
+
+_DETAIL: Final = {RunState.FAILED: "message", RunState.STOPPED: "reason"}
+"""The name of the detail in the data of a terminal event."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """A snapshot of one run."""
+
+    id: str
+    """Its id: 32 hexadecimal digits."""
+    state: RunState
+    """Whether it goes on, or how it ended."""
+    detail: str = ""
+    """The message of one that failed, the reason of one that was stopped."""
+    function: str
+    """The name of its function."""
+    started: float
+    """Unix time in seconds at which it was started."""
+    ended: float | None = None
+    """Unix time in seconds at which it ended, `None` while it goes on."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON for clients: `id`, `status`, `started`, and what there is besides.
+
+        These are `ended`, and `message` or `reason`. The name of the function is left out.
+        """
+        told: dict[str, object] = {
+            "id": self.id,
+            "status": self.state.value,
+            "started": self.started,
+        }
+        if self.ended is not None:
+            told["ended"] = self.ended
+        if (name := _DETAIL.get(self.state)) is not None:
+            told[name] = self.detail
+        return told
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """All that there is of a run that has ended."""
+
+    status: RunStatus
+    """How it ended."""
+    text: str
+    """Its events, joined by the `reduce` that was given."""
+    whole: bool
+    """Whether all of its events are still there. It says nothing of how the run ended."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsStatistics:
+    """A snapshot of the runs of one node."""
+
+    running: int
+    """Runs under way."""
+    watched: int
+    """Those of them that have viewers on this node."""
+    unwatched: int
+    """Those of them that have none here; another node may have some."""
+    viewers: int
+    """Viewers on this node, of whatever runs."""
+    started: int
+    """Runs started in total."""
+    joined: int
+    """Starts with the key of a run that was there."""
+    ended: Mapping[str, int]
+    """Runs of this node that ended, by how: `done`, `failed`, `stopped`, `interrupted`. Those of
+    other and earlier processes that it found interrupted are among them."""
+    limits: Mapping[str, int]
+    """Times that a limit was met, by its name."""
+    task_failures: Mapping[str, int]
+    """Errors that the runs' own tasks went on from, by task."""
+
+
+def terminal_event(state: RunState, detail: str) -> SSEEvent:
+    """Make the event that ends a run."""
+    name = _DETAIL.get(state)
+    data = {} if name is None else {name: detail}
+    return SSEEvent(json.dumps(data, ensure_ascii=False), event=state)
+
+
+def read_terminal(record: Record) -> tuple[RunState, str]:
+    """Return the state and the detail that a closing record tells.
+
+    One that isn't a run's own, as somebody else closed the topic, counts as an interruption.
+    """
+    event = event_of(record)
+    try:
+        state = RunState(event.event or "")
+    except ValueError:
+        return RunState.INTERRUPTED, ""
+    told: object = json.loads(event.data or "{}")
+    name = _DETAIL.get(state, "")
+    fields = cast("dict[str, object]", told) if isinstance(told, dict) else {}
+    return state, str(fields.get(name, ""))
+
+
+def event_of(record: Record) -> SSEEvent:
+    """Parse the event of a record, as its subscribers would see it."""
+    found = SSEParser(max_event_size=len(record.frame) + 1).feed(record.frame)
+    return found[0] if found else SSEEvent("")
+
+
+def join_texts(events: Iterable[SSEEvent]) -> str:
+    """Join the data of all events without a type of their own: the tokens of an answer."""
+    return "".join(event.data or "" for event in events if event.event in (None, "message"))
