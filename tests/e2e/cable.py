@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tools import missing, require_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 class Cable(NamedTuple):
@@ -40,7 +40,7 @@ def ip(*words: str) -> None:
 
 
 @contextmanager
-def plugged_cable() -> Iterator[Cable]:
+def plugged_cable() -> Generator[Cable]:
     """Make a namespace and a cable into it, with names and addresses of this run alone."""
     require_tool("ip")
     number = os.getpid() % 60_000

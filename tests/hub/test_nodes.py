@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from h3trio.hub import NodeStatistics
+    from h3trio.hub import NodeStatistics, Record
 
 INTERVAL, TIMEOUT = 5.0, 2.0
 LEASE = LEASE_INTERVALS * INTERVAL
@@ -269,7 +269,11 @@ class WithoutNodes(WrappedHistory):
 
     is_shared = True
 
-    async def follow(self, *_deliver_and_lost: object) -> None:
+    async def follow(
+        self,
+        deliver: Callable[[Sequence[Record], int], None],  # noqa: ARG002 - nothing comes
+        lost: Callable[[int], None],  # noqa: ARG002 - nor goes
+    ) -> None:
         """Follow nothing."""
         await trio.sleep_forever()
 

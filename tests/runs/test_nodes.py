@@ -190,6 +190,7 @@ async def test_a_node_finds_what_was_left_before_it_came(autojump_clock: MockClo
     """A run whose node is gone for long is interrupted a lease behind the start of another."""
     store = SharedMemoryStore()
     one = Node(store)
+    run = None
     with trio.CancelScope() as scope:
         async with one.run():
             run = await one.start(" ".join(WORDS))
@@ -197,6 +198,7 @@ async def test_a_node_finds_what_was_left_before_it_came(autojump_clock: MockClo
             one.history.cut()
             one.history.delay = 10_000
             scope.cancel()
+    assert run is not None
     other = Node(store)
     async with other.run():
         assert (await other.runs.get(run.id)).status.state is RunState.RUNNING

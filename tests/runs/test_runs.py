@@ -348,13 +348,14 @@ async def test_what_still_runs_at_the_end_is_interrupted(autojump_clock: MockClo
 
 async def test_what_is_cancelled_with_its_hub_is_interrupted_as_well() -> None:
     """Everything is cancelled at once: a history in memory still takes the end."""
-    site = Site()
+    site, run = Site(), None
     with trio.CancelScope() as scope:
         async with site.hub, site.runs:
             run = await site.start("a b c")
             await wait_all_tasks_blocked()
             scope.cancel()
             await trio.sleep_forever()
+    assert run is not None
     async with site.hub, site.runs:
         assert kinds_of(await site.events_of(run.id))[-1] == "interrupted"
 

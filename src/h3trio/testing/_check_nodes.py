@@ -159,7 +159,7 @@ async def _one_alone_is_waited_for(both: _Two) -> None:
         expect(not found.silent, "with `only` nobody else is waited for", found)
         found = await both.one.ask(b"1", wait=_PATIENCE, only="nobody")
         expect(list(found.silent) == ["nobody"], "who isn't there is silent", found)
-    expect(not scope.cancelled_caught, "and that is known at once", found)
+    expect(not scope.cancelled_caught, "and that is known at once", "it waited")
 
 
 async def _who_does_not_answer_is_silent(both: _Two) -> None:
