@@ -156,10 +156,16 @@ class SharedMemoryHistory(History):
         await trio.lowlevel.checkpoint()
 
     async def _connected(self) -> Connection:
-        connection = self._connection
-        if connection is None or connection.is_cut:
-            connection = self._connection = await self._store.connect()
-        return connection
+        known = self._connection
+        if known is None or known.is_cut:
+            new = await self._store.connect()
+            # Another task may have connected meanwhile, as a lost connection ends several.
+            known = self._connection
+            if known is None or known.is_cut:
+                known = self._connection = new
+            else:
+                self._store.disconnect(new)
+        return known
 
     async def _ask(self, step: Callable[[SharedMemoryStore], _T], *, changes: bool = False) -> _T:
         """Let the store do a step, without a checkpoint; the way there and back takes `delay`."""

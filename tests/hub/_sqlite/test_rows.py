@@ -291,3 +291,27 @@ async def test_damage_that_one_publisher_meets_is_not_the_others(
         good = [answer.record for answer in answers if answer.record is not None]
         assert [record.position for record in good] == [EVENTS + 2, EVENTS + 3]
         assert history.statistics().events == EVENTS + 3
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM records WHERE last = 1", "UPDATE records SET topics = '99' WHERE last = 1"],
+)
+async def test_a_damaged_close_keeps_nobody_from_the_topic(tmp_path: Path, statement: str) -> None:
+    """What is good of it can be read, as if it were open; a purge opens it for publishers too."""
+    path = tmp_path / "hub.db"
+    async with Hub(await make(path)) as hub:
+        await hub.publish("end", topics=["news"], last=True, private=True)
+        await hub.publish_all(["x"] * 5, topics=["other"])
+    spoil(path, statement)
+    async with Hub(open_history(path)) as hub:
+        sink = FakeSink()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: hub.subscribe(sink, ["news"], first="oldest"))
+            with trio.fail_after(20):
+                while len(sink.data) < EVENTS:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert not (await hub.locate(["news"], allow=["news"])).closed
+        await hub.purge("news")
+        await hub.publish("new", topics=["news"])

@@ -136,8 +136,8 @@ class Replay:
         await self._history.gaps.learn(topics, allow)
         # Before the store is asked: what is removed meanwhile is a gap.
         gap_seen = self._history.gaps.newest(topics, allow)
-        position, truncated = self._history.log.head, False
-        unknown = lost = False
+        position = self._history.log.head
+        truncated = unknown = lost = False
         if last_event_id is not None:
             first, gap_seen = None, 0
             found = await self._find(last_event_id, topics, allow)
@@ -154,7 +154,7 @@ class Replay:
                 int(first), selection=topics, allow=allow
             )
             truncated = position == 0 and await self._has_fewer(int(first), topics, allow)
-        closed = topics.is_exact and await self._history.are_closed(topics.topics, allow=allow)
+        closed = await self._are_closed(topics, allow)
         complete = closed and not (unknown or lost or await self._has_more(position, topics, allow))
         if complete and last_event_id is not None:
             complete = not self._history.gaps.has_gap(topics, position, allow)
@@ -194,8 +194,7 @@ class Replay:
     async def _has_more(self, after: int, selection: Selection, allow: Selection) -> bool:
         """Whether an event that may be seen stands behind a position."""
         while True:
-            page = await self.page(after, selection)
-            page = await _visible(page, allow)
+            page = await _visible(await self.page(after, selection), allow)
             if any(record.frame for record in page.records):
                 return True
             if not page.more:
@@ -242,6 +241,13 @@ class Replay:
         except DamagedError as exc:
             logger.error("%s; the id of a client is unknown", exc)  # noqa: TRY400 - it says all there is
             return None
+
+    async def _are_closed(self, topics: Selection, allow: Selection) -> bool:
+        try:
+            return topics.is_exact and await self._history.are_closed(topics.topics, allow=allow)
+        except DamagedError as exc:
+            logger.error("%s; the topics of a client count as open", exc)  # noqa: TRY400 - it says all there is
+            return False
 
     def _newest_removed(self, subscriber: Subscriber) -> int:
         return self._history.gaps.newest(subscriber.selection, subscriber.allow)
@@ -338,9 +344,8 @@ class Replay:
 
     async def _is_complete(self, subscriber: Subscriber) -> bool:
         """End a subscriber that has everything if its topics are closed; say whether it ended."""
-        topics, allow = subscriber.selection, subscriber.allow
-        losses = self._losses
-        if not topics.is_exact or not await self._history.are_closed(topics.topics, allow=allow):
+        topics, losses = subscriber.selection, self._losses
+        if not await self._are_closed(topics, subscriber.allow):
             subscriber.may_be_complete = False
             return False
         if losses != self._losses:
@@ -443,8 +448,7 @@ class Replay:
         """Send a browser the cursor at its position; its page sees it only if it asks for it."""
         subscriber.last_id = subscriber.cursor_at = subscriber.position
         cursor = self._history.epochs.format(subscriber.position)
-        event = SSEEvent("{}", event=CURSOR, id=cursor, retry=retry)
-        await self._give(subscriber, event.encode())
+        await self._give(subscriber, SSEEvent("{}", event=CURSOR, id=cursor, retry=retry).encode())
 
     async def _give(self, subscriber: Subscriber, frame: bytes) -> None:
         """Send a frame of the hub's own, once its sink is idle; a checkpoint only if it isn't."""

@@ -218,7 +218,12 @@ class Change:
         row = self._db.execute(query, (name,)).fetchone()
         if row is None:
             return False
-        return self._remove(self._of_topic(row[0], before), lambda _row: True)
+        more = self._remove(self._of_topic(row[0], before), lambda _row: True)
+        with suppress(DamagedError):
+            topic = self._numbered(row[0])
+            if not more and topic.closed < before:
+                topic.closed = 0  # also if damage took the record that closed it
+        return more
 
     def _of_topic(self, number: int, before: int) -> Generator[_Row]:
         """List a topic's records in order."""
