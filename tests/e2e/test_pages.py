@@ -14,7 +14,7 @@ from e2e.packages import datastar, npm_modules
 from e2e.process import ServeProcess, fetch
 from tools import missing
 
-from h3trio import CORS, App, H3Event, HTTPError, Response, Server, serve
+from h3trio import CORS, App, H3Event, Response, Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -124,10 +124,11 @@ async def test_a_page_logs_in_and_goes_on(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("status", "told"), [(400, "refused: 400"), (204, "that was all")])
 async def test_a_page_stops_where_a_later_try_fares_no_better(
-    browser: Browser, nursery: trio.Nursery, tmp_path: Path
+    browser: Browser, nursery: trio.Nursery, tmp_path: Path, *, status: int, told: str
 ) -> None:
-    """Of a status that says no for good it is told, and asks no more."""
+    """It says that the hub refuses for good, or that all topics are closed, and asks no more."""
     port = free_port()
     site = f"http://app.shop.localhost:{port}"
     refusing = App()
@@ -135,7 +136,7 @@ async def test_a_page_stops_where_a_later_try_fares_no_better(
 
     @refusing.get("/events")
     async def refuse(_event: H3Event) -> Response:
-        raise HTTPError(400, "no")
+        return Response(status=status)
 
     server: Server = await nursery.start(partial(serve, refusing, port=0))
     (tmp_path / "hub.key").write_text(SECRET)
@@ -148,7 +149,7 @@ async def test_a_page_stops_where_a_later_try_fares_no_better(
     )
 
     def look(visit: Visit) -> None:
-        visit.wait_texts("#state", ["refused: 400"])
+        visit.wait_texts("#state", [told])
 
     await browser.visit(look, f"{site}/")
     nursery.cancel_scope.cancel()

@@ -136,6 +136,29 @@ async def test_an_answer_is_read_in_two_tabs_and_over_a_cut(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_page_says_so_where_its_answer_is_gone(
+    browser: Browser, nursery: trio.Nursery
+) -> None:
+    """After `kill -9` a hub in memory knows no answer: the page says so, and offers no stop."""
+    served = await serve(nursery, "runs_minimal")
+    start = ("--port", str(served.port), f"{EXAMPLES / 'runs_minimal'}.py:app")
+
+    async def kill_and_restart() -> None:
+        await served.stop(signal.SIGKILL)
+        await ServeProcess.start(nursery, *start)
+
+    def look(visit: Visit) -> None:
+        visit.page.get_by_label("Prompt").fill(LONG)
+        visit.page.get_by_role("button", name="Ask").click()
+        visit.wait_text("#answer", words(5))
+        visit.run(kill_and_restart)
+        visit.wait_texts("output", ["the server has no such answer now"])
+        assert not visit.page.locator("#stop").is_visible()
+
+    await browser.visit(look, f"http://127.0.0.1:{served.port}/")
+    nursery.cancel_scope.cancel()
+
+
 TUTORIAL: Final = ROOT / "docs" / "tutorial" / "runs.md"
 SERVE: Final = "python -m h3trio serve ask.py:app"
 

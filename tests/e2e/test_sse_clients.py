@@ -218,6 +218,10 @@ def pages(library: Path | None = None) -> App:
     async def refused(_event: H3Event) -> Response:
         raise HTTPError(403, "no")
 
+    @app.get("/closed")
+    async def closed(_event: H3Event) -> None:
+        pass  # 204
+
     @app.get("/event-source")
     async def event_source_page(_event: H3Event) -> Response:
         return Response(EVENT_SOURCE_PAGE, headers={"Content-Type": "text/html"})
@@ -270,7 +274,7 @@ async def test_fetch_event_source_sees_what_was_published(
 async def test_fetch_event_source_comes_back_as_the_documentation_has_it(
     browser: Browser, library: Path, nursery: trio.Nursery
 ) -> None:
-    """It goes on behind its last event when a stream ended in order, and stops at a refusal."""
+    """It goes on behind its last event when a stream ended in order, and stops at 403 and 204."""
     origin = await serve_app(nursery, pages(library))
 
     async with serving(origin=origin, lease=0.5) as (hub, url):
@@ -285,9 +289,10 @@ async def test_fetch_event_source_comes_back_as_the_documentation_has_it(
             wait_until(visit, f"got.length >= {EVENTS}")
             got, stopped = visit.page.evaluate("[got, stopped]")
             assert (got, stopped) == ([{"n": n} for n in range(EVENTS)], "")
-            visit.page.goto(f"{origin}/coming-back?url=/refused")
-            wait_until(visit, "stopped")
-            assert visit.page.evaluate("[got, stopped]") == [[], "403"]
+            for path, told in (("/refused", "403"), ("/closed", "that was all")):
+                visit.page.goto(f"{origin}/coming-back?url={path}")
+                wait_until(visit, "stopped")
+                assert visit.page.evaluate("[got, stopped]") == [[], told]
 
         await browser.visit(look, f"{origin}/coming-back?url={url}?first=oldest")
     nursery.cancel_scope.cancel()
