@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 import trio.testing
+from tables import table
 
-from h3trio._nursery import OwnedNursery
+from h3trio._nursery import OwnedNursery, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 
 async def fail(error: Exception) -> None:
@@ -79,3 +86,40 @@ async def test_two_failures_are_a_group() -> None:
 
     with pytest.RaisesGroup(ValueError, KeyError):
         await both()
+
+
+async def fail_at_once(error: Exception) -> None:
+    """Raise without a checkpoint, at which a nursery that is cancelled would end the task."""
+    raise error
+
+
+@asynccontextmanager
+async def two_nurseries(task_error: Exception | None) -> AsyncGenerator[None]:
+    """Be a context manager of somebody else, with a task that may fail as the block is left."""
+    async with trio.open_nursery(), trio.open_nursery() as nursery:
+        try:
+            yield
+        finally:
+            if task_error is not None:
+                nursery.start_soon(fail_at_once, task_error)
+
+
+@table("error", [KeyError("mine"), SystemExit()])
+async def test_an_error_of_the_block_comes_out_of_the_nurseries_around_it(
+    error: BaseException,
+) -> None:
+    """It is the same error, and no group."""
+    with pytest.raises(type(error)) as caught:
+        async with unwrapped(two_nurseries(None)):
+            raise error
+    assert caught.value is error
+
+
+async def test_an_error_of_the_manager_stays_in_its_group() -> None:
+    """It isn't the block's, so it comes as the manager raises it: alone, or beside the block's."""
+    with pytest.RaisesGroup(pytest.RaisesGroup(KeyError)):
+        async with unwrapped(two_nurseries(KeyError())):
+            pass
+    with pytest.RaisesGroup(pytest.RaisesGroup(KeyError, ValueError)):
+        async with unwrapped(two_nurseries(KeyError())):
+            raise ValueError

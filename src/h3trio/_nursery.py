@@ -1,17 +1,21 @@
-"""`OwnedNursery`: a nursery inside another context manager, such as `EventSource`.
+"""Nurseries inside other context managers, without their groups: `OwnedNursery`, `unwrapped`.
 
-When the block is left the tasks are cancelled, and an exception of the block leaves it bare: it
-never enters the nursery, so no group is made of it. If one of the tasks failed, the nursery has
-cancelled the block: then it gets the block's exception, and a group of one is opened.
+`OwnedNursery` is for a context manager of ours, such as `EventSource`. When its block is left the
+tasks are cancelled, and an exception of the block leaves it bare: it never enters the nursery, so
+no group is made of it. If one of the tasks failed, the nursery has cancelled the block: then it
+gets the block's exception, and a group of one is opened. `unwrapped` is for one of somebody else.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast, final
 
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
 
@@ -45,6 +49,33 @@ class OwnedNursery:
         else:
             return
         raise error
+
+
+@asynccontextmanager
+async def unwrapped(manager: AbstractAsyncContextManager[object]) -> AsyncGenerator[None]:
+    """Enter a context manager; an error of the block comes out without the groups around it.
+
+    An app's lifespan is such a manager: its nurseries put into a group whatever leaves their block.
+    An error of the manager's own, and a group that holds another error besides, stay as they are;
+    so does a group of the block's, of which nurseries make copies.
+    """
+    error: BaseException | None = None
+    try:
+        async with manager:
+            try:
+                yield
+            except BaseException as exc:
+                error = exc
+                raise
+    except BaseExceptionGroup as group:
+        inner: BaseException = group
+        while inner is not error and len(found := members(inner)) == 1:
+            inner = found[0]
+        if error is None or inner is not error:
+            raise
+    else:
+        return
+    raise error
 
 
 def members(error: BaseException) -> tuple[BaseException, ...]:

@@ -162,7 +162,7 @@ async def test_no_comment_and_no_answer_are_errors_too(autojump_clock: MockClock
     async def never(_event: H3Event) -> None:
         await trio.sleep_forever()
 
-    with pytest.raises(trio.TooSlowError, match="no head of the response for 3600 s; status 0"):
+    with pytest.raises(trio.TooSlowError, match="no head of the response for 3600 s; a clock that"):
         async with connect(never):
             pass
 
@@ -332,6 +332,22 @@ async def test_exceptions_come_out_bare() -> None:
     with pytest.raises(KeyError, match="mine"):
         async with connect(app, "/count"):
             raise KeyError("mine")
+
+
+async def test_exceptions_come_out_of_a_lifespan_bare(autojump_clock: MockClock) -> None:
+    """Nor is a group made of it by a nursery in the app's lifespan, such as a hub's."""
+    silent = App(lifespan=Hub)
+
+    @silent.get("/")
+    async def wait(_event: H3Event) -> None:
+        await trio.sleep_forever()
+
+    with pytest.raises(KeyError, match="mine"):
+        async with connect(silent, "/nowhere"):
+            raise KeyError("mine")
+    with pytest.raises(trio.TooSlowError):
+        await connect(silent).__aenter__()
+    assert autojump_clock.current_time() == 3600
 
 
 async def test_hub_in_memory(autojump_clock: MockClock) -> None:

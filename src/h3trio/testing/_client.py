@@ -19,7 +19,7 @@ import trio
 
 from h3trio import Settings, SSEEvent, SSEParser
 from h3trio._http.http1 import ResponseReader
-from h3trio._nursery import OwnedNursery
+from h3trio._nursery import OwnedNursery, unwrapped
 from h3trio._server.callables import HANDLER, require_async
 from h3trio._server.connection import Connection
 from h3trio._server.peer import Peer
@@ -224,8 +224,11 @@ class Client:
         with trio.move_on_after(seconds) as scope:
             yield
         if scope.cancelled_caught:
-            ended = "has ended" if self.closed else "is open"
-            seen = f"status {self.status}; the response {ended}; the last event: {self._newest!r}"
+            seen = "a clock that jumps doesn't wait for threads, such as those of SQLiteHistory"
+            if self.status:
+                ended = "has ended" if self.closed else "is open"
+                seen = f"status {self.status}; the response {ended}; the last event: "
+                seen += repr(self._newest)
             raise trio.TooSlowError(f"no {what} for {seconds:g} s; {seen}")
 
     def _refuse_to_hang(self) -> None:
@@ -296,7 +299,7 @@ class Client:
         async with contextlib.AsyncExitStack() as stack:
             app: object = self._plan.handler
             if self._enters_lifespan and isinstance(app, HasLifespan):
-                await stack.enter_async_context(app.lifespan())
+                await stack.enter_async_context(unwrapped(app.lifespan()))
             self._nursery = await stack.enter_async_context(OwnedNursery())
             await self._open()
             self._entered = stack.pop_all()
@@ -456,7 +459,8 @@ def connect(
         app: `async def handler(event)`, such as an `App`.
         target: path and query, percent-encoded.
         method: of the request.
-        headers: of the request, in front of ours: `Host: localhost` and `Accept`.
+        headers: of the request, in place of ours: `Host: localhost` and
+            `Accept: text/event-stream`.
         content: body of the request.
         last_event_id: the id of the event to go on behind.
         settings: limits and times of the server.
@@ -469,7 +473,8 @@ def connect(
         TypeError: the app can't be called with an event, or isn't async.
         ValueError: the request can't be put on the wire.
         trio.BrokenResourceError: on entering: the server closed the connection without a response.
-        trio.TooSlowError: on entering: there was no head of a response for an hour.
+        trio.TooSlowError: on entering: there was no head of a response for an hour. A clock that
+            jumps doesn't wait for threads, such as those of `SQLiteHistory`.
     """
     require_async(app, HANDLER)
     if buffer_bytes < 1:
