@@ -1,4 +1,4 @@
-"""A test of answers that outlive their connections: two tabs, one leaves, a reload, a stop.
+"""Tests of answers that outlive their connections: two tabs, a reload, a stop, a restart.
 
     pip install pytest pytest-trio
     pytest -o trio_mode=true examples/test_your_runs.py
@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from h3trio import App, H3Event, Response
-from h3trio.hub import Hub
+from h3trio.hub import Hub, MemoryHistory
 from h3trio.runs import Run, Runs
 from h3trio.testing import Ending, connect
 
@@ -30,10 +30,9 @@ async def count(run: Run) -> None:
         await trio.sleep(1)
 
 
-@pytest.fixture
-def app() -> App:
+def make_app(history: MemoryHistory) -> App:
     """Make an app whose answers count."""
-    runs = Runs(Hub())
+    runs = Runs(Hub(history))
     made = App(lifespan=runs.lifespan)
 
     @made.post("/answers")
@@ -50,6 +49,12 @@ def app() -> App:
         await runs.stop(event.params["id"])
 
     return made
+
+
+@pytest.fixture
+def app() -> App:
+    """Make an app with a history of its own."""
+    return make_app(MemoryHistory())
 
 
 async def test_two_tabs(app: App, autojump_clock: MockClock) -> None:
@@ -73,3 +78,15 @@ async def test_two_tabs(app: App, autojump_clock: MockClock) -> None:
         await first.wait_closed()
         assert first.ending is Ending.COMPLETE
     assert autojump_clock.current_time() == 102
+
+
+async def test_restart(autojump_clock: MockClock) -> None:
+    """A second app on the same history stands for a new start over a file."""
+    history = MemoryHistory()
+    async with connect(make_app(history), "/answers", method="POST") as client:
+        path = client.headers["content-location"]
+        assert (await client.next_event()).data == "0"
+    async with connect(make_app(history), path) as client:
+        assert (await client.next_event()).data == "0"
+        assert (await client.next_event()).event == "interrupted"
+    assert autojump_clock.current_time() == 0

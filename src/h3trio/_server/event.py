@@ -62,7 +62,8 @@ class H3Event(SetsCookies):
         http_version: `"1.1"` or `"1.0"`.
         client: the peer: an IP address, `"unix"`, `"memory"` or `"unknown"`.
         scheme: how the client came: `"http"` or `"https"`, as far as that is known.
-        subject: who sent it, for the access log's record: whatever the application says.
+        subject: the user who sent it, for the access log and as the owner of runs: whatever the
+            application sets; empty before.
         params: what the route's `:names` and `*` matched, percent-decoded.
     """
 

@@ -1,6 +1,6 @@
 """`Ledger`: runs as a hub's records tell of them. Nothing else is stored of a run.
 
-    <prefix><id>             its events; the last one closes the topic, and tells how it ended
+    <prefix><id>             its events; the terminal one closes the topic, and says how it ended
     <prefix><id>/start       one record: function, owner, who may watch
     <prefix>started          the same record: by this topic all runs are found
     <prefix>of/<owner>       the same record: those of one owner
@@ -284,7 +284,7 @@ class Ledger:
         return (await self._all(self.owner_topic(owner)))[: -limit - 1 : -1]
 
     async def events(self, about: About) -> tuple[list[SSEEvent], str, bool]:
-        """Return the events so far, the last one left out; the cursor behind them; and a mark.
+        """Return the events so far but the terminal one; the cursor behind them; and a mark.
 
         The mark says whether they are all that were published so far.
         """

@@ -153,7 +153,7 @@ class Run:
 
         Args:
             wait: whether to wait; else it is what there is now.
-            reduce: makes one text of the events, the last one left out. If not given, the data of
+            reduce: makes one text of the events but the terminal one. If not given, the data of
                 those without a type of their own is joined.
 
         Raises:

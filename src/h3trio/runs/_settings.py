@@ -29,7 +29,7 @@ class RunsSettings:
     with some tabs stays below it. Runs with an empty owner aren't counted here."""
 
     max_run_events: int = 10_000
-    """Events of one run, its last one not counted: the tokens of a long answer. One more fails the
+    """Events of one run without its terminal one: the tokens of a long answer. One more fails the
     run. It is pinned, so a history's `max_pinned_events` is the bound for all of them."""
 
     max_run_bytes: int = 2 * 1024 * 1024

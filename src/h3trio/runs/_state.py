@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @final
 class RunState(enum.StrEnum):
-    """How a run stands: it goes on, or how it ended. Its value is the type of its last event."""
+    """The state of a run: it goes on, or how it ended. The value is its terminal event's type."""
 
     RUNNING = "running"
     """It goes on. No event has this type."""

@@ -226,9 +226,8 @@ class Client:
         if scope.cancelled_caught:
             seen = "a clock that jumps doesn't wait for threads, such as those of SQLiteHistory"
             if self.status:
-                ended = "has ended" if self.closed else "is open"
-                seen = f"status {self.status}; the response {ended}; the last event: "
-                seen += repr(self._newest)
+                ended = f"the response {'has ended' if self.closed else 'is open'}"
+                seen = f"status {self.status}; {ended}; the last event: {self._newest!r}"
             raise trio.TooSlowError(f"no {what} for {seconds:g} s; {seen}")
 
     def _refuse_to_hang(self) -> None:
@@ -459,8 +458,7 @@ def connect(
         app: `async def handler(event)`, such as an `App`.
         target: path and query, percent-encoded.
         method: of the request.
-        headers: of the request, in place of ours: `Host: localhost` and
-            `Accept: text/event-stream`.
+        headers: in place of ours, `Host: localhost` and `Accept: text/event-stream`.
         content: body of the request.
         last_event_id: the id of the event to go on behind.
         settings: limits and times of the server.
@@ -473,8 +471,7 @@ def connect(
         TypeError: the app can't be called with an event, or isn't async.
         ValueError: the request can't be put on the wire.
         trio.BrokenResourceError: on entering: the server closed the connection without a response.
-        trio.TooSlowError: on entering: there was no head of a response for an hour. A clock that
-            jumps doesn't wait for threads, such as those of `SQLiteHistory`.
+        trio.TooSlowError: on entering: there was no head of a response for an hour.
     """
     require_async(app, HANDLER)
     if buffer_bytes < 1:
