@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -19,6 +19,8 @@ from h3trio.runs import Run, RunFailedError, Runs, RunState
 from h3trio.testing import Ending, connect
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from trio.testing import MockClock
 
 
@@ -420,3 +422,38 @@ async def test_what_is_gone_of_a_run_is_told(autojump_clock: MockClock) -> None:
             assert kinds_of(events) == ["reset", "message", "message", "done"]
         result = await (await site.runs.get(run.id)).result()
         assert (result.text, result.whole) == ("de", False)
+
+
+async def generate(run: Run) -> AsyncIterator[str]:
+    """Yield tokens, as handlers of other libraries do."""
+    yield "token"
+
+
+def forgot_async(run: Run) -> None:
+    """Do nothing that can be awaited."""
+
+
+async def takes_a_prompt(run: Run, prompt: str) -> None:
+    """Take an argument behind the run."""
+
+
+@table(
+    "function, args, told",
+    [
+        (generate, (), r"send each event by `await run.send\(...\)` instead of `yield`"),
+        (forgot_async, (), r"write `async def forgot_async\(run\)`"),
+        (takes_a_prompt, (), r"a run's function is called with \(run\); what stands behind"),
+        (takes_a_prompt, ("a", "b"), r"a run's function is called with \(run, arg1, arg2\)"),
+        ("answer", (), r"'answer' can't be called"),
+    ],
+)
+async def test_what_cannot_run_is_refused_where_it_is_started(
+    function: Callable[..., Awaitable[object]], args: tuple[str, ...], told: str
+) -> None:
+    """It is an error of the program, so no run is made of it: the handler is told at once."""
+    site = Site()
+    start = cast("Callable[..., Awaitable[Run]]", site.runs.start)
+    async with site.run():
+        with pytest.raises(TypeError, match=told):
+            await start(function, *args)
+        assert site.runs.statistics().started == 0

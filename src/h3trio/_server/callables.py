@@ -28,6 +28,8 @@ class Shape(NamedTuple):
     parameters: tuple[str, ...]
     advice: str = ""
     """What to write instead where its arguments are others."""
+    sender: str = "writer"
+    """The name of what sends events, for who writes `yield`."""
 
 
 HANDLER: Final = Shape(
@@ -65,7 +67,7 @@ def require_async(given: object, shape: Shape) -> None:
     if _yields(function):
         raise TypeError(
             f"{name} has a `yield`, and is a generator: as {shape.kind} write `{wanted}`. "
-            "To stream, send each event by `await writer.send(...)` instead of `yield`"
+            f"To stream, send each event by `await {shape.sender}.send(...)` instead of `yield`"
         )
     if not _may_be_awaited(given, function):
         raise TypeError(

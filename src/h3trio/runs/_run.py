@@ -86,7 +86,8 @@ class Run:
             RuntimeError: the run goes on in another process, or went on in an earlier one.
             PinnedFullError, OverloadedError, HistoryError, OutcomeUnknownError: as of
                 `Hub.publish`. A function that lets one out fails the run.
-            TopicClosedError: the run has ended, and a shield kept its function from ending.
+            TopicClosedError: the run has ended: sent by a handler, or a shield kept the function
+                from ending.
         """
         if isinstance(value, SSEEvent):
             if event is not None or id is not None:

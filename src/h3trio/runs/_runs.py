@@ -24,6 +24,7 @@ import trio
 from h3trio import HTTPError
 from h3trio._limits import check_limit
 from h3trio._nursery import OwnedNursery
+from h3trio._server.callables import Shape, require_async
 from h3trio._tasks import run_again
 from h3trio.hub import HistoryError
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ._ledger import About
     from ._run import Run
 
+_ADVICE: Final = "what stands behind it in `runs.start` comes behind the run"
 _Args = TypeVarTuple("_Args")
 
 logger = logging.getLogger("h3trio.runs")
@@ -289,9 +291,12 @@ class Runs:
             HTTPError: 400, the key is empty; 422, its key came with another fingerprint or another
                 function; 429, `max_owner_runs`; 503, `max_runs`, the server drains, or the store
                 has no room or doesn't answer.
+            TypeError: the function isn't async, or can't be called with the run and `args`.
             trio.ClosedResourceError: these runs, or the hub, aren't running.
         """
         nursery = self._open_nursery()
+        names = ("run", *(f"arg{n}" for n in range(1, 1 + len(args))))
+        require_async(function, Shape("a run's function", names, _ADVICE, "run"))
         if key == "":
             raise HTTPError(400, "the idempotency key is empty")
         wanted = Wanted(
