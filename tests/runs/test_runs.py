@@ -14,7 +14,7 @@ from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import HTTPError, SSEEvent
-from h3trio.hub import Hub, MemoryHistory
+from h3trio.hub import Hub, HubSettings, MemoryHistory
 from h3trio.runs import Run, RunFailedError, Runs, RunState
 from h3trio.testing import Ending, connect
 
@@ -191,6 +191,70 @@ async def test_no_failure_ends_the_others(autojump_clock: MockClock) -> None:
         run = await site.start("a b")
         await (await site.runs.start(fail)).result()
         assert (await run.result()).text == "ab"
+
+
+@table(
+    "text, told, max_event_bytes",
+    [
+        ("a\ud800b", "a?b", 2**20),
+        ("x" * 1001, "x" * 999 + "…", 2**20),
+        ("é" * 1000, "", 500),
+    ],
+)
+async def test_an_end_is_told_whatever_its_text(
+    text: str, told: str, max_event_bytes: int, autojump_clock: MockClock
+) -> None:
+    """A reason or a message that no event can have ends its run, and nothing else."""
+
+    async def fail(_run: Run) -> None:
+        raise RunFailedError(text)
+
+    site = Site(hub=Hub(settings=HubSettings(max_event_bytes=max_event_bytes)))
+    async with site.run():
+        other, stopped = await site.start("a b"), await site.start("a b")
+        failed = await (await site.runs.start(fail)).result()
+        assert (failed.status.state, failed.status.detail) == (RunState.FAILED, told)
+        assert (await site.runs.stop(stopped.id, reason=text)).detail == told
+        [end] = await site.events_of(stopped.id)
+        assert json.loads(end.data or "") == {"reason": told}
+        assert (await other.result()).text == "ab"
+
+
+@table(
+    "event, state",
+    [
+        (SSEEvent("[DONE]", event="done"), RunState.DONE),
+        (SSEEvent("[" * 100_000, event="failed"), RunState.FAILED),
+        (SSEEvent("{}", event="running"), RunState.INTERRUPTED),
+        (SSEEvent("{}", event="over"), RunState.INTERRUPTED),
+    ],
+)
+async def test_an_end_by_somebody_else_ends_one_run(
+    event: SSEEvent, state: RunState, autojump_clock: MockClock
+) -> None:
+    """Who has the right to close the topic of a run, and does, harms no other one."""
+    site = Site()
+    async with site.run():
+        other, run = await site.start("a b"), await site.start("a b")
+        await site.hub.publish(event, topics=[f"runs/{run.id}"], private=True, last=True)
+        assert (await run.result()).status.state is state
+        assert (await site.runs.get(run.id)).status.state is state
+        assert (await other.result()).text == "ab"
+    async with site.run():
+        assert (await site.runs.get(run.id)).status.state is state
+
+
+@table(
+    "data",
+    ["[]", "5", "{", '{"id": "../x", "function": "", "owner": "", "public": 1, "started": 1}'],
+)
+async def test_a_start_by_somebody_else_is_passed_over(data: str) -> None:
+    """What stands in the index of runs and isn't the record of a start keeps no process from it."""
+    site = Site()
+    async with site.run():
+        await site.hub.publish(data, topics=["runs/started"])
+    async with site.run():
+        assert site.runs.statistics().ended == {}
 
 
 async def test_types_of_the_runs_own_are_refused() -> None:

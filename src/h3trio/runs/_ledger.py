@@ -26,10 +26,18 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
 
-from h3trio import SSEEvent, SSEParser
+from h3trio import EventTooLargeError, SSEEvent, SSEParser
 from h3trio.hub import KeyReusedError, Selection, TopicClosedError, read_recent
 
-from ._state import RunState, RunStatus, event_of, read_terminal, terminal_event
+from ._state import (
+    RunState,
+    RunStatus,
+    event_of,
+    public_detail,
+    read_json,
+    read_terminal,
+    terminal_event,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,6 +200,7 @@ class Ledger:
 
         Raises the errors of `Hub.publish`, but for `TopicClosedError`.
         """
+        detail = public_detail(detail)
         event, topic = terminal_event(state, detail), self.topic(about.id)
         try:
             await self._hub.publish(
@@ -199,6 +208,10 @@ class Ledger:
             )
         except TopicClosedError:
             return await self._end_by_another(about)
+        except EventTooLargeError:
+            if not detail:
+                raise
+            return await self.end(about, state, "", key=key)
         return about.status(state, detail, self.clock())
 
     async def _end_by_another(self, about: About) -> RunStatus:
@@ -325,7 +338,9 @@ class Ledger:
 def _about(record: Record) -> About | None:
     """Read the record of a start; `None` if it is something else, published by somebody else."""
     try:
-        told = cast("dict[str, str]", json.loads(event_of(record).data or "{}"))
+        told = cast("dict[str, str]", read_json(event_of(record)))
+        if _ID.fullmatch(told["id"]) is None:
+            return None
         return About(
             id=told["id"],
             function=told["function"],

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class RunFailedError(Exception):
     """A run fails, and its viewers are told why: the message is for the public.
 
+    Behind 1,000 characters it is cut.
+
     Raised by a run's function. Any other exception but `HTTPError`, whose detail is public too, is
     logged, and the viewers are told that the run failed and no more.
     """

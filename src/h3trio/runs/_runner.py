@@ -198,9 +198,12 @@ class Runner:
         while True:
             try:
                 return await self._ledger.end(about, state, detail, key=key)
-            except (HistoryError, OverloadedError) as exc:
+            except Exception as exc:
+                # Whatever it is, it ends no other run.
                 if not logged:
-                    logger.error("the end of run %s isn't stored yet: %s", about.id, exc)  # noqa: TRY400 - it says all there is
+                    told = None if isinstance(exc, (HistoryError, OverloadedError)) else exc
+                    message = "the end of run %s isn't stored yet: %s"
+                    logger.error(message, about.id, exc, exc_info=told)  # noqa: TRY400 - the store's errors say all there is
                 logged = True
             await trio.sleep(pause)
             pause = min(2 * pause, longest)

@@ -401,7 +401,7 @@ class Runs:
         Args:
             id: the run's.
             by: who stops it.
-            reason: for its viewers.
+            reason: for its viewers. Behind 1,000 characters it is cut.
 
         Raises:
             HTTPError: 404, there is no such run, or it is somebody else's; 503, the store has no

@@ -39,8 +39,14 @@ class RunState(enum.StrEnum):
 SNAPSHOT: Final = "snapshot"
 """The type of the event that has all texts so far in one."""
 
+ENDED: Final = frozenset(RunState) - {RunState.RUNNING}
+"""The types of terminal events."""
+
 RESERVED: Final = frozenset({*RunState, SNAPSHOT})
 """The types that no event of a run's function may have."""
+
+MAX_DETAIL: Final = 1000
+"""Characters of a message or a reason; what is longer is cut. It is a sentence for people."""
 
 _DETAIL: Final = {RunState.FAILED: "message", RunState.STOPPED: "reason"}
 """The name of the detail in the data of a terminal event."""
@@ -120,6 +126,15 @@ class RunsStatistics:
     """Errors that the runs' own tasks went on from, by task."""
 
 
+def public_detail(text: str) -> str:
+    """Return a message or a reason as an event can have it, whoever wrote it.
+
+    Lone surrogates are replaced, which no event can have, and what is too long is cut.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 1]}…"
+
+
 def terminal_event(state: RunState, detail: str) -> SSEEvent:
     """Make the event that ends a run."""
     name = _DETAIL.get(state)
@@ -130,17 +145,24 @@ def terminal_event(state: RunState, detail: str) -> SSEEvent:
 def read_terminal(record: Record) -> tuple[RunState, str]:
     """Return the state and the detail that a closing record tells.
 
-    One that isn't a run's own, as somebody else closed the topic, counts as an interruption.
+    One that isn't a run's own, as somebody else closed the topic, counts as an interruption, and
+    what can't be read of it as nothing.
     """
     event = event_of(record)
-    try:
-        state = RunState(event.event or "")
-    except ValueError:
+    if event.event not in ENDED:
         return RunState.INTERRUPTED, ""
-    told: object = json.loads(event.data or "{}")
+    state, told = RunState(event.event), read_json(event)
     name = _DETAIL.get(state, "")
     fields = cast("dict[str, object]", told) if isinstance(told, dict) else {}
     return state, str(fields.get(name, ""))
+
+
+def read_json(event: SSEEvent) -> object:
+    """Return the data of an event as JSON; `None` if it isn't, as somebody else wrote it."""
+    try:
+        return json.loads(event.data or "null")
+    except (ValueError, RecursionError):
+        return None
 
 
 def event_of(record: Record) -> SSEEvent:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Self, final
 
 import trio
 
 from h3trio import CloseReason, HTTPError, Response, SSEEvent
 from h3trio.hub import EndReason, HistoryError, HistoryFullError, OverloadedError, PinnedFullError
 
-from ._state import SNAPSHOT, RunState, RunStatus
+from ._state import ENDED, SNAPSHOT, RunState, RunStatus
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from ._local import Local
 
     Reduce = Callable[[Sequence[SSEEvent]], str]
-
-_ENDED: Final = frozenset(RunState) - {RunState.RUNNING}
 
 
 @final
@@ -320,7 +318,7 @@ class _Following:
             raise
         if got.event == "reset":
             await _cut_off(self._event)
-        self._is_over = got.event in _ENDED
+        self._is_over = got.event in ENDED
         return got
 
 
