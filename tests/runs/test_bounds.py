@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from run_helpers import Site, all_events, data_of, kinds_of
 from tables import table
 
 from h3trio import HTTPError, Settings
-from h3trio.hub import Hub, MemoryHistory
+from h3trio.hub import Hub, MemoryHistory, TopicClosedError
 from h3trio.runs import Run, RunsSettings, RunState
 from h3trio.testing import Ending
 
@@ -99,6 +100,57 @@ async def test_a_function_that_goes_on_beyond_a_limit_fails() -> None:
         assert (result.status.state, result.text) == (RunState.FAILED, "01")
 
 
+@table(
+    "options, end",
+    [
+        ({"settings": RunsSettings(max_run_seconds=5)}, (RunState.FAILED, "more than 5 s")),
+        ({"cancel_unwatched_after": 5}, (RunState.STOPPED, "nobody watched")),
+    ],
+)
+@table("how", ["swallows", "shields", "raises", "unwinds late"])
+async def test_a_function_that_keeps_its_cancellation_isnt_done(
+    options: dict[str, Any], end: tuple[RunState, str], how: str, autojump_clock: MockClock
+) -> None:
+    """Whatever a function makes of the end of its time, its answer doesn't look whole."""
+
+    async def stubborn(run: Run) -> None:
+        await run.send("a")
+        if how == "shields":
+            with trio.CancelScope(shield=True):
+                await trio.sleep(10)
+                with suppress(TopicClosedError):
+                    await run.send("b")
+            return
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            if how == "raises":
+                raise RuntimeError("a library's own") from None
+            if how == "unwinds late":
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1000)
+
+    site = Site(**options)
+    async with site.run():
+        run = await site.runs.start(stubborn)
+        await trio.sleep(3000)
+        result = await run.result(wait=False)
+        assert result.status.state is end[0]
+        assert end[1] in result.status.detail
+        [limit] = site.runs.statistics().limits
+        assert limit in ("max_run_seconds", *options)
+
+
+async def test_a_stop_meets_no_limit(autojump_clock: MockClock) -> None:
+    """A run that somebody stops isn't counted as one that nobody watched."""
+    site = Site()
+    async with site.run():
+        run = await site.start("a b")
+        await site.runs.stop(run.id)
+        await run.result()
+        assert site.runs.statistics().limits == {}
+
+
 async def test_events_of_runs_under_way_outlast_noise(autojump_clock: MockClock) -> None:
     """While a run goes on its first events stay, whatever else is published."""
     site = Site(hub=Hub(MemoryHistory(max_events=100)))
@@ -162,6 +214,8 @@ async def test_a_run_is_kept_for_a_time_and_then_404(autojump_clock: MockClock) 
         assert await site.runs.list(owner="ann") == []
         await trio.sleep(60)
         assert site.hub.history.statistics().events == 0
+        with pytest.raises(HTTPError):
+            await run.result(wait=False)
 
 
 async def test_a_viewer_that_came_in_time_gets_all(autojump_clock: MockClock) -> None:

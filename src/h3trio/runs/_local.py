@@ -127,18 +127,28 @@ class Local:
         self.ended = self.ended or status
         self.scope.cancel(reason="the run has ended")
 
-    def reason_of_deadline(self) -> tuple[RunState, str]:
-        """Say why the scope's own deadline was there."""
-        if trio.current_time() >= self._latest:
-            self._limits["max_run_seconds"] += 1
-            return RunState.FAILED, f"the run took more than {self._settings.max_run_seconds:g} s"
-        self._limits["cancel_unwatched_after"] += 1
-        return RunState.STOPPED, "nobody watched it"
+    def is_cut_short(self) -> bool:
+        """Whether it was ended before its function returned; a deadline becomes its verdict.
+
+        Not whether the scope has caught the cancellation: a function that kept it to itself sent
+        nothing behind it, and isn't through.
+        """
+        if self.scope.cancel_called and self.verdict is None and self.ended is None:
+            is_latest = self.scope.deadline == self._latest
+            limit = "max_run_seconds" if is_latest else "cancel_unwatched_after"
+            self._limits[limit] += 1
+            problem = f"the run took more than {self._settings.max_run_seconds:g} s"
+            self.verdict = (
+                (RunState.FAILED, problem) if is_latest else (RunState.STOPPED, "nobody watched it")
+            )
+        return self.scope.cancel_called
 
     # -- its viewers
 
     def seen(self) -> None:
         """Note that somebody watches it, or has just watched it: here or on another node."""
+        if self.scope.cancel_called:
+            return  # the deadline says why
         unwatched = math.inf
         if self._unwatched_after is not None and not self.viewers:
             unwatched = trio.current_time() + self._unwatched_after

@@ -166,6 +166,6 @@ class Run:
         if wait:
             status = await self._viewing.wait_ended(self._about, self._local)
         else:
-            status = await self._viewing.status(self._about)
+            status = await self._viewing.status_if_kept(self._about)
         events, _, is_whole = await self._ledger.events(self._about)
         return RunResult(status=status, text=reduce(events), whole=is_whole)

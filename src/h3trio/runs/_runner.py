@@ -179,17 +179,18 @@ class Runner:
         self, run: Run, local: Local, function: Callable[[Run], Awaitable[object]]
     ) -> tuple[RunState, str]:
         """Run the function; return how the run is to end."""
+        error = None
         try:
             with local.scope:
                 await function(run)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it fails this run alone
             error = own_error(exc)
-            if local.verdict is None and local.ended is None:
-                return RunState.FAILED, _message_of(error, local.about)
-            logger.debug("the run %s raised as it was ended", run.id, exc_info=error)
-        if local.verdict is not None:
-            return local.verdict
-        return local.reason_of_deadline() if local.scope.cancelled_caught else (RunState.DONE, "")
+        if local.is_cut_short():
+            if error is not None:
+                logger.debug("the run %s raised as it was ended", run.id, exc_info=error)
+        elif error is not None:
+            return RunState.FAILED, _message_of(error, local.about)
+        return local.verdict or (RunState.DONE, "")
 
     async def publish_end(self, about: About, state: RunState, detail: str) -> RunStatus:
         """Publish how a run ended until the store has taken it; return how it did."""

@@ -184,8 +184,18 @@ class Viewing:
         """
         about = await self.find(id)
         if about is None or not about.is_for(by):
-            raise HTTPError(404, "there is no such run")
+            raise _unknown()
         return about
+
+    async def status_if_kept(self, about: About) -> RunStatus:
+        """Return how a run stands that was found earlier.
+
+        Raises:
+            HTTPError: 404, it was removed since.
+        """
+        if await self.find(about.id) is None:
+            raise _unknown()
+        return await self.status(about)
 
     # -- streams
 
@@ -267,7 +277,7 @@ class Viewing:
             return local.ended
         status = await self._ledger.status(about)
         if status.state is RunState.RUNNING:
-            raise HTTPError(404, "there is no such run")
+            raise _unknown()
         return status
 
     async def _follow(self, about: About) -> None:
@@ -320,6 +330,10 @@ class _Following:
             await _cut_off(self._event)
         self._is_over = got.event in ENDED
         return got
+
+
+def _unknown() -> HTTPError:
+    return HTTPError(404, "there is no such run")
 
 
 async def _cut_off(event: H3Event) -> None:
