@@ -13,7 +13,7 @@ from run_helpers import Site, all_events, data_of
 
 from h3trio import HTTPError
 from h3trio.hub import Hub, SQLiteHistory
-from h3trio.runs import Run, RunState
+from h3trio.runs import Run, RunsSettings, RunState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,9 @@ async def test_two_starts_with_one_key_are_one_run(autojump_clock: MockClock) ->
 
 
 async def test_starts_at_the_same_time_are_one_run(tmp_path: Path) -> None:
-    """However many starts with one key wait for the store, its first record decides."""
-    site = Site(hub=Hub(SQLiteHistory(tmp_path / "hub.db", durability="fast")))
+    """However many starts with one key wait for the store, they are one, and take one place."""
+    hub = Hub(SQLiteHistory(tmp_path / "hub.db", durability="fast"))
+    site = Site(hub=hub, settings=RunsSettings(max_owner_runs=2))
     site.model.pause = 0
     found: list[Run] = []
 

@@ -4,23 +4,28 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import trio
 from run_helpers import Site, all_events, data_of, kinds_of
+from tables import table
 from trio.testing import wait_all_tasks_blocked
 
 from h3trio import HTTPError, Settings
-from h3trio.hub import Hub
+from h3trio.hub import HistoryError, Hub
 from h3trio.runs import Run, RunsSettings, RunState
 from h3trio.testing import SharedMemoryHistory, SharedMemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 
     from trio.testing import MockClock
+
+    from h3trio.hub import Appended, Update
+
+    Append: TypeAlias = Callable[[Sequence[Update]], Coroutine[Any, Any, list[Appended]]]
 
 LEASE = 15.0
 WORDS = "abcdefghijklmnopqrstuvwxyz"
@@ -101,6 +106,57 @@ async def test_a_run_is_stopped_from_any_node(autojump_clock: MockClock) -> None
         await run.result()
         assert run.status.state is RunState.STOPPED
         assert (await other.runs.stop(run.id)).detail == "enough"
+
+
+@table("seconds", [0.2, 0.7, 1.2])
+async def test_a_stop_of_a_run_elsewhere_outlives_who_asked(
+    seconds: float, autojump_clock: MockClock
+) -> None:
+    """The function is cancelled though the client of the stop leaves before the store answers."""
+    async with two_nodes() as (one, other):
+        run = await one.runs.start(_idle)
+        await trio.sleep(1)
+        for node in (one, other):
+            node.history.delay = 0.5
+        with trio.move_on_after(seconds) as scope:
+            await other.runs.stop(run.id)
+        assert scope.cancelled_caught
+        await trio.sleep(10)
+        assert run.status.state is RunState.STOPPED
+
+
+async def test_a_stop_while_the_store_is_away_is_tried_again(autojump_clock: MockClock) -> None:
+    """Who asked isn't kept waiting, and the run is stopped as soon as the store is back."""
+    async with two_nodes() as (one, other):
+        run = await one.runs.start(_idle)
+        await trio.sleep(1)
+        with _failing(other):
+            assert (await other.runs.stop(run.id)).state is RunState.RUNNING
+            await trio.sleep(2)
+        await trio.sleep(10)
+        assert run.status.state is RunState.STOPPED
+
+
+async def _idle(run: Run) -> None:
+    await run.send("a")
+    await trio.sleep(400)
+
+
+@contextmanager
+def _failing(*nodes: Node) -> Generator[None]:
+    """A store that takes nothing from some nodes."""
+
+    async def fail(updates: Sequence[Update]) -> list[Appended]:
+        raise HistoryError("the store is away")
+
+    kept = [node.history.append for node in nodes]
+    for node in nodes:
+        node.history.append = fail  # type: ignore[method-assign]  # a connection that is refused
+    try:
+        yield
+    finally:
+        for node, append in zip(nodes, kept, strict=True):
+            node.history.append = append  # type: ignore[method-assign]  # as it was
 
 
 async def test_starts_with_one_key_on_two_nodes_are_one_run(autojump_clock: MockClock) -> None:
@@ -184,6 +240,46 @@ async def test_a_node_that_stands_still_takes_no_other_for_gone(autojump_clock: 
         await trio.sleep(LEASE)
         assert run.status.state is RunState.RUNNING
         assert other.runs.statistics().ended == {}
+
+
+@table("seconds", [4, 11, 16, 20, 33, 40, 100])
+async def test_a_store_that_was_away_makes_no_node_gone(
+    seconds: float, autojump_clock: MockClock
+) -> None:
+    """Whichever node gets to it first, the others have a lease to come back as well."""
+    async with two_nodes() as (one, other):
+        runs = [await node.runs.start(_idle) for node in (one, other)]
+        await trio.sleep(33)
+        with _failing(one, other):
+            await trio.sleep(seconds)
+        await trio.sleep(100)
+        assert {run.status.state for run in runs} == {RunState.RUNNING}
+
+
+async def test_a_store_that_stood_still_makes_no_node_gone(autojump_clock: MockClock) -> None:
+    """One node's beat waited in the store for all that time, another's came just before the end."""
+    async with two_nodes() as (one, other):
+        runs = [await node.runs.start(_idle) for node in (one, other)]
+        await trio.sleep(33)
+        # The other gives up and tries again. Its beat is stored first when the store goes on.
+        for node, longest, seconds in ((one, 1000, 40.1), (other, 6, 40)):
+            node.history.append = _stand_still(node, longest, seconds)  # type: ignore[method-assign, assignment]  # a store that is stopped
+        await trio.sleep(140)
+        assert {run.status.state for run in runs} == {RunState.RUNNING}
+
+
+def _stand_still(node: Node, longest: float, seconds: float) -> Append:
+    """Let appends wait, for so long at most each, until so many seconds have passed."""
+    append, end = node.history.append, trio.current_time() + seconds
+
+    async def wait(updates: Sequence[Update]) -> list[Appended]:
+        with trio.move_on_after(longest) as scope:
+            await trio.sleep_until(end)
+        if scope.cancelled_caught:
+            raise HistoryError("no answer")
+        return await append(updates)
+
+    return wait
 
 
 async def test_a_node_finds_what_was_left_before_it_came(autojump_clock: MockClock) -> None:

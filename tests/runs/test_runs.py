@@ -431,6 +431,9 @@ async def test_runs_need_their_block() -> None:
     site = Site()
     with pytest.raises(trio.ClosedResourceError, match="lifespan"):
         await site.start("a")
+    with pytest.raises(trio.ClosedResourceError, match="hub"):
+        async with site.runs:
+            pass
     async with site.run():
         with pytest.raises(trio.BusyResourceError):
             async with site.runs:

@@ -5,6 +5,10 @@ is gone if, by the log, it was silent between two beats of one's own that are a 
 two clocks are compared, and a node that stood still itself takes nobody for gone: what the others
 published meanwhile stands between its own beats.
 
+Where a beat of one's own is missing, or late, the time begins anew: the store was away, and the
+others, whose beats it didn't take either, need as long as oneself to come back. (A lease by the
+store's clock ends in that time for all of them.)
+
 The runs of a node that is gone are ended by whoever notices first: a topic closes once. A node that
 was taken for gone, and wakes, is told by the same topic, and by each publish that is refused.
 
@@ -14,7 +18,9 @@ A beat also names the runs of other nodes that have viewers here, if anybody wan
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast, final
 
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
 
 _BEATS: Final = 3
 """Beats in a lease: two may be lost."""
+
+_LATE: Final = 1.5
+"""How much later than due a beat comes back that makes the time begin anew, as a factor."""
 
 _NAMED: Final = 1000
 """Runs that are named in one beat; it is an event of 40 KiB at most."""
@@ -74,6 +83,8 @@ class Nodes:
         self._beats: dict[int, float] = {}
         self._serial = 0
         self._epoch = ""
+        self._latest = -math.inf
+        """The time at which our newest beat came back."""
         # Bounded by what happens while its reader is at work on one of them.
         self._news = deque[tuple[str, str]]()
         self._arrived = trio.lowlevel.ParkingLot()
@@ -85,8 +96,15 @@ class Nodes:
                 self._others.setdefault(name, _Node())
 
     async def tell(self, kind: Literal["ended", "removed"], id: str) -> None:
-        """Tell the other nodes that this one has ended a run of theirs, or removed a run."""
-        await self._publish({"node": self._name, kind: id})
+        """Tell the other nodes that this one has ended a run of theirs, or removed a run.
+
+        It is tried again until the store takes it.
+        """
+        while True:
+            with suppress(HistoryError, OverloadedError):
+                await self._publish({"node": self._name, kind: id})
+                return
+            await trio.sleep(self._lease / _BEATS)
 
     async def next_news(self) -> tuple[str, str]:
         """Wait for news.
@@ -128,9 +146,7 @@ class Nodes:
                 if event.event == "node":
                     self._heard(cast("dict[str, object]", json.loads(event.data or "{}")))
                 elif event.event == "reset":
-                    # Beats may be missing that others have sent.
-                    for node in self._others.values():
-                        node.since = None
+                    self._begin_anew()  # beats may be missing that others have sent
         raise trio.ClosedResourceError("the hub was closed")
 
     def _heard(self, told: dict[str, object]) -> None:
@@ -151,12 +167,20 @@ class Nodes:
         if self._epoch not in ("", epoch):
             self._tell("lost", "")
         self._epoch = epoch
+        now = trio.current_time()
+        if now - self._latest > _LATE * self._lease / _BEATS:
+            self._begin_anew()
+        self._latest = now
         for name, node in list(self._others.items()):
             if node.since is None:
-                node.since = trio.current_time()
+                node.since = now
             elif sent - node.since >= self._lease:
                 del self._others[name]
                 self._tell("gone", name)
+
+    def _begin_anew(self) -> None:
+        for node in self._others.values():
+            node.since = None
 
     def _tell(self, kind: str, name: str) -> None:
         self._news.append((kind, name))

@@ -192,8 +192,13 @@ class Runner:
             return RunState.FAILED, _message_of(error, local.about)
         return local.verdict or (RunState.DONE, "")
 
-    async def publish_end(self, about: About, state: RunState, detail: str) -> RunStatus:
-        """Publish how a run ended until the store has taken it; return how it did."""
+    async def publish_end(
+        self, about: About, state: RunState, detail: str, *, tried: trio.Event | None = None
+    ) -> RunStatus:
+        """Publish how a run ended until the store has taken it; return how it did.
+
+        The event, if given, is set when the store hasn't taken it at first.
+        """
         key, (pause, longest) = f"end-{secrets.token_hex(8)}", _RETRY
         logged = False
         while True:
@@ -206,6 +211,8 @@ class Runner:
                     message = "the end of run %s isn't stored yet: %s"
                     logger.error(message, about.id, exc, exc_info=told)  # noqa: TRY400 - the store's errors say all there is
                 logged = True
+                if tried is not None:
+                    tried.set()
             await trio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -217,7 +224,7 @@ class Runner:
             status = await self._ledger.end(
                 local.about, state, detail, key=f"end-{secrets.token_hex(8)}"
             )
-        except (HistoryError, OverloadedError):
+        except Exception:  # noqa: BLE001 - its own task tells of it
             local.cancel(state, detail)
         else:
             local.end(status)

@@ -219,6 +219,7 @@ class Runs:
         recovery = Recovery(
             self._ledger, self._runner, self._retention, node=self._node, nodes=self._nodes
         )
+        await self._hub.locate([self._ledger.nodes])  # raises if the hub isn't running
         async with OwnedNursery() as nursery:
             # Without other nodes, whoever ran these is gone: the history has one owner.
             await recovery.look_over(nursery, node=None, gone=self._nodes is None)
@@ -396,7 +397,8 @@ class Runs:
         """Stop a run, on whatever node it is; return how it ended.
 
         Its viewers are told at once, by `stopped`, and its function is cancelled. To stop what has
-        ended is no error: the status says how it did.
+        ended is no error: the status says how it did. While the store doesn't take the end it is
+        tried again, and the status says that the run goes on.
 
         Args:
             id: the run's.
@@ -404,37 +406,40 @@ class Runs:
             reason: for its viewers. Behind 1,000 characters it is cut.
 
         Raises:
-            HTTPError: 404, there is no such run, or it is somebody else's; 503, the store has no
-                room or doesn't answer.
+            HTTPError: 404, there is no such run, or it is somebody else's; 503, the store doesn't
+                answer.
         """
         nursery = self._open_nursery()
         with store_errors(self._limits):
             about = await self._viewing.require(id, by)
             local = self._running.get(id)
-            if local is None:
-                return await self._stop_elsewhere(about, reason)
-            # In a task of its own: the run is to be cancelled even if who asked leaves.
-            done = trio.Event()
+            status = await self._viewing.status(about)
+            if status.state is not RunState.RUNNING:
+                return status
+            # In a task of its own: the function is to be cancelled even if who asked leaves.
+            tried = trio.Event()
 
             async def stop() -> None:
+                nonlocal status
                 try:
-                    await self._runner.end_local(local, RunState.STOPPED, reason)
+                    if local is None:
+                        status = await self._stop_elsewhere(about, reason, tried)
+                    else:
+                        await self._runner.end_local(local, RunState.STOPPED, reason)
+                        status = local.ended or status
                 finally:
-                    done.set()
+                    tried.set()
 
             nursery.start_soon(stop, name=f"h3trio runs: stop of {id}")
-            await done.wait()
-            return local.ended or about.status(RunState.RUNNING)
+            await tried.wait()
+            return status
 
-    async def _stop_elsewhere(self, about: About, reason: str) -> RunStatus:
-        status = await self._ledger.status(about)
-        if status.state is RunState.RUNNING:
-            key = f"end-{secrets.token_hex(8)}"
-            status = await self._ledger.end(about, RunState.STOPPED, reason, key=key)
-            if self._nodes is not None:
-                await self._nodes.tell("ended", about.id)
-            else:
-                self._retention.add(about)
+    async def _stop_elsewhere(self, about: About, reason: str, tried: trio.Event) -> RunStatus:
+        status = await self._runner.publish_end(about, RunState.STOPPED, reason, tried=tried)
+        if self._nodes is not None:
+            await self._nodes.tell("ended", about.id)
+        else:
+            self._retention.add(about)
         return status
 
     def statistics(self) -> RunsStatistics:

@@ -78,6 +78,8 @@ class Starter:
         self._runner = runner
         self._viewing = viewing
         self._draining = draining
+        self._pending: dict[str, Wanted] = {}
+        """Starts whose record isn't stored yet, by id: another with the same key waits for it."""
 
     async def start(self, nursery: trio.Nursery, wanted: Wanted) -> Run:
         """Start a run, or join the one of its key; the errors are those of `Runs.start`."""
@@ -85,11 +87,13 @@ class Starter:
         if known is None:
             if self._draining.begun:
                 raise HTTPError(503, "the server is going away")
-            name = f"h3trio runs: start of {wanted.id}"
-            nursery.start_soon(self._launch, nursery, wanted, name=name)
-            await wanted.done.wait()
-            if wanted.error is not None:
-                raise wanted.error
+            first = self._pending.setdefault(wanted.id, wanted)
+            if first is wanted:
+                name = f"h3trio runs: start of {wanted.id}"
+                nursery.start_soon(self._launch, nursery, wanted, name=name)
+            await first.done.wait()
+            if first.error is not None:
+                raise first.error
             if wanted.run is not None:
                 return wanted.run
             known = await self._viewing.find(wanted.id)
@@ -122,6 +126,7 @@ class Starter:
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised to who asked
             wanted.error = own_error(exc)
         finally:
+            del self._pending[wanted.id]
             wanted.done.set()
 
     async def _has_rest(self, about: About) -> bool:
