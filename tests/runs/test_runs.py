@@ -293,6 +293,42 @@ async def test_ids_of_the_functions_own_bring_a_client_back(autojump_clock: Mock
             assert data_of(await all_events(client)) == ["2", "3"]
 
 
+JSON, STREAM = "application/json", "text/event-stream"
+
+
+@table(
+    "accept, reply, watch",
+    [
+        ("*/*", JSON, STREAM),
+        ("", JSON, STREAM),
+        ("text/html", JSON, STREAM),
+        (STREAM, STREAM, STREAM),
+        (STREAM.upper(), STREAM, STREAM),
+        (JSON, JSON, JSON),
+        (f"{JSON}, {STREAM}", STREAM, STREAM),
+        (f"{JSON}, {STREAM};q=0.5", JSON, JSON),
+        (f"{JSON};q=0.5,{STREAM} ; q=0.6", STREAM, STREAM),
+        (f"{JSON}, text/plain, */*", JSON, JSON),
+        (f"{JSON};q=0", JSON, STREAM),
+        (f"{STREAM};q=0", JSON, STREAM),
+        (f"{STREAM};q=0, {JSON}", JSON, JSON),
+        (f"{STREAM};q=0.000, */*", JSON, STREAM),
+        (f"{STREAM};charset=utf-8;q=nan", STREAM, STREAM),
+    ],
+)
+async def test_accept_says_what_a_client_gets(
+    accept: str, reply: str, watch: str, autojump_clock: MockClock
+) -> None:
+    """A start is answered with a stream if it asks for one, and a watch with JSON if for that."""
+    site = Site()
+    async with site.run():
+        async with site.connect("/answers", method="POST", content="a", accept=accept) as client:
+            assert client.headers["content-type"].partition(";")[0] == reply
+        run = await site.start("a")
+        async with site.connect(f"/answers/{run.id}", accept=accept) as client:
+            assert client.headers["content-type"].partition(";")[0] == watch
+
+
 async def test_the_status_is_given_as_json(autojump_clock: MockClock) -> None:
     """With `Accept: application/json` the answer is how the run stands."""
     site = Site()

@@ -8,9 +8,10 @@ so that it doesn't look whole.
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from ._local import Local
 
     Reduce = Callable[[Sequence[SSEEvent]], str]
+
+_WEIGHT: Final = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
 @final
@@ -84,7 +87,8 @@ class Viewing:
         self._draining.note(event)
         if location is None:
             location = f"{event.raw_path.decode('ascii').rstrip('/')}/{about.id}"
-        if "text/event-stream" not in _accepted(event):
+        stream_weight, json_weight = _weights(event)
+        if not stream_weight or json_weight > stream_weight:
             told = {"id": about.id, "status": status.state.value}
             code = 202 if status.state is RunState.RUNNING else 200
             headers = {"Location": location, "Cache-Control": "no-store"}
@@ -131,8 +135,8 @@ class Viewing:
         self, event: H3Event, about: About, reduce: Reduce
     ) -> tuple[Start, SSEEvent | None] | None:
         """Find where a stream begins, and its snapshot; `None` if the answer is none."""
-        accepted = _accepted(event)
-        if "application/json" in accepted and "text/event-stream" not in accepted:
+        stream_weight, json_weight = _weights(event)
+        if json_weight > stream_weight:
             event.response_headers["Cache-Control"] = "no-store"
             status = await self.status(about)
             async with event.start_stream("application/json") as writer:
@@ -342,9 +346,18 @@ async def _cut_off(event: H3Event) -> None:
     await trio.lowlevel.checkpoint()  # cancelled here, not behind an end that looks orderly
 
 
-def _accepted(event: H3Event) -> set[str]:
-    accept = event.headers.get("accept", "").lower()
-    return {part.partition(";")[0].strip() for part in accept.split(",")}
+def _weights(event: H3Event) -> tuple[float, float]:
+    """Return how much a client wants a stream, and JSON: the weights in `Accept`, or 0.
+
+    RFC 9110 section 12.4.2. Only what it names counts: `*/*` is no wish for either of them.
+    """
+    weights = {"text/event-stream": 0.0, "application/json": 0.0}
+    for member in event.headers.get("accept", "").lower().split(","):
+        name, *parameters = (part.strip() for part in member.split(";"))
+        if name in weights:
+            weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+            weights[name] = float(weight) if _WEIGHT.fullmatch(weight) else 1.0
+    return weights["text/event-stream"], weights["application/json"]
 
 
 @contextmanager
