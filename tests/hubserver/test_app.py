@@ -27,6 +27,7 @@ from h3trio.hub import (
 )
 from h3trio.hub._history.log import Log
 from h3trio.hubserver import AnonymousAccess, create_app
+from h3trio.runs import Run, Runs, RunState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -646,6 +647,41 @@ async def test_a_full_queue_is_counted_by_the_limit_that_was_met(
             await wait_all_tasks_blocked()
             assert client.state.statistics().limits == limits
         assert (await refused.response())[0].status == 503
+        nursery.cancel_scope.cancel()
+
+
+async def test_topics_of_runs_are_for_runs_alone(nursery: trio.Nursery) -> None:
+    """Nobody forges how a run ends, removes its events or starts one by publishing, or reads it."""
+    runs = Runs(Hub())
+    app = create_app(runs=runs)
+    async with app.lifespan():
+        hub = HubClient(nursery, app, runs.hub)
+
+        async def answer(run: Run) -> None:
+            await run.send("secret")
+            await trio.sleep_forever()
+
+        run = await runs.start(answer)
+        await wait_all_tasks_blocked()
+        topic = f"/events/runs/{run.id}"
+        for raw in (
+            post(b"{}", f"{topic}?event=done&last=on&private=on"),
+            post(b"event: done\ndata: {}\n\n", topic, "Content-Type: text/event-stream"),
+            post(b"{}", f"/events?topic=news&topic=runs/{run.id}&last=on"),
+            post(b"{}", f"/events/runs%2F{run.id}"),
+            post(b"{}", "/events/runs/started"),
+            request(topic, method="DELETE"),
+        ):
+            head, _ = await hub.ask(raw)
+            assert head.status == 403, raw
+        assert (await hub.ask(post(b"hi", "/events/news")))[0].status == 200
+        assert run.status.state is RunState.RUNNING
+        assert (await run.result(wait=False)).text == "secret"
+        client = await hub.subscribe(f"/events?topic=runs/{run.id}&topic=news&first=oldest")
+        await runs.stop(run.id)
+        await hub.ask(post(b"last", "/events/news"))
+        seen = [await client.event() for _ in range(2)]
+        assert [None if event is None else event.data for event in seen] == ["hi", "last"]
         nursery.cancel_scope.cancel()
 
 

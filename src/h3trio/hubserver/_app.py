@@ -37,7 +37,7 @@ from ._query import check_query, found_topics, named_topics, topic_parameter
 from ._relay import add_relay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from h3trio.hub import Start
     from h3trio.runs import Runs
@@ -76,7 +76,7 @@ def create_app(
         cursor: whether a stream opens with an event of type `cursor`: to whom asks as a browser's
             `EventSource`, to all, or to none. `?cursor=on` and `?cursor=off` decide for one stream.
         runs: runs on this hub, for routes that you add: the statistics, the metrics and the
-            dashboard tell of them. Nobody else should have the right to publish to their topics.
+            dashboard tell of them. Nobody may publish to their topics, or purge them: 403.
 
     Raises:
         ValueError: both `anonymous` and `access` are given, `cursor` is none of the three, or the
@@ -102,7 +102,7 @@ def create_app(
             nursery.cancel_scope.cancel(reason="the hub server is closed")
 
     app = App(lifespan=lifespan)
-    _add_events(app, hub, access, cursor=_CURSOR[cursor])
+    _add_events(app, hub, access, runs, cursor=_CURSOR[cursor])
     add_relay(app, hub, access)
     _add_health(app, hub, access)
     add_dashboard(app, access.check_operate, takes_tokens=access.has_authenticator)
@@ -111,7 +111,9 @@ def create_app(
     return app
 
 
-def _add_events(app: App, hub: Hub, access: AccessControl, *, cursor: bool | None) -> None:
+def _add_events(
+    app: App, hub: Hub, access: AccessControl, runs: Runs | None, *, cursor: bool | None
+) -> None:
     subscribe = _make_subscribe(hub, access, cursor=cursor)
     app.get("/events")(subscribe)
     app.get("/events/*")(subscribe)
@@ -121,6 +123,7 @@ def _add_events(app: App, hub: Hub, access: AccessControl, *, cursor: bool | Non
     async def publish_event(event: H3Event) -> Response:
         topics = named_topics(event)
         grant = await access.check_publish(event, *topics)
+        _check_runs(runs, topics)
         access.check_topics(topics)
         pace = access.pace(event, grant)
         still = partial(access.check_still, grant)
@@ -131,6 +134,7 @@ def _add_events(app: App, hub: Hub, access: AccessControl, *, cursor: bool | Non
     async def purge(event: H3Event) -> dict[str, int]:
         topics = named_topics(event)
         grant = await access.check_publish(event, *topics)
+        _check_runs(runs, topics)
         check_query(event, *topic_parameter(event))
         access.check_topics(topics)
         if (pace := access.pace(event, grant)) is not None:
@@ -177,6 +181,15 @@ async def _locate(hub: Hub, event: H3Event, access: AccessControl, grant: Grant)
         )
     event.response_headers.update(start.headers)
     return start
+
+
+def _check_runs(runs: Runs | None, topics: Iterable[str]) -> None:
+    """Raise 403 for topics of runs: whoever published there, or purged, could forge how they end.
+
+    No grant is enough, as what `publish=("*",)` is given for is everything else.
+    """
+    if runs is not None and any(topic.startswith(runs.prefix) for topic in topics):
+        raise HTTPError(403, f"topics that begin with {runs.prefix} are for runs alone")
 
 
 def _cursor(text: str | None) -> bool | None:

@@ -117,7 +117,7 @@ class Ledger:
 
     def __init__(self, hub: Hub, *, prefix: str, clock: Callable[[], float] = time.time) -> None:
         self._hub = hub
-        self._prefix = prefix
+        self.prefix: Final = prefix
         self.clock: Callable[[], float] = clock
         self.nodes: str = f"{prefix}nodes"
         """The topic by which nodes tell each other that they live."""
@@ -126,20 +126,20 @@ class Ledger:
 
     def topic(self, id: str) -> str:
         """Return the topic of a run's events."""
-        return f"{self._prefix}{id}"
+        return f"{self.prefix}{id}"
 
     def start_topic(self, id: str) -> str:
         """Return the topic of the record of a run's start."""
-        return f"{self._prefix}{id}/start"
+        return f"{self.prefix}{id}/start"
 
     @property
     def index(self) -> str:
         """The topic by which all runs are found."""
-        return f"{self._prefix}started"
+        return f"{self.prefix}started"
 
     def owner_topic(self, owner: str) -> str:
         """Return the topic by which the runs of an owner are found, given its hash."""
-        return f"{self._prefix}of/{owner}"
+        return f"{self.prefix}of/{owner}"
 
     # -- writing
 

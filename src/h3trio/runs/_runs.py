@@ -173,6 +173,11 @@ class Runs:
         """The hub that has their topics."""
         return self._hub
 
+    @property
+    def prefix(self) -> str:
+        """The beginning of the names of all their topics."""
+        return self._ledger.prefix
+
     # -- running
 
     @asynccontextmanager
