@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -91,6 +91,12 @@ def hub_over_tls(certificate: Path) -> Recipe:
 def app(*flags: str, target: str = "app", name: str = "h3trio") -> Recipe:
     """Our server with a handler of `apps/ours.py`."""
     return _ours(name, [f"{APPS / 'ours.py'}:{target}"], flags)
+
+
+def runs(count: int) -> Recipe:
+    """`apps/runs.py`: so many runs, and as many topics beside them."""
+    environ = {"H3TRIO_BENCH_RUNS": str(count)}
+    return replace(_ours("h3trio", [f"{APPS / 'runs.py'}:app"], ()), environ=environ)
 
 
 def _ours(name: str, target: Sequence[str], flags: Sequence[str]) -> Recipe:
