@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+from hub_helpers import BusiestStep
 from run_helpers import Model, Site, all_events, data_of, kinds_of
 from tables import table
 from trio.testing import wait_all_tasks_blocked
 
-from h3trio import HTTPError, SSEEvent
-from h3trio.hub import Hub, HubSettings, MemoryHistory
+from h3trio import HTTPError, Settings, SSEEvent, SSEParser
+from h3trio.hub import Hub, HubSettings, MemoryHistory, Selection
 from h3trio.runs import Run, RunFailedError, Runs, RunState
 from h3trio.testing import Ending, connect
 
@@ -420,6 +421,41 @@ async def test_a_snapshot_has_all_so_far_in_one_event(autojump_clock: MockClock)
             assert [(e.event, e.data) for e in events] == [("snapshot", "abcd"), ("done", "{}")]
         async with site.connect(f"/answers/{run.id}?from=x") as client:
             assert client.status == 400
+
+
+@table("most, kinds", [(637, ["snapshot", "done"]), (600, ["message"] * 6 + ["done"])])
+async def test_a_text_that_no_client_takes_at_once_comes_in_pieces(
+    most: int, kinds: list[str]
+) -> None:
+    """Where a snapshot would be larger than an event may be, the stream begins with the first."""
+    site = Site()
+    site.model.pause = 0
+    async with site.run():
+        run = await site.start(" ".join(["x" * 100] * 6))
+        await run.result()
+        settings = Settings(max_event_bytes=most + len(run.id))
+        events = await site.events_of(f"{run.id}?from=snapshot", settings=settings)
+        assert kinds_of(events) == kinds
+
+
+@table("function, most", [(SSEParser.feed, 50), (Selection.matches, 501)])
+async def test_a_snapshot_of_many_events_holds_nobody_up(
+    function: Callable[..., object], most: int
+) -> None:
+    """Between two checkpoints some events are read and parsed, and never all of them."""
+
+    async def many(run: Run) -> None:
+        for _ in range(2000):
+            await run.send("a")
+
+    site = Site()
+    async with site.run():
+        run = await site.runs.start(many)
+        await run.result()
+        with BusiestStep(function) as busiest:
+            assert (await run.result(wait=False)).text == "a" * 2000
+        assert busiest.total >= 2000
+        assert busiest.most <= most
 
 
 @table("method, ending", [("POST", Ending.CUT), ("GET", Ending.COMPLETE)])

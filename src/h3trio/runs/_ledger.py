@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from h3trio.hub import Hub, Record
 
-_PARSED_AT_ONCE: Final = 200
+_PARSED_AT_ONCE: Final = 50
 """Events parsed between two checkpoints."""
 
 _ID: Final = re.compile("[0-9a-f]{32}")

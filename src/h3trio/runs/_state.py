@@ -173,4 +173,5 @@ def event_of(record: Record) -> SSEEvent:
 
 def join_texts(events: Iterable[SSEEvent]) -> str:
     """Join the data of all events without a type of their own: the tokens of an answer."""
-    return "".join(event.data or "" for event in events if event.event in (None, "message"))
+    # A list, and not a generator: it is all made in one step of the loop.
+    return "".join([event.data or "" for event in events if event.event in (None, "message")])

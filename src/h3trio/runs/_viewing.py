@@ -147,7 +147,7 @@ class Viewing:
             raise HTTPError(400, f"from is start, {SNAPSHOT} or not given, not {beginning!r}")
         after, snapshot = event.last_event_id or about.cursor, None
         if beginning == SNAPSHOT and not event.last_event_id:
-            snapshot = await self._snapshot(about, reduce)
+            snapshot = await self._snapshot(about, reduce, event.max_event_bytes)
             if snapshot is not None:
                 after = snapshot.id or after
         start = await self._locate(about, after)
@@ -159,10 +159,17 @@ class Viewing:
             return None
         return start, snapshot
 
-    async def _snapshot(self, about: About, reduce: Reduce) -> SSEEvent | None:
-        """Make one event of all that there is; `None` if it wouldn't be all."""
+    async def _snapshot(self, about: About, reduce: Reduce, most: int) -> SSEEvent | None:
+        """Make one event of all that there is; `None` if it isn't all, or more than clients take.
+
+        Then the stream begins with the first event, as without a snapshot.
+        """
         events, cursor, is_whole = await self._ledger.events(about)
-        return SSEEvent(reduce(events), event=SNAPSHOT, id=cursor) if is_whole else None
+        if not is_whole:
+            return None
+        snapshot = SSEEvent(reduce(events), event=SNAPSHOT, id=cursor)
+        await trio.lowlevel.checkpoint()
+        return snapshot if len(snapshot.encode()) <= most else None
 
     async def _locate(self, about: About, after: str) -> Start:
         topic = self._ledger.topic(about.id)

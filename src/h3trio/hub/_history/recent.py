@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_PAGE_BYTES: Final = 2**20
 """Bytes of frames that are read out of a store at a time."""
 
+_PAGE_RECORDS: Final = 500
+"""Records that are read at a time: others run in between."""
+
 MAX_BYTES: Final = 4 * MAX_PAGE_BYTES
 """Bytes of frames that are given at once; the newest record is, whatever its size."""
 
@@ -111,7 +114,7 @@ async def _find(
 
 
 async def _read_page(history: History, after: int, selection: Selection, count: int) -> Page:
-    limits = {"max_records": count + 1, "max_bytes": MAX_PAGE_BYTES}
+    limits = {"max_records": min(count + 1, _PAGE_RECORDS), "max_bytes": MAX_PAGE_BYTES}
     if (page := history.log.read(after, selection=selection, **limits)) is None:
         return await history.read(after, selection=selection, **limits)
     await trio.lowlevel.checkpoint()
