@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +14,7 @@ import pytest
 import trio
 from run_helpers import Site, all_events, data_of, kinds_of
 from tables import table
+from trio.testing import wait_all_tasks_blocked
 
 from h3trio import HTTPError, Settings
 from h3trio.hub import Hub, MemoryHistory, TopicClosedError
@@ -216,6 +219,48 @@ async def test_a_run_is_kept_for_a_time_and_then_404(autojump_clock: MockClock) 
         assert site.hub.history.statistics().events == 0
         with pytest.raises(HTTPError):
             await run.result(wait=False)
+
+
+async def test_so_many_ended_runs_are_kept(autojump_clock: MockClock) -> None:
+    """With one more the oldest is gone, and it is counted; a viewer still gets all of it."""
+    site = Site(settings=RunsSettings(max_ended_runs=2))
+    site.model.pause = 0
+    async with site.run():
+        runs = [await site.start(word) for word in "abc"]
+        for run in runs:
+            await run.result()
+        await trio.sleep(1)
+        assert site.runs.statistics().limits == {"max_ended_runs": 1}
+        gone = []
+        for run in runs:
+            async with site.connect(f"/answers/{run.id}") as client:
+                gone.append(client.status == 404)
+        assert sum(gone) == 1
+
+
+async def test_a_run_that_has_ended_holds_no_task(autojump_clock: MockClock) -> None:
+    """While it stays pinned nothing is held of it but that: neither its arguments nor a task."""
+    site = Site()
+    site.model.pause = 0
+    async with site.run():
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        arguments = [Argument() for _ in range(20)]
+        held = [weakref.ref(each) for each in arguments]
+
+        async def take(run: Run, argument: Argument) -> None:
+            await run.send(str(argument))
+
+        while arguments:
+            await (await site.runs.start(take, arguments.pop())).result()
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        gc.collect()
+        assert [each() for each in held] == [None] * 20
+
+
+class Argument:
+    """Something that a function is called with."""
 
 
 async def test_a_viewer_that_came_in_time_gets_all(autojump_clock: MockClock) -> None:

@@ -232,16 +232,16 @@ class Ledger:
         event, topic = terminal_event(state, detail), self.topic(about.id)
         self._hub.publish_nowait(event, topics=[topic], private=not about.public, last=True)
 
-    async def hide(self, about: About) -> None:
+    async def hide(self, id: str, cursor: str) -> None:
         """Remove the record of a run's start, unless another run was started with its key."""
-        known = await self.find(about.id)
-        if known is not None and known.cursor == about.cursor:
-            await self._hub.purge(self.start_topic(about.id))
+        known = await self.find(id)
+        if known is not None and known.cursor == cursor:
+            await self._hub.purge(self.start_topic(id))
 
-    async def purge_hidden(self, about: About) -> None:
+    async def purge_hidden(self, id: str) -> None:
         """Remove the events of a run that is hidden, unless another was started with its key."""
-        if await self.find(about.id) is None:
-            await self.purge_events(about.id)
+        if await self.find(id) is None:
+            await self.purge_events(id)
 
     async def purge_events(self, id: str) -> bool:
         """Remove what there is of the events of a run, and that its topic is closed.

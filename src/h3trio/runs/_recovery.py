@@ -15,8 +15,6 @@ from ._runner import for_each
 from ._state import RunState
 
 if TYPE_CHECKING:
-    import trio
-
     from ._ledger import About, Ledger
     from ._local import Local
     from ._nodes import Nodes
@@ -52,11 +50,10 @@ class Recovery:
         self._node = node
         self._nodes = nodes
 
-    async def look_over(self, nursery: trio.Nursery, *, node: str | None, gone: bool) -> None:
+    async def look_over(self, *, node: str | None, gone: bool) -> None:
         """Go through all runs: end those of a node, or of all, and remove what has ended.
 
         Args:
-            nursery: keeps what was ended pinned for a while.
             node: its name, or `None` for all but this one.
             gone: whether it is known to be gone; else it is waited for.
         """
@@ -82,7 +79,7 @@ class Recovery:
         # All of them before the first event is published, with which retention goes on.
         for about in running:
             with suppress(PinnedFullError):
-                nursery.start_soon(self._runner.pins.keep, self._runner.pins.pin(about.id))
+                self._runner.pins.keep(self._runner.pins.pin(about.id))
         await for_each(self._interrupt, running)
 
     async def _interrupt(self, about: About) -> None:
@@ -104,7 +101,7 @@ class Recovery:
             # Its topic is another run's: nothing more is published there.
             local.end(local.about.status(RunState.INTERRUPTED, ended=self._ledger.clock()))
 
-    async def hear_of(self, nursery: trio.Nursery, nodes: Nodes, viewing: Viewing) -> None:
+    async def hear_of(self, nodes: Nodes, viewing: Viewing) -> None:
         """Act on what other nodes tell, until cancelled."""
         while True:
             kind, name = await nodes.next_news()
@@ -115,7 +112,7 @@ class Recovery:
                 viewing.cut_off(name)
             elif kind == "gone":
                 try:
-                    await self.look_over(nursery, node=name, gone=True)
+                    await self.look_over(node=name, gone=True)
                 except BaseException:
                     nodes.expect([name])  # it is found again
                     raise

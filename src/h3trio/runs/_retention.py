@@ -14,15 +14,19 @@ two, the events are left to the limits of the history.
 from __future__ import annotations
 
 import heapq
+import math
+from collections import deque
 from contextlib import ExitStack, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import trio
 
 from h3trio.hub import PinnedFullError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from h3trio.hub import Hub
 
     from ._ledger import About, Ledger
@@ -47,8 +51,9 @@ class Pins:
         self._hub = hub
         self._ledger = ledger
         self._seconds = seconds
-        self._kept: dict[ExitStack, None] = {}
-        """The pins of runs that have ended."""
+        self._kept = deque[tuple[float, ExitStack]]()
+        """The pins of runs that have ended, and when they are given up, in that order."""
+        self._added = trio.Event()
 
     def pin(self, id: str) -> ExitStack:
         """Pin the topics of a run until the stack is closed; not where the history can't.
@@ -67,21 +72,39 @@ class Pins:
             return pins.pop_all()
         return ExitStack()
 
-    async def keep(self, pins: ExitStack) -> None:
+    def keep(self, pins: ExitStack) -> None:
         """Hold the pins of a run that has ended for its time, or until they are given up."""
-        self._kept[pins] = None
-        try:
-            await trio.sleep(self._seconds)
-        finally:
-            self._kept.pop(pins, None)
-            pins.close()
+        self._kept.append((trio.current_time() + self._seconds, pins))
+        self._added.set()
+
+    async def run(self) -> None:
+        """Give up what was kept for its time, until cancelled."""
+        while True:
+            if not self._kept:
+                self._added = trio.Event()
+                await self._added.wait()
+            await trio.sleep_until(self._kept[0][0])
+            while self._kept and self._kept[0][0] <= trio.current_time():
+                self._kept.popleft()[1].close()
 
     def release(self) -> bool:
         """Give up what is pinned of runs that have ended; return whether there was anything."""
-        kept, self._kept = self._kept, {}
-        for pins in kept:
-            pins.close()
-        return bool(kept)
+        had_some = bool(self._kept)
+        while self._kept:
+            self._kept.popleft()[1].close()
+        return had_some
+
+
+@final
+class _Ended(NamedTuple):
+    """A run that is kept. No more is held of it: there may be many."""
+
+    time: float
+    """The time of Trio's clock at which it is removed."""
+    serial: int
+    id: str
+    cursor: str
+    """That of its start."""
 
 
 @final
@@ -91,18 +114,26 @@ class Retention:
     Args:
         ledger: has the runs.
         seconds: how long one is kept behind its end.
+        most: how many are kept.
+        limits: where it is counted that one was removed earlier, as there were too many.
     """
 
-    def __init__(self, ledger: Ledger, *, seconds: float) -> None:
+    def __init__(self, ledger: Ledger, *, seconds: float, most: int, limits: Counter[str]) -> None:
         self._ledger = ledger
         self._seconds = seconds
-        self._due: list[tuple[float, int, About, bool]] = []
+        self._most = most
+        self._limits = limits
+        self._ended: list[_Ended] = []
+        """A heap."""
+        self._hidden = deque[tuple[float, str]]()
+        """Ids of those whose events are removed next, and when, in that order."""
         self._serial = count()
         self._added = trio.Event()
 
     def clear(self) -> None:
         """Forget all; they are found again in the history."""
-        self._due.clear()
+        self._ended.clear()
+        self._hidden.clear()
 
     def add(self, about: About, *, ended: float | None = None) -> None:
         """Remove a run when its time is over.
@@ -112,11 +143,8 @@ class Retention:
             ended: Unix time at which it ended; now, if not given.
         """
         past = 0.0 if ended is None else max(0.0, self._ledger.clock() - ended)
-        self._push(max(0.0, self._seconds - past), about, hidden=False)
-
-    def _push(self, seconds: float, about: About, *, hidden: bool) -> None:
-        due = trio.current_time() + seconds
-        heapq.heappush(self._due, (due, next(self._serial), about, hidden))
+        time = trio.current_time() + max(0.0, self._seconds - past)
+        heapq.heappush(self._ended, _Ended(time, next(self._serial), about.id, about.cursor))
         self._added.set()
 
     async def run(self, viewing: Viewing, nodes: Nodes | None) -> None:
@@ -128,20 +156,26 @@ class Retention:
         """
         while True:
             self._added = trio.Event()
-            due = self._due[0][0] if self._due else float("inf")
-            with trio.move_on_at(due):
-                await self._added.wait()
-                continue
-            _due, _serial, about, hidden = item = heapq.heappop(self._due)
-            try:
-                if hidden:
-                    await self._ledger.purge_hidden(about)
-                    viewing.cut_off(about.id)
-                    if nodes is not None:
-                        await nodes.tell("removed", about.id)
-                else:
-                    await self._ledger.hide(about)
-                    self._push(_GRACE, about, hidden=True)
-            except BaseException:
-                heapq.heappush(self._due, item)  # it is tried again
-                raise
+            is_full = len(self._ended) > self._most
+            times = [queue[0][0] for queue in (self._ended, self._hidden) if queue]
+            if not is_full:
+                with trio.move_on_at(min(times, default=math.inf)):
+                    await self._added.wait()
+                    continue
+            if is_full or (self._ended and self._ended[0].time <= trio.current_time()):
+                due = heapq.heappop(self._ended)
+                try:
+                    await self._ledger.hide(due.id, due.cursor)
+                except BaseException:
+                    heapq.heappush(self._ended, due)  # it is tried again
+                    raise
+                self._hidden.append((trio.current_time() + _GRACE, due.id))
+                if is_full:
+                    self._limits["max_ended_runs"] += 1
+            else:
+                id = self._hidden[0][1]
+                await self._ledger.purge_hidden(id)
+                viewing.cut_off(id)
+                if nodes is not None:
+                    await nodes.tell("removed", id)
+                self._hidden.popleft()  # not before: else it is tried again

@@ -57,6 +57,7 @@ class Runner:
         ledger: writes how they end.
         retention: is told of those that have ended.
         settings: their limits.
+        limits: where the limits that are met are counted, by their names.
         cancel_unwatched_after: seconds without a viewer after which one is stopped.
     """
 
@@ -67,12 +68,12 @@ class Runner:
         retention: Retention,
         *,
         settings: RunsSettings,
+        limits: Counter[str],
         cancel_unwatched_after: float | None,
     ) -> None:
         self.running: Final[dict[str, Local]] = {}
         """Those under way, by id."""
-        self.limits: Final = Counter[str]()
-        """Times that a limit was met, by its name."""
+        self.limits: Final = limits
         self.ended: Final = Counter[str]()
         """Those that ended, by how."""
         self.pins: Final = Pins(hub, ledger, seconds=settings.pin_after_end)
@@ -157,7 +158,7 @@ class Runner:
                 if local.ended is not None:
                     self.ended[local.ended.state.value] += 1
                     self._retention.add(about)
-            await self.pins.keep(pins)
+            self.pins.keep(pins.pop_all())
 
     async def _run_to_its_end(
         self, run: Run, local: Local, function: Callable[[Run], Awaitable[object]]

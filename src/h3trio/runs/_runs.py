@@ -135,16 +135,18 @@ class Runs:
             cancel_unwatched_after = max(cancel_unwatched_after, self._settings.lease)
         self._unwatched_after = cancel_unwatched_after
         self._ledger = Ledger(hub, prefix=prefix, clock=clock)
-        self._retention = Retention(self._ledger, seconds=retain)
+        self._limits = limits = Counter[str]()
+        most = self._settings.max_ended_runs
+        self._retention = Retention(self._ledger, seconds=retain, most=most, limits=limits)
         self._runner = Runner(
             hub,
             self._ledger,
             self._retention,
             settings=self._settings,
+            limits=limits,
             cancel_unwatched_after=cancel_unwatched_after,
         )
         self._running = self._runner.running
-        self._limits = self._runner.limits
         self._failures = Counter[str]()
         self._stack = AsyncExitStack()
         self._nursery: trio.Nursery | None = None
@@ -227,7 +229,7 @@ class Runs:
         await self._hub.locate([self._ledger.nodes])  # raises if the hub isn't running
         async with OwnedNursery() as nursery:
             # Without other nodes, whoever ran these is gone: the history has one owner.
-            await recovery.look_over(nursery, node=None, gone=self._nodes is None)
+            await recovery.look_over(node=None, gone=self._nodes is None)
             self._nursery = nursery
             self._draining.open(nursery)
             self._start_tasks(nursery, recovery)
@@ -239,16 +241,20 @@ class Runs:
                     with trio.move_on_after(self._settings.close_timeout):
                         await self._runner.interrupt_all()
                 finally:
+                    self._runner.pins.release()
                     self._nursery = None
 
     def _start_tasks(self, nursery: trio.Nursery, recovery: Recovery) -> None:
         nursery.start_soon(self._end_by_drain, name="h3trio runs: drain")
         remove = partial(self._retention.run, self._viewing, self._nodes)
-        tasks: dict[str, Callable[[], Awaitable[object]]] = {"retention": remove}
+        tasks: dict[str, Callable[[], Awaitable[object]]] = {
+            "retention": remove,
+            "pins": self._runner.pins.run,
+        }
         if self._nodes is not None:
             tasks["nodes"] = self._nodes.listen
             tasks["beat"] = self._nodes.beat
-            tasks["news of nodes"] = partial(recovery.hear_of, nursery, self._nodes, self._viewing)
+            tasks["news of nodes"] = partial(recovery.hear_of, self._nodes, self._viewing)
         for name, run in tasks.items():
             task = partial(
                 run_again,

@@ -40,6 +40,10 @@ class RunsSettings:
     """Seconds that one run may take; then it fails. Longer than an answer, and short enough that
     one which hangs doesn't hold its place for ever."""
 
+    max_ended_runs: int = 100_000
+    """Runs that have ended and are kept for `retain`, each 400 bytes beside what the history has of
+    it. With one more the oldest is removed early. 28 a second, for an hour."""
+
     lease: float = 15.0
     """Seconds after which the runs of a node that is silent are interrupted by the others. For
     hubs that share a history, where all nodes need the same. As long as two heartbeats of a stream

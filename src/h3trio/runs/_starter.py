@@ -138,7 +138,7 @@ class Starter:
         """
         if not await self._ledger.purge_events(about.id):
             return False
-        await self._ledger.hide(about)
+        await self._ledger.hide(about.id, about.cursor)
         return True
 
     async def _publish(self, wanted: Wanted) -> About | None:
@@ -164,7 +164,7 @@ class Starter:
             await trio.sleep(pause)
             pause = min(2 * pause, longest)
         if about is not None and wanted.error is not None and not wanted.has_key:
-            await self._ledger.hide(about)  # nobody has its id
+            await self._ledger.hide(about.id, about.cursor)  # nobody has its id
             return None
         return about
 
