@@ -180,6 +180,7 @@ import gc, os, sys, trio
 from pathlib import Path
 from h3trio import SSEEvent
 from h3trio.hub import Hub, HubSettings, MemoryHistory, SQLiteHistory
+from h3trio.runs import Runs, RunsSettings
 from trio.testing import wait_all_tasks_blocked
 
 class Sink:
@@ -223,6 +224,22 @@ async def asked(hub, nursery):  # by many, who have rights of their own
         topics = [f"{n}/{'☃' * 300}"]
         await hub.locate(topics, first="oldest", allow=topics)
 
+async def runs(hub, nursery):  # a thousand of them, and another that waits for its result
+    settings = RunsSettings(max_runs=1001, max_run_bytes=3 * 2**20)
+    async with Runs(hub, settings=settings) as runs:
+        async def idle(run):
+            await trio.sleep_forever()
+        async def long(run):
+            for _ in range(10_000):
+                await run.send(text(200))
+        for _ in range(1000):
+            await runs.start(idle)
+        run = await runs.start(long)
+        await run.result()
+        print(grown(before))
+        sys.stdout.flush()
+        os._exit(0)
+
 async def waiting(hub, nursery):  # for a disk
     hub._history._writing.acquire_nowait()
     refused = 0
@@ -239,6 +256,7 @@ async def waiting(hub, nursery):  # for a disk
     assert refused > 50
 
 async def main(kind, folder):
+    global before
     history = MemoryHistory(max_events=1000 if kind in ("gaps", "secrets", "asked") else 10_000)
     if kind == "waiting":
         history = SQLiteHistory(Path(folder, "hub.db"))
@@ -261,6 +279,8 @@ HUBS: Final = {
     "gaps": (10 * MIB, 1.1 * (16 * MIB + 1000 * RECORD)),
     "secrets": (10 * MIB, 1.1 * (16 * MIB + 1000 * RECORD)),
     "asked": (12 * MIB, 1.1 * ((16 + 4) * MIB + 1000 * RECORD)),
+    # A thousand of 12 KiB, the events of one in the history, and those parsed with their text.
+    "runs": (7 * MIB, 1.1 * (12 + 4 + 10_000 * (2 * KIB + 200) / MIB + 6) * MIB),
     "waiting": (30 * MIB, 1.1 * 64 * MIB),
 }
 
