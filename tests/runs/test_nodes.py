@@ -242,7 +242,7 @@ async def test_a_node_that_stands_still_takes_no_other_for_gone(autojump_clock: 
         assert other.runs.statistics().ended == {}
 
 
-@table("seconds", [4, 11, 16, 20, 33, 40, 100])
+@table("seconds", [4, 16, 40])
 async def test_a_store_that_was_away_makes_no_node_gone(
     seconds: float, autojump_clock: MockClock
 ) -> None:

@@ -329,7 +329,11 @@ class Ledger:
             page = history.log.read(position, selection=selection, **_PAGE)
             if page is None:
                 page = await history.read(position, selection=selection, **_PAGE)
-            found += [about for record in page.records if (about := _about(record)) is not None]
+            for number, record in enumerate(page.records, 1):
+                if (about := _about(record)) is not None:
+                    found.append(about)
+                if number % _PARSED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             position = page.last
             await trio.lowlevel.checkpoint()
         return found
