@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, final
 
 import trio
@@ -94,13 +95,10 @@ class Viewing:
             headers = {"Location": location, "Cache-Control": "no-store"}
             return Response.json(told, status=code, headers=headers)
 
-        async def stream(writer: SSEWriter) -> None:
-            await self._stream(event, writer, about.id, await self._locate(about, about.cursor))
-
         event.response_headers["Content-Location"] = location
         event.response_headers["Last-Event-ID"] = about.cursor
         event.start_sse(drain="finish")
-        event.set_stream_callback(stream)
+        event.set_stream_callback(partial(self._stream, event, about))
         return None
 
     async def watch(self, event: H3Event, id: str, *, by: str, reduce: Reduce) -> None:
@@ -210,9 +208,10 @@ class Viewing:
 
     # -- streams
 
-    async def _stream(self, event: H3Event, writer: SSEWriter, id: str, start: Start) -> None:
-        """Send a run's events from a start on, up to its terminal event."""
-        start = self._enter(id, start)
+    async def _stream(self, event: H3Event, about: About, writer: SSEWriter) -> None:
+        """Send a run's events from the first on, as `watch` does."""
+        id = about.id
+        start = self._enter(id, await self._locate(about, about.cursor))
         try:
             reason = await self._hub.subscribe(
                 writer, start, info={"run": id, "client": event.client}, policy="disconnect"
@@ -279,7 +278,7 @@ class Viewing:
         self._enter(about.id, await self._locate(about, about.cursor))
         try:
             if local is None:
-                await self._follow(about)
+                await self._wait_elsewhere(about)
             else:
                 await local.done.wait()
         finally:
@@ -291,8 +290,7 @@ class Viewing:
             raise _unknown()
         return status
 
-    async def _follow(self, about: About) -> None:
-        """Wait for the end of a run that isn't of this process."""
+    async def _wait_elsewhere(self, about: About) -> None:
         topic = self._ledger.topic(about.id)
         async with self._hub.subscription(
             [topic], last_event_id=about.cursor, allow=[topic], info={"run": about.id}
