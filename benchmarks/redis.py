@@ -77,7 +77,7 @@ async def run(bench: Bench) -> Report:
         },
     )
     recipe = servers.redis()
-    start = dict.fromkeys(("h3trio", "h3trio on Redis"), _START)
+    start: dict[str, int] = dict.fromkeys(("h3trio", "h3trio on Redis"), _START)
     for this in bench.rounds(report):
         await bench.begin(this)
         async with bench.servers.start(recipe, core=bench.load.core) as redis:
