@@ -191,6 +191,7 @@ def test_a_password_comes_from_one_place(tmp_path: Path) -> None:
             parse_address(url, password=password)
 
 
+@pytest.mark.slow
 def test_files_for_tls_are_read_at_once(tmp_path: Path) -> None:
     """Good ones make a context that checks certificate and host name; others are refused."""
     authority = trustme.CA()

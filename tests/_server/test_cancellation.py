@@ -339,6 +339,7 @@ EACH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "act"), EACH)
 async def test_cut_short_at_each_step(
     name: str,

@@ -121,6 +121,7 @@ SENT: Final = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["close", "half-close"])
 async def test_a_closed_connection_leaves_nothing_behind(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, *, leave: str

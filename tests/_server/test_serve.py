@@ -286,6 +286,7 @@ async def test_a_burst_without_a_pause(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_too_many_to_be_told(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     """Refusing has a bound as well: beyond it a connection is closed without a word."""
     await running.start(endless, Settings(max_connections=1))

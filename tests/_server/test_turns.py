@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from typing import TYPE_CHECKING
 
+import pytest
 from fakes import FakeTransport
 from helpers import LargestStep, connect, post, request
 from tables import table
@@ -46,6 +47,7 @@ async def read_stream(event: H3Event) -> str:
     return str(size)
 
 
+@pytest.mark.slow
 @table("handler", [not_found, read_whole, read_stream])
 @table("behind", [b"", CHUNK])
 async def test_tiny_chunks(nursery: trio.Nursery, handler: Handler, behind: bytes) -> None:

@@ -457,6 +457,7 @@ async def test_back_pressure(nursery: trio.Nursery) -> None:
     assert [event.data for event in await client.events()] == [str(n) for n in range(100)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stream", "socket"])
 async def test_a_large_event(nursery: trio.Nursery, kind: str) -> None:
     """An event of 10 MiB arrives whole, in order with the others."""

@@ -150,6 +150,7 @@ async def rises(pieces: Sequence[bytes], coding: str) -> tuple[int, int, int]:
     return taken, received, events
 
 
+@pytest.mark.slow
 @table(
     "unit", [b":\n", b"\n", b"id\n\n", b"retry: 1\n", b"data\n\n", b"id\ndata\n\n", b"data: xyz\n"]
 )
@@ -163,6 +164,7 @@ async def test_a_bomb_leaves_the_loop_to_others(unit: bytes, autojump_clock: Moc
         assert events == (b"data\n\n" in unit), "each event has a checkpoint of its own"
 
 
+@pytest.mark.slow
 async def test_small_chunks_leave_the_loop_to_others(autojump_clock: MockClock) -> None:
     """A hundred chunks of one read are a hundred steps, whether an event comes out, or a byte."""
     for coding, pack in CODINGS.values():

@@ -631,6 +631,7 @@ async def test_streams_that_break(error: Exception, autojump_clock: MockClock) -
     assert script.asked("last-event-id") == [None, "1", "1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
 async def test_compressed_stream(
     compress: Callable[[bytes], bytes], autojump_clock: MockClock
@@ -907,6 +908,7 @@ async def test_client_that_is_closed(autojump_clock: MockClock) -> None:
         await collect(script)
 
 
+@pytest.mark.slow
 @table("passes", range(40))
 async def test_cancelled_at_every_step(passes: int, autojump_clock: MockClock) -> None:
     """Wherever it is cancelled, it is gone at once, and nothing is left open."""

@@ -365,6 +365,7 @@ async def test_a_client_that_takes_the_last_slowly_ends_too(
     assert (client.reason, client.data) == (EndReason.COMPLETE, ["end"])
 
 
+@pytest.mark.slow
 @table(
     "data, windows", [(["1", "2"], 100_000), (["1"], 100_000), ([], 100_000), (["1", "2", "3"], 1)]
 )

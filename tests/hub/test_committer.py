@@ -138,6 +138,7 @@ async def test_a_commit_has_a_bound_in_bytes(nursery: trio.Nursery) -> None:
     assert bench.history.calls == [1, 2, 1, 1]
 
 
+@pytest.mark.slow
 @table("feeds, topics", [(1, 1), (1, 100), (100, 1)])
 async def test_a_commit_is_delivered_a_turn_at_a_time(
     nursery: trio.Nursery, feeds: int, topics: int

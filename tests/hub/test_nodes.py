@@ -496,6 +496,7 @@ async def test_a_node_that_is_not_heard_gets_older(autojump_clock: MockClock) ->
         assert one.nodes()["two"].subscribers == 1
 
 
+@pytest.mark.slow
 async def test_a_summary_is_bounded(autojump_clock: MockClock) -> None:
     """Rows with long names are left out, and the others stay."""
     assert autojump_clock is not None

@@ -139,6 +139,7 @@ async def test_a_close_that_was_kept_for_a_pinned_event_goes(
             assert history.statistics().events == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"max_pinned_events": 40}, {"max_pinned_bytes": 50_000}])
 async def test_closes_that_are_kept_for_pinned_events_are_bounded(
     make: Make, limits: dict[str, int]

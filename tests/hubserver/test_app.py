@@ -455,6 +455,7 @@ async def test_an_idempotency_key_belongs_to_its_topic(hub: HubClient) -> None:
     assert "used for another event" in answers[2][1]
 
 
+@pytest.mark.slow
 async def test_a_body_of_small_events_lets_others_run(hub: HubClient) -> None:
     """What one read brought goes into the log by steps of 128 events."""
     raw = post(b"data\n\n" * 5000, "/events/news", "Content-Type: text/event-stream")

@@ -38,6 +38,7 @@ async def hub() -> AsyncGenerator[tuple[Hub, App]]:
         yield running, app
 
 
+@pytest.mark.slow
 @table("refused", [b"", b"event: reset\ndata\n\n"])
 @table("packed", [False, True])
 async def test_small_events(

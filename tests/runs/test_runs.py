@@ -402,6 +402,7 @@ async def test_another_device_finds_the_runs_of_an_owner(autojump_clock: MockClo
         assert await site.runs.list(owner="") == []
 
 
+@pytest.mark.slow
 async def test_a_long_list_holds_nobody_up(autojump_clock: MockClock) -> None:
     """Between two checkpoints some runs of an owner are read, and never all of them."""
     site = Site(settings=RunsSettings(max_owner_runs=300))
@@ -451,6 +452,7 @@ async def test_a_text_that_no_client_takes_at_once_comes_in_pieces(
         assert kinds_of(events) == kinds
 
 
+@pytest.mark.slow
 @table("function, most", [(SSEParser.feed, 50), (Selection.matches, 501)])
 async def test_a_snapshot_of_many_events_holds_nobody_up(
     function: Callable[..., object], most: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import permutations
 
+import pytest
 from hub_helpers import FakeSink, record
 
 from h3trio.hub._fanout.feed import FanoutState, Subscriber
@@ -139,6 +140,7 @@ def test_private_records_only_where_allowed() -> None:
     assert (waiting(without), waiting(with_right)) == (False, True)
 
 
+@pytest.mark.slow
 def test_windows_hold_so_many_bytes_behind_the_newest() -> None:
     """Whose sweep lags farther goes on from the log; all windows together are bounded."""
     feeds = Feeds(Sweep(FanoutState(1000, max_bytes=8000)))

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hub_helpers import BusiestStep, FakeSink, Matcher, record
 from tables import table
 from trio.testing import wait_all_tasks_blocked
@@ -37,6 +38,7 @@ def templates(*prefixes: str) -> tuple[list[Matcher], Counter[str]]:
     return [Matcher(name, asked) for name in (*names, *prefixes)], asked
 
 
+@pytest.mark.slow
 @table(
     "options, seen",
     [({"first": "oldest"}, 111), ({"first": 100}, 100), ({"last_event_id": "unknown"}, 112)],
@@ -56,6 +58,7 @@ async def test_rights_are_asked_for_a_few_records_between_checkpoints(
     assert busiest.most <= MAX_SCAN // MATCH_COST
 
 
+@pytest.mark.slow
 async def test_a_selection_of_templates_is_matched_a_few_between_checkpoints(
     nursery: trio.Nursery,
 ) -> None:
@@ -97,6 +100,7 @@ async def test_who_falls_behind_asks_about_gaps_a_few_topics_between_checkpoints
     assert busiest.most <= 2 * (MAX_SCAN // MATCH_COST)
 
 
+@pytest.mark.slow
 async def test_what_is_filtered_away_counts_as_what_is_sent(nursery: trio.Nursery) -> None:
     """Who may see nothing yields after each page of records, as who sees everything does."""
     hub = await hub_with_secrets(nursery, 4 * MAX_PAGE_RECORDS)

@@ -112,6 +112,7 @@ def test_the_table_is_bounded_in_bytes() -> None:
     assert sizes == pytest.approx([280, 74], rel=0.1)
 
 
+@pytest.mark.slow
 def test_answers_for_matchers_are_bounded() -> None:
     """Selections of many matchers are forgotten sooner: they keep them alive."""
     gaps = Gaps()
@@ -233,6 +234,7 @@ def test_the_floor_of_private_removals_is_for_who_has_rights() -> None:
     assert gaps.newest(Selection(["t99"]), Selection(["all"])) == 99
 
 
+@pytest.mark.slow
 def test_private_marks_are_bounded_in_bytes() -> None:
     """Many topics of one record are as much as many records."""
     kept: list[int] = []

@@ -157,6 +157,7 @@ def test_matchers_are_asked_of_every_record() -> None:
     assert read(log, Selection([Prefix("x/"), "y"])) == [1, 2, 3]
 
 
+@pytest.mark.slow
 @table("patterns, topics", [(1, 1), (5, 1), (1, 5), (40, 1), (400, 1), (400, 5)])
 def test_a_search_asks_so_many_matchers_between_checkpoints(patterns: int, topics: int) -> None:
     """A page ends by what matching its records may cost, but has looked at one."""
@@ -183,6 +184,7 @@ def test_a_search_asks_so_many_matchers_between_checkpoints(patterns: int, topic
     assert pages > 1
 
 
+@pytest.mark.slow
 def test_a_search_looks_at_so_many_records_between_checkpoints() -> None:
     """A page ends when it has looked at its number of records, though all have the same topic."""
     log = log_of(*(record(n, "other") for n in range(1, 3 * MAX_SCAN)), record(3 * MAX_SCAN, "x"))
@@ -390,6 +392,7 @@ async def test_the_newest_of_records_with_one_id_is_found() -> None:
     assert await find(log, "x") is None
 
 
+@pytest.mark.slow
 async def test_looking_for_an_id_asks_a_few_matchers_between_checkpoints() -> None:
     """However many topics have it, and however many private events of one."""
     asked = Counter[str]()
@@ -442,6 +445,7 @@ def traced_size(log: Log) -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 def test_topics_are_bounded_in_bytes() -> None:
     """Small events of many or long topics are as few as their topics take memory."""
     log = Log(limits(max_events=10_000), forget=lambda _r: None)

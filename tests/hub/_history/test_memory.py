@@ -165,6 +165,7 @@ def test_limits_are_checked() -> None:
         MemoryHistory(max_age="1h")  # type: ignore[arg-type]  # it is what's tested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("topics", "count"), [(1, 1000), (50, 100)])
 async def test_removing_lets_others_run(topics: int, count: int) -> None:
     """Purging and trimming take out so many records between checkpoints, by topics of a record."""

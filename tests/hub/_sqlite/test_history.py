@@ -298,6 +298,7 @@ async def test_age_is_bounded_by_trimming(history: Callable[..., SQLiteHistory])
         assert not one.gaps.has_gap(Selection(["b"]), 0)
 
 
+@pytest.mark.slow
 async def test_lower_limits_are_met_step_by_step(history: Callable[..., SQLiteHistory]) -> None:
     """After a restart with lower limits an append stays short, and `trim` does the rest."""
     async with history() as one:
@@ -363,6 +364,7 @@ async def test_a_long_search_ends_its_page(history: Callable[..., SQLiteHistory]
         assert await read(one, selection) == [MAX_SCAN + 1]
 
 
+@pytest.mark.slow
 async def test_a_thread_asks_a_few_matchers_at_a_time(
     history: Callable[..., SQLiteHistory],
 ) -> None:

@@ -149,6 +149,7 @@ async def test_other_records_have_rows_of_their_own(history: Opened) -> None:
 # -- reading
 
 
+@pytest.mark.slow
 async def test_a_span_is_read_from_anywhere_to_anywhere(history: Opened) -> None:
     """Behind any cursor, up to any head, forward and backward, while its first ones are gone."""
     for most in (AMPLE, 2):
@@ -184,6 +185,7 @@ def look(db: sqlite3.Connection, selection: Selection, head: int, positions: lis
 # -- removing
 
 
+@pytest.mark.slow
 @table("limits", [{"max_events": 5}, {"max_topic_events": 2}, {"max_topic_bytes": 60}])
 async def test_limits_take_a_span_from_its_beginning(
     history: Opened, limits: dict[str, int]

@@ -79,6 +79,7 @@ async def test_a_remembered_token_still_ends() -> None:
         await authenticator(event)
 
 
+@pytest.mark.slow
 async def test_the_memory_has_an_end() -> None:
     """One token above the limit forgets the one unused for longest."""
     keys = key_set()
