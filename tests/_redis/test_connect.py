@@ -92,7 +92,7 @@ OLD = b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `x`
     "answers, code, reason",
     [
         ({"HELLO": b"-WRONGPASS invalid\r\n"}, "WRONGPASS", "invalid"),
-        ({"HELLO": b"-NOAUTH HELLO must be\r\n"}, "NOAUTH", "must be"),
+        ({"HELLO": b"-NOAUTH HELLO must be\r\n"}, "NOAUTH", "up:6379: a password is needed"),
         ({"HELLO": OLD}, "ERR", "up:6379: Redis 6 or newer is needed"),
         ({"SELECT": b"-ERR DB index is out of range\r\n"}, "ERR", "out of range"),
         ({"INFO": b"-NOPERM no\r\n"}, "NOPERM", "no"),
@@ -184,17 +184,19 @@ async def test_a_server_that_does_not_answer_has_a_deadline(
     assert autojump_clock.current_time() == began + 3
 
 
-async def test_connecting_has_a_deadline(autojump_clock: MockClock) -> None:
-    """A host that swallows packets is given up."""
+@table("scheme, kind", [("redis", "no connection"), ("rediss", "no TLS connection")])
+async def test_connecting_has_a_deadline(autojump_clock: MockClock, scheme: str, kind: str) -> None:
+    """A host that swallows packets is given up, as is one that doesn't answer in TLS."""
+    began = autojump_clock.current_time()
 
     async def never(_place: object) -> trio.abc.Stream:
         await trio.sleep_forever()
         raise AssertionError
 
-    with pytest.raises(NotSentError, match=r"up:6379: no connection within 5 s"):
-        async with open_redis(parse_address("redis://up"), opener=never):
+    with pytest.raises(NotSentError, match=f"up:6379: {kind} within 5 s"):
+        async with open_redis(parse_address(f"{scheme}://up"), opener=never):
             pytest.fail("connected")
-    assert autojump_clock.current_time() == 5
+    assert autojump_clock.current_time() == began + 5
 
 
 async def test_a_connection_that_breaks_cancels_nothing(nursery: trio.Nursery) -> None:

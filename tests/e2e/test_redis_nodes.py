@@ -102,6 +102,25 @@ async def test_a_kick_travels(tmp_path: Path) -> None:
     assert ends == [EndReason.KICKED] * 3
 
 
+async def test_a_hub_that_was_just_started_kicks(tmp_path: Path) -> None:
+    """It waits for its connection, so a program may start a hub, kick and end."""
+    ends: list[EndReason] = []
+
+    async def subscribe(hub: Hub) -> None:
+        ends.append(await hub.subscribe(FakeSink(), ["a"]))
+
+    async with (
+        redis_server(tmp_path) as server,
+        hub_of(server.url, "one") as one,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(subscribe, one)
+        await until(lambda: len(one.subscriptions()) == 1)
+        async with Hub(RedisHistory(server.url)) as late:
+            assert await late.kick_where(topic="a") == Kicked(count=1, silent=())
+        await until(lambda: ends == [EndReason.KICKED])
+
+
 async def test_hubs_with_another_prefix_or_database_are_others(tmp_path: Path) -> None:
     """They meet nobody, and hear no question; publishing ignores databases."""
     async with (

@@ -360,7 +360,7 @@ async def test_a_server_is_tried_again_at_growing_intervals(tmp_path: Path) -> N
             before = relay.connections
             await trio.sleep(4)
             tries = relay.connections - before
-            assert 4 <= tries <= 20, tries  # of the follower, and of the way to other hubs
+            assert 4 <= tries <= 20, tries  # of the follower, and of the connection for nodes
             assert await published(hub, "2", 1, HistoryError) == 0
         nursery.cancel_scope.cancel()
 

@@ -132,13 +132,17 @@ class _Joiner:
             reasons = "; ".join(dict.fromkeys(map(str, causes)))
             raise NotSentError(f"{place}: {reasons}") from exc
         except trio.TooSlowError as exc:
-            raise NotSentError(f"{place}: no connection within {timeout:g} s") from exc
+            kind = "TLS connection" if self.address.tls is not None else "connection"
+            raise NotSentError(f"{place}: no {kind} within {timeout:g} s") from exc
         connection = RedisConnection(stream, str(place), self.limits)
         self.nursery.start_soon(connection.run)
         with _thrown_away_on_error(connection):
             try:
                 await connection.call(*_hello(login))
             except RedisReplyError as exc:
+                if exc.code == "NOAUTH":
+                    # Redis' own words are for who types the command.
+                    raise RedisReplyError(f"NOAUTH {place}: a password is needed") from None
                 if exc.code != "ERR" or "HELLO" not in str(exc):
                     raise
                 # Before Redis 6 the error repeats the arguments, the password among them.

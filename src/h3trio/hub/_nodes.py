@@ -150,7 +150,7 @@ class HubNodes:
             except HistoryError as exc:
                 self._failures["nodes"] += 1
                 if str(exc) != said:
-                    logger.error("the other hubs aren't met: %s", exc)  # noqa: TRY400 - it says all there is
+                    logger.error("the other nodes can't be heard: %s", exc)  # noqa: TRY400 - it says all there is
                 said = str(exc)
             else:
                 said = ""

@@ -64,6 +64,15 @@ def test_a_server_keeps_what_its_file_keeps(one: ServerInfo, level: Durability) 
             check_server(one, wanted)
 
 
+def test_a_server_that_tells_no_settings_is_refused_for_that() -> None:
+    """What isn't known can't be set: the right to ask is what is missing."""
+    for one in (server(aof=True), server(aof=True, appendfsync="always", skips_fsync=None)):
+        with pytest.raises(
+            HistoryError, match=r"forbids CONFIG GET.*allow this user \+config\|get"
+        ):
+            check_server(one, "durable")
+
+
 @table("policy", ["allkeys-lru", "volatile-ttl", None])
 def test_a_server_that_may_evict_is_refused(policy: str | None) -> None:
     """At every level, and where it doesn't say."""

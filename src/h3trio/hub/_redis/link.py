@@ -77,6 +77,11 @@ def check_server(server: ServerInfo, wanted: Durability | None) -> Durability:
             "fast": "appendonly yes",
             "durable": "appendonly yes, appendfsync always, no-appendfsync-on-rewrite no",
         }
+        if server.has_aof and None in (server.appendfsync, server.skips_fsync):
+            raise HistoryError(
+                f"the server forbids CONFIG GET, so it may keep events only as {found!r}, not as"
+                f" {wanted!r} ({how[wanted]}): allow this user +config|get"
+            )
         raise HistoryError(
             f"the server keeps events only as {found!r}, not as {wanted!r}: set {how[wanted]}"
         )
@@ -195,7 +200,13 @@ class Link:
 
     async def _check_rights(self) -> None:
         """Refuse a server where a script would be stopped half-way, as a command is forbidden."""
-        reply = await self._call(scripts.RIGHTS, changes=False)
+        try:
+            reply = await self._call(scripts.RIGHTS, changes=False)
+        except HistoryError as exc:
+            if "NOPERM" in str(exc):
+                keys = self._key.removesuffix("state")
+                raise HistoryError(f"{exc} (its keys begin with {keys})") from exc
+            raise
         if isinstance(reply, list) and reply[0] == b"missing":
             raise HistoryError(
                 f"the server's ACL forbids this user {codec.text(reply[1])}, on keys or a channel"

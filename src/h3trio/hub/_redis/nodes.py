@@ -97,6 +97,7 @@ class RedisNodes(Nodes):
         self._questions = scripts.questions_of(address.prefix, address.db)
         self._random = random.Random()  # noqa: S311 - it spreads load, it guards nothing
         self._connection: RedisConnection | None = None
+        self._connected = trio.Event()
         self._asked: dict[int, _Asked] = {}
         self._numbers = count(1)
 
@@ -115,16 +116,18 @@ class RedisNodes(Nodes):
                         await connection.call("SUBSCRIBE", self._questions)
                         await connection.call("SUBSCRIBE", self._answers_of(self._node))
                         self._connection, pause = connection, FIRST_PAUSE
+                        self._connected.set()
                         if not is_started:
                             task_status.started()
                             is_started = True
                         await self._serve(connection, answer)
             except HistoryError as exc:
                 if str(exc) != said:
-                    logger.error("the way to other hubs is away, and is tried again: %s", exc)  # noqa: TRY400 - it says all there is
+                    logger.error("the connection for nodes is lost, and is made again: %s", exc)  # noqa: TRY400 - it says all there is
                 said = str(exc)
             finally:
-                self._connection = None
+                if self._connection is not None:
+                    self._connection, self._connected = None, trio.Event()
                 for asked in self._asked.values():
                     asked.done.set()
             await trio.sleep(pause * self._random.uniform(0.5, 1.5))
@@ -215,6 +218,9 @@ class RedisNodes(Nodes):
 
     async def ask(self, question: bytes, *, wait: float, only: str | None = None) -> NodeAnswers:
         """Ask the others; see `Nodes.ask`."""
+        # A hub that was just started has yet to connect.
+        with trio.move_on_after(wait):
+            await self._connected.wait()
         number, asked = next(self._numbers), _Asked()
         message = f"{self._node} {number}\n".encode() + question
         self._asked[number] = asked
@@ -239,7 +245,7 @@ class RedisNodes(Nodes):
         connection = self._connection
         if connection is None:
             await trio.lowlevel.checkpoint()
-            raise HistoryError(f"no connection to {self._address} for other hubs")
+            raise HistoryError(f"the connection for nodes to {self._address} is lost")
         with translated():
             try:
                 return await connection.eval_script(script, [self._key], [self._log, *arguments])
