@@ -215,7 +215,7 @@ async def test_pause_and_a_burst(browser: Browser, nursery: trio.Nursery) -> Non
 async def test_a_store_on_a_server_is_named(
     browser: Browser, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
-    """The page says what the server keeps, and when it is away and back."""
+    """The page says what the server keeps, and when it is away and back; no label is broken."""
     async with redis_server(tmp_path / "redis", appendonly="yes") as server:
         served = await ServeProcess.start(nursery, "--store", server.url)
 
@@ -225,6 +225,11 @@ async def test_a_store_on_a_server_is_named(
             take(visit.page, "redis")
             visit.run(server.kill)
             visit.wait_texts("#store", ["fast, away"])
+            labels = " ".join(visit.page.locator("#history th").all_inner_texts()).split()
+            for width in (1280, 360):
+                visit.page.set_viewport_size({"width": width, "height": 900})
+                broken = {word.partition(": ")[2] for word in visit.page.evaluate(BROKEN)}
+                assert not broken.intersection(labels)
             visit.run(server.start)
             visit.wait_texts("#store", ["fast"])
             visit.wait_text("#history", "Connections lost1")
