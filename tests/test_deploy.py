@@ -22,6 +22,7 @@ from h3trio import Settings
 from h3trio._cli.common import EXIT_USAGE
 from h3trio._cli.options import Options
 from h3trio._cli.serve.command import add_arguments
+from h3trio._redis.address import parse_address
 from h3trio.hubserver import parse_key
 
 if TYPE_CHECKING:
@@ -100,6 +101,27 @@ def test_units_fit_the_server() -> None:
     assert sock["ListenStream"] == ["127.0.0.1:3000"]
 
 
+def test_the_service_on_redis_differs_in_its_store_alone() -> None:
+    """What is added for Redis is a command that parses, with a password and a network."""
+    service, added = unit("h3trio.service"), unit("redis.conf")
+    emptied, command = added["ExecStart"]
+    assert emptied == "", "systemd would run both"
+    command = command.replace("%d", "/run").replace("%H", "web-1.example")
+    arguments = parse(command.split()[3:])
+    own = parse(service["ExecStart"][0].replace("%d", "/run").split()[3:])
+    assert {name for name, value in vars(arguments).items() if value != vars(own).get(name)} == {
+        "store",
+        "node",
+    }
+    url, _, option = arguments.store.partition("?")
+    address = parse_address(url)
+    (credential,) = added["LoadCredential"]
+    assert option == f"password-file=/run/{credential.partition(':')[0]}"
+    assert (address.login.user, address.tls) == ("h3trio", None)
+    assert service["PrivateNetwork"] + added["PrivateNetwork"] == ["yes", "no"]
+    assert {"AF_INET", "AF_INET6"} == set(added["RestrictAddressFamilies"][0].split())
+
+
 def test_the_service_comes_back() -> None:
     """Systemd tries a start again for ever, unless it can't succeed; no metric is hidden."""
     service = unit("h3trio.service")
@@ -142,8 +164,10 @@ def extras(installed: str) -> set[str]:
 def test_metrics_and_tokens_are_installed() -> None:
     """The image, and what systemd starts, have what `/metrics` and tokens need."""
     (install,) = [words for name, words in dockerfile() if name == "RUN" and "pip" in words]
-    (by_hand,) = re.findall(r"/opt/h3trio/bin/pip install (.+)", read("README.md"))
-    assert extras(install[-1]) == extras(*shlex.split(by_hand)) == {"hub", "auth"}
+    lines = re.findall(r"/opt/h3trio/bin/pip install (.+)", read("README.md"))
+    by_hand, shared = (extras(*shlex.split(line)) for line in lines)
+    assert by_hand == {"hub", "auth"}
+    assert extras(install[-1]) == shared == by_hand | {"redis"}
     assert "with the extras `hub` and `auth`;" in read("systemd/h3trio.service")
 
 
