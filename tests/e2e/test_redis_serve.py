@@ -144,7 +144,7 @@ async def test_a_server_that_comes_later_is_waited_for(
         assert said.endswith("Connection refused")
 
 
-RULE = re.compile(r"^ACL SETUSER (h3trio on >PASSWORD .+)$", re.MULTILINE)
+RULE = re.compile(r"^user (h3trio on >PASSWORD .+)$", re.MULTILINE)
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "many-machines.md"
 
 
