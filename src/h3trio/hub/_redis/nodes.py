@@ -219,7 +219,8 @@ class RedisNodes(Nodes):
     async def ask(self, question: bytes, *, wait: float, only: str | None = None) -> NodeAnswers:
         """Ask the others; see `Nodes.ask`."""
         # A hub that was just started has yet to connect.
-        with trio.move_on_after(wait):
+        deadline = trio.current_time() + wait
+        with trio.move_on_at(deadline):
             await self._connected.wait()
         number, asked = next(self._numbers), _Asked()
         message = f"{self._node} {number}\n".encode() + question
@@ -231,7 +232,7 @@ class RedisNodes(Nodes):
             asked.expected = _expected(reply)
             asked.look()
             # If the connection is lost it is over, too.
-            with trio.move_on_after(wait):
+            with trio.move_on_at(deadline):
                 await asked.done.wait()
         finally:
             del self._asked[number]
