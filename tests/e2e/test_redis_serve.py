@@ -21,6 +21,9 @@ from e2e.redis_server import redis_sentinel, redis_server
 from e2e.roaming import Publishers, Site, check_logs, read_all
 from e2e.test_redis_rights import COMMANDS
 
+from h3trio._redis.address import parse_address
+from h3trio._redis.connect import open_redis
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -238,6 +241,18 @@ async def until_ready(node: ServeProcess, status: int) -> None:
 
 
 # -- two nodes
+
+
+async def test_a_node_that_is_stopped_leaves_at_once(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Nobody waits for its answer, as for that of one which was killed."""
+    async with redis_server(tmp_path / "redis") as server:
+        node = await ServeProcess.start(nursery, "--store", server.url, "--node", "one")
+        async with open_redis(parse_address(server.url)) as redis:
+            with trio.fail_after(PATIENCE):
+                while await redis.call("HKEYS", "{h3trio}:nodes") != [b"one"]:  # noqa: ASYNC110 - nothing tells of it
+                    await trio.sleep(0.05)
+            assert await node.stop() == 0
+            assert await redis.call("HKEYS", "{h3trio}:nodes") == []
 
 
 @pytest.mark.slow

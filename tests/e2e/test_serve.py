@@ -208,6 +208,26 @@ async def test_a_signal_before_it_is_ready(nursery: trio.Nursery, tmp_path: Path
     assert "Traceback" not in "".join(served.log)
 
 
+@pytest.mark.parametrize("behind", ["trio.sleep(0.2)", "trio.sleep_forever()"])
+async def test_a_lifespan_may_wait_at_the_end(
+    nursery: trio.Nursery, tmp_path: Path, behind: str
+) -> None:
+    """What stands behind its `yield` isn't cancelled, unless it takes too long."""
+    (tmp_path / "waits.py").write_text(
+        "import contextlib, sys, trio\n"
+        "from h3trio import App\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def lifespan():\n"
+        "    yield\n"
+        f"    await {behind}\n"
+        "    print('closed', file=sys.stderr, flush=True)\n"
+        "app = App(lifespan=lifespan)\n"
+    )
+    served = await ServeProcess.start(nursery, "waits:app", folder=tmp_path)
+    assert await served.stop() == 0
+    assert ("closed" in "".join(served.log)) == ("forever" not in behind)
+
+
 async def test_a_hangup_that_is_ignored(nursery: trio.Nursery, app: str) -> None:
     """Started by `nohup`, it goes on when its terminal closes."""
     served = await ServeProcess.start(nursery, app, prefix=("nohup",))

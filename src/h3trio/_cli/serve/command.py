@@ -46,6 +46,10 @@ logger = logging.getLogger("h3trio.server")
 # Collections of the middle generation before one of all objects; Python's default is 10.
 _FULL_COLLECTION: Final = 50
 
+# Seconds for what stands behind the `yield` of a lifespan, before it is cancelled: less than GRACE,
+# so that a worker which nobody cancels doesn't make a shutdown late.
+_CLOSING: Final = 3.0
+
 # Kubernetes and Docker name the addresses of a service called h3trio so.
 _OF_LINKS: Final = re.compile(r"_PORT\b|_PORT_|_SERVICE_")
 
@@ -173,13 +177,16 @@ async def _main(serving: Serving, ready: Ready, stop: StopSignals) -> str | None
             print(ready(server.addresses), file=sys.stderr, flush=True)
             manager = os.environ.get("NOTIFY_SOCKET")
             notify("READY=1", manager)
-            if interval := watchdog_interval(os.environ):
-                nursery.start_soon(_feed_watchdog, manager, interval)
-            await asked.wait()
-            stop.patience = server.drain_time + GRACE
-            notify("STOPPING=1", manager)
-            await server.drain()
-        nursery.cancel_scope.cancel(reason="the server has stopped")
+            async with trio.open_nursery() as feeding:
+                if interval := watchdog_interval(os.environ):
+                    feeding.start_soon(_feed_watchdog, manager, interval)
+                await asked.wait()
+                stop.patience = server.drain_time + GRACE
+                notify("STOPPING=1", manager)
+                await server.drain()
+                feeding.cancel_scope.cancel(reason="the server has stopped")
+            # Behind its `yield` a lifespan may wait: a hub tells the other nodes that it leaves.
+            nursery.cancel_scope.deadline = trio.current_time() + _CLOSING
     return None
 
 
