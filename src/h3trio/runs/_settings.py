@@ -53,9 +53,10 @@ class RunsSettings:
     """Seconds for which a run stays pinned behind its end, if runs that go on don't need the room.
     Clients that have lost their connection are back by then."""
 
-    close_timeout: float = 5.0
+    close_timeout: float = 2.0
     """Seconds for which the end waits for the store to take the last events of what still runs.
-    Those that it doesn't take are found at the next start."""
+    Those that it doesn't take are found at the next start. It is less than what the command `serve`
+    gives a lifespan at its end."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
