@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from hub_helpers import FakeSink
 
 from h3trio import SSEParser
 from h3trio.hub import HistoryError, HistoryFullError, Hub, RedisHistory
+from h3trio.hub._redis import codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,6 +202,53 @@ async def test_everything_is_flushed(tmp_path: Path) -> None:
         assert report.told == len(one.sinks)
         newest = max(one.histories[0].log, key=lambda record: record.position)
         assert newest.position > before, "positions go on above the highest"
+
+
+@pytest.mark.parametrize("further", [{"serial": 10**12}, {"serial": 1, "last": 10**15}])
+async def test_a_message_of_somebody_else_stops_nobody(
+    tmp_path: Path, further: dict[str, int]
+) -> None:
+    """Whoever may publish on the channel: what the store can't have told, it is asked for."""
+    async with redis_server(tmp_path) as server, load(server.url) as one:
+        await one.run(SECONDS / 3)
+        await one.recovered()
+        epoch, _, last = (await one.histories[0].head()).rpartition("-")
+        state = await command(server.port, "HGET", "{h3trio}:state", "serial")
+        forged = {
+            **asdict(codec.EMPTY),
+            "epoch": epoch,
+            "serial": int(state.split()[1]) + further["serial"],
+            "last": int(last) + further.get("last", 0),
+        }
+        header = [str(part) for pair in forged.items() for part in pair]
+        message = json.dumps(["log", header, [], [], []])
+        await command(server.port, "PUBLISH", "{h3trio}:0:messages", message)
+        await one.run(SECONDS)
+        await command(server.port, "CLIENT", "KILL", "TYPE", "normal")
+        await one.recovered()
+        report = await one.report()
+        tell(report)
+        assert (report.missing, report.told, report.unknown) == (set(), 0, 0)
+
+
+async def test_a_server_that_keeps_less_than_before_is_told(tmp_path: Path) -> None:
+    """While it runs: what it keeps now is told, and a level that was asked for refused."""
+    async with redis_server(tmp_path, appendonly="yes", appendfsync="everysec") as server:
+        told, wanting = RedisHistory(server.url), RedisHistory(server.url, durability="fast")
+        async with Hub(told) as hub, Hub(wanting) as strict:
+            await strict.publish("1", topics=["a"])
+            assert told.durability == "fast"
+            await command(server.port, "CONFIG", "SET", "appendonly", "no")
+
+            async def is_noticed() -> bool:
+                await trio.lowlevel.checkpoint()
+                return told.durability == "memory" and not wanting.is_connected
+
+            await until(is_noticed)
+            assert "no append-only file" in told.server
+            await hub.publish("2", topics=["a"])
+            with pytest.raises(HistoryError, match="set appendonly yes"):
+                await strict.publish("3", topics=["a"])
 
 
 async def test_the_memory_is_full(tmp_path: Path) -> None:

@@ -112,9 +112,8 @@ class _Joiner:
     async def _look(self, connection: RedisConnection, place: Place) -> ServerInfo:
         """Choose the database and ask the server about itself."""
         selected, *replies = await connection.pipeline([("SELECT", self.address.db), *QUESTIONS])
-        for reply in (selected, replies[0]):
-            if isinstance(reply, RedisReplyError):
-                raise reply
+        if isinstance(selected, RedisReplyError):
+            raise selected
         server = ServerInfo.read(replies)
         if server.role != "master":
             raise NotSentError(f"{place}: is no primary, but a {server.role}, and takes no writes")

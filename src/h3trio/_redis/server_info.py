@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, final
 
+from .values import RedisReplyError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -59,9 +61,12 @@ class ServerInfo:
         """Make it of the replies to `QUESTIONS`.
 
         Raises:
-            ValueError: the server says nothing of itself.
+            RedisReplyError: the server refuses to say anything of itself.
+            ValueError: it says something else.
         """
         text, *settings = replies
+        if isinstance(text, RedisReplyError):
+            raise text
         if not isinstance(text, bytes):
             raise ValueError(f"INFO is needed: {text!r}")  # noqa: TRY004 - the server's, not the caller's
         fields = _fields(text)

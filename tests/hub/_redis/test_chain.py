@@ -67,14 +67,36 @@ def keep(chain: Chain, change: Change) -> None:
 )
 def test_a_message_has_its_place(header: Header, place: str) -> None:
     """By its number, and by the epoch that it comes from."""
-    assert chain_at(told(5)).place(header) == place
+    assert chain_at(told(5)).place(Change(header, [], [], [])) == place
+
+
+@table(
+    "change",
+    [
+        Change(told(6, last=10**15), [], [], [entry(10**15)]),
+        Change(told(6, last=3), [], [], [entry(1)]),
+        Change(told(6, last=1, note=2), [], [("+a", 1)], [entry(1)]),
+        Change(told(6, last=1, note=1), [], [("+a", 10**15)], [entry(1)]),
+        Change(told(6, last=1), [10**15], [], [entry(1)]),
+    ],
+)
+def test_what_the_store_cannot_have_told_next_is_asked_for(change: Change) -> None:
+    """Somebody else may publish: a message goes no further than what it tells."""
+    assert chain_at(told(5)).place(change) == "missing"
+
+
+def test_a_record_is_not_behind_the_head_of_the_store() -> None:
+    """Nor is the gap that one leaves which can't be read."""
+    chain = chain_at(told(5))
+    keep(chain, Change(told(6, last=1), [], [], [entry(1), entry(9), [b"9-0", [b"x"]]]))
+    assert ([record.position for record in chain.log], chain.gaps.floor) == ([1], 1)
 
 
 def test_what_an_earlier_epoch_told_last_is_known() -> None:
     """It may come behind the connection that found the next epoch, which took it over."""
     chain = chain_at(told(5))
     chain.learn(replace(told(6), epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
-    assert chain.place(told(7)) == "known"
+    assert chain.place(Change(told(7), [], [], [])) == "known"
 
 
 def test_numbers_begin_anew_with_another_past() -> None:
@@ -83,7 +105,7 @@ def test_numbers_begin_anew_with_another_past() -> None:
     chain.learn(replace(told(3, removed=2), epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
     chain.close(chain.header)
     assert (chain.serial, chain.note) == (3, 0)
-    assert chain.place(replace(told(4), epoch=NEXT)) == "next"
+    assert chain.place(Change(replace(told(4), epoch=NEXT), [], [], [])) == "next"
 
 
 def test_a_hub_whose_store_lost_removals_forgets_its_newest_part() -> None:
@@ -156,7 +178,7 @@ def test_any_messages_and_a_repair_make_the_same_log(
         if not 0 <= number < len(changes):
             continue
         change = changes[number]
-        place = chain.place(change.header)
+        place = chain.place(change)
         if place == "next":
             keep(chain, change)
             chain.close(change.header)

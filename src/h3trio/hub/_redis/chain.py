@@ -78,14 +78,31 @@ class Chain:
         self.log.floor = self.log.head
         self.removed = -1
 
-    def place(self, header: Header) -> Place:
-        """Say where a message stands."""
+    def place(self, change: Change) -> Place:
+        """Say where a message stands.
+
+        Whoever may publish on the channel can send one: what the store can't have told next is
+        "missing", and the store is asked.
+        """
+        header = change.header
         if header.epoch != self.header.epoch:
             # What an earlier epoch told last may come behind the connection in the next.
             return "known" if header.epoch in dict(self.epochs) else "past"
         if header.serial <= self.serial:
             return "known"
-        return "next" if header.serial == self.serial + 1 else "missing"
+        return "next" if self._is_next(change) else "missing"
+
+    def _is_next(self, change: Change) -> bool:
+        """Whether a message goes just as far beyond what is known as what it tells."""
+        header, names = change.header, [position for _name, position in change.marks]
+        # A purge takes a position of its own.
+        last = self.log.head + len(change.entries) + len(change.gone) + 1
+        return (
+            header.serial == self.serial + 1
+            and header.last <= last
+            and header.note <= self.note + len(names)
+            and max([*names, *change.gone], default=0) <= header.last
+        )
 
     def take(self, change: Change) -> list[Record]:
         """Take over the removals of a change; return its records, which the hub has to deliver."""
@@ -113,9 +130,9 @@ class Chain:
             self.gaps.note_purge(name, position)
 
     def records_of(self, entries: Iterable[Reply]) -> list[Record]:
-        """Make records of those entries that stand behind the head; pass over what can't be read.
+        """Make records of those entries that stand behind the head, but not behind the store's.
 
-        That is told as a gap, to all who may have wanted it.
+        What can't be read is passed over. That is told as a gap, to all who may have wanted it.
         """
         records: list[Record] = []
         damaged: list[DamagedError] = []
@@ -124,9 +141,9 @@ class Chain:
                 record = record_of(entry)
             except DamagedError as exc:
                 damaged.append(exc)
-                self.gaps.raise_floor(exc.position or self.log.head)
+                self.gaps.raise_floor(min(exc.position or self.log.head, self.header.last))
                 continue
-            if record.position > self.log.head:
+            if self.log.head < record.position <= self.header.last:
                 records.append(record)
         if damaged:
             logger.error("%d records are passed over, the first: %s", len(damaged), damaged[0])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from h3trio.hub._history.record import Update
     from h3trio.hub._history.selection import Selection
 
+MAX_NUMBER: Final = 2**53
+"""Up to it, the numbers of scripts are exact."""
+
 _DIGEST_BYTES: Final = 16
 """Of a key or an event: nobody finds two by chance, nor one to another's by trying."""
 
@@ -136,6 +139,8 @@ class Header:
             }
             epoch = found["epoch"]
             numbers = {one.name: int(found[one.name]) for one in fields(cls)[1:]}
+            if not all(0 <= number <= MAX_NUMBER for number in numbers.values()):
+                raise ValueError("a number is out of range")  # noqa: TRY301 - as above
         except (TypeError, ValueError, KeyError) as exc:
             raise DamagedError(f"the state can't be read: {exc!r}") from exc
         return cls(epoch=epoch, **numbers)

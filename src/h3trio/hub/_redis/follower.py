@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 import math
 import random
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
 from h3trio._redis.connect import open_redis
+from h3trio._redis.server_info import QUESTIONS, ServerInfo
 from h3trio._redis.values import RedisReplyError
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.errors import HistoryError
@@ -136,10 +138,19 @@ class Follower:
         self._lost_at = trio.current_time()
 
     def _accept(self, connection: RedisConnection) -> Link:
-        """Look at a server, which may have changed."""
-        self.durability = check_server(connection.server, self._wanted)
-        self.server = describe(connection.server)
+        self._look(connection.server)
         return Link(connection, prefix=self._address.prefix, db=self._address.db)
+
+    def _look(self, server: ServerInfo) -> None:
+        """Look at a server, which may keep what it has in another way than before.
+
+        Raises:
+            HistoryError: it isn't good enough.
+        """
+        self.durability = check_server(server, self._wanted)
+        before, self.server = self.server, describe(server)
+        if before not in ("", self.server):
+            logger.warning("the store keeps what it has in another way: %s", self.server)
 
     async def _load(self, link: Link, head: int) -> None:
         """Load the newest records up to a head, from the newest back."""
@@ -303,7 +314,7 @@ class Follower:
     async def _take(self, link: Link, change: codec.Change, deliver: Deliver) -> None:
         """Take over what a message tells, or ask for what is missing in front of it."""
         chain = self.chain
-        match chain.place(change.header):
+        match chain.place(change):
             case "next":
                 await self._deliver(chain.take(change), change.header.last, deliver)
                 chain.close(change.header)
@@ -339,7 +350,10 @@ class Follower:
             unchecked = rest
             await self._deliver(records, head, deliver)
             more = bool(rest) or head < change.header.last
-        chain.close(goal)
+        if goal.serial <= change.header.serial:
+            chain.close(replace(goal, note=min(goal.note, chain.note)))
+        else:
+            logger.error("a message tells what the store doesn't; it is passed over")
         self._followed.unpark_all()
 
     async def _deliver(self, records: Sequence[Record], head: int, deliver: Deliver) -> None:
@@ -366,10 +380,10 @@ class Follower:
             # Where much is told, the word has a long way to go behind all of that.
             if not event.is_set() and heard == self._heard:
                 raise HistoryError(f"what is published isn't heard within {timeout:g} s")
-            reply = await link.connection.call("INFO", "replication")
-            text = reply if isinstance(reply, bytes) else b""
-            if not all(id.encode() in text for id in server.replication_ids[:1]):
+            found = ServerInfo.read(await link.connection.pipeline(QUESTIONS))
+            if not {*server.replication_ids[:1]} <= {*found.replication_ids}:
                 raise HistoryError("the server has another replication id: its past may be another")
+            self._look(found)
 
     async def _say(self, link: Link, word: str) -> None:
         """Publish a word; a server that takes no writes, as its disk is full, is good for it."""
