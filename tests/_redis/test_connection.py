@@ -143,7 +143,7 @@ async def test_replies_are_the_same_however_they_are_cut(
             await wait_all_tasks_blocked()
         assert [outcomes.of[str(number)] for number in range(len(wanted))] == wanted
         for _ in range(chosen.count(None)):
-            assert connection.pushes.receive_nowait() == [b"message", b"ch", b"+OK\r\n"]
+            assert await connection.pushes.receive() == [b"message", b"ch", b"+OK\r\n"]
         assert connection.statistics() == GONE
 
 
@@ -344,13 +344,11 @@ async def test_pushes_that_came_are_there_before_the_error() -> None:
     async with connected(max_pushes=2) as (connection, server):
         await server.send_all(b">1\r\n:1\r\n>1\r\n:2\r\n>1\r\n:3\r\n")
         await connection.wait_broken()
-        assert connection.pushes.receive_nowait() == [1]
+        assert await connection.pushes.receive() == [1]
         assert await connection.pushes.receive() == [2]
         for _ in range(2):
             with pytest.raises(RedisError, match="more pushes"):
                 await connection.pushes.receive()
-            with pytest.raises(RedisError, match="more pushes"):
-                connection.pushes.receive_nowait()
 
 
 async def test_room_for_pushes_is_made_by_taking_them() -> None:
@@ -359,8 +357,6 @@ async def test_room_for_pushes_is_made_by_taking_them() -> None:
         for _ in range(5):
             await server.send_all(b">1\r\n+123456789\r\n")
             assert await connection.pushes.receive() == [b"123456789"]
-        with pytest.raises(trio.WouldBlock):
-            connection.pushes.receive_nowait()
         assert connection.statistics() == GONE
 
 
@@ -421,7 +417,7 @@ async def test_a_subscription_is_answered_by_its_push(nursery: trio.Nursery) -> 
         assert outcomes.of["unsubscribe"] == [b"unsubscribe", None, 0]
         assert outcomes.of["PSUBSCRIBE"] is RedisReplyError
         assert outcomes.of["GET"] == b"got"
-        kinds = [connection.pushes.receive_nowait()[0] for _ in range(4)]
+        kinds = [(await connection.pushes.receive())[0] for _ in range(4)]
         assert kinds == [b"message", b"subscribe", b"message", b"unsubscribe"]
 
 

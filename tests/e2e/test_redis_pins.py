@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from h3trio.hub import Record
+
 
 async def test_noise_takes_nothing_of_a_pinned_topic(tmp_path: Path) -> None:
     """Whoever publishes the noise; without the pin it goes with the rest."""
@@ -85,6 +87,65 @@ async def test_pins_of_a_hub_that_died_end(tmp_path: Path) -> None:
             assert alive.gaps.newest(EVERYTHING) > 0
             left = await count(server.port, "EXISTS", f"{{h3trio}}:held:{node}", "{h3trio}:kept")
             assert left == 0
+
+
+async def test_pins_of_a_hub_that_closes_end_at_once(tmp_path: Path) -> None:
+    """Others needn't wait until they are late."""
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url)
+        async with Hub(history) as hub:
+            history.pin("a")
+            await hub.publish("1", topics=["a"])
+            assert await count(server.port, "ZCARD", "{h3trio}:kept") == 1
+        left = await count(server.port, "EXISTS", "{h3trio}:pins", "{h3trio}:kept")
+        assert left == 0
+
+
+async def test_a_large_topic_is_pinned_step_by_step(tmp_path: Path) -> None:
+    """Nothing of it goes meanwhile; all is counted in the end, and nothing once it is unpinned."""
+    async with redis_server(tmp_path) as server:
+        one, other = (RedisHistory(server.url, max_events=5000) for _ in range(2))
+        async with Hub(one) as hub, Hub(other) as noisy:
+            for _ in range(10):
+                await noisy.publish_all(["x"] * 450, topics=["a"])
+            await noisy.publish_all(["x"] * 500, topics=["noise"])
+            with hub.pin("a"):
+                # The first step is that of an append, which counts a part only.
+                await hub.publish("x", topics=["a"])
+                first = other.statistics().pinned_events
+                await noisy.publish_all(["x"] * 1000, topics=["noise"])
+                await until(has_pinned(other, 4501))
+                await noisy.publish_all(["x"] * 4000, topics=["noise"])
+                kept = [record.topics for record in await everything(other)]
+                assert kept.count(("a",)) == 4501
+            await until(has_pinned(other, 0))
+            for _ in range(12):
+                await noisy.publish_all(["x"] * 500, topics=["noise"])
+            kept = [record.topics for record in await everything(other)]
+            assert (kept.count(("a",)), len(kept)) == (0, 5000)
+            assert 0 < first < 4501
+            assert await count(server.port, "EXISTS", "{h3trio}:kept", "{h3trio}:counted") == 0
+
+
+async def everything(history: RedisHistory) -> list[Record]:
+    """Read all records of a store."""
+    found: list[Record] = []
+    after, more = 0, True
+    while more:
+        page = await history.read(after, selection=EVERYTHING, max_records=500, max_bytes=10**6)
+        found += page.records
+        after, more = page.last, page.more
+    return found
+
+
+def has_pinned(history: RedisHistory, events: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many records are counted as pinned."""
+
+    async def condition() -> bool:
+        await trio.lowlevel.checkpoint()
+        return history.statistics().pinned_events == events
+
+    return condition
 
 
 def is_told(port: int, hubs: int) -> Callable[[], Awaitable[bool]]:

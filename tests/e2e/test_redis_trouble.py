@@ -231,6 +231,21 @@ async def test_a_message_of_somebody_else_stops_nobody(
         assert (report.missing, report.told, report.unknown) == (set(), 0, 0)
 
 
+async def test_other_limits_than_those_of_another_hub_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each hub removes what is beyond its own; those with the same say nothing."""
+    async with redis_server(tmp_path) as server:
+        for _ in range(2):
+            async with load(server.url, max_events=500) as one:
+                await one.recovered()
+        assert "other limits" not in caplog.text
+        async with Hub(RedisHistory(server.url, max_events=500, max_age=60.5)) as hub:
+            await hub.publish("1", topics=["a"])
+            await hub.publish("2", topics=["a"])
+        assert caplog.text.count("other limits") == 1
+
+
 async def test_a_server_that_keeps_less_than_before_is_told(tmp_path: Path) -> None:
     """While it runs: what it keeps now is told, and a level that was asked for refused."""
     async with redis_server(tmp_path, appendonly="yes", appendfsync="everysec") as server:

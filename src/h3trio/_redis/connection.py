@@ -70,7 +70,7 @@ class _Call:
 
 
 @final
-class Pushes(trio.abc.ReceiveChannel["list[Reply]"]):
+class Pushes:
     """The pushes of a connection, in order: `[b"message", channel, data]`, and the like.
 
     Behind the last one it raises the `RedisError` that the connection was thrown away with: a
@@ -106,18 +106,6 @@ class Pushes(trio.abc.ReceiveChannel["list[Reply]"]):
         self._error = error
         self._sender.close()
 
-    def receive_nowait(self) -> list[Reply]:
-        """Return the next push.
-
-        Raises:
-            trio.WouldBlock: there is none yet.
-            RedisError: the connection was thrown away.
-        """
-        try:
-            return self._taken(*self._receiver.receive_nowait())
-        except trio.EndOfChannel:
-            raise RedisError(self._error) from None
-
     async def receive(self) -> list[Reply]:
         """Wait for the next push.
 
@@ -125,17 +113,11 @@ class Pushes(trio.abc.ReceiveChannel["list[Reply]"]):
             RedisError: the connection was thrown away.
         """
         try:
-            return self._taken(*await self._receiver.receive())
+            push, size = await self._receiver.receive()
         except trio.EndOfChannel:
             raise RedisError(self._error) from None
-
-    def _taken(self, push: list[Reply], size: int) -> list[Reply]:
         self._bytes -= size
         return push
-
-    async def aclose(self) -> None:
-        """Do nothing: pushes end with their connection."""
-        await trio.lowlevel.checkpoint()
 
 
 @final

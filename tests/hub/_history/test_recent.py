@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 
-from h3trio.hub import Hub, MemoryHistory, SQLiteHistory, read_recent
+from h3trio.hub import HistoryError, Hub, MemoryHistory, SQLiteHistory, read_recent
 from h3trio.hub._history import recent
 
 if TYPE_CHECKING:
@@ -120,3 +122,23 @@ async def test_none_is_no_count(hub: Hub) -> None:
     """Who wants none needn't ask."""
     with pytest.raises(ValueError, match="count must be 1 or more"):
         await read_recent(hub.history, ["a"], count=0)
+
+
+async def test_a_store_that_does_not_answer_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """After a time that is long enough for any search."""
+    async with Hub(Silent()) as hub:
+        await publish(hub, "a", *"123")
+        began = autojump_clock.current_time()
+        with pytest.raises(HistoryError, match="within 30 s"):
+            await read_recent(hub.history, ["a"], count=1)
+        assert autojump_clock.current_time() - began == recent.MAX_SECONDS
+
+
+class Silent(MemoryHistory):  # type: ignore[misc]  # it is final, and this a store that is frozen
+    """A history that can't be searched."""
+
+    async def position_before_last(self, *_: object, **__: object) -> int:
+        """Never answer."""
+        await trio.sleep_forever()

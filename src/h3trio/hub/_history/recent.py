@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 
 import trio
 
+from .errors import HistoryError
 from .selection import Selection, Turn
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ _PAGE_RECORDS: Final = 500
 
 MAX_BYTES: Final = 4 * MAX_PAGE_BYTES
 """Bytes of frames that are given at once; the newest record is, whatever its size."""
+
+MAX_SECONDS: Final = 30.0
+"""Seconds that reading takes at most: a search of a large file takes some, and behind a store that
+needs longer nobody waits for a page."""
 
 Gap: TypeAlias = Literal["unknown", "trimmed", "skipped"]
 
@@ -66,11 +71,27 @@ async def read_recent(
 
     Raises:
         ValueError: `count` is below 1.
-        HistoryError: the history can't be read.
+        HistoryError: the history can't be read, or not within 30 s.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, not {count}")
-    selection, allowed = Selection(topics), Selection(allow)
+    try:
+        with trio.fail_after(MAX_SECONDS):
+            return await _read_recent(
+                history, Selection(topics), count, last_event_id, allowed=Selection(allow)
+            )
+    except trio.TooSlowError as exc:
+        raise HistoryError(f"the newest records can't be read within {MAX_SECONDS:g} s") from exc
+
+
+async def _read_recent(
+    history: History,
+    selection: Selection,
+    count: int,
+    last_event_id: str | None,
+    *,
+    allowed: Selection,
+) -> Recent:
     head = history.log.head
     after = await _find(history, last_event_id, selection, allowed)
     position = after or 0

@@ -139,7 +139,13 @@ class Follower:
 
     def _accept(self, connection: RedisConnection) -> Link:
         self._look(connection.server)
-        return Link(connection, prefix=self._address.prefix, db=self._address.db)
+        return self.link_by(connection)
+
+    def link_by(self, connection: RedisConnection) -> Link:
+        """Make a link by a connection, in the epoch that is known."""
+        link = Link(connection, prefix=self._address.prefix, db=self._address.db)
+        link.epoch = self.chain.header.epoch
+        return link
 
     def _look(self, server: ServerInfo) -> None:
         """Look at a server, which may keep what it has in another way than before.

@@ -9,12 +9,13 @@ The newest part is in memory too, so that clients who come back all at once don'
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from h3trio._limits import check_limit
 from h3trio._redis.address import parse_address
+from h3trio._redis.connect import open_redis
 from h3trio._redis.connection import require_hiredis
 from h3trio._redis.values import RedisLimits
 from h3trio.hub._history.errors import (
@@ -30,7 +31,7 @@ from h3trio.hub._history.retention import MAX_PINNED_BYTES, MAX_PINNED_EVENTS, M
 
 from . import codec, scripts
 from .follower import FIRST_PAUSE, MAX_PAUSE, Follower
-from .link import may_pass
+from .link import may_pass, translated
 from .nodes import RedisNodes
 from .pins import Pins
 from .reading import Reader
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("h3trio.hub")
 
+LEAVE_SECONDS: Final = 1.0
+"""Seconds that a hub which is closed takes to say that it goes."""
+
 
 @final
 class RedisHistory(History):
     """Keeps updates in Redis (6 or newer) or Valkey, for all hubs that have the same address.
 
-    Their limits have to be the same too. Needs the extra `redis`.
+    Their limits have to be the same too: a hub that finds others warns. Needs the extra `redis`.
 
     Args:
         url: the server: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…`, `unix://PATH`
@@ -123,6 +127,8 @@ class RedisHistory(History):
             max_pinned_bytes=max_pinned_bytes,
         )
         self._pins = Pins(max_pinned_events)
+        self._bounds = _bounds_of(self._retention)
+        self._has_warned = False
         self._limits = RedisLimits(timeout=timeout)
         self._nodes: RedisNodes | None = None
         self._follower = Follower(
@@ -208,12 +214,26 @@ class RedisHistory(History):
             await trio.sleep(min(pause, left))
 
     async def aclose(self) -> None:
-        """Take no more updates, and be no node. The connections end with the follower."""
+        """Take no more updates, be no node, and pin nothing.
+
+        The connections end with the follower, so a short one tells the store. If that can't be done
+        within a second, the time of what it was told before runs out.
+        """
         self._is_open = False
         nodes, self._nodes = self._nodes, None
-        if nodes is not None:
-            await nodes.leave()
+        is_node = nodes is not None and nodes.is_known
         await trio.lowlevel.checkpoint()
+        if not (is_node or self._pins.were_told):
+            return
+        try:
+            with trio.move_on_after(LEAVE_SECONDS), translated():
+                async with open_redis(self._address, limits=self._limits) as connection:
+                    if nodes is not None and nodes.is_known:
+                        await nodes.leave(connection)
+                    if self._pins.were_told:
+                        await self._pins.leave(self._follower.link_by(connection))
+        except HistoryError as exc:
+            logger.info("the store wasn't told that this hub goes: %s", exc)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -239,16 +259,7 @@ class RedisHistory(History):
     async def _append(
         self, updates: Sequence[Update], arguments: Sequence[Argument]
     ) -> list[Appended]:
-        limits = self._retention
-        bounds = (
-            limits.max_events,
-            limits.max_bytes,
-            max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * limits.max_events),
-            limits.max_topic_events or 0,
-            limits.max_topic_bytes or 0,
-            limits.max_pinned_events,
-            limits.max_pinned_bytes,
-        )
+        bounds = self._bounds.split(" ")
         asked: list[tuple[Link, str]] = []
 
         def told(link: Link) -> Sequence[Argument]:
@@ -259,8 +270,9 @@ class RedisHistory(History):
             reply = await self._follower.ask_with(scripts.APPEND, told, changes=True)
             link, version = asked[-1]
             match reply:
-                case [b"ok", list(answers), *_]:
+                case [b"ok", list(answers), bytes(others), *_]:
                     link.pins = version
+                    self._compare(others.decode())
                     return [
                         _answer(update, answer, link.epoch)
                         for update, answer in zip(updates, answers, strict=True)
@@ -269,6 +281,20 @@ class RedisHistory(History):
                     link.pins = ""  # they were forgotten there: tell them again
                 case _:
                     raise HistoryError(f"the store answers {reply!r:.80}")
+
+    def _compare(self, others: str) -> None:
+        """Warn, once, if the last append was that of a hub with other limits."""
+        if self._has_warned or others in ("", self._bounds):
+            return
+        self._has_warned = True
+        logger.warning(
+            "the store was kept to other limits than those of this hub. If another hub has"
+            " them, give all the same, as each removes what is beyond its own. They were %s;"
+            " these are %s (events, bytes, bytes of topics, events and bytes of a topic,"
+            " pinned events and bytes, age; 0 is none)",
+            others,
+            self._bounds,
+        )
 
     async def purge(self, topic: str) -> int:
         """Remove a topic's records from the store; return how many. Cancelling stops it half-way.
@@ -391,6 +417,21 @@ class RedisHistory(History):
             reconnects=self.reconnects,
             behind=max(known.last - self.log.head, 0),
         )
+
+
+def _bounds_of(limits: Retention) -> str:
+    """Join the limits as the script that appends takes them."""
+    bounds = (
+        limits.max_events,
+        limits.max_bytes,
+        max(MIN_TOPIC_BYTES, RECORD_TOPIC_BYTES * limits.max_events),
+        limits.max_topic_events or 0,
+        limits.max_topic_bytes or 0,
+        limits.max_pinned_events,
+        limits.max_pinned_bytes,
+        limits.max_age or 0,
+    )
+    return " ".join(map(str, bounds))
 
 
 def _answer(update: Update, answer: Reply, epoch: str) -> Appended:

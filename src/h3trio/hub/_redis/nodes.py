@@ -46,8 +46,6 @@ logger = logging.getLogger("h3trio.hub")
 FIRST_PAUSE: Final = 0.05
 MAX_PAUSE: Final = 2.0
 """Seconds from a lost connection to the next attempt, as of the follower."""
-LEAVE_SECONDS: Final = 1.0
-"""Seconds that a hub which is closed takes to say that it goes; if it can't, its time runs out."""
 
 # A node, the number of the question, and the question; the number, a node, its name, the answer.
 _QUESTION: Final = re.compile(rb"([0-9a-f]{16}) ([0-9]{1,15})\n(.*)", re.DOTALL)
@@ -255,17 +253,15 @@ class RedisNodes(Nodes):
                     connection.throw_away(f"it is a replica now: {exc}")
                 raise
 
-    async def leave(self) -> None:
-        """Be no node any more; given up after a second, or where the store can't be reached."""
-        if not self._since:
-            return
+    @property
+    def is_known(self) -> bool:
+        """Whether the store has heard of this node."""
+        return bool(self._since)
+
+    async def leave(self, connection: RedisConnection) -> None:
+        """Be no node any more."""
         script, arguments = self._met(b"", 0)
-        try:
-            with trio.move_on_after(LEAVE_SECONDS), translated():
-                async with open_redis(self._address, limits=self._limits) as connection:
-                    await connection.eval_script(script, [self._key], [self._log, *arguments])
-        except HistoryError as exc:
-            logger.info("the other hubs weren't told that this one goes: %s", exc)
+        await connection.eval_script(script, [self._key], [self._log, *arguments])
 
 
 def _notes(told: Sequence[Reply]) -> list[NodeNote]:

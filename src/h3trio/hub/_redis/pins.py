@@ -42,6 +42,8 @@ class Pins:
         self._node = new_word()
         self._changes = 0
         self._changed = trio.Event()
+        self.were_told = False
+        """Whether the store may have pins of this hub."""
 
     @property
     def version(self) -> str:
@@ -65,18 +67,27 @@ class Pins:
     def told_to(self, link: Link) -> Sequence[Argument]:
         """Return what an append says of the pins; `link.pins` is the version that the store has."""
         version = self.version
+        self.were_told |= version != ""
         told = "=" if version == link.pins else f"+{self._joined}"
         return self._node, version, told, PIN_SECONDS
+
+    async def leave(self, link: Link) -> None:
+        """Tell the store that this hub pins nothing any more."""
+        await link.ask(scripts.PINS, self._node, "", "", PIN_SECONDS, self._most)
+        self.were_told = False
 
     async def tell(self, link: Link) -> None:
         """Tell the store, when there is something to tell and at intervals."""
         while True:
             self._changed = trio.Event()
-            if (version := self.version) or link.pins:
-                await link.ask(
+            more = bool((version := self.version) or link.pins)
+            while more:
+                self.were_told = True
+                reply = await link.ask(
                     scripts.PINS, self._node, version, self._joined, PIN_SECONDS, self._most
                 )
-                link.pins = version
+                link.pins, more = version, bool(reply[1])
+                version = self.version
             with trio.move_on_after(PIN_SECONDS / 3 if version else math.inf):
                 await self._changed.wait()
 

@@ -2,11 +2,11 @@
 --
 -- ARGV: channel, epoch, node, version of its pins, '=' or its pinned topics behind a '+', seconds for
 -- which they hold; max_events, max_bytes, max_places, max_topic_events, max_topic_bytes,
--- max_pinned_events, max_pinned_bytes (0 for none); then for each update: topics, flags, own id, key,
--- digest, and the frame: whole, or the parts in front of the id and behind it.
+-- max_pinned_events, max_pinned_bytes, max_age (0 for none); then for each update: topics, flags, own
+-- id, key, digest, and the frame: whole, or the parts in front of the id and behind it.
 --
--- Returns {'stale'}, {'pins'} if the node has to tell them, or {'ok', an answer for each}: the
--- position, {'again', id, the last position}, {'key'}, {'closed', topic} or {'pinned', limit}.
+-- Returns {'stale'}, {'pins'} if the node has to tell them, or {'ok', an answer for each, the limits of
+-- the append before this one}: the position, {'again', id, the last position}, {'key'}, {'closed', topic} or {'pinned', limit}.
 
 local epoch, node, version = ARGV[2], ARGV[3], ARGV[4]
 local told, lease = ARGV[5], tonumber(ARGV[6])
@@ -19,7 +19,7 @@ if is_stale(epoch) then return {'stale'} end
 if told == '=' and not knows_pins(node, version) then return {'pins'} end
 
 -- The first write: one that a full server refuses.
-redis.call('HSET', state_key, 'epoch', epoch)
+redis.call('HSET', state_key, 'epoch', epoch, 'limits', table.concat(ARGV, ' ', 7, 14))
 local full = take_pins(
   node, version, told ~= '=' and string.sub(told, 2) or nil, lease, limits.pinned_events
 )
@@ -62,7 +62,8 @@ local function add(record, digest)
       state.closed = state.closed + 1
     end
     if record.i ~= '' then redis.call('ZADD', id_key(record.i), 0, id_place_of(topic, position)) end
-    if state.pinned_topics > 0 and redis.call('HEXISTS', pinned_key, topic) == 1 then
+    if state.pinned_topics > 0 and redis.call('HEXISTS', pinned_key, topic) == 1
+      and (state.uncounted == 0 or redis.call('HEXISTS', counted_key, topic) == 0) then
       pinned = pinned + 1
     end
   end
@@ -83,7 +84,7 @@ local now = redis.call('TIME')
 local published = now[1] .. '.' .. string.format('%06d', tonumber(now[2]))
 local answers = {}
 local with_last = {} -- topics to which a record without an event was added
-for i = 14, #ARGV, 7 do
+for i = 15, #ARGV, 7 do
   local topics, flags, own, key, digest = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local front, back = ARGV[i + 5], ARGV[i + 6]
   local is_last = string.find(flags, 'l', 1, true) ~= nil
@@ -143,4 +144,4 @@ elseif version ~= '' then
   -- Nobody has anything to hear but that the pins go on.
   redis.call('HSET', state_key, 'pins_due', string.format('%.17g', state.pins_due))
 end
-return {'ok', answers}
+return {'ok', answers, state.limits or ''}

@@ -14,10 +14,12 @@ local log_key, epochs_key = base .. 'log', base .. 'epochs'
 local sizes_key, closed_key, keys_key = base .. 'sizes', base .. 'closed', base .. 'keys'
 local marks_key, noted_key = base .. 'marks', base .. 'noted'
 local pins_key, pinned_key, kept_key = base .. 'pins', base .. 'pinned', base .. 'kept'
+local counted_key = base .. 'counted'
 
 local MAX_MARKS, MAX_MARK_BYTES = 65536, 16 * 1024 * 1024
 local MARK_BYTES = 300 -- of memory, for a mark without its name
 local MAX_REMOVED = 500 -- records that one step removes, beyond as many as it adds
+local MAX_LOOKED = 1000 -- records that one step looks at, or counts as pinned, and leaves: some ms
 local PLACE_BYTES = 100 -- of memory, for a record's place in the index of one topic
 
 local function topic_key(topic) return base .. 'topic:' .. topic end
@@ -37,11 +39,11 @@ end
 
 -- The state --------------------------------------------------------------------------------------
 
-local TEXTS = {epoch = true, run = true, replication = true}
+local TEXTS = {epoch = true, run = true, replication = true, limits = true}
 local COUNTERS = {
   'serial', 'last', 'note', 'removed', 'events', 'bytes', 'places', 'topics', 'oldest', 'closed',
   'floor', 'private_floor', 'mark_bytes', 'passed', 'pinned_topics', 'pinned_events',
-  'pinned_bytes', 'pins_due',
+  'pinned_bytes', 'pins_due', 'uncounted',
 }
 local TOLD = {
   'epoch', 'serial', 'last', 'note', 'removed', 'events', 'bytes', 'topics', 'oldest', 'closed',
@@ -156,6 +158,17 @@ local function kept_for(position)
   return state.pinned_events > 0 and redis.call('ZSCORE', kept_key, whole(position))
 end
 
+-- Whether a record's topics are pinned, or it is spared. Of some it may not be counted yet.
+local function is_held(record)
+  if kept_for(record.position) then return true end
+  if state.uncounted > 0 then
+    for topic in lines(record.t) do
+      if redis.call('HEXISTS', pinned_key, topic) == 1 then return true end
+    end
+  end
+  return false
+end
+
 local function unspare(position)
   if kept_for(position) == '0' then
     local entry = entry_at(position)
@@ -233,28 +246,29 @@ local function spare(record)
 end
 
 -- Remove the oldest records while they are due, but for those of pinned topics, and not the newest.
--- Return whether more may be due.
+-- Return whether more may be due: one step removes so many, and goes over so many others.
 local function remove_oldest(is_due, budget)
+  local has_pins, looked = state.pinned_events > 0 or state.uncounted > 0, 0
   -- If nothing is pinned they are taken off the front together: to delete one entry, Redis goes
   -- over those of its node that are deleted already.
   local from, count, front, over, owed = 0, 1, 0, false, false
   while not over do
     -- Up to `passed` all is pinned, if anything is.
-    if state.pinned_events > 0 then from = math.max(from, state.passed + 1) end
+    if has_pins then from = math.max(from, state.passed + 1) end
     local entries = entries_of(whole(from), '+', count)
     over = #entries == 0
     for _, entry in ipairs(entries) do
       local record = fields_of(entry)
       local position = record.position
-      if position == state.last or #removed >= budget then
+      if position == state.last or #removed >= budget or looked >= MAX_LOOKED then
         over = true
-      elseif kept_for(position) then
-        state.passed = position
+      elseif is_held(record) then
+        state.passed, looked = position, looked + 1
       elseif not is_due(record, owed) then
         over = true
-      elseif state.pinned_events > 0 and spare(record) then
-        state.passed, owed = position, true -- another one goes for it
-      elseif state.pinned_events > 0 or front < 0 then
+      elseif has_pins and spare(record) then
+        state.passed, owed, looked = position, true, looked + 1 -- another one goes for it
+      elseif has_pins or front < 0 then
         front, owed = -1, false
         remove_at(position, record)
       else
@@ -269,7 +283,7 @@ local function remove_oldest(is_due, budget)
   if front > 0 then
     redis.call('XTRIM', log_key, 'MAXLEN', whole(redis.call('XLEN', log_key) - front))
   end
-  return #removed >= budget
+  return #removed >= budget or looked >= MAX_LOOKED
 end
 
 local function write_marks()
@@ -334,40 +348,79 @@ local function begin_on_full_server() redis.call('DEL', base .. 'none') end
 -- Pins -------------------------------------------------------------------------------------------
 -- `pins`: the version of what each node has told, and until when it holds. `held:NODE`: its topics
 -- that are pinned, `full:NODE`: those for which there was no room. `pinned`: the number of nodes that
--- pin each topic.
+-- pin each topic. `counted`: topics that were pinned or unpinned, and have so many records that one step
+-- doesn't count them all: the position up to which they are counted in `kept`.
 
-local function pin(topic)
-  if redis.call('HINCRBY', pinned_key, topic, 1) > 1 then return end
-  has_pinned = true
-  state.pinned_topics = state.pinned_topics + 1
-  for _, place in ipairs(redis.call('ZRANGE', topic_key(topic), 0, -1)) do
-    local position, size = read_place(place)
-    if kept_for(position) then
-      redis.call('ZINCRBY', kept_key, 1, whole(position))
-    else
-      keep(position, size, 1)
-    end
+local may_count = MAX_LOOKED
+
+-- Count the records of a topic that is pinned, the oldest first; or those of one that isn't any more as
+-- not pinned, the newest first. What is added meanwhile stands behind the position, and isn't counted.
+local function count_pinned(topic, is_pinned)
+  local begun = redis.call('HGET', counted_key, topic)
+  local upto = tonumber(begun or is_pinned and 0 or state.last)
+  local index, places = topic_key(topic), nil
+  if is_pinned then
+    places = redis.call('ZRANGEBYSCORE', index, '(' .. whole(upto), '+inf', 'LIMIT', 0, may_count)
+  else
+    places = redis.call('ZREVRANGEBYSCORE', index, whole(upto), '-inf', 'LIMIT', 0, may_count)
   end
-end
-
-local function unpin(topic)
-  if redis.call('HINCRBY', pinned_key, topic, -1) > 0 then return end
-  has_pinned = true
-  redis.call('HDEL', pinned_key, topic)
-  state.pinned_topics = state.pinned_topics - 1
-  local places = redis.call('ZRANGE', topic_key(topic), 0, -1)
   for _, place in ipairs(places) do
     local position, size = read_place(place)
-    if tonumber(redis.call('ZINCRBY', kept_key, -1, whole(position))) <= 0 then
-      unkeep(position, size)
+    if not is_pinned then
+      upto = position - 1
+      if tonumber(redis.call('ZINCRBY', kept_key, -1, whole(position))) <= 0 then
+        unkeep(position, size)
+      end
+    else
+      upto = position
+      if kept_for(position) then
+        redis.call('ZINCRBY', kept_key, 1, whole(position))
+      else
+        keep(position, size, 1)
+      end
     end
   end
-  if not places[1] then return end
-  state.passed = math.min(state.passed, read_place(places[1]) - 1)
+  has_pinned = true
+  local is_over = #places < may_count
+  may_count = may_count - #places
+  if not is_over then
+    if not begun then state.uncounted = state.uncounted + 1 end
+    redis.call('HSET', counted_key, topic, whole(upto))
+    return
+  end
+  if begun then
+    redis.call('HDEL', counted_key, topic)
+    state.uncounted = state.uncounted - 1
+  end
+  if is_pinned then return end
   -- Some of them may be why others are spared.
   for _, position in ipairs(redis.call('ZRANGEBYSCORE', kept_key, 0, 0)) do
     unspare(tonumber(position))
   end
+end
+
+local function count_on()
+  if state.uncounted == 0 then return end
+  local known = redis.call('HGETALL', counted_key)
+  for i = 1, #known, 2 do
+    if may_count == 0 then return end
+    count_pinned(known[i], redis.call('HEXISTS', pinned_key, known[i]) == 1)
+  end
+end
+
+local function pin(topic)
+  if redis.call('HINCRBY', pinned_key, topic, 1) > 1 then return end
+  state.pinned_topics = state.pinned_topics + 1
+  count_pinned(topic, true)
+end
+
+local function unpin(topic)
+  if redis.call('HINCRBY', pinned_key, topic, -1) > 0 then return end
+  redis.call('HDEL', pinned_key, topic)
+  state.pinned_topics = state.pinned_topics - 1
+  local oldest = redis.call('ZRANGE', topic_key(topic), 0, 0)[1]
+  if oldest then state.passed = math.min(state.passed, read_place(oldest) - 1) end
+  count_pinned(topic, false)
 end
 
 local function forget_node(node)
@@ -402,6 +455,7 @@ end
 local function take_pins(node, version, topics, lease, most)
   local now = clock()
   end_late_pins(now)
+  count_on()
   if version == '' then
     if state.pins_due > 0 and redis.call('HEXISTS', pins_key, node) == 1 then forget_node(node) end
     return nil

@@ -3,9 +3,9 @@
 -- ARGV: channel, epoch, 'id', the id, where to go on, how many at most, topics or none for all; or
 -- 'closed', then topics.
 -- 'id' gives {topic, position, 'p' and the record's topics, or ''}: of each topic named the newest
--- ones, up to the first public one; without names as many as there are behind a place in the index,
--- topic by topic from the last name, the newest first. 'closed' gives such a one for each that is
--- closed.
+-- ones, up to the first public one, for so many topics that it is no more than twice as many as may
+-- be; without names as many as there are behind a place in the index, topic by topic from the last
+-- name, the newest first. 'closed' gives such a one for each that is closed.
 -- Returns {'stale'} or {'ok', these, where to go on, or ''}.
 
 local epoch, kind = ARGV[2], ARGV[3]
@@ -33,7 +33,12 @@ local function read(place)
   local topic, position = string.match(place, '^([^\n]+)\n(%d+)$')
   return topic, tonumber(position)
 end
-for i = 7, #ARGV do
+local on = ''
+for i = behind == '' and 7 or tonumber(behind), #ARGV do
+  if #found >= most then
+    on = whole(i)
+    break
+  end
   local topic = ARGV[i]
   local places = redis.call(
     'ZREVRANGEBYLEX', index, '[' .. topic .. '\n~', '[' .. topic .. '\n', 'LIMIT', 0, most
@@ -43,7 +48,6 @@ for i = 7, #ARGV do
     if take(topic, position) then break end
   end
 end
-local on = ''
 if #ARGV < 7 then
   local places = redis.call(
     'ZREVRANGEBYLEX', index, behind == '' and '+' or '(' .. behind, '-', 'LIMIT', 0, most

@@ -1,11 +1,10 @@
 -- Take over what a node pins now, and keep that for a time.
 --
 -- ARGV: channel, epoch, node, version, its topics, seconds, topics at most.
--- Returns {'stale'} or {'ok'}.
+-- Returns {'stale'} or {'ok', 'more' if there are records to count yet, or ''}.
 
 if is_stale(ARGV[2]) then return {'stale'} end
 begin_on_full_server()
-local before = state.pinned_topics
 take_pins(ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
 finish()
-return {'ok'}
+return {'ok', state.uncounted > 0 and 'more' or ''}

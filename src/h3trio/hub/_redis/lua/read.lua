@@ -9,6 +9,8 @@
 
 local epoch, way, from, bound = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
+local MAX_FOUND = 250 -- records that one step finds by topics, one by one: all nodes wait meanwhile
+if #ARGV >= 8 then most = math.min(most, MAX_FOUND) end
 if is_stale(epoch) then return {'stale'} end
 
 local forward = way == 'behind'
@@ -70,24 +72,44 @@ local function next_of(topic)
   return true
 end
 
--- Merge the indexes of topics, of which the same record may be in several.
+-- Put a topic of a heap where it belongs: the one whose place is next is the first.
+local function sift(heap, i)
+  local topic = heap[i]
+  local function is_before(one, other)
+    if forward then return one.position < other.position end
+    return one.position > other.position
+  end
+  while 2 * i <= #heap do
+    local below = 2 * i
+    if below < #heap and is_before(heap[below + 1], heap[below]) then below = below + 1 end
+    if not is_before(heap[below], topic) then break end
+    heap[i] = heap[below]
+    i = below
+  end
+  heap[i] = topic
+end
+
+-- Merge the indexes of topics, of which the same record may be in several. By a heap,
+-- as there may be a thousand of them.
 local function of_topics()
-  local topics, few = {}, math.max(math.ceil(most / (#ARGV - 7)), 4)
+  local heap, few = {}, math.max(math.ceil(most / (#ARGV - 7)), 4)
   for i = 8, #ARGV do
     local topic = {key = topic_key(ARGV[i]), count = math.min(few, 1000)}
     refill(topic)
-    if next_of(topic) then topics[#topics + 1] = topic end
+    if next_of(topic) then heap[#heap + 1] = topic end
   end
-  while #topics > 0 do
-    local position = topics[1].position
-    for _, topic in ipairs(topics) do
-      position = (forward and math.min or math.max)(position, topic.position)
-    end
+  for i = math.floor(#heap / 2), 1, -1 do sift(heap, i) end
+  while #heap > 0 do
+    local position = heap[1].position
     local entry = entry_at(position)
     if entry and not take(entry) then return end
     reached = position
-    for i = #topics, 1, -1 do
-      if topics[i].position == position and not next_of(topics[i]) then table.remove(topics, i) end
+    while #heap > 0 and heap[1].position == position do
+      if not next_of(heap[1]) then
+        heap[1] = heap[#heap]
+        heap[#heap] = nil
+      end
+      if #heap > 0 then sift(heap, 1) end
     end
   end
 end

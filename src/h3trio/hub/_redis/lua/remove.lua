@@ -9,6 +9,7 @@ local epoch, kind = ARGV[2], ARGV[3]
 if is_stale(epoch) then return {'stale'} end
 begin_on_full_server()
 end_late_pins(clock())
+count_on()
 
 local more, before = false, 0
 if kind == 'age' then
@@ -31,5 +32,5 @@ else
     state.last = state.last + 1
   end
 end
-if #removed > 0 or kind == 'topic' or has_pinned then finish() end
+if #removed > 0 or kind == 'topic' or has_pinned or more then finish() end
 return {'ok', whole(#removed), more and 'more' or '', whole(before)}
