@@ -6,7 +6,7 @@ import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
-from e2e.redis_load import count
+from e2e.redis_load import command, count
 from e2e.redis_server import redis_server
 
 from h3trio import SSEEvent
@@ -43,6 +43,48 @@ class Histories:
         history = RedisHistory(url, **options)
         self._urls[id(history)] = url
         return history
+
+
+async def test_many_topics_come_in_bounded_steps(tmp_path: Path) -> None:
+    """As all hubs wait meanwhile: a page of so many topics is short, and the next one goes on."""
+    names = [f"t{number}" for number in range(600)]
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url, tail_events=1)
+        async with Hub(history) as hub:
+            await history.append([Update(SSEEvent(name), [name]) for name in names])
+            await hub.publish("end", topics=["end"])
+            found: list[str] = []
+            after, more = 0, True
+            while more:
+                page = await history.read(
+                    after, selection=Selection(names), max_records=1000, max_bytes=10**7
+                )
+                assert len(page.records) <= 250
+                found += [record.topics[0] for record in page.records]
+                after, more = page.last, page.more
+            assert found == names
+
+
+async def test_an_id_that_many_have_is_searched_in_bounded_steps(tmp_path: Path) -> None:
+    """The newest public event of each topic counts, behind however many private ones."""
+    names = ["a", "b", "c", "d", "e"]
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url, tail_events=1)
+        async with Hub(history) as hub:
+            await history.append([Update(SSEEvent("x", id="i"), [name]) for name in names])
+            for name in names:
+                update = Update(SSEEvent("x", id="i"), [name], private=True)
+                await history.append([update] * 700)
+            await hub.publish("end", topics=["end"])
+            await command(server.port, "CONFIG", "RESETSTAT")
+            found = await history.find("i", selection=Selection(names), allow=Selection([]))
+            assert found == 1
+            calls = await command(server.port, "INFO", "commandstats")
+            assert int(calls.partition("cmdstat_xrange:calls=")[2].partition(",")[0]) == 3505
+            assert int(calls.partition("cmdstat_zrevrangebylex:calls=")[2].partition(",")[0]) == 5
+            steps = calls.partition("cmdstat_eval:calls=")[2].partition(",")[0]
+            more = calls.partition("cmdstat_evalsha:calls=")[2].partition(",")[0]
+            assert int(steps or 0) + int(more) >= 3
 
 
 async def test_topics_are_merged_as_if_all_was_gone_through(tmp_path: Path) -> None:

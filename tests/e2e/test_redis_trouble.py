@@ -20,7 +20,7 @@ from e2e.redis_server import redis_sentinel, redis_server
 from hub_helpers import FakeSink
 
 from h3trio import SSEParser
-from h3trio.hub import HistoryError, HistoryFullError, Hub, RedisHistory
+from h3trio.hub import HistoryError, HistoryFullError, Hub, OutcomeUnknownError, RedisHistory
 from h3trio.hub._redis import codec
 
 if TYPE_CHECKING:
@@ -244,6 +244,20 @@ async def test_other_limits_than_those_of_another_hub_are_told_once(
             await hub.publish("1", topics=["a"])
             await hub.publish("2", topics=["a"])
         assert caplog.text.count("other limits") == 1
+
+
+async def test_a_key_that_somebody_changed_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Publishers are told that nobody knows what became of their events, and the log says why."""
+    async with redis_server(tmp_path) as server, Hub(RedisHistory(server.url)) as hub:
+        await hub.publish("1", topics=["a"])
+        await command(server.port, "DEL", "{h3trio}:sizes")
+        await command(server.port, "SET", "{h3trio}:sizes", "x")
+        for _ in range(3):
+            with pytest.raises(OutcomeUnknownError, match=r"WRONGTYPE|XADD"):
+                await hub.publish("2", topics=["a"])
+        assert caplog.text.count("somebody may have changed") == 1
 
 
 async def test_a_server_that_keeps_less_than_before_is_told(tmp_path: Path) -> None:

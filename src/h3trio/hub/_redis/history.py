@@ -127,7 +127,7 @@ class RedisHistory(History):
             max_pinned_bytes=max_pinned_bytes,
         )
         self._pins = Pins(max_pinned_events)
-        self._bounds = _bounds_of(self._retention)
+        self._bounds = bounds_of(self._retention)
         self._has_warned = False
         self._limits = RedisLimits(timeout=timeout)
         self._nodes: RedisNodes | None = None
@@ -259,12 +259,11 @@ class RedisHistory(History):
     async def _append(
         self, updates: Sequence[Update], arguments: Sequence[Argument]
     ) -> list[Appended]:
-        bounds = self._bounds.split(" ")
         asked: list[tuple[Link, str]] = []
 
         def told(link: Link) -> Sequence[Argument]:
             asked.append((link, self._pins.version))
-            return *self._pins.told_to(link), *bounds, *arguments
+            return *self._pins.told_to(link), *self._bounds.split(" "), *arguments
 
         while True:
             reply = await self._follower.ask_with(scripts.APPEND, told, changes=True)
@@ -419,7 +418,7 @@ class RedisHistory(History):
         )
 
 
-def _bounds_of(limits: Retention) -> str:
+def bounds_of(limits: Retention) -> str:
     """Join the limits as the script that appends takes them."""
     bounds = (
         limits.max_events,

@@ -7,6 +7,7 @@ refused at the first write isn't, and of all else nobody knows.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import ssl
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from h3trio._redis.server_info import ServerInfo
     from h3trio._redis.values import Argument, Reply, Script
     from h3trio.hub._history.history import Durability
+
+logger = logging.getLogger("h3trio.hub")
 
 LEVELS: Final[tuple[Durability, ...]] = ("memory", "fast", "durable")
 
@@ -153,6 +156,7 @@ class Link:
     def __init__(self, connection: RedisConnection, *, prefix: str, db: int) -> None:
         self.connection: RedisConnection = connection
         self.epoch = ""
+        self._has_warned = False
         self.pins: str | None = ""
         """The version of this hub's pins that the store has, if that is known."""
         self._key = scripts.state_key(prefix)
@@ -233,8 +237,12 @@ class Link:
                     script, [self._key], [self._channel, *arguments]
                 )
             except RedisReplyError as exc:
-                if refusal_of(exc) == _REPLICA:
+                code = refusal_of(exc)
+                if code == _REPLICA:
                     self.connection.throw_away(f"it is a replica now: {exc}")
+                elif not code and not self._has_warned:
+                    self._has_warned = True
+                    logger.error("%s: somebody may have changed the store's keys", exc)  # noqa: TRY400 - it says all there is
                 raise
 
 
