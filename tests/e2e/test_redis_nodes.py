@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from e2e.process import PATIENCE
+from e2e.redis_load import command
 from e2e.redis_server import redis_server
 from hub_helpers import FakeSink
 
@@ -227,6 +228,16 @@ async def test_what_is_no_question_is_passed_over(tmp_path: Path) -> None:
             for data in junk:
                 assert await connection.call("PUBLISH", channel, data)
         assert (await one.ask(b"q", wait=PATIENCE)).answers == (("two", b"a"),)
+
+
+@pytest.mark.parametrize("told", ["x y z q w", "1 a nan nan {}", "x a 99999999999 y {}", ""])
+async def test_a_node_that_cannot_be_read_stops_nobody(tmp_path: Path, told: str) -> None:
+    """A newer version, or somebody's hand, may have written it."""
+    async with redis_server(tmp_path) as server, node_of(server.url, "one") as one:
+        await command(server.port, "HSET", "{h3trio}:nodes", "odd", told)
+        assert {note.name for note in await one.meet(b"{}", lease=9)} <= {"one", "odd"}
+        await command(server.port, "HSET", "{h3trio}:nodes", "odd", told)
+        assert (await one.ask(b"q", wait=0.1)).answers == ()
 
 
 async def test_a_hub_that_is_closed_leaves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ local now, found = clock(), {}
 local known = redis.call('HGETALL', base .. 'nodes')
 for i = 1, #known, 2 do
   local owner, due = string.match(known[i + 1], '^%S+ (%S+) (%S+) ')
-  if owner and tonumber(due) > now and owner ~= node and (only == '' or only == known[i]) then
+  if owner and (tonumber(due) or 0) > now and owner ~= node and (only == '' or only == known[i]) then
     found[#found + 1] = owner
     found[#found + 1] = known[i]
   end

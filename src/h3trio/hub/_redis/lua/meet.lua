@@ -15,14 +15,14 @@ if since == '' then since = string.format('%.6f', now) end
 local known = redis.call('HGETALL', nodes_key)
 for i = 1, #known, 2 do
   local began, owner, due, last, text = string.match(known[i + 1], '^(%S+) (%S+) (%S+) (%S+) (.*)$')
-  if not began or tonumber(due) <= now then
+  if not began or (tonumber(due) or 0) <= now then
     redis.call('HDEL', nodes_key, known[i])
   elseif known[i] ~= name then
     count = count + 1
     told[#told + 1] = known[i]
-    told[#told + 1] = string.format('%.3f', math.max(now - tonumber(last), 0))
+    told[#told + 1] = string.format('%.3f', math.max(now - (tonumber(last) or now), 0))
     told[#told + 1] = text
-  elseif owner ~= node and tonumber(began) > tonumber(since) then
+  elseif owner ~= node and (tonumber(began) or 0) > tonumber(since) then
     return {'taken'}
   elseif lease == 0 and owner == node then
     redis.call('HDEL', nodes_key, name)
