@@ -269,7 +269,8 @@ class RedisConnection:
         waiting, limits = len(self._unsent) + len(self._unanswered), self.limits
         if waiting >= limits.max_calls or (waiting and self._bytes + call.size > limits.max_bytes):
             self._refused += 1
-            raise NotSentError(f"{self._name}: {waiting} calls of {self._bytes} bytes wait")
+            said = f"no room for {call.size} bytes: {waiting} calls of {self._bytes} bytes wait"
+            raise NotSentError(f"{self._name}: {said}")
         self._unsent[call] = None
         self._bytes += call.size
         self._more.set()
