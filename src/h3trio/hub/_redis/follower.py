@@ -339,7 +339,7 @@ class Follower:
         nobody is sent something from behind a hole before the hole is known. Messages behind `goal`
         are taken over as they come, though some of it is known by then.
         """
-        chain, log, more = self.chain, self.chain.log, True
+        chain, log, more, found = self.chain, self.chain.log, True, goal
         unchecked: list[int] = []
         if goal.removed != chain.removed:
             unchecked = [record.position for record in log]
@@ -348,7 +348,7 @@ class Follower:
             most, most_bytes = (0, 0) if rest else _FOLLOWED
             reply = await link.ask(scripts.FOLLOW, log.head, chain.note, most, most_bytes, *batch)
             change, note, head = codec.followed_of(reply)
-            records = chain.take(change)
+            records, found = chain.take(change), change.header
             chain.note = note
             if note < change.header.note:
                 deliver((), log.head)  # more marks first
@@ -356,7 +356,7 @@ class Follower:
             unchecked = rest
             await self._deliver(records, head, deliver)
             more = bool(rest) or head < change.header.last
-        if goal.serial <= change.header.serial:
+        if goal.serial <= found.serial:
             chain.close(replace(goal, note=min(goal.note, chain.note)))
         else:
             logger.error("a message tells what the store doesn't; it is passed over")
