@@ -103,7 +103,8 @@ def test_a_path_that_cannot_be(tmp_path: Path, name: str) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number matters
     with pytest.raises(OSError, match="can't listen on unix:"):
         open_at(tmp_path / name)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+    # Fewer if garbage of an earlier test was collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208 - as above
 
 
 async def test_a_successor_keeps_its_file(tmp_path: Path) -> None:
