@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +214,7 @@ async def test_a_message_of_somebody_else_stops_nobody(
         epoch, _, last = (await one.histories[0].head()).rpartition("-")
         state = await command(server.port, "HGET", "{h3trio}:state", "serial")
         forged = {
-            **asdict(codec.EMPTY),
+            **codec.EMPTY._asdict(),
             "epoch": epoch,
             "serial": int(state.split()[1]) + further["serial"],
             "last": int(last) + further.get("last", 0),

@@ -345,23 +345,20 @@ class RedisConnection:
         """Hand out answers and pushes; return what is wrong."""
         reader = self._hiredis.Reader(notEnoughData=_MORE, replyError=RedisReplyError)
         unparsed = 0
-        while True:
-            data: bytes | bytearray = b""
-            with trio.CancelScope() as self._silence:
+        # One scope for all reads: `_expect` moves its deadline.
+        with self._silence:
+            while data := await self._stream.receive_some(READ_BYTES):
+                reader.feed(data)
+                unparsed += len(data)
+                while (reply := reader.gets()) is not _MORE:
+                    unparsed = 0
+                    if wrong := self._take(reply):
+                        return wrong
+                if unparsed > self.limits.max_reply_bytes:
+                    return f"a reply of more than {self.limits.max_reply_bytes} bytes"
                 self._expect()
-                data = await self._stream.receive_some(READ_BYTES)
-            if self._silence.cancelled_caught:
-                return _NO_ANSWER
-            if not data:
-                return "the server closed the connection"
-            reader.feed(data)
-            unparsed += len(data)
-            while (reply := reader.gets()) is not _MORE:
-                unparsed = 0
-                if wrong := self._take(reply):
-                    return wrong
-            if unparsed > self.limits.max_reply_bytes:
-                return f"a reply of more than {self.limits.max_reply_bytes} bytes"
+            return "the server closed the connection"
+        return _NO_ANSWER
 
     def _take(self, reply: Reply) -> str:
         """Give a reply to its caller, or a push to `pushes`; return what is wrong."""

@@ -157,7 +157,7 @@ class Committer:
         self.waiting, self.waiting_bytes = count, size
         self._idle.unpark()
         await commit.done.wait()
-        if commit.cursor:
+        if commit.cursor and not self.inflow.has_passed(commit.cursor):
             # It is stored: with an error or without, and if this takes too long too.
             await self.inflow.passed(commit.cursor, "publish")
         if commit.error is not None:

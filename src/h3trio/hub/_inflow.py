@@ -234,7 +234,7 @@ class Inflow:
 
     async def _wait(self, cursor: str) -> bool:
         await trio.lowlevel.checkpoint()
-        if self._has_passed(cursor):
+        if self.has_passed(cursor):
             return True
         event = trio.Event()
         position = int(cursor.rpartition("-")[2])
@@ -245,7 +245,7 @@ class Inflow:
             if not event.is_set():
                 event.set()
                 self._forget_ended()
-        return self._has_passed(cursor)
+        return self.has_passed(cursor)
 
     def _forget_ended(self) -> None:
         """Take waits that have ended out of the heap, once half of it is such."""
@@ -255,7 +255,8 @@ class Inflow:
             heapify(self._waiting)
             self._ended = 0
 
-    def _has_passed(self, cursor: str) -> bool:
+    def has_passed(self, cursor: str) -> bool:
+        """Whether the follower has passed a cursor."""
         return self.history.epochs.resolve(cursor, self.history.log.head) is not None
 
     def _wake(self) -> None:
@@ -264,7 +265,7 @@ class Inflow:
         later: list[tuple[int, int, str, trio.Event]] = []
         while self._waiting and self._waiting[0][0] <= head:
             waiting = heappop(self._waiting)
-            if self._has_passed(waiting[2]):
+            if self.has_passed(waiting[2]):
                 waiting[3].set()
             else:
                 # Of an epoch that this hub has yet to hear of.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -33,7 +32,7 @@ def entry(position: int, topic: str = "a") -> Reply:
 
 def told(serial: int, **others: int) -> Header:
     """A state."""
-    return replace(codec.EMPTY, epoch=EPOCH, serial=serial, **others)
+    return codec.EMPTY._replace(epoch=EPOCH, serial=serial, **others)
 
 
 def ignore(_position: int) -> None:
@@ -62,7 +61,7 @@ def keep(chain: Chain, change: Change) -> None:
         (told(4), "known"),
         (told(6), "next"),
         (told(7), "missing"),
-        (replace(told(6), epoch=NEXT), "past"),
+        (told(6)._replace(epoch=NEXT), "past"),
     ],
 )
 def test_a_message_has_its_place(header: Header, place: str) -> None:
@@ -95,17 +94,17 @@ def test_a_record_is_not_behind_the_head_of_the_store() -> None:
 def test_what_an_earlier_epoch_told_last_is_known() -> None:
     """It may come behind the connection that found the next epoch, which took it over."""
     chain = chain_at(told(5))
-    chain.learn(replace(told(6), epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
+    chain.learn(told(6)._replace(epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
     assert chain.place(Change(told(7), [], [], [])) == "known"
 
 
 def test_numbers_begin_anew_with_another_past() -> None:
     """A store that lost something gives numbers of messages again: none of them is known."""
     chain = chain_at(told(9, note=9, removed=2))
-    chain.learn(replace(told(3, removed=2), epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
+    chain.learn(told(3, removed=2)._replace(epoch=NEXT), [(EPOCH, 1), (NEXT, 1)], ignore)
     chain.close(chain.header)
     assert (chain.serial, chain.note) == (3, 0)
-    assert chain.place(Change(replace(told(4), epoch=NEXT), [], [], [])) == "next"
+    assert chain.place(Change(told(4)._replace(epoch=NEXT), [], [], [])) == "next"
 
 
 def test_a_hub_whose_store_lost_removals_forgets_its_newest_part() -> None:
@@ -114,7 +113,7 @@ def test_a_hub_whose_store_lost_removals_forgets_its_newest_part() -> None:
     keep(chain, Change(told(2, last=3), [], [], [entry(1), entry(2), entry(3)]))
     keep(chain, Change(told(3, last=3, removed=1), [2], [("+a", 2)], []))
     chain.close(told(3, last=3, removed=1))
-    chain.learn(replace(told(2, last=3), epoch=NEXT), [(EPOCH, 1), (NEXT, 4)], ignore)
+    chain.learn(told(2, last=3)._replace(epoch=NEXT), [(EPOCH, 1), (NEXT, 4)], ignore)
     assert (list(chain.log), chain.log.floor, chain.log.head) == ([], 3, 3)
 
 
@@ -123,7 +122,7 @@ def test_the_end_of_the_common_past_is_told() -> None:
     lost: list[int] = []
     chain = chain_at(told(1))
     keep(chain, Change(told(2, last=3), [], [], [entry(1), entry(2), entry(3)]))
-    chain.learn(replace(told(2), epoch=NEXT), [(EPOCH, 1), (NEXT, 2)], lost.append)
+    chain.learn(told(2)._replace(epoch=NEXT), [(EPOCH, 1), (NEXT, 2)], lost.append)
     assert (lost, chain.epochs.current) == ([1], NEXT)
 
 

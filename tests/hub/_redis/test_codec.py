@@ -143,7 +143,7 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
 
 def header_of(**numbers: int) -> list[bytes]:
     """A state as it comes: all zero but for what is given."""
-    fields = dict.fromkeys(codec.EMPTY.__slots__, 0) | numbers | {"epoch": EPOCH}
+    fields = dict.fromkeys(codec.EMPTY._fields, 0) | numbers | {"epoch": EPOCH}
     return [str(part).encode() for pair in fields.items() for part in pair]
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
 
 from h3trio.hub._history.damage import DamagedError
 from h3trio.hub._history.record import Record
@@ -70,25 +69,24 @@ def record_of(entry: Reply) -> Record:
     position = None
     try:
         id, values = _listed(entry)
-        position = int(_bytes(id).partition(b"-")[0])
-        found = {_bytes(name): value for name, value in pairs(values)}
-        epoch, topics, flags, own, frame = (
-            _bytes(found[name]) for name in (b"e", b"t", b"g", b"i", b"f")
-        )
-        published = float(_bytes(found[b"p"]))
-        names = tuple(topics.decode().split("\n"))
-        is_last = b"l" in flags
-        if not all(names) or not math.isfinite(published):
+        position = int(text(id).partition("-")[0])
+        found = {text(name): value for name, value in pairs(values)}
+        epoch, topics, flags, own, published = (text(found[name]) for name in "etgip")
+        frame = _bytes(found["f"])
+        time = float(published)
+        names = tuple(topics.split("\n"))
+        is_last = "l" in flags
+        if not all(names) or not math.isfinite(time):
             raise ValueError("it has no topic or no time")  # noqa: TRY301 - found below with the rest
         if not (frame.endswith(b"\n\n") or (is_last and not frame)):
             raise ValueError("its frame has no end")  # noqa: TRY301 - as above
         frame.decode()
         return Record(
             position=position,
-            id=own.decode() or f"{epoch.decode()}-{position}",
+            id=own or f"{epoch}-{position}",
             topics=names,
-            private=b"p" in flags,
-            published=published,
+            private="p" in flags,
+            published=time,
             frame=frame,
             has_own_id=bool(own),
             last=is_last,
@@ -98,8 +96,7 @@ def record_of(entry: Reply) -> Record:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(NamedTuple):
     """The state of the store, as each answer and each message brings it."""
 
     epoch: str
@@ -134,19 +131,17 @@ class Header:
             DamagedError: something is missing.
         """
         try:
-            found: dict[str, Any] = {
-                _bytes(name).decode(): _bytes(value).decode() for name, value in pairs(reply)
-            }
-            epoch = found["epoch"]
-            numbers = {one.name: int(found[one.name]) for one in fields(cls)[1:]}
-            if not all(0 <= number <= MAX_NUMBER for number in numbers.values()):
+            found = {text(name): value for name, value in pairs(reply)}
+            epoch = text(found["epoch"])
+            numbers = [whole(found[name]) for name in cls._fields[1:]]
+            if min(numbers) < 0 or max(numbers) > MAX_NUMBER:
                 raise ValueError("a number is out of range")  # noqa: TRY301 - as above
         except (TypeError, ValueError, KeyError) as exc:
             raise DamagedError(f"the state can't be read: {exc!r}") from exc
-        return cls(epoch=epoch, **numbers)
+        return cls(epoch, *numbers)
 
 
-EMPTY: Final = Header(epoch="", **dict.fromkeys([one.name for one in fields(Header)[1:]], 0))
+EMPTY: Final = Header("", *([0] * len(Header._fields[1:])))
 """The state before there is one."""
 
 
@@ -325,16 +320,19 @@ def pairs(reply: Reply | Iterable[Reply]) -> Iterator[tuple[Reply, Reply]]:
 
 def whole(reply: Reply) -> int:
     """Return a whole number."""
-    return int(_bytes(reply))
+    return int(text(reply))
 
 
 def text(reply: Reply) -> str:
     """Return a text."""
-    return _bytes(reply).decode()
+    if not isinstance(reply, str):
+        return _bytes(reply).decode()
+    # Messages are JSON, which may hold half of a surrogate pair.
+    return reply if reply.isascii() else reply.encode().decode()
 
 
 def _bytes(reply: object) -> bytes:
-    if isinstance(reply, str):  # messages are JSON, and hold text only
+    if isinstance(reply, str):
         return reply.encode()
     if not isinstance(reply, bytes):
         raise TypeError(f"{reply!r} is no text")

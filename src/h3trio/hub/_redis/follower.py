@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -357,7 +356,7 @@ class Follower:
             await self._deliver(records, head, deliver)
             more = bool(rest) or head < change.header.last
         if goal.serial <= found.serial:
-            chain.close(replace(goal, note=min(goal.note, chain.note)))
+            chain.close(goal._replace(note=min(goal.note, chain.note)))
         else:
             logger.error("a message tells what the store doesn't; it is passed over")
         self._followed.unpark_all()
