@@ -60,7 +60,7 @@ async def test_commands_pipelines_scripts_and_messages(tmp_path: Path) -> None:
 
 async def test_a_user_has_the_rights_of_its_rule(tmp_path: Path) -> None:
     """A wrong password, an unknown user and a forbidden command or key are the server's errors."""
-    users = ["default off", "hub on >secret ~h3trio* &h3trio* +@all -config"]
+    users = ["default off", "hub on >secret resetchannels ~h3trio* &h3trio* +@all -config"]
     async with redis_server(tmp_path / "redis", user=users) as server:
         for user in ("hub:wrong", "other:secret", ":secret"):
             with pytest.raises(RedisReplyError, match="WRONGPASS") as caught:
@@ -230,6 +230,6 @@ async def test_a_demoted_primary_is_refused(tmp_path: Path) -> None:
             assert await connection.call("REPLICAOF", "127.0.0.1", 1) == b"OK"
             with pytest.raises(RedisReplyError) as caught:
                 await connection.eval_script(COUNT, ["n"])
-            assert caught.value.code == "READONLY"
+            assert "READONLY" in str(caught.value), "Redis 6 puts words in front of it"
         with pytest.raises(NotSentError, match="no primary, but a slave"):
             await connect(server.url)

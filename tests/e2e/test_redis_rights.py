@@ -24,7 +24,7 @@ COMMANDS = (
     " +zadd +zcard +zscore +zincrby +zrange +zrangebyscore +zrevrangebyscore +zrevrangebylex"
     " +zpopmin +zrem"
 )
-RULE = f"hub on >secret ~{{*}}:* &{{*}}:* {COMMANDS}"
+RULE = f"hub on >secret resetchannels ~{{*}}:* &{{*}}:* {COMMANDS}"
 
 
 async def test_the_documented_rights_are_enough(tmp_path: Path) -> None:

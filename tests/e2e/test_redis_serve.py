@@ -157,7 +157,7 @@ async def test_the_rule_of_the_how_to_is_all_that_a_node_needs(
     """A user with these rights publishes, reads and purges; they are those that are tried whole."""
     rules = RULE.findall(HOW_TO.read_text(encoding="utf-8"))
     assert len(rules) == 1
-    assert rules[0].split()[5:] == COMMANDS.split()
+    assert rules[0].split()[6:] == COMMANDS.split()
     async with redis_server(tmp_path / "redis", user=rules[0]) as server:
         url = server.url.replace("redis://", "redis://h3trio@")
         environ = {"H3TRIO_STORE": url, "H3TRIO_STORE_PASSWORD": "PASSWORD"}
