@@ -217,8 +217,8 @@ async def _appends(bench: Bench, this: Round, redis: Server) -> None:
         async with _followed(redis) as history:
             await measure(subject, partial(history.append, [update] * size), size)
     async with _linked(redis) as link:
-        limits = bounds_of(Retention(max_events=100_000, max_bytes=256 * MIB)).split(" ")
-        told = *Pins(1).told_to(link), *limits, *codec.arguments_of(update) * _BATCH
+        limits = bounds_of(Retention(max_events=100_000, max_bytes=256 * MIB))
+        told = *Pins(1).told(), *limits, *codec.arguments_of(update) * _BATCH
         await measure(_MADE, partial(link.ask, scripts.APPEND, *told, changes=True), _BATCH)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +12,7 @@ import trio
 from e2e.redis_load import EVERYTHING, command, count, read_all, until
 from e2e.redis_server import redis_server
 
-from h3trio.hub import Hub, PinnedFullError, RedisHistory
+from h3trio.hub import HistoryError, Hub, PinnedFullError, RedisHistory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -99,6 +102,70 @@ async def test_pins_of_a_hub_that_closes_end_at_once(tmp_path: Path) -> None:
             assert await count(server.port, "ZCARD", "{h3trio}:kept") == 1
         left = await count(server.port, "EXISTS", "{h3trio}:pins", "{h3trio}:kept")
         assert left == 0
+
+
+async def test_what_is_pinned_comes_to_the_store(tmp_path: Path) -> None:
+    """Whatever changes at once, is on its way when a connection ends, or is forgotten there."""
+    draw = random.Random(15)  # noqa: S311 - a test's
+    async with redis_server(tmp_path) as server:
+        one, other = RedisHistory(server.url), RedisHistory(server.url)
+        async with Hub(one) as hub, Hub(other) as second:
+            pins: dict[str, ExitStack] = {}
+            for _ in range(60):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(draw.randrange(8)):
+                        topic = f"t{draw.randrange(30)}"
+                        pins.setdefault(topic, ExitStack()).enter_context(hub.pin(topic))
+                        if draw.random() < 0.6:
+                            pins.pop(draw.choice(list(pins))).close()
+                        nursery.start_soon(has_published, hub, topic)
+                        await trio.lowlevel.checkpoint()
+                match draw.randrange(10):
+                    case 0:
+                        await command(server.port, "CLIENT", "KILL", "TYPE", "normal")
+                    case 1 if nodes := await listed(server.port, "HKEYS", "{h3trio}:pins"):
+                        await command(server.port, "HSET", "{h3trio}:pins", nodes[0], "1 1.0")
+                        await command(server.port, "HSET", "{h3trio}:state", "pins_due", "1")
+                        await until(partial(has_published, second, "other"))
+                    case _:
+                        pass
+            await until(partial(has_published, hub, "other"))
+            assert pins
+            assert await listed(server.port, "HKEYS", "{h3trio}:pinned") == sorted(pins)
+            kept = await count(server.port, "ZCARD", "{h3trio}:kept")
+            assert kept == one.statistics().pinned_events > 0
+            for stack in pins.values():
+                stack.close()
+            await until(partial(has_published, hub, "other"))
+            assert await listed(server.port, "HKEYS", "{h3trio}:pinned") == []
+            assert one.statistics().pinned_events == 0
+
+
+async def test_a_hub_that_stood_still_pins_what_it_did(tmp_path: Path) -> None:
+    """If nobody else noticed: what it tells next isn't that its pins are over."""
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url, max_events=5)
+        async with Hub(history) as hub:
+            with hub.pin("a"):
+                await hub.publish("x", topics=["a"])
+                (node,) = await listed(server.port, "HKEYS", "{h3trio}:pins")
+                await command(server.port, "HSET", "{h3trio}:pins", node, "1 1.0")
+                await command(server.port, "HSET", "{h3trio}:state", "pins_due", "1")
+                await hub.publish_all(["noise"] * 10, topics=["noise"])
+                assert history.statistics().pinned_events == 1
+
+
+async def has_published(hub: Hub, topic: str) -> bool:
+    """Try to publish, though the connection may be about to end; return whether that was so."""
+    with suppress(HistoryError):
+        await hub.publish("x", topics=[topic])
+        return True
+    return False
+
+
+async def listed(port: int, *arguments: str) -> list[str]:
+    """Send a command, and return the texts that it answers, sorted."""
+    return sorted((await command(port, *arguments)).split("\r\n")[2::2])
 
 
 async def test_a_large_topic_is_pinned_step_by_step(tmp_path: Path) -> None:

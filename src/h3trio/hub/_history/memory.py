@@ -128,8 +128,8 @@ class MemoryHistory(History):
             for topic in update.topics:
                 if topic in self._closed:
                     return refuse_closed(topic)
-        names = self._pinned.names
-        if names and (refusal := self.log.pins.refusal(update, names)) is not None:
+        pinned = self._pinned.topics
+        if pinned and (refusal := self.log.pins.refusal(update, pinned)) is not None:
             return Appended("", None, refusal)
         position = self._last + 1
         record = Record.from_update(
@@ -228,7 +228,7 @@ class MemoryHistory(History):
             oldest=0 if oldest is None else oldest.position,
             newest=self._last,
             trimmed=self._trimmed,
-            pinned_topics=len(self._pinned.names),
+            pinned_topics=len(self._pinned.topics),
             pinned_events=self.log.pins.events,
             pinned_bytes=self.log.pins.bytes,
         )

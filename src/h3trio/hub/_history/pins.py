@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from .errors import PinnedFullError
 
 if TYPE_CHECKING:
+    from collections.abc import KeysView
+    from collections.abc import Set as AbstractSet
+
     from .record import Update
     from .retention import Retention
 
@@ -35,8 +38,19 @@ class PinnedTopics:
     def __init__(self, most: int) -> None:
         self._most = most
         self._times = Counter[str]()
-        self.names: frozenset[str] = frozenset()
-        """All of them; a new value at each change, which a store's thread may hold on to."""
+        self._names: frozenset[str] | None = None
+
+    @property
+    def topics(self) -> KeysView[str]:
+        """All of them, as they are now."""
+        return self._times.keys()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All of them as a value, which a store's thread may hold on to; made once for a change."""
+        if self._names is None:
+            self._names = frozenset(self._times)
+        return self._names
 
     def pin(self, topic: str) -> bool:
         """Pin a topic once; return whether it wasn't pinned.
@@ -50,7 +64,7 @@ class PinnedTopics:
             raise PinnedFullError(problem, limit="max_pinned_events")
         self._times[topic] += 1
         if is_new:
-            self.names |= {topic}
+            self._names = None
         return is_new
 
     def unpin(self, topic: str) -> bool:
@@ -59,7 +73,7 @@ class PinnedTopics:
         if self._times[topic] > 0:
             return False
         del self._times[topic]
-        self.names -= {topic}
+        self._names = None
         return True
 
 
@@ -148,7 +162,7 @@ class PinnedRecords:
             return "max_pinned_bytes"
         return None
 
-    def refusal(self, update: Update, pinned: frozenset[str]) -> PinnedFullError | None:
+    def refusal(self, update: Update, pinned: AbstractSet[str]) -> PinnedFullError | None:
         """Return the reason for which an update isn't taken, if it is for a pinned topic.
 
         The answer is the same for all updates of one append, so that of several that were published

@@ -263,27 +263,27 @@ class RedisHistory(History):
 
         def told(link: Link) -> Sequence[Argument]:
             asked.append((link, self._pins.version))
-            return *self._pins.told_to(link), *self._bounds.split(" "), *arguments
+            return *self._pins.told(), *self._bounds, *arguments
 
         while True:
             reply = await self._follower.ask_with(scripts.APPEND, told, changes=True)
             link, version = asked[-1]
             match reply:
                 case [b"ok", list(answers), bytes(others), *_]:
-                    link.pins = version
+                    self._pins.note(version)
                     self._compare(others.decode())
                     return [
                         _answer(update, answer, link.epoch)
                         for update, answer in zip(updates, answers, strict=True)
                     ]
-                case [b"pins"] if link.pins:
-                    link.pins = ""  # they were forgotten there: tell them again
+                case [b"pins"]:
+                    self._pins.forget()  # as it was there: tell all of them
                 case _:
                     raise HistoryError(f"the store answers {reply!r:.80}")
 
     def _compare(self, others: str) -> None:
         """Warn, once, if the last append was that of a hub with other limits."""
-        if self._has_warned or others in ("", self._bounds):
+        if self._has_warned or others in ("", " ".join(self._bounds)):
             return
         self._has_warned = True
         logger.warning(
@@ -292,7 +292,7 @@ class RedisHistory(History):
             " these are %s (events, bytes, bytes of topics, events and bytes of a topic,"
             " pinned events and bytes, age; 0 is none)",
             others,
-            self._bounds,
+            " ".join(self._bounds),
         )
 
     async def purge(self, topic: str) -> int:
@@ -418,8 +418,8 @@ class RedisHistory(History):
         )
 
 
-def bounds_of(limits: Retention) -> str:
-    """Join the limits as the script that appends takes them."""
+def bounds_of(limits: Retention) -> tuple[str, ...]:
+    """Return the limits as the script that appends takes them."""
     bounds = (
         limits.max_events,
         limits.max_bytes,
@@ -430,7 +430,7 @@ def bounds_of(limits: Retention) -> str:
         limits.max_pinned_bytes,
         limits.max_age or 0,
     )
-    return " ".join(map(str, bounds))
+    return tuple(map(str, bounds))
 
 
 def _answer(update: Update, answer: Reply, epoch: str) -> Appended:

@@ -157,8 +157,6 @@ class Link:
         self.connection: RedisConnection = connection
         self.epoch = ""
         self._has_warned = False
-        self.pins: str | None = ""
-        """The version of this hub's pins that the store has, if that is known."""
         self._key = scripts.state_key(prefix)
         self._channel = scripts.channel_of(prefix, db)
 

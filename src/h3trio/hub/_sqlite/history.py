@@ -432,7 +432,7 @@ class SQLiteHistory(History):
             oldest=sums.oldest,
             newest=sums.last,
             trimmed=self._trimmed,
-            pinned_topics=len(self._pinned.names),
+            pinned_topics=len(self._pinned.topics),
             pinned_events=sums.pinned_events,
             pinned_bytes=sums.pinned_bytes,
         )

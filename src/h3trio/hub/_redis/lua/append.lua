@@ -1,11 +1,11 @@
 -- Store updates: check each, give it a position and an id, keep to the limits, tell all hubs.
 --
--- ARGV: channel, epoch, node, version of its pins, '=' or its pinned topics behind a '+', seconds for
--- which they hold; max_events, max_bytes, max_places, max_topic_events, max_topic_bytes,
+-- ARGV: channel, epoch, node, version of its pins, what it tells of them, seconds for which they hold;
+-- max_events, max_bytes, max_places, max_topic_events, max_topic_bytes,
 -- max_pinned_events, max_pinned_bytes, max_age (0 for none); then for each update: topics, flags, own
 -- id, key, digest, and the frame: whole, or the parts in front of the id and behind it.
 --
--- Returns {'stale'}, {'pins'} if the node has to tell them, or {'ok', an answer for each, the limits of
+-- Returns {'stale'}, {'pins'} if the node has to tell all of them, or {'ok', an answer for each, the limits of
 -- the append before this one}: the position, {'again', id, the last position}, {'key'}, {'closed', topic} or {'pinned', limit}.
 
 local epoch, node, version = ARGV[2], ARGV[3], ARGV[4]
@@ -16,13 +16,11 @@ for i, name in ipairs({
 }) do limits[name] = tonumber(ARGV[6 + i]) end
 
 if is_stale(epoch) then return {'stale'} end
-if told == '=' and not knows_pins(node, version) then return {'pins'} end
+if not can_take_pins(node, version, told) then return {'pins'} end
 
 -- The first write: one that a full server refuses.
 redis.call('HSET', state_key, 'epoch', epoch, 'limits', table.concat(ARGV, ' ', 7, 14))
-local full = take_pins(
-  node, version, told ~= '=' and string.sub(told, 2) or nil, lease, limits.pinned_events
-)
+local full = take_pins(node, version, told, lease, limits.pinned_events)
 pin_limits = {events = limits.pinned_events, bytes = limits.pinned_bytes}
 local pinned_full = full_pin_limit()
 

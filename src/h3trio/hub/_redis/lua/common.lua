@@ -429,13 +429,14 @@ local function forget_node(node)
   redis.call('HDEL', pins_key, node)
 end
 
-local function end_late_pins(now)
+-- But for those of `node`, which is here.
+local function end_late_pins(now, node)
   if state.pins_due == 0 or now < state.pins_due then return end
   local known = redis.call('HGETALL', pins_key)
   state.pins_due = 0
   for i = 1, #known, 2 do
     local due = tonumber(string.match(known[i + 1], ' (.*)$'))
-    if due < now then
+    if due < now and known[i] ~= node then
       forget_node(known[i])
     elseif state.pins_due == 0 or due < state.pins_due then
       state.pins_due = due
@@ -443,36 +444,67 @@ local function end_late_pins(now)
   end
 end
 
--- Whether the store has what a node pins. A node without any has the version ''.
-local function knows_pins(node, version)
-  if version == '' then return true end
+-- A node tells what it pins by a version: '=' for that which the store has, '~', an earlier version and
+-- the changes since then, each a line with a sign, or '+' and all topics. '' is the version without any.
+
+local function version_of(node)
   local known = redis.call('HGET', pins_key, node)
-  return known and string.match(known, '^(%S+) ') == version
+  return known and tonumber(string.match(known, '^%S+'))
 end
 
--- Take over what a node pins now: `topics` joined by lines, or nil if that is what it was. Return
--- those for which there is no room, as keys, or nil if there is room for all.
-local function take_pins(node, version, topics, lease, most)
+local function can_take_pins(node, version, told)
+  if version == '' or string.sub(told, 1, 1) == '+' then return true end
+  local known = version_of(node)
+  if told == '=' then return known == tonumber(version) end
+  return known and known >= tonumber(string.match(told, '^~(%d+)'))
+end
+
+local function take_all(node, topics)
+  local wanted = {}
+  for topic in lines(topics) do wanted[topic] = true end
+  for _, topic in ipairs(redis.call('SMEMBERS', held_key(node))) do
+    if wanted[topic] then
+      wanted[topic] = nil
+    else
+      redis.call('SREM', held_key(node), topic)
+      unpin(topic)
+    end
+  end
+  redis.call('DEL', full_key(node))
+  for topic in pairs(wanted) do redis.call('SADD', full_key(node), topic) end
+end
+
+-- Of two calls that were on their way at once the later one tells changes that are made: a change may
+-- come twice, but what came last for a topic comes last.
+local function take_changes(node, changes)
+  for sign, topic in string.gmatch(changes, '\n([+-])([^\n]+)') do
+    if sign == '-' then
+      redis.call('SREM', full_key(node), topic)
+      if redis.call('SREM', held_key(node), topic) == 1 then unpin(topic) end
+    elseif redis.call('SADD', held_key(node), topic) == 1 then
+      redis.call('SREM', held_key(node), topic)
+      redis.call('SADD', full_key(node), topic)
+    end
+  end
+end
+
+-- Take over what a node tells. Return those topics for which there is no room, as keys, or nil if
+-- there is room for all.
+local function take_pins(node, version, told, lease, most)
   local now = clock()
-  end_late_pins(now)
+  end_late_pins(now, node)
   count_on()
   if version == '' then
     if state.pins_due > 0 and redis.call('HEXISTS', pins_key, node) == 1 then forget_node(node) end
     return nil
   end
-  if topics then
-    local wanted = {}
-    for topic in lines(topics) do wanted[topic] = true end
-    for _, topic in ipairs(redis.call('SMEMBERS', held_key(node))) do
-      if wanted[topic] then
-        wanted[topic] = nil
-      else
-        redis.call('SREM', held_key(node), topic)
-        unpin(topic)
-      end
-    end
-    redis.call('DEL', full_key(node))
-    for topic in pairs(wanted) do redis.call('SADD', full_key(node), topic) end
+  local sign, known = string.sub(told, 1, 1), version_of(node)
+  if sign == '+' then
+    take_all(node, string.sub(told, 2))
+  elseif known > tonumber(version) then
+    version = known -- a call of a lost connection, behind newer ones
+  elseif sign == '~' then
+    take_changes(node, told)
   end
   local full = nil
   for _, topic in ipairs(redis.call('SMEMBERS', full_key(node))) do
