@@ -361,18 +361,21 @@ async def test_room_for_pushes_is_made_by_taking_them() -> None:
 
 
 async def test_calls_beyond_the_bounds_are_refused(nursery: trio.Nursery) -> None:
-    """They aren't sent, are counted, and harm nobody; a large one is sent if it is alone."""
+    """They aren't sent, are counted, and harm nobody; a large one is sent behind small ones."""
     async with connected(max_calls=3, max_bytes=100) as (connection, server):
         outcomes = Outcomes(nursery, connection)
+        outcomes.call("small")
+        await wait_all_tasks_blocked()
         outcomes.call("large", "x" * 200)
         await wait_all_tasks_blocked()
         outcomes.call("more")
         await wait_all_tasks_blocked()
         assert outcomes.of == {"more": NotSentError}
-        await server.send_all(b"+OK\r\n")
+        await server.send_all(b"+OK\r\n" * 2)
         await wait_all_tasks_blocked()
         for name in "abcd":
             await outcomes.call_next(name)
+        assert outcomes.of.pop("small") == b"OK"
         assert outcomes.of == {"more": NotSentError, "large": b"OK", "d": NotSentError}
         assert connection.statistics().calls_refused == 2
         await server.send_all(b"+OK\r\n" * 3)

@@ -205,9 +205,9 @@ async def test_everything_is_flushed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("further", [{"serial": 10**12}, {"serial": 1, "last": 10**15}])
 async def test_a_message_of_somebody_else_stops_nobody(
-    tmp_path: Path, further: dict[str, int]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, further: dict[str, int]
 ) -> None:
-    """Whoever may publish on the channel: what the store can't have told, it is asked for."""
+    """Whoever may publish on the channel: the store is asked, and the log has one line."""
     async with redis_server(tmp_path) as server, load(server.url) as one:
         await one.run(SECONDS / 3)
         await one.recovered()
@@ -221,8 +221,10 @@ async def test_a_message_of_somebody_else_stops_nobody(
         }
         header = [str(part) for pair in forged.items() for part in pair]
         message = json.dumps(["log", header, [], [], []])
-        await command(server.port, "PUBLISH", "{h3trio}:0:messages", message)
+        for text in [message, "junk"] * 5:
+            await command(server.port, "PUBLISH", "{h3trio}:0:messages", text)
         await one.run(SECONDS)
+        assert caplog.text.count("is passed over") == len(one.histories)
         await command(server.port, "CLIENT", "KILL", "TYPE", "normal")
         await one.recovered()
         report = await one.report()

@@ -267,7 +267,7 @@ class RedisConnection:
         if self._error:
             raise NotSentError(self._error)
         waiting, limits = len(self._unsent) + len(self._unanswered), self.limits
-        if waiting >= limits.max_calls or (waiting and self._bytes + call.size > limits.max_bytes):
+        if waiting >= limits.max_calls or self._bytes >= limits.max_bytes:
             self._refused += 1
             said = f"no room for {call.size} bytes: {waiting} calls of {self._bytes} bytes wait"
             raise NotSentError(f"{self._name}: {said}")

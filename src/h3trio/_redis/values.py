@@ -57,7 +57,8 @@ class RedisLimits:
     max_calls: int = 1024
     """Calls without an answer: as many tasks may wait."""
     max_bytes: int = 16 * 1024 * 1024
-    """Bytes of calls without an answer. A larger call is sent if there is no other."""
+    """Bytes of calls without an answer. While there are fewer one more is sent, of whatever size:
+    no call is refused for ever."""
     max_reply_bytes: int = 64 * 1024 * 1024
     """Bytes of one reply, which is kept until it is whole: more than a page of the largest
     events."""

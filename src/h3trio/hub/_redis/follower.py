@@ -111,6 +111,7 @@ class Follower:
         self._failure = "it isn't followed"
         self._followed = trio.lowlevel.ParkingLot()
         self._words: dict[bytes, trio.Event] = {}
+        self._has_warned = False
         self._heard = 0
 
     @property
@@ -287,6 +288,7 @@ class Follower:
     def _set_link(self, link: Link) -> None:
         logger.info("connected to the store %s: %s", self._address, self.server)
         self._link, self._linked_at = link, trio.current_time()
+        self._has_warned = False
         self._linked.set()
 
     def _unlink(self, link: Link | None, reason: str) -> None:
@@ -309,12 +311,21 @@ class Follower:
                 message = codec.message_of(push[2])
             except DamagedError as exc:
                 # If it was one of the store's, its number is missing, and it is asked for.
-                logger.error("%s; it is passed over", exc)  # noqa: TRY400 - it says all there is
+                self._pass_over(str(exc))
                 continue
             if isinstance(message, codec.Change):
                 await self._take(link, message, deliver)
             elif (event := self._words.get(message)) is not None:
                 event.set()
+
+    def _pass_over(self, problem: str) -> None:
+        """Log that a message is passed over.
+
+        Only the first of a connection: whoever may publish on the channel could fill the disk.
+        """
+        if not self._has_warned:
+            logger.error("%s; it is passed over, and so is what comes like it", problem)
+        self._has_warned = True
 
     async def _take(self, link: Link, change: codec.Change, deliver: Deliver) -> None:
         """Take over what a message tells, or ask for what is missing in front of it."""
@@ -358,7 +369,7 @@ class Follower:
         if goal.serial <= found.serial:
             chain.close(goal._replace(note=min(goal.note, chain.note)))
         else:
-            logger.error("a message tells what the store doesn't; it is passed over")
+            self._pass_over("a message tells what the store doesn't")
         self._followed.unpark_all()
 
     async def _deliver(self, records: Sequence[Record], head: int, deliver: Deliver) -> None:
