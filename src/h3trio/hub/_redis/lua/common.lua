@@ -177,6 +177,15 @@ local function unspare(position)
   state.passed = math.min(state.passed, position - 1)
 end
 
+-- A record isn't pinned any more: it may be why those that close its topics are spared.
+local function unspare_beside(position)
+  local entry = entry_at(position)
+  for topic in lines(entry and fields_of(entry).t or '') do
+    local closing = redis.call('HGET', closed_key, topic)
+    if closing then unspare(tonumber(closing)) end
+  end
+end
+
 local function full_pin_limit()
   if state.pinned_events >= pin_limits.events then return 'max_pinned_events' end
   if state.pinned_bytes >= pin_limits.bytes then return 'max_pinned_bytes' end
@@ -364,12 +373,14 @@ local function count_pinned(topic, is_pinned)
   else
     places = redis.call('ZREVRANGEBYSCORE', index, whole(upto), '-inf', 'LIMIT', 0, may_count)
   end
+  local has_spared = #redis.call('ZRANGEBYSCORE', kept_key, 0, 0, 'LIMIT', 0, 1) > 0
   for _, place in ipairs(places) do
     local position, size = read_place(place)
     if not is_pinned then
       upto = position - 1
       if tonumber(redis.call('ZINCRBY', kept_key, -1, whole(position))) <= 0 then
         unkeep(position, size)
+        if has_spared then unspare_beside(position) end
       end
     else
       upto = position
@@ -391,11 +402,6 @@ local function count_pinned(topic, is_pinned)
   if begun then
     redis.call('HDEL', counted_key, topic)
     state.uncounted = state.uncounted - 1
-  end
-  if is_pinned then return end
-  -- Some of them may be why others are spared.
-  for _, position in ipairs(redis.call('ZRANGEBYSCORE', kept_key, 0, 0)) do
-    unspare(tonumber(position))
   end
 end
 
