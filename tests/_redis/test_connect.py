@@ -161,6 +161,17 @@ async def test_each_sentinels_failure_is_told(nursery: trio.Nursery) -> None:
     )
 
 
+async def test_where_every_sentinel_refuses_us_that_is_the_error(nursery: trio.Nursery) -> None:
+    """It is no question of time then; where one is away it may be."""
+    wrong = good_answers() | {"HELLO": b"-WRONGPASS no\r\n"}
+    redis = ScriptedRedis(nursery, {"locked": LOCKED, "wrong": wrong})
+    with pytest.raises(RedisReplyError, match="no sentinel leads to the primary main: wrong") as it:
+        await connect(redis, "redis+sentinel://wrong,locked/main")
+    assert it.value.code == "WRONGPASS"
+    with pytest.raises(NotSentError, match="wrong:26379: WRONGPASS no; away:26379"):
+        await connect(redis, "redis+sentinel://wrong,away/main")
+
+
 async def test_a_primary_that_refuses_us_is_not_the_sentinels_fault(nursery: trio.Nursery) -> None:
     """A wrong password is told as such, and the other sentinels aren't asked."""
     servers = {"up": good_answers() | {"HELLO": b"-WRONGPASS no\r\n"}, "one": SENTINEL}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from e2e.process import PATIENCE, ServeProcess, connect, fetch
+from e2e.redis_server import redis_server
 from tools import require_tool
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,6 +46,25 @@ async def test_many_machines_lose_nothing() -> None:
     assert acknowledged is not None
     assert int(acknowledged[1]) >= 600
     assert int(acknowledged[2]) > 0
+
+
+@pytest.mark.slow
+async def test_shared_hub_is_read_by_another_process(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """`examples/shared_hub.py`: one reads, one publishes, and one ends what the first reads."""
+    script = [sys.executable, str(EXAMPLES / "shared_hub.py")]
+    async with redis_server(tmp_path) as server:
+        run = partial(trio.run_process, env=os.environ | {"H3TRIO_STORE": server.url})
+        reader: trio.Process = await nursery.start(
+            partial(run, [*script, "read"], stdout=subprocess.PIPE)
+        )
+        assert reader.stdout is not None
+        with trio.fail_after(PATIENCE):
+            assert await reader.stdout.receive_some() == b"reading\n"
+            done = await run([*script, "publish", "hello"], capture_stdout=True)
+            assert await reader.stdout.receive_some() == done.stdout.strip() + b" hello\n"
+            done = await run([*script, "kick", "alice"], capture_stdout=True)
+            assert done.stdout == b"ended: 1; nodes that didn't answer: 0\n"
+            assert await reader.wait() == 0
 
 
 @pytest.mark.slow

@@ -109,6 +109,13 @@ async def test_what_no_waiting_mends_is_one_line(nursery: trio.Nursery, tmp_path
         assert said.startswith(f"can't use {weak}/0: NOPERM")
         said = await start(url, "--durability", "fast", H3TRIO_STORE_PASSWORD=SECRET)
         assert said.endswith("keeps events only as 'memory', not as 'fast': set appendonly yes")
+        (tmp_path / "file").touch()
+        assert "Not a directory" in await start(f"unix://{tmp_path}/file/0")
+        async with redis_sentinel(tmp_path / "sentinel", "main", server) as sentinel:
+            (tmp_path / "wrong").write_text("wrong")
+            options = f"?sentinel-user=who&sentinel-password-file={tmp_path}/wrong"
+            said = await start(sentinel.url + options)
+            assert "WRONGPASS no sentinel leads to the primary main" in said
     async with redis_server(tmp_path / "other", maxmemory_policy="allkeys-lru") as server:
         assert "maxmemory-policy is allkeys-lru" in await start(server.url)
 

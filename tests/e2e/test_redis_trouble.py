@@ -276,6 +276,7 @@ async def test_a_server_that_keeps_less_than_before_is_told(tmp_path: Path) -> N
 
             await until(is_noticed)
             assert "no append-only file" in told.server
+            assert (wanting.durability, wanting.server) == ("memory", told.server)
             await hub.publish("2", topics=["a"])
             with pytest.raises(HistoryError, match="set appendonly yes"):
                 await strict.publish("3", topics=["a"])

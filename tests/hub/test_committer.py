@@ -25,6 +25,7 @@ from h3trio.hub import (
 )
 from h3trio.hub._committer import (
     CHECK_SECONDS,
+    FAILING_SECONDS,
     MAX_COMMIT_BYTES,
     UNKNOWN_SECONDS,
     Committer,
@@ -510,6 +511,30 @@ async def test_a_history_is_asked_until_it_can_store_again(
         "the store fails, the hub isn't ready: no disk",
         "the store works again, the hub is ready",
     ]
+
+
+@pytest.mark.parametrize("is_found_by_a_probe", [True, False])
+async def test_a_history_that_works_again_is_found_to(
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    is_found_by_a_probe: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Though nobody publishes and no probe comes any more."""
+    del autojump_clock
+    bench = Bench()
+    committer = await bench.start(nursery)
+    bench.history.error, bench.history.failing = HistoryError("gone"), True
+    if is_found_by_a_probe:
+        await committer.check()
+    else:
+        bench.history.gate.release()
+        with pytest.raises(HistoryError):
+            await committer.append([update("x")])
+    await trio.sleep(3 * FAILING_SECONDS)
+    assert committer.failure == "no disk"
+    bench.history.failing = False
+    await trio.sleep(FAILING_SECONDS)
+    assert committer.failure is None
 
 
 async def test_a_shared_history_may_fail_for_a_while(

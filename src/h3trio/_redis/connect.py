@@ -78,24 +78,34 @@ class _Joiner:
     async def ask_sentinels(self, name: str) -> RedisConnection:
         """Ask one sentinel after the other, until one leads to the primary."""
         failures: list[str] = []
+        refusals: list[RedisReplyError] = []
         for place in self.address.places:
             try:
                 found = await self._ask(place, name)
+            except RedisReplyError as exc:
+                refusals.append(exc)
+                failures.append(f"{place}: {exc}")
+                continue
+            except (NotSentError, NoAnswerError) as exc:
+                failures.append(str(exc))
+                continue
+            try:
                 return await self.join_primary(found)
             except (NotSentError, NoAnswerError) as exc:
                 failures.append(str(exc))
-        raise NotSentError(f"no sentinel leads to the primary {name}: {'; '.join(failures)}")
+        said = f"no sentinel leads to the primary {name}: {'; '.join(failures)}"
+        if len(refusals) == len(failures):
+            # It is no question of time, as where one of them can't be reached.
+            raise RedisReplyError(f"{refusals[0].code} {said}") from refusals[0]
+        raise NotSentError(said)
 
     async def _ask(self, place: Place, name: str) -> HostPort:
         """Ask a sentinel for the primary."""
+        sentinel = await self._join(place, self.address.sentinel_login)
         try:
-            sentinel = await self._join(place, self.address.sentinel_login)
-            try:
-                reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-            finally:
-                sentinel.throw_away("closed")
-        except RedisReplyError as exc:
-            raise NotSentError(f"{place}: {exc}") from exc
+            reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+        finally:
+            sentinel.throw_away("closed")
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():
                 return HostPort(host.decode(errors="replace"), int(port))

@@ -14,7 +14,8 @@ Cancelling a publisher abandons the wait, not the event.
 
 Whatever a history raises is its publishers', and the committer goes on. Whether it can store at
 all is another question, as one event may only have been too large: so it is asked right behind a
-failure, and again when somebody wants to know.
+failure, and again when somebody wants to know. While it fails it is asked at intervals too, or a
+hub that nobody publishes to would count as failing for as long as no probe comes.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ CHECK_SECONDS: Final = 1.0
 """The least time from one question whether the history can store to the next: a probe may come
 from every machine of a cluster, and the answer may cost a write."""
 
+FAILING_SECONDS: Final = 5.0
+"""The time from one question to the next while it fails and nobody else asks."""
 
 UNKNOWN_SECONDS: Final = 30.0
 """Seconds for which a history that can't tell counts as failing after it failed: then a publisher
@@ -171,8 +174,18 @@ class Committer:
         """Commit updates of publishers until cancelled."""
         while True:
             while not self._commits:
-                await self._idle.park()
+                await self._rest()
             await self._commit(self._take())
+
+    async def _rest(self) -> None:
+        """Wait for a commit, or for the time to ask a history that fails."""
+        if self.failure is None:
+            await self._idle.park()
+            return
+        with trio.move_on_after(FAILING_SECONDS) as scope:
+            await self._idle.park()
+        if scope.cancelled_caught and trio.current_time() >= self._next_check:
+            await self._ask()
 
     def _take(self) -> list[_Commit]:
         """Take those that wait, in order, up to the size of one commit, but at least one."""
@@ -239,6 +252,7 @@ class Committer:
         before, self.failure = self.failure, None if error is None else str(error) or repr(error)
         if before is None and error is not None:
             self._failed_at = trio.current_time()
+            self._idle.unpark()  # it looks at the time from now on
             trace = None if isinstance(error, HistoryError) else error
             later = f" if that lasts {self.unready_after:g} s" if self.unready_after else ""
             said = "the store fails, the hub isn't ready%s: %s"

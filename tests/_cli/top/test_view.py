@@ -62,7 +62,7 @@ def test_a_store_on_a_server_has_a_line() -> None:
     """It says what the server is, whether it is away, and how far behind it the hub is."""
     history = {"server": "redis 7", "connected": False, "reconnects": 2, "behind": 1000}
     facts = dict(view(snapshot(60, 120, history=history), None).facts)
-    assert facts["store"] == "redis 7, away; 1,000 behind, 2 reconnects"
+    assert facts["store"] == "redis 7, away; 1,000 behind, 2 connections lost"
 
 
 def test_runs_are_told_where_there_are_any() -> None:

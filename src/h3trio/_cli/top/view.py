@@ -196,7 +196,8 @@ def _facts(step: Step) -> Iterator[tuple[str, str]]:
     yield "history", f"{kept}, {_text(history.get('durability'))}"
     if history.get("server"):
         state = "" if history.get("connected") else ", away"
-        lag = f"{total('history', 'behind')} behind, {total('history', 'reconnects')} reconnects"
+        lost = total("history", "reconnects")
+        lag = f"{total('history', 'behind')} behind, {lost} connections lost"
         yield "store", f"{_text(history.get('server'))}{state}; {lag}"
     if isinstance(now.get("runs"), dict):
         ended = _part(now, "runs", "ended")

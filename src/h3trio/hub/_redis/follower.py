@@ -27,7 +27,7 @@ from h3trio.hub._history.retention import MIB
 
 from . import codec, scripts
 from .chain import Chain
-from .link import Link, StaleError, check_server, describe, new_word, translated
+from .link import Link, StaleError, check_server, describe, durability_of, new_word, translated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -153,10 +153,12 @@ class Follower:
         Raises:
             HistoryError: it isn't good enough.
         """
-        self.durability = check_server(server, self._wanted)
+        # Known even of one that isn't: then it stands there why.
+        self.durability = durability_of(server)
         before, self.server = self.server, describe(server)
         if before not in ("", self.server):
             logger.warning("the store keeps what it has in another way: %s", self.server)
+        check_server(server, self._wanted)
 
     async def _load(self, link: Link, head: int) -> None:
         """Load the newest records up to a head, from the newest back."""

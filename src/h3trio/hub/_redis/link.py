@@ -62,8 +62,8 @@ def durability_of(server: ServerInfo) -> Durability:
     return "durable" if is_always else "fast"
 
 
-def check_server(server: ServerInfo, wanted: Durability | None) -> Durability:
-    """Return the durability of a server, if it may be used.
+def check_server(server: ServerInfo, wanted: Durability | None) -> None:
+    """Check that a server may be used.
 
     Raises:
         HistoryError: it may not.
@@ -88,7 +88,6 @@ def check_server(server: ServerInfo, wanted: Durability | None) -> Durability:
         raise HistoryError(
             f"the server keeps events only as {found!r}, not as {wanted!r}: set {how[wanted]}"
         )
-    return found
 
 
 def describe(server: ServerInfo) -> str:
@@ -99,7 +98,8 @@ def describe(server: ServerInfo) -> str:
         aof += " but on rewrite" if server.skips_fsync else ""
     if server.save:
         save = f"snapshots {server.save}"
-    return f"{server.software} {server.version}, {aof}, {save}, {server.replicas} replicas"
+    replicas = "1 replica" if server.replicas == 1 else f"{server.replicas} replicas"
+    return f"{server.software} {server.version}, {aof}, {save}, {replicas}"
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def may_pass(error: HistoryError) -> bool:
     """Whether a store that can't be used may be usable soon, though nobody changes anything.
 
     A server that isn't there yet may be; one that refuses our password, or whose certificate isn't
-    trusted, stays so.
+    trusted, stays so, and so does a path that goes through a socket.
     """
     cause = error.__cause__
     if isinstance(cause, RedisReplyError):
@@ -143,7 +143,7 @@ def may_pass(error: HistoryError) -> bool:
     if not isinstance(cause, (NotSentError, NoAnswerError)):
         return False
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, (ssl.SSLError, NotADirectoryError)):
             return False
         cause = cause.__cause__
     return True
