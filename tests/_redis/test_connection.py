@@ -493,6 +493,27 @@ async def test_leaving_ends_everything(nursery: trio.Nursery) -> None:
         await connection.pushes.receive()
 
 
+async def test_an_answer_at_the_last_moment_is_one(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """A process that stood still finds the answer and the end of its time in the same turn."""
+    ours, server = memory_stream_pair()
+    async with connected(ours) as (connection, _):
+        outcomes = Outcomes(nursery, connection)
+        (await outcomes.call_next("a", seconds=5)).cancel()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(5)
+        ours.receive_stream.put_data(b"+OK\r\n")
+        await outcomes.call_next("b", seconds=5)
+        await server.send_all(b"+OK\r\n")
+        await wait_all_tasks_blocked()
+        assert outcomes.of == {"b": b"OK"}
+        await outcomes.call_next("c", seconds=5)
+        mock_clock.jump(5)
+        await wait_all_tasks_blocked()
+        assert outcomes.of["c"] is NoAnswerError
+
+
 @table(
     "name", ["timeout", "max_calls", "max_bytes", "max_reply_bytes", "max_pushes", "max_push_bytes"]
 )

@@ -11,8 +11,13 @@ import pytest
 import trio
 from e2e.redis_load import EVERYTHING, command, count, read_all, until
 from e2e.redis_server import redis_server
+from trio.testing import wait_all_tasks_blocked
 
+from h3trio._redis.address import parse_address
+from h3trio._redis.connect import open_redis
 from h3trio.hub import HistoryError, Hub, PinnedFullError, RedisHistory
+from h3trio.hub._redis import scripts
+from h3trio.hub._redis.pins import Pins
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -153,6 +158,45 @@ async def test_a_hub_that_stood_still_pins_what_it_did(tmp_path: Path) -> None:
                 await command(server.port, "HSET", "{h3trio}:state", "pins_due", "1")
                 await hub.publish_all(["noise"] * 10, topics=["noise"])
                 assert history.statistics().pinned_events == 1
+
+
+async def test_what_is_unpinned_before_the_store_answers_is_told(tmp_path: Path) -> None:
+    """It isn't pinned until the hub publishes next, or the time of its pins runs out."""
+    async with redis_server(tmp_path) as server:
+        async with Hub(RedisHistory(server.url)) as hub:
+            await hub.publish("x", topics=["a"])
+            server.freeze()
+            with hub.pin("a"):
+                await wait_all_tasks_blocked(0.1)  # the store is told
+            server.thaw()
+            await until(partial(has_nothing_pinned, server.port))
+        assert await has_nothing_pinned(server.port)
+
+
+async def test_a_late_call_changes_no_newer_pins(tmp_path: Path) -> None:
+    """The server may read what a lost connection told behind what came by the next one."""
+    pins = Pins(9)
+    async with redis_server(tmp_path) as server:
+        history = RedisHistory(server.url)
+        async with Hub(history), open_redis(parse_address(server.url)) as connection:
+            keys = [scripts.state_key("h3trio")]
+            state = scripts.channel_of("h3trio", 0), history.epochs.current
+            late = [pins.told()]
+            pins.pin("a")
+            late.append(pins.told())
+            pins.pin("b")
+            for told in (pins.told(), *late):
+                await connection.eval_script(scripts.PINS, keys, [*state, *told, 9])
+                assert await listed(server.port, "HKEYS", "{h3trio}:pinned") == ["a", "b"]
+            pins.unpin("a")
+            pins.unpin("b")
+            await connection.eval_script(scripts.PINS, keys, [*state, *pins.told(), 9])
+            assert await has_nothing_pinned(server.port)
+
+
+async def has_nothing_pinned(port: int) -> bool:
+    """Whether the store knows of no pins."""
+    return await count(port, "EXISTS", "{h3trio}:pins", "{h3trio}:pinned") == 0
 
 
 async def has_published(hub: Hub, topic: str) -> bool:

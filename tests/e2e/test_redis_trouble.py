@@ -203,9 +203,12 @@ async def test_everything_is_flushed(tmp_path: Path) -> None:
         assert newest.position > before, "positions go on above the highest"
 
 
-@pytest.mark.parametrize("further", [{"serial": 10**12}, {"serial": 1, "last": 10**15}])
+@pytest.mark.parametrize(
+    "further",
+    [{"serial": 10**12}, {"serial": 1, "last": 10**15}, {"serial": 1, "epoch": "zzzzzzzz"}],
+)
 async def test_a_message_of_somebody_else_stops_nobody(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, further: dict[str, int]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, further: dict[str, Any]
 ) -> None:
     """Whoever may publish on the channel: the store is asked, and the log has one line."""
     async with redis_server(tmp_path) as server, load(server.url) as one:
@@ -215,7 +218,7 @@ async def test_a_message_of_somebody_else_stops_nobody(
         state = await command(server.port, "HGET", "{h3trio}:state", "serial")
         forged = {
             **codec.EMPTY._asdict(),
-            "epoch": epoch,
+            "epoch": further.get("epoch", epoch),
             "serial": int(state.split()[1]) + further["serial"],
             "last": int(last) + further.get("last", 0),
         }
@@ -225,6 +228,7 @@ async def test_a_message_of_somebody_else_stops_nobody(
             await command(server.port, "PUBLISH", "{h3trio}:0:messages", text)
         await one.run(SECONDS)
         assert caplog.text.count("is passed over") == len(one.histories)
+        assert [history.reconnects for history in one.histories] == [0, 0]
         await command(server.port, "CLIENT", "KILL", "TYPE", "normal")
         await one.recovered()
         report = await one.report()

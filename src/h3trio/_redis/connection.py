@@ -345,20 +345,24 @@ class RedisConnection:
         """Hand out answers and pushes; return what is wrong."""
         reader = self._hiredis.Reader(notEnoughData=_MORE, replyError=RedisReplyError)
         unparsed = 0
-        # One scope for all reads: `_expect` moves its deadline.
-        with self._silence:
-            while data := await self._stream.receive_some(READ_BYTES):
-                reader.feed(data)
-                unparsed += len(data)
-                while (reply := reader.gets()) is not _MORE:
-                    unparsed = 0
-                    if wrong := self._take(reply):
-                        return wrong
-                if unparsed > self.limits.max_reply_bytes:
-                    return f"a reply of more than {self.limits.max_reply_bytes} bytes"
-                self._expect()
-            return "the server closed the connection"
-        return _NO_ANSWER
+        while True:
+            # One scope for all reads: `_expect` moves its deadline.
+            with self._silence:
+                while data := await self._stream.receive_some(READ_BYTES):
+                    reader.feed(data)
+                    unparsed += len(data)
+                    while (reply := reader.gets()) is not _MORE:
+                        unparsed = 0
+                        if wrong := self._take(reply):
+                            return wrong
+                    if unparsed > self.limits.max_reply_bytes:
+                        return f"a reply of more than {self.limits.max_reply_bytes} bytes"
+                    self._expect()
+                return "the server closed the connection"
+            if (deadline := self._silence.deadline) <= trio.current_time():
+                return _NO_ANSWER
+            # The answer came in the same turn, such as to a process that stood still.
+            self._silence = trio.CancelScope(deadline=deadline)
 
     def _take(self, reply: Reply) -> str:
         """Give a reply to its caller, or a push to `pushes`; return what is wrong."""

@@ -91,6 +91,13 @@ def test_a_record_is_not_behind_the_head_of_the_store() -> None:
     assert ([record.position for record in chain.log], chain.gaps.floor) == ([1], 1)
 
 
+def test_records_come_in_their_order_and_once() -> None:
+    """Whatever somebody else puts into a message: the log takes no other."""
+    chain = chain_at(told(5))
+    keep(chain, Change(told(6, last=3), [], [], [entry(2), entry(1), entry(2), entry(3)]))
+    assert [record.position for record in chain.log] == [2, 3]
+
+
 def test_what_an_earlier_epoch_told_last_is_known() -> None:
     """It may come behind the connection that found the next epoch, which took it over."""
     chain = chain_at(told(5))

@@ -96,6 +96,9 @@ def test_a_key_belongs_to_its_topics_in_any_order() -> None:
 
 
 GOOD = entry_of(Update(SSEEvent("x"), ["a"]))
+DEEP: list[Any] = []
+for _ in range(10**5):
+    DEEP = [DEEP]
 
 
 def changed(name: bytes, value: bytes | None) -> list[Any]:
@@ -115,6 +118,7 @@ def changed(name: bytes, value: bytes | None) -> list[Any]:
         ([b"x", []], None),
         ([b"3-0", [b"e"]], 3),
         ([b"3-0", [b"e", 5]], 3),
+        ([b"3-0", [DEEP, b""]], 3),
         (changed(b"e", None), POSITION),
         (changed(b"e", b"\xff"), POSITION),
         (changed(b"p", b"nan"), POSITION),

@@ -105,7 +105,10 @@ class Chain:
         )
 
     def take(self, change: Change) -> list[Record]:
-        """Take over the removals of a change; return its records, which the hub has to deliver."""
+        """Take over the removals of a change; return its records, which the hub has to deliver.
+
+        Those in their order, and behind the head: others are known, or somebody else's.
+        """
         self.header = change.header
         for name, position in change.marks:
             self._mark(name[:1], name[1:], position)
@@ -113,7 +116,12 @@ class Chain:
         self.gaps.raise_private_floor(change.header.private_floor)
         for position in change.gone:
             self.log.remove(position)
-        return self.records_of(change.entries)
+        records, last = [], self.log.head
+        for record in self.records_of(change.entries):
+            if last < record.position:
+                records.append(record)
+                last = record.position
+        return records
 
     def close(self, header: Header) -> None:
         """Note that all is taken over up to a message."""
@@ -130,7 +138,7 @@ class Chain:
             self.gaps.note_purge(name, position)
 
     def records_of(self, entries: Iterable[Reply]) -> list[Record]:
-        """Make records of those entries that stand behind the head, but not behind the store's.
+        """Make records of entries, but for those that stand behind the store's head.
 
         What can't be read is passed over. That is told as a gap, to all who may have wanted it.
         """
@@ -143,7 +151,7 @@ class Chain:
                 damaged.append(exc)
                 self.gaps.raise_floor(min(exc.position or self.log.head, self.header.last))
                 continue
-            if self.log.head < record.position <= self.header.last:
+            if record.position <= self.header.last:
                 records.append(record)
         if damaged:
             logger.error("%d records are passed over, the first: %s", len(damaged), damaged[0])

@@ -91,7 +91,7 @@ def record_of(entry: Reply) -> Record:
             has_own_id=bool(own),
             last=is_last,
         )
-    except (TypeError, ValueError, KeyError) as exc:
+    except (TypeError, ValueError, KeyError, RecursionError) as exc:
         raise DamagedError(f"record {position}: {exc!r}", position=position) from exc
 
 

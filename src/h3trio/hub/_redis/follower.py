@@ -340,7 +340,8 @@ class Follower:
             case "missing":
                 await self._catch_up(link, change.header, deliver)
             case "past":
-                raise StaleError("the store is in another epoch than this hub")
+                await link.ask(scripts.PROBE, "epoch", "")  # if it is so, this raises
+                self._pass_over("a message is of an epoch that the store isn't in")
             case "known":
                 pass
 

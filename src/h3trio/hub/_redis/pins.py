@@ -77,11 +77,13 @@ class Pins:
         """Return what the store is told: this hub's name, the version, what it is, and how long.
 
         It is `=` for a version that the store has, `~` with one that it has and the changes behind
-        it, or `+` and all topics.
+        it, or `+` and all topics; without any, `-` and the number of the last change.
         """
         version = self.version
         self.were_told |= version != ""
-        if not self._known:
+        if not version:
+            told = f"-{self._number}"
+        elif not self._known:
             told = "+" + "\n".join(self._topics.topics)
         elif self._known == self._number:
             told = "="
@@ -106,7 +108,8 @@ class Pins:
 
     async def leave(self, link: Link) -> None:
         """Tell the store that this hub pins nothing any more."""
-        await link.ask(scripts.PINS, self._node, "", "", PIN_SECONDS, self._most)
+        gone = f"-{self._number}"
+        await link.ask(scripts.PINS, self._node, "", gone, PIN_SECONDS, self._most)
         self.were_told = False
 
     async def tell(self, link: Link) -> None:
@@ -122,6 +125,7 @@ class Pins:
                     continue
                 self.note(version)
                 more = bool(reply[1])
-            self.were_told = self.version != ""
+            if not self._changed.is_set():  # else the store has what isn't pinned any more
+                self.were_told = self.version != ""
             with trio.move_on_after(PIN_SECONDS / 3 if self.were_told else math.inf):
                 await self._changed.wait()

@@ -451,7 +451,9 @@ local function end_late_pins(now, node)
 end
 
 -- A node tells what it pins by a version: '=' for that which the store has, '~', an earlier version and
--- the changes since then, each a line with a sign, or '+' and all topics. '' is the version without any.
+-- the changes since then, each a line with a sign, or '+' and all topics. '' is the version without any,
+-- told with '-' and the number that it would have. A call of a lost connection may come late: versions
+-- only grow, and what is older than the known one changes nothing.
 
 local function version_of(node)
   local known = redis.call('HGET', pins_key, node)
@@ -501,14 +503,15 @@ local function take_pins(node, version, told, lease, most)
   end_late_pins(now, node)
   count_on()
   if version == '' then
-    if state.pins_due > 0 and redis.call('HEXISTS', pins_key, node) == 1 then forget_node(node) end
+    local known = state.pins_due > 0 and version_of(node)
+    if known and known <= tonumber(string.sub(told, 2)) then forget_node(node) end
     return nil
   end
   local sign, known = string.sub(told, 1, 1), version_of(node)
-  if sign == '+' then
+  if known and known > tonumber(version) then
+    version = known
+  elseif sign == '+' then
     take_all(node, string.sub(told, 2))
-  elseif known > tonumber(version) then
-    version = known -- a call of a lost connection, behind newer ones
   elseif sign == '~' then
     take_changes(node, told)
   end

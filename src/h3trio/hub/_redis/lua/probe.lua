@@ -1,7 +1,7 @@
 -- Find out whether the server takes writes, and whether what it publishes arrives.
 --
--- ARGV: channel, epoch, 'head', 'store' or 'hear', a word.
--- 'head' only asks for the head, of whatever epoch. 'store' is refused where an append is. 'hear' is refused by a replica only, and publishes the word
+-- ARGV: channel, epoch, 'epoch', 'head', 'store' or 'hear', a word.
+-- 'epoch' only asks whether it is that one, 'head' for the head, of whatever epoch. 'store' is refused where an append is. 'hear' is refused by a replica only, and publishes the word
 -- first: a server whose disk is full still has subscribers.
 -- Returns {'stale'} or {'ok', epoch, last}.
 
