@@ -34,6 +34,7 @@ from h3trio.hub._fanout.feed import FanoutState, Feed, Subscriber
 from h3trio.hub._fanout.feeds import Feeds
 from h3trio.hub._fanout.replay import Replay
 from h3trio.hub._fanout.sweep import Sweep
+from h3trio.hub._history.epochs import Epochs
 from h3trio.hub._history.selection import MAX_SCAN, NOTHING
 from h3trio.hub._inflow import MAX_COUNTED_TOPICS, Inflow
 
@@ -466,6 +467,20 @@ async def test_an_answer_that_is_none_is_the_publishers_too(nursery: trio.Nurser
     committer.history = bench.history
     bench.history.gate.release()
     assert len(await committer.append([update("y")])) == 1
+
+
+def test_a_cursor_of_an_earlier_epoch_is_passed_by_what_was_followed() -> None:
+    """That the epoch is known, and that it went so far, isn't enough."""
+    bench = Bench()
+    log, known = bench.history.log, [("bbbbbbbb", 1), ("cccccccc", 10)]
+    bench.history.epochs = Epochs(known)
+    log.head = 7
+    assert [bench.inflow.has_passed(f"bbbbbbbb-{n}") for n in (7, 8, 9, 10)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 # -- whether the history can store

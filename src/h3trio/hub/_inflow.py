@@ -257,7 +257,10 @@ class Inflow:
 
     def has_passed(self, cursor: str) -> bool:
         """Whether the follower has passed a cursor."""
-        return self.history.epochs.resolve(cursor, self.history.log.head) is not None
+        head = self.history.log.head
+        position = self.history.epochs.resolve(cursor, head)
+        # The table of epochs is known before what an earlier one of them ended with is followed.
+        return position is not None and position <= head
 
     def _wake(self) -> None:
         """Wake the waits whose cursor is passed."""

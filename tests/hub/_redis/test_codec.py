@@ -96,9 +96,17 @@ def test_a_key_belongs_to_its_topics_in_any_order() -> None:
 
 
 GOOD = entry_of(Update(SSEEvent("x"), ["a"]))
-DEEP: list[Any] = []
-for _ in range(10**5):
-    DEEP = [DEEP]
+
+
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+DEEP = nested(10**5)
 
 
 def changed(name: bytes, value: bytes | None) -> list[Any]:

@@ -116,7 +116,8 @@ class Chain:
         self.gaps.raise_private_floor(change.header.private_floor)
         for position in change.gone:
             self.log.remove(position)
-        records, last = [], self.log.head
+        records: list[Record] = []
+        last = self.log.head
         for record in self.records_of(change.entries):
             if last < record.position:
                 records.append(record)
