@@ -549,6 +549,7 @@ async def test_a_history_that_works_again_is_found_to(
     assert committer.failure == "no disk"
     bench.history.failing = False
     await trio.sleep(FAILING_SECONDS)
+    await wait_all_tasks_blocked()
     assert committer.failure is None
 
 
@@ -596,6 +597,7 @@ async def test_a_history_that_cant_tell_is_judged_by_its_last_commit(
     await trio.sleep(UNKNOWN_SECONDS - 1)
     assert await committer.check() == "gone"
     await trio.sleep(1)
+    await wait_all_tasks_blocked()
     assert await committer.check() is None
 
 

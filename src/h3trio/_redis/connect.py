@@ -19,7 +19,7 @@ from h3trio._nursery import OwnedNursery, members
 from .address import HostPort, Login
 from .connection import RedisConnection, require_hiredis
 from .server_info import QUESTIONS, ServerInfo
-from .values import NoAnswerError, NotSentError, RedisLimits, RedisReplyError
+from .values import NoAnswerError, NotSentError, RedisError, RedisLimits, RedisReplyError
 
 if TYPE_CHECKING:
     import ssl
@@ -77,23 +77,14 @@ class _Joiner:
 
     async def ask_sentinels(self, name: str) -> RedisConnection:
         """Ask one sentinel after the other, until one leads to the primary."""
-        failures: list[str] = []
-        refusals: list[RedisReplyError] = []
+        failures: list[RedisError] = []
         for place in self.address.places:
             try:
-                found = await self._ask(place, name)
-            except RedisReplyError as exc:
-                refusals.append(exc)
-                failures.append(f"{place}: {exc}")
-                continue
+                return await self.join_primary(await self._ask(place, name))
             except (NotSentError, NoAnswerError) as exc:
-                failures.append(str(exc))
-                continue
-            try:
-                return await self.join_primary(found)
-            except (NotSentError, NoAnswerError) as exc:
-                failures.append(str(exc))
-        said = f"no sentinel leads to the primary {name}: {'; '.join(failures)}"
+                failures.append(exc)
+        said = f"no sentinel leads to the primary {name}: {'; '.join(map(str, failures))}"
+        refusals = [exc.__cause__ for exc in failures if isinstance(exc.__cause__, RedisReplyError)]
         if len(refusals) == len(failures):
             # It is no question of time, as where one of them can't be reached.
             raise RedisReplyError(f"{refusals[0].code} {said}") from refusals[0]
@@ -101,11 +92,14 @@ class _Joiner:
 
     async def _ask(self, place: Place, name: str) -> HostPort:
         """Ask a sentinel for the primary."""
-        sentinel = await self._join(place, self.address.sentinel_login)
         try:
-            reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-        finally:
-            sentinel.throw_away("closed")
+            sentinel = await self._join(place, self.address.sentinel_login)
+            try:
+                reply = await sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+            finally:
+                sentinel.throw_away("closed")
+        except RedisReplyError as exc:
+            raise NotSentError(f"{place}: {exc}") from exc
         match reply:
             case [bytes(host), bytes(port)] if port.isdigit():
                 return HostPort(host.decode(errors="replace"), int(port))
@@ -189,6 +183,5 @@ async def open_socket(place: Place, *, context: ssl.SSLContext | None) -> trio.a
 
 def _hello(login: Login) -> tuple[str | int, ...]:
     """Make the first command of a connection."""
-    has_login = login != Login()
-    auth = ("AUTH", login.user or "default", login.password or "") if has_login else ()
+    auth = () if login == Login() else ("AUTH", login.user or "default", login.password or "")
     return ("HELLO", 3, *auth, "SETNAME", CLIENT_NAME)

@@ -203,13 +203,11 @@ class RedisConnection:
     ) -> list[Reply]:
         """Send commands in one write and return their replies, an error in the place of its reply.
 
-        Others' commands may be executed in between. Raises as `call`, but no `RedisReplyError`.
+        Others' commands may be executed in between. Raises as `call`, but no `RedisReplyError`, and
+        `ValueError` if there is none, or one is a subscription.
         """
-        if not all(calls) or any(map(is_subscription, calls)):
+        if not calls or not all(calls) or any(map(is_subscription, calls)):
             raise ValueError("each call has a name, and a subscription is a call by itself")
-        if not calls:
-            await trio.lowlevel.checkpoint()
-            return []
         return await self._exchange(calls, timeout)
 
     async def eval_script(
@@ -242,8 +240,7 @@ class RedisConnection:
     ) -> list[Reply]:
         """Put commands behind the others, and wait for all of their replies."""
         frames = b"".join(self._hiredis.pack_command(arguments) for arguments in calls)
-        timeout = self.limits.timeout if timeout is None else timeout
-        deadline = trio.current_time() + timeout
+        deadline = trio.current_time() + (self.limits.timeout if timeout is None else timeout)
         call = _Call(
             frames=frames, size=len(frames), wanted=len(calls), deadline=deadline, by_push=by_push
         )
