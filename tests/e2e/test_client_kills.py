@@ -161,7 +161,8 @@ async def kill_at_random(port: int, seed: int, until: float) -> None:
             # On a busy machine a program takes longer to start than to be killed.
             assert process.stdout is not None, "it was asked for"
             assert await process.stdout.receive_some() == b"ready\n"
-            await trio.sleep(chance.uniform(1, 3))
+            left = max(until - trio.current_time(), 0)
+            await trio.sleep(min(chance.uniform(1, 3), left))
         finally:
             process.kill()
             with trio.CancelScope(shield=True):
