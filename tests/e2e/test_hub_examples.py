@@ -59,12 +59,22 @@ async def test_shared_hub_is_read_by_another_process(nursery: trio.Nursery, tmp_
         )
         assert reader.stdout is not None
         with trio.fail_after(PATIENCE):
-            assert await reader.stdout.receive_some() == b"reading\n"
+            assert await line_of(reader.stdout) == b"reading\n"
             done = await run([*script, "publish", "hello"], capture_stdout=True)
-            assert await reader.stdout.receive_some() == done.stdout.strip() + b" hello\n"
+            assert await line_of(reader.stdout) == done.stdout.strip() + b" hello\n"
             done = await run([*script, "kick", "alice"], capture_stdout=True)
             assert done.stdout == b"ended: 1; nodes that didn't answer: 0\n"
             assert await reader.wait() == 0
+
+
+async def line_of(stream: trio.abc.ReceiveStream) -> bytes:
+    """Read a line, which may come in parts."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = bytes(await stream.receive_some())
+        assert data, line
+        line += data
+    return line
 
 
 @pytest.mark.slow
