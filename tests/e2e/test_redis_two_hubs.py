@@ -193,6 +193,11 @@ class RedisPlay(Play):
         """A node's connections are lost."""
         self._relays[number].cut()
 
+    async def do_close(self, number: int, names: list[str]) -> None:
+        """Close topics, if the server can be asked."""
+        with contextlib.suppress(HistoryError):
+            await super().do_close(number, names)
+
     async def do_purge(self, number: int, topic: str) -> None:
         """Remove a topic, if the server can be asked."""
         self.has_removed = True
