@@ -82,8 +82,9 @@ async def echo(event: H3Event) -> bytes:
 @app.all("/pieces")
 async def pieces(event: H3Event) -> None:
     """Stream and read at once."""
+    body = event.stream()  # before the stream begins: what is unread then may be thrown away
     async with event.start_sse() as writer:
-        async for piece in event.stream():
+        async for piece in body:
             await writer.send(piece.decode("latin-1").replace("\0", ""))
 
 
