@@ -21,6 +21,7 @@ from hub_helpers import FakeSink
 from h3trio import SSEParser
 from h3trio.hub import HistoryError, HistoryFullError, Hub, OutcomeUnknownError, RedisHistory
 from h3trio.hub._redis import codec
+from h3trio.hub._redis.follower import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -446,6 +447,19 @@ async def test_a_server_is_tried_again_at_growing_intervals(tmp_path: Path) -> N
             tries = relay.connections - before
             assert 4 <= tries <= 20, tries  # of the follower, and of the connection for nodes
             assert await published(hub, "2", 1, HistoryError) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_waits_for_the_first_connection(tmp_path: Path) -> None:
+    """As long as for an answer: that it takes its time doesn't say that the store is away."""
+    async with redis_server(tmp_path) as server, trio.open_nursery() as nursery:
+        relay = Relay(nursery, server.port)
+        await relay.start()
+        relay.hold()
+        async with Hub(RedisHistory(relay.url)) as hub, trio.open_nursery() as publishing:
+            publishing.start_soon(partial(hub.publish, "x", topics=["a"]))
+            await trio.sleep(1.5 * PATIENCE)
+            relay.release()
         nursery.cancel_scope.cancel()
 
 

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("h3trio.hub")
 
 PATIENCE: Final = 1.0
-"""Seconds for which a call waits for a connection that was just lost, before it fails."""
+"""Seconds for which a call waits for a connection that was just lost, before it fails. For the
+first one it waits as long as for an answer: nothing says yet that the store is away."""
 
 PROBE_SECONDS: Final = 2.0
 """Seconds from one word that is published to the next."""
@@ -107,8 +108,8 @@ class Follower:
         """Connections that were lost."""
         self._link: Link | None = None
         self._linked = trio.Event()
-        self._linked_at = self._lost_at = -math.inf
-        self._failure = "it isn't followed"
+        self._linked_at = self._waited_until = -math.inf
+        self._failure = "it took no connection yet"
         self._followed = trio.lowlevel.ParkingLot()
         self._words: dict[bytes, trio.Event] = {}
         self._has_warned = False
@@ -135,7 +136,7 @@ class Follower:
                 self.chain.learn(header, epochs, lambda _position: None)
                 await self._load(link, header.last)
                 await self._catch_up(link, header, self._keep)
-        self._lost_at = trio.current_time()
+        self._waited_until = trio.current_time() + self._limits.timeout
 
     def _accept(self, connection: RedisConnection) -> Link:
         self._look(connection.server)
@@ -185,13 +186,13 @@ class Follower:
     # -- asking
 
     async def connected(self) -> Link:
-        """Return the connection; wait for a moment where it was just lost.
+        """Return the connection; wait for the first one, and for a moment where it was just lost.
 
         Raises:
             HistoryError: there is none.
         """
         if self._link is None:
-            with trio.move_on_at(self._lost_at + PATIENCE):
+            with trio.move_on_at(self._waited_until):
                 await self._linked.wait()
         if self._link is None:
             await trio.lowlevel.checkpoint()
@@ -296,7 +297,8 @@ class Follower:
     def _unlink(self, link: Link | None, reason: str) -> None:
         """Let go of a connection; whoever waits for the follower looks again."""
         if link is not None and link is self._link:
-            self._link, self._failure, self._lost_at = None, reason, trio.current_time()
+            self._link, self._failure = None, reason
+            self._waited_until = trio.current_time() + PATIENCE
             self._linked = trio.Event()
             self.reconnects += 1
             link.connection.throw_away(reason)
