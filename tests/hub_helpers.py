@@ -29,6 +29,7 @@ class FakeSink:
         self.closed = False
         self._busy = False
         self._changed = trio.lowlevel.ParkingLot()
+        self._arrived = trio.lowlevel.ParkingLot()
 
     def send_batch_nowait(self, batch: Batch) -> bool:
         """Take a batch, unless an earlier one is still inside."""
@@ -37,7 +38,14 @@ class FakeSink:
             raise trio.WouldBlock
         self.batches.append(batch)
         self._busy = self.stalled
+        self._arrived.unpark_all()
         return not self._busy
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until so many events were received; a store's thread has time meanwhile."""
+        with trio.fail_after(20):
+            while len(self.events) < count:
+                await self._arrived.park()
 
     async def flush(self) -> None:
         """Wait until the peer has taken everything."""

@@ -50,7 +50,7 @@ async def test_the_command(nursery: trio.Nursery) -> None:
     stream, told = served.url + TOPIC, dict[str, tuple[int, str]]()
     gone = f"http://127.0.0.1:{await free_port()}/"
     async with trio.open_nursery() as commands:
-        commands.start_soon(run, told, "hub", stream, "--publish", "--wait", "3.2", "--json")
+        commands.start_soon(run, told, "hub", stream, "--publish", "--wait", "5", "--json")
         commands.start_soon(run, told, "nowhere", served.url + "/nowhere")
         commands.start_soon(run, told, "gone", gone)
     status, out = told["hub"]
@@ -58,7 +58,8 @@ async def test_the_command(nursery: trio.Nursery) -> None:
     found = {entry["check"]: (entry["severity"], entry["text"]) for entry in as_json["findings"]}
     assert {severity for severity, _ in found.values()} == {"ok", "info"}
     assert found["delivery"][1].startswith("5 published events came one by one")
-    assert found["heartbeat"][1] == "a comment every 1.1 s of silence"
+    # Not exactly: a machine that is busy with other tests may send or see one late.
+    assert re.fullmatch(r"a comment every [1-3]\.\d s of silence", found["heartbeat"][1])
     assert found["resume"][1] == "Last-Event-ID brings the 4 events that followed it"
     assert (status, as_json["status"]) == (0, 0)
     assert told["nowhere"][0] == told["gone"][0] == 3

@@ -193,9 +193,7 @@ async def test_a_replay_passes_over_what_is_damaged(
         sink, live = FakeSink(), FakeSink()
         nursery.start_soon(hub.subscribe, live, topics)
         nursery.start_soon(partial(hub.subscribe, sink, topics, first="oldest"))
-        with trio.fail_after(20):
-            while len(sink.data) < EVENTS:
-                await trio.lowlevel.checkpoint()
+        await sink.wait_for(EVENTS)
         await hub.publish("new", topics=["news"])
         await wait_all_tasks_blocked()
         got = [event.data for event in sink.events if event.event != "reset"]
@@ -216,9 +214,9 @@ async def test_damage_that_nobody_can_place_ends_at_what_is_in_memory(
         sinks = [FakeSink(), FakeSink()]
         for sink in sinks:
             nursery.start_soon(partial(hub.subscribe, sink, ["news"], last_event_id=cursor))
-        with caplog.at_level(logging.ERROR, "h3trio.hub"), trio.fail_after(20):
-            while min(len(sink.data) for sink in sinks) < 3:
-                await trio.lowlevel.checkpoint()
+        with caplog.at_level(logging.ERROR, "h3trio.hub"):
+            for sink in sinks:
+                await sink.wait_for(3)
         for sink in sinks:
             assert sink.events[0].event == "reset"
             assert sink.data[1:] == ["event 4", "event 5"]
@@ -308,9 +306,7 @@ async def test_a_damaged_close_keeps_nobody_from_the_topic(tmp_path: Path, state
         sink = FakeSink()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: hub.subscribe(sink, ["news"], first="oldest"))
-            with trio.fail_after(20):
-                while len(sink.data) < EVENTS:
-                    await trio.lowlevel.checkpoint()
+            await sink.wait_for(EVENTS)
             nursery.cancel_scope.cancel()
         assert not (await hub.locate(["news"], allow=["news"])).closed
         await hub.purge("news")

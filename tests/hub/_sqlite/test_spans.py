@@ -311,9 +311,7 @@ async def test_a_record_that_is_missing_in_a_span_is_damage(history: Opened, whe
             await hub.history.read(1, selection=Selection(["a"]), max_records=9, max_bytes=AMPLE)
         sink = FakeSink()
         nursery.start_soon(partial(hub.subscribe, sink, ["a"], first="oldest"))
-        with trio.fail_after(20):
-            while len(sink.events) < 4:
-                await trio.lowlevel.checkpoint()
+        await sink.wait_for(4)
         assert [event.event for event in sink.events].count("reset") == 1
         nursery.cancel_scope.cancel()
 
