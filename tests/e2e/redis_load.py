@@ -216,11 +216,17 @@ def followed(sink: FakeSink) -> tuple[list[str], int]:
 
 
 async def read_all(history: History) -> list[tuple[str, str]]:
-    """Read data and id of everything in a store."""
+    """Read data and id of everything in a store; again where a busy machine answers too late."""
     found: list[tuple[str, str]] = []
-    after, more = 0, True
+    after, more, tries = 0, True, 5
     while more:
-        page = await history.read(after, selection=EVERYTHING, max_records=500, max_bytes=10**6)
+        try:
+            page = await history.read(after, selection=EVERYTHING, max_records=500, max_bytes=10**6)
+        except HistoryError:
+            tries -= 1
+            if not tries:
+                raise
+            continue
         for record in page.records:
             data = record.frame.removesuffix(b"\n\n").rpartition(b"\ndata: ")[2].decode()
             found.append((data, record.id))

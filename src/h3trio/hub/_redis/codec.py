@@ -254,6 +254,27 @@ def page_of(reply: Reply) -> Entries:
         raise _strange(reply) from exc
 
 
+def merged(one: Entries, other: Entries, *, forward: bool) -> Entries:
+    """Merge a page with one of other topics that was read only as far as the first one came.
+
+    Raises:
+        DamagedError: an entry has no position.
+    """
+    reached = other.reached
+    try:
+        found = {_position_of(entry): entry for entry in (*one.entries, *other.entries)}
+    except (TypeError, ValueError, IndexError) as exc:
+        raise _strange(other.entries) from exc
+    kept = [p for p in found if (p <= reached if forward else p >= reached)]
+    kept.sort(reverse=not forward)
+    more = one.more or other.more
+    return Entries(max(one.note, other.note), [found[p] for p in kept], reached, more)
+
+
+def _position_of(entry: Reply) -> int:
+    return int(text(_listed(entry)[0]).partition("-")[0])
+
+
 def places_of(reply: Reply) -> tuple[list[Place], str]:
     """Read what was found, and where to go on; `""` if that is all.
 

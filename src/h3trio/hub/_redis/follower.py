@@ -168,7 +168,7 @@ class Follower:
         most, most_bytes = self._tail.max_events, self._tail.max_bytes
         while more and len(records) < most and size < most_bytes:
             count = min(_LOADED[0], most - len(records))
-            reply = await link.ask(scripts.READ, "before", before, head, count, _LOADED[1])
+            reply = await link.ask(scripts.READ, "before", before, 0, count, _LOADED[1])
             page = codec.page_of(reply)
             before, more = page.reached, page.more
             loaded = self.chain.records_of(page.entries)

@@ -6,6 +6,7 @@ sends page by page: how much that may be in one step is bounded, and how long a 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -35,6 +36,8 @@ _SCANNED: Final = 1000, 1 * MIB
 """Records, and bytes of their frames, that come in one step where matchers are asked about them."""
 _LOOKED: Final = 1000, 16 * MIB
 """The same of records that the server goes over, and whose topics come only."""
+_TOPICS: Final = 100
+"""Topics by which the server reads in one step: it looks for the next record of each."""
 _FOUND: Final = 1000
 """Places of one id that are looked at in one step."""
 _SEARCHES: Final = 20
@@ -61,6 +64,26 @@ class Reader:
         async with self._limiter:
             return await self._follower.ask(script, *arguments)
 
+    async def _page(
+        self, way: str, *, start: int, bound: int, limits: tuple[int, int], selection: Selection
+    ) -> codec.Entries:
+        """Read entries behind a position, or in front of one, by a few topics in each step.
+
+        Each step goes only as far as those before it came: up to there the page has all.
+        """
+        topics = tuple(selection.topics) if selection.is_exact else ()
+        steps = max(1, math.ceil(len(topics) / _TOPICS))
+        most, most_bytes = limits[0], limits[1] // steps
+        page: codec.Entries | None = None
+        for at in range(0, steps * _TOPICS, _TOPICS):
+            until = bound if page is None else page.reached
+            asked = topics[at : at + _TOPICS]
+            reply = await self._ask(scripts.READ, way, start, until, most, most_bytes, *asked)
+            found = codec.page_of(reply)
+            page = found if page is None else codec.merged(page, found, forward=way == "behind")
+        assert page is not None, "there is one step at least"
+        return page
+
     async def read(
         self, after: int, *, selection: Selection, max_records: int, max_bytes: int
     ) -> Page:
@@ -69,12 +92,12 @@ class Reader:
         if after >= head or not selection:
             await trio.lowlevel.checkpoint()
             return Page((), max(after, head), more=False)
-        topics = selection.topics if selection.is_exact else ()
         bounds = max_records, max_bytes
         if selection.matchers:
             bounds = max(max_records, _SCANNED[0]), max(max_bytes, _SCANNED[1])
-        reply = await self._ask(scripts.READ, "behind", after, head, *bounds, *topics)
-        page = codec.page_of(reply)
+        page = await self._page(
+            "behind", start=after, bound=head, limits=bounds, selection=selection
+        )
         # Whoever looks at the gaps next finds there what this page lacks.
         await self._follower.wait_noted(page.note)
         records = await _selected(page.entries, selection)
@@ -137,11 +160,11 @@ class Reader:
         known = await self._log.position_before_last(count, selection=selection, allow=allow)
         if known is not None:
             return known
-        topics = selection.topics if selection.is_exact else ()
         left, before, more, turn = count, head + 1, bool(selection), Turn()
         while more:
-            reply = await self._ask(scripts.READ, "look", before, head, *_LOOKED, *topics)
-            page = codec.page_of(reply)
+            page = await self._page(
+                "look", start=before, bound=0, limits=_LOOKED, selection=selection
+            )
             for look in codec.looks_of(page.entries):
                 names = look.topics
                 if turn.spend(selection.cost(len(names)) + allow.cost(len(names))):

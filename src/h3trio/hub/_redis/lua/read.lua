@@ -1,7 +1,7 @@
 -- Read records behind a position, or in front of one.
 --
--- ARGV: channel, epoch, 'behind', 'before' or 'look', a position, the last position that counts,
--- records and bytes at most, then topics, or none for all.
+-- ARGV: channel, epoch, 'behind', 'before' or 'look', a position, the last position that counts (in
+-- that direction), records and bytes at most, then topics, or none for all.
 -- 'behind' gives entries in order. 'before' gives them from the newest to the oldest; 'look' does
 -- so too, but gives for each only {position, flags and 'e' if it has an event, topics}.
 -- Returns {'stale'} or {'ok', number of the last mark, entries, position up to which these are all,
@@ -9,7 +9,7 @@
 
 local epoch, way, from, bound = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, most_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
-local MAX_FOUND = 250 -- records that one step finds by topics, one by one: all nodes wait meanwhile
+local MAX_FOUND = 100 -- records that one step finds by topics, one by one: all nodes wait meanwhile
 if #ARGV >= 8 then most = math.min(most, MAX_FOUND) end
 if is_stale(epoch) then return {'stale'} end
 
@@ -38,7 +38,7 @@ local function all()
       entries = entries_of(whole(reached + 1), whole(bound), 20)
     else
       if reached <= 1 then return end
-      entries = redis.call('XREVRANGE', log_key, whole(reached - 1), '-', 'COUNT', 20)
+      entries = redis.call('XREVRANGE', log_key, whole(reached - 1), whole(bound), 'COUNT', 20)
     end
     if #entries == 0 then return end
     for _, entry in ipairs(entries) do
@@ -51,7 +51,7 @@ end
 local function refill(topic)
   topic.places, topic.at = redis.call(
     forward and 'ZRANGEBYSCORE' or 'ZREVRANGEBYSCORE', topic.key, '(' .. whole(reached),
-    forward and whole(bound) or '-inf', 'LIMIT', 0, topic.count
+    whole(bound), 'LIMIT', 0, topic.count
   ), 0
   topic.is_last = #topic.places < topic.count
   topic.count = math.min(2 * topic.count, 1000)
@@ -89,8 +89,8 @@ local function sift(heap, i)
   heap[i] = topic
 end
 
--- Merge the indexes of topics, of which the same record may be in several. By a heap,
--- as there may be a thousand of them.
+-- Merge the indexes of topics, of which the same record may be in several. By a heap, as there may
+-- be many of them.
 local function of_topics()
   local heap, few = {}, math.max(math.ceil(most / (#ARGV - 7)), 4)
   for i = 8, #ARGV do
@@ -115,5 +115,5 @@ local function of_topics()
 end
 
 if #ARGV >= 8 then of_topics() else all() end
-if not is_full then reached = forward and bound or 0 end
+if not is_full then reached = bound end
 return {'ok', whole(state.note), found, whole(reached), is_full and 'more' or ''}
