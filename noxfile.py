@@ -170,7 +170,7 @@ def fuzz(session: nox.Session) -> None:
     # In CI the same inputs each time, as Hypothesis does there.
     options = ("--seconds", "30", *(("--seed", "0") if IN_CI else ()))
     session.run("python", "tests/fuzz/drive.py", *options, *session.posargs)
-    # In CI every run of the tests has as many examples as this.
+    # In CI it is `package` that has as many examples.
     if not IN_CI and not session.posargs:
         quick = "hypothesis and not slow and not e2e"
         session.run("pytest", "-m", quick, *PARALLEL, "--hypothesis-profile=ci")
@@ -194,7 +194,8 @@ def package(session: nox.Session) -> None:
         session.install("--force-reinstall", "--no-deps", str(wheel))
         session.install(f"{wheel}[hub,client,auth]", *group("tests"))
         with session.chdir(tree):
-            session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
+            examples = ("--hypothesis-profile=ci",) if IN_CI else ()
+            session.run("pytest", *PARALLEL, *QUICK, *examples, *session.posargs)
 
 
 def unpack(sdist: Path, into: Path) -> Path:

@@ -35,15 +35,15 @@ MARKERS = {HERE / place: marker for place, marker in PLACES.items()}
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No deadline: it measures the machine. The default run tries the same few examples each time. Many
-# new ones are tried by `nox -s fuzz`; in CI many, but the same, so that a failure there is the
-# change's doing.
+# No deadline: it measures the machine. The default run tries the same few examples each time, and
+# `nox -s fuzz` many new ones. In CI `package` and `e2e` try many, but the same each time, so that a
+# failure there is the change's doing.
 IN_CI = os.environ.get("CI") == "true"
 for name, examples, same in (("quick", 10, True), ("ci", 50, IN_CI), ("thorough", 1000, IN_CI)):
     hypothesis.settings.register_profile(
         name, deadline=None, max_examples=examples, derandomize=same
     )
-hypothesis.settings.load_profile("ci" if IN_CI else "quick")
+hypothesis.settings.load_profile("quick")
 
 
 @functools.cache

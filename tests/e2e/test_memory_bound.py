@@ -286,7 +286,6 @@ HUBS: Final = {
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize("kind", HUBS)
 async def test_memory_of_a_hub(tmp_path: Path, *, kind: str) -> None:
     """What it keeps of events, of topics, of gaps and of what waits is what its limits say."""

@@ -107,6 +107,7 @@ async def fill_history(served: ServeProcess) -> None:
 async def vitals(served: ServeProcess) -> Vitals:
     """Take them: the asking connection is among the tasks, and gone from the descriptors."""
     tasks = int((await fetch(served.port, target="/tasks")).body)
+    await trio.sleep(0.02)  # it is closed once the server has seen that we have
     return Vitals(tasks, descriptors(served.pid))
 
 
