@@ -218,19 +218,19 @@ def followed(sink: FakeSink) -> tuple[list[str], int]:
 async def read_all(history: History) -> list[tuple[str, str]]:
     """Read data and id of everything in a store; again where a busy machine answers too late."""
     found: list[tuple[str, str]] = []
-    after, more, tries = 0, True, 5
-    while more:
-        try:
-            page = await history.read(after, selection=EVERYTHING, max_records=500, max_bytes=10**6)
-        except HistoryError:
-            tries -= 1
-            if not tries:
-                raise
-            continue
-        for record in page.records:
-            data = record.frame.removesuffix(b"\n\n").rpartition(b"\ndata: ")[2].decode()
-            found.append((data, record.id))
-        after, more = page.last, page.more
+    after, more = 0, True
+    with trio.fail_after(PATIENCE):
+        while more:
+            limits = {"max_records": 500, "max_bytes": 10**6}
+            try:
+                page = await history.read(after, selection=EVERYTHING, **limits)
+            except HistoryError:
+                await trio.sleep(STEP)
+                continue
+            for record in page.records:
+                data = record.frame.removesuffix(b"\n\n").rpartition(b"\ndata: ")[2].decode()
+                found.append((data, record.id))
+            after, more = page.last, page.more
     return found
 
 
