@@ -109,7 +109,7 @@ class Follower:
         self._link: Link | None = None
         self._linked = trio.Event()
         self._linked_at = self._waited_until = -math.inf
-        self._failure = "it took no connection yet"
+        self._failure = "none was made yet"
         self._followed = trio.lowlevel.ParkingLot()
         self._words: dict[bytes, trio.Event] = {}
         self._has_warned = False
